@@ -1,0 +1,308 @@
+"""The Parquet contract: five tables, one file per trial in each, written so that a kill at any moment hurts nothing.
+
+A file appears under its final name only when it is whole (a local rename, or one put in an object store), and the row
+in `trials/` is written last: it commits the trial. Rows of the other tables whose trial never committed are orphans;
+readers leave them out and a rerun replaces them. Columns are defined once, here, with their units.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+
+
+def _schema(columns: Mapping[str, tuple[pa.DataType, str]]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, metadata={"about": about}) for name, (kind, about) in columns.items()])
+
+
+_text, _int, _small, _real, _flag = pa.string(), pa.int64(), pa.int32(), pa.float64(), pa.bool_()
+
+TRIALS = _schema(
+    {
+        "trial_id": (_text, "hash of everything that can change the trial's numbers"),
+        "schema_version": (_small, "version of these tables"),
+        "study": (_text, "name of the study"),
+        "status": (_text, "ok | failed"),
+        "error": (_text, "null, or what failed and where, in one line"),
+        "phase": (_text, "null, or the phase that failed: calibrate | restore | compress | evaluate | write | worker"),
+        "attempts": (_small, "how often the trial was started until this row"),
+        "model": (_text, "name of the model in the study"),
+        "model_id": (_text, "fingerprint of the model's files, or name@revision on the hub"),
+        "parameters": (_int, "number of parameters, tied ones once"),
+        "method": (_text, "method name; a composition joins its parts with '+'; 'dense' is the uncompressed model"),
+        "method_label": (_text, "short label of method and settings for tables and figures"),
+        "settings": (_text, "JSON: every setting of the method, defaults included"),
+        "bits": (_real, "nominal bits per weight, null when the method does not quantize"),
+        "sparsity": (_real, "nominal share of zero weights, null when the method does not prune"),
+        "pattern": (_text, "n:m pattern (kept:group), null when unstructured"),
+        "data_free": (_flag, "the method sees no calibration data: one trial per model, a null control"),
+        "source": (_text, "label of the calibration source, null when data-free"),
+        "set": (_small, "number of the disjoint calibration set, null when data-free"),
+        "nsamples": (_small, "calibration windows"),
+        "seqlen": (_small, "tokens per calibration window"),
+        "sampling": (_text, "how windows are drawn from the source"),
+        "calibration_id": (_text, "hash of the calibration spec, key of calibration/"),
+        "calibration_hash": (_text, "sha256 of the calibration tokens"),
+        "calibration_documents": (_int, "distinct documents in the calibration set"),
+        "seed": (_int, "the study's seed"),
+        "weights_hash": (_text, "sha256 over the compressed weights"),
+        "achieved_sparsity": (_real, "share of zeros over the linears in scope, after compression"),
+        "average_bits": (_real, "stored bits per weight over the linears in scope, grids and outliers included"),
+        "layer_error": (_real, "mean over the linears of their relative output error"),
+        "fallbacks": (_int, "linears that needed a recorded numerical fallback"),
+        "scorer": (_text, "how log-likelihoods were computed: packed | plain"),
+        "truncated_requests": (_int, "requests longer than the model's context, cut by lm-eval's rule"),
+        "seconds_total": (_real, "wall seconds of the trial"),
+        "seconds_restore": (_real, "wall seconds to give back the dense weights"),
+        "seconds_compress": (_real, "wall seconds of the walk"),
+        "seconds_tasks": (_real, "wall seconds of the task evaluation"),
+        "seconds_windows": (_real, "wall seconds of perplexity and divergence"),
+        "seconds_write": (_real, "wall seconds to write the other tables"),
+        "peak_memory": (_int, "bytes: peak device memory on a GPU, peak resident memory of the worker on a CPU"),
+        "dtype": (_text, "dtype of the weights during the trial"),
+        "device": (_text, "name of the GPU or CPU"),
+        "worker": (_text, "host and process of the worker"),
+        "versions": (_text, "JSON: versions of Python, torch, transformers, lm_eval, ray, and of this package"),
+        "commit": (_text, "git commit of the code, null outside a checkout; '+' marks local changes"),
+        "started": (pa.timestamp("us", tz="UTC"), "when the trial started"),
+    }
+)
+
+METRICS = _schema(
+    {
+        "trial_id": (_text, "key of trials/"),
+        "kind": (_text, "task | group | perplexity | divergence"),
+        "task": (_text, "lm-eval task or group name, or the label of the held-out text"),
+        "metric": (_text, "acc, acc_norm, perplexity, js_divergence, kl_divergence, top1_agreement, ..."),
+        "value": (_real, "null when it could not be computed"),
+        "stderr": (_real, "standard error over examples or windows, null when unknown"),
+        "n": (_int, "number of examples, or windows"),
+    }
+)
+
+SAMPLES = _schema(
+    {
+        "trial_id": (_text, "key of trials/"),
+        "task": (_text, "as in metrics/"),
+        "doc_id": (_int, "number of the example in its task, or of the window in its held-out text"),
+        "correct": (pa.bool_(), "the task's acc (or exact match) for this example; null when it has none"),
+        "correct_norm": (pa.bool_(), "length-normalised correctness (acc_norm); null when it has none"),
+        "margin": (pa.float32(), "nats: log-likelihood of the right answer minus the best wrong one; null if unknown"),
+        "loglikelihood": (pa.float32(), "nats: log-likelihood of the right answer; null if unknown"),
+        "nll": (pa.float32(), "nats per token: mean negative log-likelihood of a held-out window"),
+        "js": (pa.float32(), "nats: mean Jensen-Shannon divergence from the dense model over a held-out window"),
+    }
+)
+
+LAYERS = _schema(
+    {
+        "trial_id": (_text, "key of trials/"),
+        "step": (_small, "position in a composition of methods, 0 for a single method"),
+        "block": (_small, "number of the decoder block"),
+        "linear": (_text, "name of the linear inside its block"),
+        "rows": (_small, "output features"),
+        "cols": (_small, "input features"),
+        "relative_error": (_real, "‖(W−Ŵ)X‖² / ‖WX‖² on the calibration inputs; on the weights alone if data-free"),
+        "damping": (_real, "damping used, as a share of the mean diagonal; null when the method has none"),
+        "retries": (_small, "how often damping was raised"),
+        "fallback": (_text, "null, or the recorded numerical fallback"),
+        "dead_columns": (_small, "inputs that were always zero"),
+        "sparsity": (_real, "share of zero weights"),
+        "bits": (_real, "stored bits per weight, grids and outliers included"),
+        "outlier_share": (_real, "share of weights kept in full precision; null when the method keeps none"),
+        "rank": (_small, "rank of a low-rank factorization, null otherwise"),
+        "tokens": (_int, "input vectors in the statistic"),
+        "seconds": (_real, "wall seconds of the solver"),
+    }
+)
+
+CALIBRATION = _schema(
+    {
+        "calibration_id": (_text, "hash of the calibration spec"),
+        "hash": (_text, "sha256 of the tokens of the whole set"),
+        "source": (_text, "label of the source"),
+        "revision": (_text, "revision of the source's data"),
+        "spec": (_text, "JSON: the whole spec, source settings included"),
+        "tokenizer": (_text, "fingerprint of the tokenizer"),
+        "set": (_small, "number of the disjoint set"),
+        "window": (_small, "number of the window in the set"),
+        "tokens": (pa.list_(pa.int32()), "token ids of the window"),
+        "text": (_text, "the window, decoded"),
+        "documents": (pa.list_(_text), "ids of the documents in the window, in order"),
+        "starts": (pa.list_(pa.int32()), "first token of each piece within its document"),
+        "lengths": (pa.list_(pa.int32()), "tokens of each piece"),
+    }
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "trials": TRIALS,
+    "metrics": METRICS,
+    "samples": SAMPLES,
+    "layers": LAYERS,
+    "calibration": CALIBRATION,
+}
+KEYS: dict[str, tuple[str, ...]] = {
+    "trials": ("trial_id",),
+    "metrics": ("trial_id", "task", "metric"),
+    "samples": ("trial_id", "task", "doc_id"),
+    "layers": ("trial_id", "step", "block", "linear"),
+    "calibration": ("calibration_id", "window"),
+}
+
+
+class ResultsError(RuntimeError):
+    """The results folder cannot be used as asked. The message names the folder and the remedy."""
+
+
+@dataclass(frozen=True)
+class TrialRows:
+    """Everything that one trial writes. `trial` is the row that commits it."""
+
+    trial: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]] = ()
+    samples: Sequence[Mapping[str, Any]] = ()
+    layers: Sequence[Mapping[str, Any]] = ()
+
+
+class Results:
+    """One study's results: `root` is a folder or an `s3://`, `gs://` URI that holds the five tables."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        text = os.fspath(root)
+        if "://" in text:
+            self.filesystem, self.path = pafs.FileSystem.from_uri(text)
+        else:
+            self.filesystem, self.path = pafs.LocalFileSystem(), str(Path(text).absolute())
+        self.root = text
+        self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    # writing
+
+    def write_trial(self, rows: TrialRows) -> None:
+        """Write the trial's tables; its row in `trials/` last. Writing the same trial again replaces it."""
+        trial_id = rows.trial["trial_id"]
+        for name, table in (("metrics", rows.metrics), ("samples", rows.samples), ("layers", rows.layers)):
+            self.write_table(name, trial_id, [{"trial_id": trial_id, **row} for row in table])
+        self.write_table("trials", trial_id, [{"schema_version": SCHEMA_VERSION, **rows.trial}])
+
+    def write_table(self, name: str, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One file of one table, checked against its schema and key. Raises ResultsError on a broken contract."""
+        schema = TABLES[name]
+        known = set(schema.names)
+        for row in rows:
+            if unknown := set(row) - known:
+                raise ResultsError(f"{name}: unknown columns {sorted(unknown)}; define them in sweep/results.py")
+        columns = {field.name: [row.get(field.name) for row in rows] for field in schema}
+        table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)
+        _check_key(name, table)
+        self._put(f"{name}/{key}.parquet", table)
+
+    def _put(self, relative: str, table: pa.Table) -> None:
+        final = f"{self.path}/{relative}"
+        folder, _, base = final.rpartition("/")
+        if not self.is_local:  # a put in an object store is atomic
+            pq.write_table(table, final, filesystem=self.filesystem, compression="zstd")
+            return
+        os.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/.{base}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with open(temporary, "wb") as file:
+                pq.write_table(table, file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, final)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+    # text files beside the tables (study.yaml)
+
+    def read_text(self, name: str) -> str | None:
+        """The text of `name` in the results folder, or None when there is none."""
+        info = self.filesystem.get_file_info(f"{self.path}/{name}")
+        if info.type != pafs.FileType.File:
+            return None
+        with self.filesystem.open_input_stream(info.path) as file:
+            return bytes(file.read()).decode()
+
+    def write_text(self, name: str, text: str) -> None:
+        final = f"{self.path}/{name}"
+        if not self.is_local:
+            with self.filesystem.open_output_stream(final) as file:
+                file.write(text.encode())
+            return
+        os.makedirs(self.path, exist_ok=True)
+        temporary = f"{self.path}/.{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+        Path(temporary).write_text(text)
+        os.replace(temporary, final)
+
+    # reading
+
+    def files(self, name: str) -> list[str]:
+        """Paths of the table's whole files, sorted; temporary files are hidden ones and left out."""
+        selector = pafs.FileSelector(f"{self.path}/{name}", allow_not_found=True)
+        return sorted(
+            info.path
+            for info in self.filesystem.get_file_info(selector)
+            if info.type == pafs.FileType.File and info.base_name.endswith(".parquet") and info.base_name[0] != "."
+        )
+
+    def keys(self, name: str) -> set[str]:
+        """Keys (trial or calibration ids) that have a file in the table, read from file names alone."""
+        return {path.rpartition("/")[2].removesuffix(".parquet") for path in self.files(name)}
+
+    def scan(self, name: str) -> pl.LazyFrame:
+        """The table as a lazy frame, all files together. Rows of trials that never committed are left out."""
+        frame = self._scan_files(name)
+        if name in ("metrics", "samples", "layers"):
+            committed = self._scan_files("trials").select("trial_id")
+            frame = frame.join(committed, on="trial_id", how="semi")
+        return frame
+
+    def read(self, name: str) -> pl.DataFrame:
+        """The whole table, sorted by its key. Raises ResultsError when a key occurs twice."""
+        key = list(KEYS[name])
+        frame = self.scan(name).collect().sort(key)
+        if frame.select(pl.struct(key).is_duplicated().any()).item():
+            twice = frame.filter(pl.struct(key).is_duplicated()).select(key).row(0)
+            raise ResultsError(f"{self.root}/{name}: {dict(zip(key, twice, strict=True))} occurs twice")
+        return frame
+
+    def _scan_files(self, name: str) -> pl.LazyFrame:
+        schema = TABLES[name]
+        paths = self.files(name)
+        wanted = pl.DataFrame(schema.empty_table()).schema
+        if not paths:
+            return pl.LazyFrame(schema=wanted)
+        if self.is_local:
+            return pl.scan_parquet(paths, schema=wanted, missing_columns="insert", extra_columns="ignore")
+        import pyarrow.dataset as ds
+
+        return pl.scan_pyarrow_dataset(ds.dataset(paths, schema=schema, filesystem=self.filesystem, format="parquet"))
+
+
+def _check_key(name: str, table: pa.Table) -> None:
+    key = list(KEYS[name])
+    for column in key:
+        if table.column(column).null_count:
+            raise ResultsError(f"{name}: {column} is a key and must not be null")
+    distinct = table.select(key).group_by(key).aggregate([]).num_rows
+    if distinct != table.num_rows:
+        raise ResultsError(f"{name}: two rows share the key {key}")
+
+
+def about(name: str) -> Iterable[tuple[str, str, str]]:
+    """(column, type, meaning) of a table, for the documentation."""
+    for field in TABLES[name]:
+        yield field.name, str(field.type), field.metadata[b"about"].decode()
