@@ -1,0 +1,525 @@
+"""The one walk over a decoder: capture the input of the first block, then collect, compress and propagate block by block.
+
+Works for any decoder of transformers whose blocks are a `ModuleList`. One cheap forward, with every block replaced by
+the identity, records the hidden states that enter block 0 and the arguments of every block (they differ by layer in
+some architectures). Then each block sees all calibration windows: a first pass collects what the method needs about
+each distinct input of its linears (q, k and v share one) and stops at the last input that is needed; the linears are
+compressed; a second pass with the compressed block produces the inputs of the next. Hard cases: padding never enters a
+statistic, experts may see no token at all (recorded, left dense), and a failure names the block and the linear.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from calib.settings import SettingsError
+from methods.base import (
+    CompressedWeight,
+    CompressionError,
+    Composition,
+    LayerReport,
+    Method,
+    WeightMethod,
+    layer_report,
+)
+from methods.lazy import torch
+from methods.statistics import Statistic, make_statistic
+from methods.targets import Linear, linears_of, watched
+
+TOKENS_PER_BATCH_CPU = 1024  # fits the caches of a core: measured on the bundled models
+TOKENS_PER_BATCH_GPU = 32768
+NO_TOKENS = "no calibration token reached it: left dense"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class CompressionReport:
+    """What happened to every linear, and the model's totals. `seconds` is the wall time of the walk."""
+
+    layers: list[LayerReport] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def final(self) -> list[LayerReport]:
+        """The reports of the last step of a composition: they describe the model as it is now."""
+        last = max((layer.step for layer in self.layers), default=0)
+        return [layer for layer in self.layers if layer.step == last]
+
+    @property
+    def achieved_sparsity(self) -> float:
+        """Share of zero weights over the compressed linears."""
+        return self._mean(lambda layer: layer.sparsity)
+
+    @property
+    def average_bits(self) -> float:
+        """Stored bits per weight over the compressed linears, grids and outliers included."""
+        return self._mean(lambda layer: layer.bits)
+
+    @property
+    def layer_error(self) -> float:
+        """Mean over the linears of their relative output error."""
+        errors = [layer.relative_error for layer in self.final if layer.relative_error is not None]
+        return sum(errors) / len(errors) if errors else 0.0
+
+    @property
+    def fallbacks(self) -> int:
+        """Linears that needed a recorded numerical fallback, in any step."""
+        return sum(layer.fallback is not None for layer in self.layers)
+
+    def _mean(self, value: Callable[[LayerReport], float]) -> float:
+        total = sum(layer.rows * layer.cols for layer in self.final)
+        return sum(value(layer) * layer.rows * layer.cols for layer in self.final) / total if total else 0.0
+
+
+@dataclass
+class Batches:
+    """The calibration windows on their way through the model, batch by batch.
+
+    hidden: per batch [windows, length, width]. arguments: per batch and block, what the block gets besides. valid: per
+    batch a flat mask [windows · length] of the tokens that are not padding, or None.
+    """
+
+    hidden: list[torch.Tensor]
+    arguments: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
+    valid: list[torch.Tensor | None]
+    home: Any = None  # where hidden states wait between blocks; None: on the model's device
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def run(self, block: Any, index: int, batch: int) -> torch.Tensor:
+        """The output of `block`, number `index` of the model, for one batch."""
+        positional, keywords = self.arguments[batch][index]
+        device = next(block.parameters()).device
+        output = block(self.hidden[batch].to(device), *positional, **keywords)
+        result: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return result
+
+    def keep(self, batch: int, hidden: torch.Tensor) -> None:
+        self.hidden[batch] = hidden if self.home is None else hidden.to(self.home)
+
+
+class _Stop(Exception):
+    """All inputs that are needed have been seen."""
+
+
+def decoder_blocks(model: Any) -> Any:
+    """The `ModuleList` of the model's decoder blocks. Raises SettingsError when there is none."""
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    wanted = getattr(text, "num_hidden_layers", None)
+    lists = [module for module in _decoder(model).modules() if isinstance(module, torch.nn.ModuleList)]
+    for blocks in lists:
+        if len(blocks) and (wanted is None or len(blocks) == wanted):
+            return blocks
+    raise SettingsError(
+        f"model: {type(model).__name__} has no ModuleList of {wanted} decoder blocks; give a decoder-only model"
+    )
+
+
+def compress_model(
+    model: Any,
+    method: Method,
+    tokens: Any = None,
+    *,
+    attention_mask: Any = None,
+    batch_size: int | None = None,
+    offload: bool = False,
+    progress: Progress | None = None,
+) -> CompressionReport:
+    """Compress the model in place with calibration `tokens` [nsamples, seqlen] (None for a data-free method).
+
+    attention_mask: [nsamples, seqlen], zero at padding. batch_size: windows per forward, a matter of speed. offload:
+    hidden states wait in host memory between blocks. progress: called with (blocks done, blocks in all). Raises
+    SettingsError before any work when the settings do not fit the model, CompressionError naming block and linear.
+    """
+    started = time.perf_counter()
+    steps = list(method.steps) if isinstance(method, Composition) else [method]
+    if not method.data_free and tokens is None:
+        raise SettingsError(f"tokens: {method.label} needs calibration tokens [nsamples, seqlen], got None")
+    for step in steps:
+        _check(model, step)
+    report = CompressionReport()
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for number, step in enumerate(steps):
+                keep_zeros = any(earlier.prunes for earlier in steps[:number])
+                walk = Walk(model, step, number, keep_zeros, progress, number, len(steps))
+                data = None if step.data_free else (tokens, attention_mask, batch_size, offload)
+                report.layers.extend(walk.run(data))
+    finally:
+        model.train(was_training)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+@dataclass
+class Walk:
+    """One step of a method through all blocks of a model. `keep_zeros`: zeros in the weights stay zero."""
+
+    model: Any
+    method: Method
+    step: int
+    keep_zeros: bool
+    progress: Progress | None
+    done_steps: int
+    steps: int
+
+    def run(self, data: tuple[Any, Any, int | None, bool] | None) -> list[LayerReport]:
+        """Compress every block; `data` is (tokens, attention mask, batch size, offload), None when data-free."""
+        blocks = decoder_blocks(self.model)
+        scope = [self._scope(block, index, len(blocks)) for index, block in enumerate(blocks)]
+        last = max((index for index, linears in enumerate(scope) if linears), default=-1)
+        batches = capture(self.model, blocks, *data) if data is not None else None
+        reports: list[LayerReport] = []
+        for index, block in enumerate(blocks):
+            if index > last:
+                break
+            job = BlockJob(self.method, block, index, scope[index], batches, index == last, self.keep_zeros)
+            reports.extend(self._number(job.run(), index))
+            if self.progress is not None:
+                self.progress(self.done_steps * len(blocks) + index + 1, self.steps * len(blocks))
+        if self.progress is not None:
+            self.progress((self.done_steps + 1) * len(blocks), self.steps * len(blocks))
+        return reports
+
+    def _scope(self, block: Any, index: int, blocks: int) -> list[Linear]:
+        return [] if self.method.skips(index, blocks) else [t for t in linears_of(block) if self.method.selects(t.name)]
+
+    def _number(self, reports: list[LayerReport], block: int) -> list[LayerReport]:
+        for report in reports:
+            report.step, report.block = self.step, block
+        return reports
+
+
+@dataclass
+class BlockJob:
+    """The work on one block: collect, compress, propagate."""
+
+    method: Method
+    block: Any
+    index: int
+    linears: list[Linear]
+    batches: Batches | None
+    last: bool
+    keep_zeros: bool
+
+    def run(self) -> list[LayerReport]:
+        reports = self._data_free() if self.batches is None else self._calibrated(self.batches)
+        order = {linear.name: place for place, linear in enumerate(self.linears)}
+        return sorted(reports, key=lambda report: order[report.linear])
+
+    def _data_free(self) -> list[LayerReport]:
+        return [report for linear in self.linears for report in self._compress([linear], None)]
+
+    def _calibrated(self, batches: Batches) -> list[LayerReport]:
+        reports: list[LayerReport] = []
+        waiting = list(self.linears)
+        following: list[torch.Tensor] | None = None  # outputs of the dense block, when they go on
+        while waiting:
+            to_the_end = not self.method.propagate and following is None and not self.last
+            collected, outputs = self._collect(batches, waiting, to_the_end)
+            following = outputs if to_the_end else following
+            for group in collected:
+                if group.statistic.tokens == 0:
+                    reports.extend(self._unreached(linear) for linear in group.linears)
+                else:
+                    reports.extend(self._compress(group.linears, group.statistic))
+                waiting = [linear for linear in waiting if linear not in group.linears]
+        if not self.last:
+            for batch in range(len(batches)):
+                propagated = batches.run(self.block, self.index, batch) if following is None else following[batch]
+                batches.keep(batch, propagated)
+        return reports
+
+    def _collect(
+        self, batches: Batches, waiting: list[Linear], to_the_end: bool
+    ) -> tuple[list[SharedInput], list[torch.Tensor]]:
+        """Statistics of the linears that can be compressed now, and the block's outputs if asked for.
+
+        That is all of them, or with `true_sequential` those that run first.
+        """
+        collector = Collector(waiting, self.method, to_the_end)
+        outputs: list[torch.Tensor] = []
+        for batch in range(len(batches)):
+            output = collector.run(self.block, self.index, batches, batch)
+            if output is not None and to_the_end:
+                outputs.append(output if batches.home is None else output.to(batches.home))
+        return collector.finished(), outputs
+
+    def _compress(self, linears: list[Linear], statistic: Statistic | None) -> list[LayerReport]:
+        """Compress linears that share an input, put the result into the model, and report."""
+        assert isinstance(self.method, WeightMethod)
+        started = time.perf_counter()
+        with self._located(linears):
+            weights = [linear.weight for linear in linears]
+            pruned = [weight == 0 for weight in weights] if self.keep_zeros else None
+            compressed = self.method.compress_weights(weights, statistic, pruned=pruned)
+            reports = [
+                self._store(linear, result, statistic) for linear, result in zip(linears, compressed, strict=True)
+            ]
+        for report in reports:
+            report.seconds = (time.perf_counter() - started) / len(reports)
+        return reports
+
+    def _store(self, linear: Linear, result: CompressedWeight, statistic: Statistic | None) -> LayerReport:
+        stored = result.weight.to(linear.weight.dtype)
+        if not bool(torch.isfinite(stored).all()):
+            raise CompressionError("the compressed weight holds NaN or infinity")
+        report = layer_report(linear.weight, stored, result, statistic)
+        report.linear = linear.name
+        if result.factors is not None:
+            linear.store_factors(*result.factors)
+        else:
+            linear.store(stored)
+        return report
+
+    def _unreached(self, linear: Linear) -> LayerReport:
+        weight = linear.weight
+        report = layer_report(weight, weight, CompressedWeight(weight, fallback=NO_TOKENS), None)
+        report.linear = linear.name
+        return report
+
+    @contextmanager
+    def _located(self, linears: list[Linear]) -> Iterator[None]:
+        """Add the place to an error of the solver."""
+        try:
+            yield
+        except CompressionError as error:
+            names = ", ".join(linear.name for linear in linears)
+            raise CompressionError(f"block {self.index} {names}: {self.method.label}: {error}") from None
+
+
+@dataclass
+class SharedInput:
+    """Linears that receive the same tensor, and the statistic of that tensor."""
+
+    linears: list[Linear]
+    statistic: Statistic
+
+
+class Collector:
+    """Accumulates each distinct input of a block once, while batches run through it.
+
+    Linears that receive the very same tensor share a statistic; that is found out in the first batch. A pass ends as
+    soon as the last input that is needed was seen (unless the block's output is wanted), and with `true_sequential`
+    only the linears that run first are collected.
+    """
+
+    def __init__(self, linears: list[Linear], method: Method, to_the_end: bool) -> None:
+        self.linears = linears
+        self.method = method
+        self.to_the_end = to_the_end
+        self.shared: dict[str, SharedInput] = {}  # by name of the linear that was seen first
+        self.order: list[str] = []  # names, in order of execution
+        self._leaders: list[Linear] = []
+
+    def run(self, block: Any, index: int, batches: Batches, batch: int) -> torch.Tensor | None:
+        """Send one batch through the block; returns its output, or None when the pass ended early."""
+        valid = batches.valid[batch]
+        windows = batches.hidden[batch].shape[0]
+        seen: dict[int, tuple[torch.Tensor, str]] = {}
+        reached: set[str] = set()
+
+        def watch(linear: Linear, inputs: torch.Tensor) -> None:
+            known = seen.get(id(inputs))
+            if known is not None and self._may_share(linear, known[1]):
+                self._join(linear, known[1])
+            else:
+                seen[id(inputs)] = (inputs, linear.name)  # keeps the tensor alive, so its id stays its own
+                self._update(linear, inputs, valid, windows)
+            reached.add(linear.name)
+            if not self.to_the_end and len(reached) == len(self._wanted):
+                raise _Stop
+
+        try:
+            with watched(self._wanted, watch, valid):
+                return batches.run(block, index, batch)
+        except _Stop:
+            return None
+        finally:
+            if batch == 0:
+                self._after_first_batch()
+
+    @property
+    def _wanted(self) -> list[Linear]:
+        return self._leaders or self.linears
+
+    def finished(self) -> list[SharedInput]:
+        """The linears with their statistics; linears that nothing reached have one without tokens."""
+        missing = [t for t in self.linears if t.name not in self.order]
+        if self.method.true_sequential and self.order:
+            missing = [t for t in missing if t.group in {name.rpartition(".")[0] for name in self.order}]
+        for linear in missing:
+            self.shared[linear.name] = SharedInput([linear], self._new(linear))
+        return list(self.shared.values())
+
+    def _new(self, linear: Linear) -> Statistic:
+        return make_statistic(self.method.needs, linear.weight.shape[1], linear.weight.device)
+
+    def _may_share(self, linear: Linear, leader: str) -> bool:
+        return linear.name != leader and leader in self.shared
+
+    def _join(self, linear: Linear, leader: str) -> None:
+        if linear.name not in self.order:
+            self.order.append(linear.name)
+            self.shared[leader].linears.append(linear)
+
+    def _update(self, linear: Linear, inputs: torch.Tensor, valid: torch.Tensor | None, windows: int) -> None:
+        if linear.name not in self.shared:
+            self.order.append(linear.name)
+            self.shared[linear.name] = SharedInput([linear], self._new(linear))
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        if valid is not None and linear.kind != "expert":
+            flat = flat[valid]
+        self.shared[linear.name].statistic.update(flat, windows)
+
+    def _after_first_batch(self) -> None:
+        """From now on only the first linear of each distinct input is watched."""
+        if self.method.true_sequential:
+            self._keep_first_group()
+        if len(self.order) == len(self.linears) or self.method.true_sequential:
+            leaders = set(self.shared)
+            self._leaders = [t for t in self.linears if t.name in leaders]
+
+    def _keep_first_group(self) -> None:
+        """Only what runs first stays: one distinct input, or all experts of one parameter."""
+        if not self.order:
+            return
+        first = next(t for t in self.linears if t.name == self.order[0])
+        if first.kind == "expert":
+            # every expert counts, also those that no token of the first batch reached
+            self.linears = [t for t in self.linears if t.kind == "expert" and t.group == first.group]
+            self.shared = {name: shared for name, shared in self.shared.items() if shared.linears[0] in self.linears}
+        else:
+            self.shared = {self.order[0]: self.shared[self.order[0]]}
+            self.linears = list(self.shared[self.order[0]].linears)
+        names = {t.name for t in self.linears}
+        self.order = [name for name in self.order if name in names]
+
+
+def capture(
+    model: Any, blocks: Any, tokens: Any, attention_mask: Any, batch_size: int | None, offload: bool
+) -> Batches:
+    """Run embeddings on all windows, and record what every block would receive.
+
+    One forward per batch in which each block returns its input. Arguments that are equal in all batches (position
+    embeddings, masks) are kept once.
+    """
+    device = next(model.parameters()).device
+    tokens = torch.as_tensor(tokens).to(device=device, dtype=torch.long)
+    if tokens.dim() != 2 or not tokens.numel():
+        raise SettingsError(f"tokens: expected [nsamples, seqlen] with at least one token, got {tuple(tokens.shape)}")
+    mask = None if attention_mask is None else torch.as_tensor(attention_mask).to(device=device, dtype=torch.long)
+    if mask is not None and mask.shape != tokens.shape:
+        raise SettingsError(f"attention_mask: expected the shape of tokens {tuple(tokens.shape)}, got {tuple(mask.shape)}")
+    size = batch_size or _batch_size(tokens.shape[1], device)
+    result = Batches([], [], [], torch.device("cpu") if offload else None)
+    for start in range(0, tokens.shape[0], size):
+        part = None if mask is None else mask[start : start + size]
+        recorded = _record(model, blocks, tokens[start : start + size], part)
+        result.hidden.append(recorded[0][0])
+        result.arguments.append([(_shared(r[1], result, i), _shared(r[2], result, i)) for i, r in enumerate(recorded)])
+        result.valid.append(None if part is None else part.flatten().bool())
+    if offload:
+        for batch, hidden in enumerate(result.hidden):
+            result.keep(batch, hidden)
+    return result
+
+
+def _batch_size(seqlen: int, device: Any) -> int:
+    return max(1, (TOKENS_PER_BATCH_GPU if device.type == "cuda" else TOKENS_PER_BATCH_CPU) // seqlen)
+
+
+def _record(model: Any, blocks: Any, tokens: torch.Tensor, mask: torch.Tensor | None) -> list[tuple[Any, Any, Any]]:
+    """(hidden, other arguments, keyword arguments) of every block; blocks that want a tuple back get one."""
+    for as_tuple in (False, True):
+        recorded: list[tuple[Any, Any, Any]] = []
+
+        def identity(hidden: Any, *arguments: Any, **keywords: Any) -> Any:
+            recorded.append((hidden, arguments, keywords))  # noqa: B023 (used up before the next turn)
+            return (hidden,) if as_tuple else hidden  # noqa: B023
+
+        try:
+            for block in blocks:
+                block.forward = identity
+            _decoder(model)(input_ids=tokens, attention_mask=mask, use_cache=False)
+            return recorded
+        except (IndexError, AttributeError, TypeError):
+            if as_tuple:
+                raise
+        finally:
+            for block in blocks:
+                del block.forward
+    raise AssertionError("unreachable")
+
+
+def _decoder(model: Any) -> Any:
+    """The model without its vocabulary projection."""
+    found = model.get_decoder() if hasattr(model, "get_decoder") else None
+    return model if found is None else found
+
+
+def _shared(value: Any, batches: Batches, block: int) -> Any:
+    """`value` with every tensor that equals its counterpart in an earlier batch or block replaced by that one."""
+    known = [batches.arguments[0][block]] if batches.arguments else []
+    pool = [t for positional, keywords in known for t in _tensors((positional, keywords))]
+
+    def replace(item: Any) -> Any:
+        if isinstance(item, torch.Tensor):
+            for other in pool:
+                if other is item or (
+                    other.shape == item.shape and other.dtype == item.dtype and torch.equal(other, item)
+                ):
+                    return other
+            return item
+        if isinstance(item, (tuple, list)):
+            return type(item)(replace(part) for part in item)
+        if isinstance(item, dict):
+            return {key: replace(part) for key, part in item.items()}
+        return item
+
+    return replace(value)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+
+
+def _check(model: Any, method: Method) -> None:
+    """Raise SettingsError when the settings do not fit the model's linears."""
+    blocks = decoder_blocks(model)
+    for number in method.skip_blocks:
+        if not -len(blocks) <= number < len(blocks):
+            raise SettingsError(f"skip_blocks: expected {-len(blocks)} to {len(blocks) - 1}, got {number}")
+    names: list[str] = []
+    for index, block in enumerate(blocks):
+        for linear in linears_of(block):
+            names.append(linear.name)
+            if method.selects(linear.name) and not method.skips(index, len(blocks)):
+                rows, cols = linear.weight.shape
+                method.check_shape(rows, cols, f"block {index} {linear.name}")
+    _check_patterns(method.linears, names)
+
+
+def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
+    from fnmatch import fnmatchcase
+
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
+            known = ", ".join(dict.fromkeys(names))
+            raise SettingsError(f"linears: '{pattern}' matches no linear of the model; choose from {known[:500]}")

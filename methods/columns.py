@@ -1,0 +1,245 @@
+"""The column loops of GPTQ and SparseGPT: fix one input's weights, push the error onto the inputs still to come.
+
+Everything here is transposed, [cols, rows], so that one column of the weight is contiguous; rows are independent and
+several linears that share an input are stacked along them. A block of columns is solved on its own (`quantize_block`,
+`prune_block`), then its errors reach the later columns in one product. The block functions below are the plain torch
+version; a device kernel replaces them one for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from methods.lazy import torch
+from methods.masks import at_most_threshold, smallest_in_groups
+from methods.quantizer import Grid, fit_grid
+from methods.solver import full_precision
+
+
+@dataclass(frozen=True)
+class GridTable:
+    """The grids of all columns: `scale`, `low`, `high` are [groups, rows], `group_of` [cols] names a column's group.
+
+    `low` and `high` bound the integer that multiplies the scale (code minus zero point).
+    """
+
+    scale: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+    group_of: torch.Tensor
+
+    def columns(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(scale, low, high), each [stop − start, rows]."""
+        if self.scale.shape[0] == 1:  # one grid a row: a view, no copy
+            count = stop - start
+            return self.scale.expand(count, -1), self.low.expand(count, -1), self.high.expand(count, -1)
+        groups = self.group_of[start:stop]
+        return self.scale[groups], self.low[groups], self.high[groups]
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """How the grids of `quantize_columns` come about when they are fitted on the way (dynamic groups).
+
+    `fresh` fits each group on weights that hold every earlier column's update; otherwise on the weights as they were
+    at the start of the column block, as in the reference code.
+    """
+
+    bits: int
+    group_size: int
+    sym: bool
+    mse: bool
+    fresh: bool
+
+
+def row_grids(columns: torch.Tensor, bits: int, *, sym: bool, mse: bool) -> GridTable:
+    """One grid a row, fitted on all of `columns` [cols, rows]."""
+    return _table(fit_grid(columns[None], bits, sym=sym, mse=mse, dim=1), columns.shape[0], columns.shape[0])
+
+
+def group_grids(columns: torch.Tensor, bits: int, group_size: int, *, sym: bool, mse: bool) -> GridTable:
+    """One grid a row and group of consecutive columns, fitted on `columns` [cols, rows] as they are."""
+    groups = columns.unflatten(0, (-1, group_size))
+    return _table(fit_grid(groups, bits, sym=sym, mse=mse, dim=1), columns.shape[0], group_size)
+
+
+def quantize_columns(
+    columns: torch.Tensor,
+    upper: torch.Tensor,
+    grids: GridTable | GroupPlan,
+    block_size: int,
+    pruned: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """GPTQ on `columns` [cols, rows], float32, used up; `upper` is U [cols, cols]; `pruned` [cols, rows] stays zero.
+
+    Returns the quantized columns and the loss of every row, Σ e² = (W−Ŵ)(H+λI)(W−Ŵ)ᵀ.
+    """
+    quantized = torch.empty_like(columns)
+    loss = torch.zeros(columns.shape[1], dtype=columns.dtype, device=columns.device)
+    keep = None if pruned is None else (~pruned).to(columns.dtype)
+    table = grids if isinstance(grids, GridTable) else None
+    group_size = grids.group_size if isinstance(grids, GroupPlan) else columns.shape[0]
+    fresh = isinstance(grids, GroupPlan) and grids.fresh
+    for start, stop in _blocks(columns.shape[0], block_size, group_size if fresh else None):
+        if isinstance(grids, GroupPlan):
+            table = _extend(table, columns, start, stop, grids)
+        assert table is not None
+        scale, low, high = table.columns(start, stop)
+        quantized[start:stop], errors = quantize_block(
+            columns[start:stop], upper[start:stop, start:stop], scale, low, high, None if keep is None else keep[start:stop]
+        )
+        loss += errors.square().sum(0)
+        _push(columns, upper, errors, start, stop)
+    return quantized.add_(0.0), loss  # + 0.0: no negative zeros
+
+
+def prune_columns(
+    columns: torch.Tensor,
+    upper: torch.Tensor,
+    block_size: int,
+    *,
+    share: float,
+    kept_of: tuple[int, int] | None,
+    segments: Sequence[int],
+    grids: GridTable | None = None,
+    pruned: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """SparseGPT on `columns` [cols, rows], float32, used up; `upper` is U [cols, cols].
+
+    Unstructured: `share` of each column block goes, weights competing within each of the stacked matrices (`segments`
+    are their numbers of rows). `kept_of` (n, m) prunes within groups of m columns instead. `grids` quantizes what
+    stays; `pruned` [cols, rows] goes in any case. Returns the columns and the loss of every row.
+    """
+    result = torch.empty_like(columns)
+    loss = torch.zeros(columns.shape[1], dtype=columns.dtype, device=columns.device)
+    for start, stop in _blocks(columns.shape[0], block_size, None):
+        block, factor = columns[start:stop], upper[start:stop, start:stop]
+        forced = None if pruned is None else pruned[start:stop]
+        mask = None if kept_of is not None else _block_mask(block, factor, share, segments, forced)
+        grid = None if grids is None else grids.columns(start, stop)
+        result[start:stop], errors = prune_block(block, factor, mask, kept_of, grid, forced)
+        loss += errors.square().sum(0)
+        _push(columns, upper, errors, start, stop)
+    return result.add_(0.0), loss
+
+
+def quantize_block(
+    block: torch.Tensor,
+    upper: torch.Tensor,
+    scale: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    keep: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solve one block of n columns: all arguments [n, rows] but `upper` [n, n]. `block` is updated in place.
+
+    Returns the quantized columns and the errors e = (w − q) / U_ii, both [n, rows].
+    """
+    quantized, errors = torch.empty_like(block), torch.empty_like(block)
+    diagonal = upper.diagonal().tolist()
+    kept = keep.unbind(0) if keep is not None else None
+    loop = zip(block.unbind(0), quantized.unbind(0), errors.unbind(0), scale.unbind(0), low.unbind(0), high.unbind(0))
+    for i, (w, q, e, s, lowest, highest) in enumerate(loop):
+        torch.div(w, s, out=q)
+        torch.clamp(q.round_(), lowest, highest, out=q).mul_(s)
+        if kept is not None:
+            q.mul_(kept[i])
+        torch.sub(w, q, out=e).div_(diagonal[i])
+        block[i + 1 :].addr_(upper[i, i + 1 :], e, alpha=-1)
+    return quantized, errors
+
+
+def prune_block(
+    block: torch.Tensor,
+    upper: torch.Tensor,
+    mask: torch.Tensor | None,
+    kept_of: tuple[int, int] | None,
+    grid: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
+    forced: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solve one block of n columns [n, rows] with `upper` [n, n]; `block` is updated in place.
+
+    `mask` [n, rows] marks what to prune; with `kept_of` it is chosen group by group on the updated weights (`forced`
+    entries first). `grid` (scale, low, high) rounds what stays. Returns the new columns and the errors, both [n, rows].
+    """
+    values, errors = torch.empty_like(block), torch.empty_like(block)
+    diagonal = upper.diagonal()
+    divisors = diagonal.tolist()
+    keep = None if mask is None else (~mask).to(block.dtype)
+    for i in range(block.shape[0]):
+        if kept_of is not None and i % kept_of[1] == 0:
+            stop = i + kept_of[1]
+            group = _group_mask(block[i:stop], diagonal[i:stop], kept_of, None if forced is None else forced[i:stop])
+            chosen = (~group).to(block.dtype)
+        kept = chosen[i % kept_of[1]] if kept_of is not None else keep[i] if keep is not None else None
+        assert kept is not None
+        w, q, e = block[i], values[i], errors[i]
+        torch.mul(w, kept, out=q)
+        if grid is not None:
+            scale, low, high = grid[0][i], grid[1][i], grid[2][i]
+            torch.clamp(q.div_(scale).round_(), low, high, out=q).mul_(scale)
+        torch.sub(w, q, out=e).div_(divisors[i])
+        block[i + 1 :].addr_(upper[i, i + 1 :], e, alpha=-1)
+    return values, errors
+
+
+def _blocks(cols: int, block_size: int, group_size: int | None) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the column blocks; with `group_size` no block reaches over the start of a group."""
+    start = 0
+    while start < cols:
+        stop = min(start + block_size, cols)
+        if group_size is not None:
+            stop = min(stop, (start // group_size + 1) * group_size)
+        yield start, stop
+        start = stop
+
+
+def _push(columns: torch.Tensor, upper: torch.Tensor, errors: torch.Tensor, start: int, stop: int) -> None:
+    """Subtract what the errors of a solved block mean for all later columns."""
+    if stop < columns.shape[0]:
+        with full_precision():
+            columns[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+
+
+def _extend(table: GridTable | None, columns: torch.Tensor, start: int, stop: int, plan: GroupPlan) -> GridTable:
+    """Add the grids of the groups that start in [start, stop), fitted on the columns as they are now."""
+    size = plan.group_size
+    first, last = -(-start // size), -(-stop // size)
+    if first == last:
+        assert table is not None
+        return table
+    groups = columns[first * size : last * size].unflatten(0, (-1, size))
+    new = _table(fit_grid(groups, plan.bits, sym=plan.sym, mse=plan.mse, dim=1), columns.shape[0], size)
+    if table is None:
+        return new
+    return GridTable(
+        torch.cat([table.scale, new.scale]),
+        torch.cat([table.low, new.low]),
+        torch.cat([table.high, new.high]),
+        table.group_of,
+    )
+
+
+def _table(grid: Grid, cols: int, group_size: int) -> GridTable:
+    group_of = torch.arange(cols, device=grid.scale.device) // group_size
+    return GridTable(grid.scale, -grid.zero, grid.levels - grid.zero, group_of)
+
+
+def _block_mask(
+    block: torch.Tensor, upper: torch.Tensor, share: float, segments: Sequence[int], forced: torch.Tensor | None
+) -> torch.Tensor:
+    """Mask [n, rows] of the weights with the smallest (w / U_jj)², each stacked matrix on its own."""
+    scores = (block / upper.diagonal()[:, None]).square_()
+    if forced is not None:
+        scores = scores.masked_fill(forced, -1.0)
+    return torch.cat([at_most_threshold(part, share) for part in scores.split(list(segments), dim=1)], dim=1)
+
+
+def _group_mask(
+    group: torch.Tensor, diagonal: torch.Tensor, kept_of: tuple[int, int], forced: torch.Tensor | None
+) -> torch.Tensor:
+    scores = (group / diagonal[:, None]).square_()
+    if forced is not None:
+        scores = scores.masked_fill(forced, -1.0)
+    return smallest_in_groups(scores.T, *kept_of).T

@@ -1,0 +1,126 @@
+"""GPTQ (Frantar et al. 2022, arXiv:2210.17323): quantize one input at a time and let the later ones make up for it.
+
+The Hessian of the layer's squared output error is damped because few tokens leave it singular; when it still cannot be
+factorized, damping rises in recorded steps, then float64 is used, and then the layer fails. Two details differ between
+published versions and are settings: dynamic groups of the reference code are fitted on weights that lack the updates
+of their own column block (`fresh_group_stats: true` gives them those), and `act_order` treats inputs by falling diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from calib.settings import settings
+from methods.base import CompressedWeight, register
+from methods.columns import GridTable, GroupPlan, group_grids, quantize_columns, row_grids
+from methods.lazy import torch
+from methods.rtn import GridMethod
+from methods.solver import Factor
+from methods.statistics import Hessian, Statistic
+
+
+@register("gptq")
+@settings
+class GPTQ(GridMethod):
+    """Optimal brain quantization in a fixed order of inputs.
+
+    act_order: inputs by falling diagonal of the Hessian. static_groups: group grids are fitted on the dense weights;
+    otherwise when the group is reached. fresh_group_stats: see the module. percdamp: damping as a share of the mean
+    diagonal. block_size: columns per lazy update, a matter of speed (and of what dynamic groups see).
+    """
+
+    needs: ClassVar[str] = "hessian"
+
+    act_order: bool = False
+    static_groups: bool = False
+    fresh_group_stats: bool = False
+    percdamp: float = Field(default=0.01, ge=0)
+    block_size: int = Field(default=128, ge=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("static_groups", "fresh_group_stats"):
+            if getattr(self, name) and self.group_size is None:
+                raise ValueError(f"{name}: needs a group_size, got none (one grid a row)")
+        if self.static_groups and self.fresh_group_stats:
+            raise ValueError("fresh_group_stats: static groups are fitted before anything changes; give one of the two")
+
+    def describe(self) -> str:
+        flags = {"act-order": self.act_order, "static": self.static_groups, "fresh": self.fresh_group_stats}
+        return " ".join(["GPTQ", self.describe_grid(), *(name for name, on in flags.items() if on)])
+
+    def compress_weight(
+        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
+    ) -> CompressedWeight:
+        return self.compress_weights([weight], statistic, pruned=[pruned])[0]
+
+    def compress_weights(
+        self,
+        weights: Sequence[torch.Tensor],
+        statistic: Statistic | None,
+        *,
+        pruned: Sequence[torch.Tensor | None] | None = None,
+    ) -> list[CompressedWeight]:
+        assert isinstance(statistic, Hessian)
+        factor = statistic.factor(self.percdamp, self.act_order)
+        columns = stack_columns(weights)
+        grids = self._grids(columns, factor)
+        mask = stack_masks(weights, pruned)
+        if factor.order is not None:
+            columns = columns[factor.order]
+            mask = None if mask is None else mask[factor.order]
+        quantized, loss = quantize_columns(columns, factor.upper, grids, self.block_size, mask)
+        if factor.order is not None:
+            quantized = torch.empty_like(quantized).index_copy_(0, factor.order, quantized)
+        return split_columns(quantized, loss, weights, factor, self.stored_bits(quantized.shape[0]))
+
+    def _grids(self, columns: torch.Tensor, factor: Factor) -> GridTable | GroupPlan:
+        """Grids as the reference fits them; zeroes the weights of dead inputs after a row's grid, before a group's."""
+        if self.group_size is None:
+            grids: GridTable | GroupPlan = row_grids(columns, self.bits, sym=self.sym, mse=self.mse)
+            columns[factor.dead] = 0
+            return grids
+        columns[factor.dead] = 0
+        if not self.static_groups:
+            return GroupPlan(self.bits, self.group_size, self.sym, self.mse, self.fresh_group_stats)
+        table = group_grids(columns, self.bits, self.group_size, sym=self.sym, mse=self.mse)
+        group_of = table.group_of if factor.order is None else table.group_of[factor.order]
+        return GridTable(table.scale, table.low, table.high, group_of)
+
+
+def stack_columns(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Weights [rows, cols] that share an input as one float32 [cols, all rows], a copy."""
+    return torch.cat([weight.detach().float() for weight in weights]).T.clone(memory_format=torch.contiguous_format)
+
+
+def stack_masks(
+    weights: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | None] | None
+) -> torch.Tensor | None:
+    """Masks [rows, cols] as one [cols, all rows]; None when there are none."""
+    if masks is None or all(mask is None for mask in masks):
+        return None
+    full = [torch.zeros_like(w, dtype=torch.bool) if m is None else m for w, m in zip(weights, masks, strict=True)]
+    return torch.cat(full).T.contiguous()
+
+
+def split_columns(
+    columns: torch.Tensor, loss: torch.Tensor, weights: Sequence[torch.Tensor], factor: Factor, bits: float
+) -> list[CompressedWeight]:
+    """Undo `stack_columns` after the solver: one CompressedWeight for each of `weights`, with the factor's telemetry."""
+    rows = [weight.shape[0] for weight in weights]
+    dead = int(factor.dead.sum())
+    return [
+        CompressedWeight(
+            part.T.contiguous(),
+            bits=bits,
+            damping=factor.damping,
+            retries=factor.retries,
+            fallback=factor.fallback,
+            dead_columns=dead,
+            loss=float(losses.sum()),
+        )
+        for part, losses in zip(columns.split(rows, dim=1), loss.split(rows), strict=True)
+    ]

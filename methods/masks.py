@@ -1,0 +1,116 @@
+"""Which weights to prune: exact counts, n:m groups, ties broken by index, and the settings that pruning methods share.
+
+A share of weights is a count, so equal scores (common in fp16 weights) must not change it: among equal scores the
+lower index goes first, on every device. n:m patterns keep n of every m consecutive inputs of a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from calib.settings import SettingsError, settings
+from methods.base import WeightMethod
+from methods.lazy import torch
+
+DEFAULT_SPARSITY = 0.5
+
+
+@settings
+class PruningMethod(WeightMethod):
+    """Settings of every pruning method: either `sparsity` (share of zeros, 0.5 if nothing is said) or `pattern`.
+
+    pattern: `"2:4"` keeps two of every four consecutive inputs.
+    """
+
+    prunes: ClassVar[bool] = True
+
+    sparsity: float | None = Field(default=None, ge=0, lt=1)
+    pattern: str | None = None
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _pattern_is_text(cls, value: Any) -> Any:
+        if value is not None:
+            parse_pattern(value)
+        return value
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sparsity is not None and self.pattern is not None:
+            raise ValueError(f"sparsity: got {self.sparsity} beside pattern {self.pattern!r}; give one of the two")
+        if self.sparsity is None and self.pattern is None:
+            object.__setattr__(self, "sparsity", DEFAULT_SPARSITY)
+
+    @property
+    def kept_of(self) -> tuple[int, int] | None:
+        """(kept, group) of the n:m pattern, None when unstructured."""
+        return parse_pattern(self.pattern) if self.pattern is not None else None
+
+    @property
+    def share(self) -> float:
+        """Nominal share of zeros."""
+        if self.kept_of is not None:
+            kept, group = self.kept_of
+            return (group - kept) / group
+        return self.sparsity if self.sparsity is not None else DEFAULT_SPARSITY
+
+    @property
+    def amount(self) -> str:
+        """`50 %` or `2:4`."""
+        return self.pattern if self.pattern is not None else f"{100 * self.share:g} %"
+
+    def nominal(self) -> dict[str, Any]:
+        return {"bits": None, "sparsity": self.share, "pattern": self.pattern}
+
+    def check_shape(self, rows: int, cols: int, where: str) -> None:
+        if self.kept_of is not None and cols % self.kept_of[1]:
+            raise SettingsError(
+                f"pattern: groups of {self.kept_of[1]} ('{self.pattern}') do not divide the {cols} inputs of {where}; "
+                "use sparsity, or exclude that linear"
+            )
+
+
+def parse_pattern(text: Any) -> tuple[int, int]:
+    """`"2:4"` as (kept, group). Raises ValueError saying what is allowed."""
+    parts = text.split(":") if isinstance(text, str) else []
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f'expected text such as "2:4" (quoted in YAML), two kept of four, got {text!r}')
+    kept, group = int(parts[0]), int(parts[1])
+    if not 0 < kept < group:
+        raise ValueError(f"expected n:m with 0 < n < m, n kept of m, got {text!r}")
+    return kept, group
+
+
+def smallest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Mask of the `count` smallest scores along the last axis; among equal scores the lower index goes first."""
+    if count <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    if count >= scores.shape[-1]:
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = torch.kthvalue(scores, count, dim=-1, keepdim=True).values
+    mask = scores <= threshold
+    if int(mask.sum()) == count * (mask.numel() // mask.shape[-1]):
+        return mask
+    below = scores < threshold
+    equal = scores == threshold
+    missing = count - below.sum(-1, keepdim=True)
+    return below | (equal & (equal.cumsum(-1) <= missing))
+
+
+def at_most_threshold(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """Mask of the scores ≤ the element at sorted position int(numel·share): the reference rule, ties included."""
+    if share <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    position = min(int(scores.numel() * share) + 1, scores.numel())
+    return scores <= torch.kthvalue(scores.flatten(), position).values
+
+
+def smallest_in_groups(scores: torch.Tensor, kept: int, group: int) -> torch.Tensor:
+    """Mask of the group − kept smallest scores in each run of `group` along the last axis, lower index first."""
+    grouped = scores.unflatten(-1, (-1, group))
+    mine, other = grouped.unsqueeze(-1), grouped.unsqueeze(-2)
+    earlier = torch.ones(group, group, dtype=torch.bool, device=scores.device).tril(-1)
+    rank = ((other < mine) | ((other == mine) & earlier)).sum(-1)
+    return (rank < group - kept).flatten(-2)

@@ -1,0 +1,99 @@
+"""The factor of the inverse Hessian that drives GPTQ, SparseGPT and SpQR, and the policy when it cannot be had.
+
+U is upper triangular with UᵀU = (H + λI)⁻¹. With the order of the inputs reversed, U is the inverse of a Cholesky
+factor: H + λI = R Rᵀ with R upper triangular gives U = R⁻¹, so one Cholesky and one triangular inverse suffice. The hard
+case is a Hessian of fewer tokens than inputs: it is singular, and only damping decides. When the factorization fails,
+damping is raised in recorded steps, then float64 is used, and then the layer fails with a CompressionError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from methods.base import CompressionError
+from methods.lazy import torch
+
+DAMPING_STEPS = (1.0, 2.0, 10.0)
+SMALLEST_RAISED = 1e-3  # where raising starts when the damping asked for is smaller (or zero)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """`upper` is U [cols, cols]; `order` the permutation of the inputs it belongs to (None: as they stand).
+
+    `dead` marks inputs that were always zero, in the original order. `damping` is the share of the mean diagonal that
+    was added; `retries` counts how often it was raised; `fallback` says so in words, or is None.
+    """
+
+    upper: torch.Tensor
+    dead: torch.Tensor
+    order: torch.Tensor | None
+    damping: float
+    retries: int
+    fallback: str | None
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 products in float32: with TF32 a Hessian loses ten bits and its Cholesky factorization often fails."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def inverse_factor(hessian: torch.Tensor, percdamp: float, *, act_order: bool = False) -> Factor:
+    """Factor (H + λI)⁻¹ with λ = percdamp · mean(diag H), the mean taken after dead inputs got a diagonal of 1.
+
+    `act_order` sorts the inputs by falling diagonal, equal ones by index. Raises CompressionError when neither more
+    damping nor float64 helps.
+    """
+    diagonal = hessian.diagonal()
+    dead = diagonal == 0
+    diagonal = torch.where(dead, 1.0, diagonal)
+    order = torch.argsort(diagonal, descending=True, stable=True) if act_order else None
+    mean = float(diagonal.mean())
+    for dtype in (torch.float32, torch.float64):
+        for retry, damping in _dampings(percdamp, dtype is torch.float64):
+            matrix = hessian.to(dtype, copy=True)
+            matrix.diagonal().copy_(diagonal.to(dtype) + damping * mean)
+            if order is not None:
+                matrix = matrix[order][:, order]
+            upper = _upper_inverse(matrix)
+            if upper is not None:
+                return Factor(upper.float(), dead, order, damping, retry, _describe(retry, damping, dtype))
+    raise CompressionError(
+        f"the Hessian of {hessian.shape[0]} inputs could not be factorized, in float64 with damping"
+        f" {max(percdamp, SMALLEST_RAISED) * DAMPING_STEPS[-1]:g}; give more calibration windows or a larger percdamp"
+    )
+
+
+def _dampings(percdamp: float, last: bool) -> list[tuple[int, float]]:
+    """(retries so far, damping): float32 tries every step, float64 only the last one."""
+    raised = [percdamp] + [max(percdamp, SMALLEST_RAISED) * step for step in DAMPING_STEPS[1:]]
+    return [(len(raised), raised[-1])] if last else list(enumerate(raised))
+
+
+def _describe(retries: int, damping: float, dtype: torch.dtype) -> str | None:
+    if dtype is torch.float64:
+        return f"float64, damping raised to {damping:g}"
+    return f"damping raised to {damping:g}" if retries else None
+
+
+def _upper_inverse(matrix: torch.Tensor) -> torch.Tensor | None:
+    """U [cols, cols] with UᵀU = matrix⁻¹, or None when the matrix is not positive definite in its dtype."""
+    with full_precision():
+        lower, failed = torch.linalg.cholesky_ex(matrix.flip(0, 1))
+        if int(failed):
+            return None
+        identity = torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
+        inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
+    upper = inverse.flip(0, 1)
+    return upper if bool(torch.isfinite(upper).all()) else None

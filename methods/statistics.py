@@ -1,0 +1,194 @@
+"""What a method needs to know about the inputs of a linear, accumulated window by window.
+
+A statistic sees the input vectors of one distinct input (q, k and v share theirs) and sums in float32, whatever the
+dtype of the activations. Windows are counted, not tokens, as in the reference code of GPTQ, SparseGPT and Wanda, so
+scales agree with theirs. Each statistic also answers what a replaced weight costs in the layer's output,
+`relative_error`: exactly when it holds the Hessian, on a fixed sample of input vectors otherwise (a diagonal
+alone ignores how inputs move together). Padding never gets here; NaN and infinity raise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from calib.settings import SettingsError
+from methods.base import CompressionError
+from methods.lazy import torch
+from methods.solver import Factor, full_precision, inverse_factor
+
+if TYPE_CHECKING:
+    from methods.base import Method
+
+SAMPLE_PER_WINDOW = 16  # input vectors kept of each window for the output error: 256 of a small set of 16 windows
+SAMPLE_LIMIT = 2048  # 128 windows; more vectors change the error's estimate by less than its spread over sets
+
+
+class Statistic:
+    """Sums over the input vectors of one linear. `windows` and `tokens` count what was seen."""
+
+    name: ClassVar[str] = "statistic"
+
+    def __init__(self, cols: int, device: Any = None) -> None:
+        self.cols = cols
+        self.device = device
+        self.windows = 0
+        self.tokens = 0
+
+    def update(self, inputs: torch.Tensor, windows: int = 1) -> None:
+        """Add `inputs` [tokens, cols], which come from `windows` windows."""
+        self.windows += windows
+        self.tokens += inputs.shape[0]
+        if inputs.shape[0]:
+            self._add(inputs, windows)
+
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
+        """‖ΔX‖² / ‖WX‖² for `delta` and `weight` [rows, cols]; None when WX is zero and ΔX is not."""
+        raise NotImplementedError(f"{type(self).__name__}.output_error")
+
+    def _add(self, inputs: torch.Tensor, windows: int) -> None:
+        raise NotImplementedError(f"{type(self).__name__}._add")
+
+    def _check(self, sums: torch.Tensor) -> None:
+        if not bool(torch.isfinite(sums).all()):
+            raise CompressionError("its inputs hold NaN or infinity; the model or the calibration text is at fault")
+
+
+class Sampled(Statistic):
+    """A statistic that keeps a fixed sample of the input vectors: evenly spaced tokens, the same for every trial."""
+
+    def __init__(self, cols: int, device: Any = None) -> None:
+        super().__init__(cols, device)
+        self._sample: list[torch.Tensor] = []
+        self._sampled = 0
+
+    def update(self, inputs: torch.Tensor, windows: int = 1) -> None:
+        wanted = min(SAMPLE_PER_WINDOW * windows, SAMPLE_LIMIT - self._sampled, inputs.shape[0])
+        if wanted > 0:
+            step = inputs.shape[0] // wanted
+            self._sample.append(inputs[: step * wanted : step].clone())
+            self._sampled += wanted
+        super().update(inputs, windows)
+
+    def sample(self) -> torch.Tensor:
+        """The kept input vectors, [vectors, cols], float32."""
+        return torch.cat(self._sample).float() if self._sample else torch.zeros(0, self.cols, device=self.device)
+
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
+        sample = self.sample()
+        return _ratio((sample @ delta.T).square().sum(), (sample @ weight.T).square().sum())
+
+
+class FeatureNorms(Sampled):
+    """Mean over windows of ‖X_j‖² for every input j, and a sample of the inputs for the output error."""
+
+    name = "feature_norms"
+
+    def __init__(self, cols: int, device: Any = None) -> None:
+        super().__init__(cols, device)
+        self._squares = torch.zeros(cols, dtype=torch.float32, device=device)
+
+    def _add(self, inputs: torch.Tensor, windows: int) -> None:
+        self._squares += inputs.float().square().sum(0)
+
+    @property
+    def squared_norms(self) -> torch.Tensor:
+        """[cols], float32: the mean over windows of the squared norm of each input."""
+        self._check(self._squares)
+        return self._squares / max(self.windows, 1)
+
+
+class Hessian(Statistic):
+    """H = (2 / windows) Σ x xᵀ, the Hessian of the layer's squared output error (Frantar et al. 2022, eq. 3)."""
+
+    name = "hessian"
+    panel = 512  # columns of one product; only the upper triangle of panels is computed
+
+    def __init__(self, cols: int, device: Any = None) -> None:
+        super().__init__(cols, device)
+        self._sum = torch.zeros(cols, cols, dtype=torch.float32, device=device)
+        self._hessian: torch.Tensor | None = None
+        self._factors: dict[tuple[float, bool], Factor] = {}
+
+    def _add(self, inputs: torch.Tensor, windows: int) -> None:
+        self._hessian = None
+        self._factors.clear()
+        width = self.panel if inputs.is_cuda else 256
+        if inputs.is_cuda and inputs.dtype in (torch.bfloat16, torch.float16):
+            for start in range(0, self.cols, 4 * width):  # products of 16-bit numbers are exact in float32
+                part = inputs[:, start : start + 4 * width]
+                self._sum[start : start + 4 * width, start:] += torch.mm(
+                    part.T, inputs[:, start:], out_dtype=torch.float32
+                )
+            return
+        inputs = inputs.float()
+        with full_precision():
+            for start in range(0, self.cols, width):
+                part = inputs[:, start : start + width]
+                self._sum[start : start + width, start:].addmm_(part.T, inputs[:, start:])
+
+    @property
+    def hessian(self) -> torch.Tensor:
+        """[cols, cols], float32, symmetric, without damping."""
+        if self._hessian is None:
+            self._check(self._sum)
+            upper = torch.triu(self._sum).mul_(2.0 / max(self.windows, 1))
+            self._hessian = upper + torch.triu(upper, 1).T
+        return self._hessian
+
+    def factor(self, percdamp: float, act_order: bool = False) -> Factor:
+        """The factor of the damped inverse, made once for all linears that share this input."""
+        key = (percdamp, act_order)
+        if key not in self._factors:
+            self._factors[key] = inverse_factor(self.hessian, percdamp, act_order=act_order)
+        return self._factors[key]
+
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
+        with full_precision():
+            products = torch.cat([delta, weight]) @ self.hessian
+        rows = delta.shape[0]
+        return _ratio((products[:rows] * delta).sum(), (products[rows:] * weight).sum())
+
+
+STATISTICS: dict[str, type[Statistic]] = {kind.name: kind for kind in (FeatureNorms, Hessian)}
+
+
+def make_statistic(needs: str, cols: int, device: Any = None) -> Statistic:
+    return STATISTICS[needs](cols, device)
+
+
+def collect(method: Method, inputs: Any, weight: torch.Tensor) -> Statistic | None:
+    """The statistic that `method` needs from `inputs` [windows, length, cols], added one window at a time."""
+    if method.needs == "none":
+        return None
+    if method.needs not in STATISTICS:
+        raise SettingsError(f"{method.name}: needs a whole model; use methods.blockwise.compress_model")
+    if inputs is None:
+        raise SettingsError(f"{method.name}: needs inputs [windows, length, cols] of the linear, got None")
+    inputs = torch.as_tensor(inputs).to(weight.device)
+    if inputs.dim() == 2:
+        inputs = inputs[None]
+    if inputs.dim() != 3 or inputs.shape[2] != weight.shape[1]:
+        raise SettingsError(
+            f"{method.name}: inputs of shape {tuple(inputs.shape)} do not fit a weight of shape {tuple(weight.shape)};"
+            f" expected [windows, length, {weight.shape[1]}]"
+        )
+    statistic = make_statistic(method.needs, weight.shape[1], weight.device)
+    for window in inputs:
+        statistic.update(window)
+    return statistic
+
+
+def relative_error(weight: torch.Tensor, stored: torch.Tensor, statistic: Statistic | None) -> float | None:
+    """‖(W−Ŵ)X‖² / ‖WX‖² on the calibration inputs, or ‖W−Ŵ‖² / ‖W‖² without a statistic."""
+    dense = weight.float()
+    delta = dense - stored.float()
+    if statistic is None:
+        return _ratio(delta.square().sum(), dense.square().sum())
+    return statistic.output_error(delta, dense)
+
+
+def _ratio(error: torch.Tensor, size: torch.Tensor) -> float | None:
+    top, bottom = float(error), float(size)
+    if bottom > 0:
+        return max(top, 0.0) / bottom
+    return 0.0 if top <= 0 else None
