@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -27,7 +27,7 @@ class SettingsError(ValueError):
 def settings(cls: type[T]) -> type[T]:
     """Turn a class into a frozen, keyword-only dataclass that refuses unknown keys and wrong types."""
     config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
-    return pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls)
+    return cast(type[T], pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls))
 
 
 def parse(cls: Callable[..., T], values: Mapping[str, Any], path: str) -> T:
@@ -69,7 +69,8 @@ def identity(value: Any, length: int = 16) -> str:
 def _explain(cls: Any, item: Any, path: str) -> str:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"])
     place = f"{path}{where}" if path else where.lstrip(".")
-    known = [field.name for field in fields(cls) if field.init]
+    described = getattr(cls, "__pydantic_fields__", {})
+    known = [getattr(described.get(field.name), "alias", None) or field.name for field in fields(cls) if field.init]
     if item["type"] == "unexpected_keyword_argument":
         return f"{place}: unknown key '{item['loc'][-1]}'{suggestion(str(item['loc'][-1]), known)}"
     if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
@@ -82,9 +83,11 @@ def _explain(cls: Any, item: Any, path: str) -> str:
 
 def _expected(cls: Any, item: Any) -> str:
     """`2 to 8` for a bounded number, otherwise pydantic's own words without their `Input should be`."""
-    field = next((f for f in fields(cls) if item["loc"] and f.name == item["loc"][0]), None)
+    described = getattr(cls, "__pydantic_fields__", {})
+    place = item["loc"][0] if item["loc"] else None
+    field = next((info for name, info in described.items() if place in (name, info.alias)), None)
     limits: dict[str, Any] = {}
-    metadata = getattr(cls.__pydantic_fields__.get(field.name), "metadata", []) if field else []
+    metadata = getattr(field, "metadata", [])
     for rule in metadata:
         for bound in ("ge", "gt", "le", "lt"):
             if getattr(rule, bound, None) is not None:
@@ -95,4 +98,3 @@ def _expected(cls: Any, item: Any) -> str:
             return f"{limits['ge']} to {limits['le']}"
         return " and ".join(f"{words[bound]} {value}" for bound, value in limits.items())
     return str(item["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
-

@@ -1,0 +1,184 @@
+"""Text data sets of the Hugging Face hub, read as a stream: only as much is fetched as the pool needs.
+
+Files are named one by one (`hf://datasets/OWNER/NAME@REVISION/FILE`) and read by the JSON or Parquet reader of
+`datasets`, so loading scripts, dataset cards and default configurations play no part, and local copies of the same
+files take the same way. A stream has no row numbers that survive, so the id of a document is a hash of its text.
+
+The hard part is honesty about the pool. A set of 128 windows needs a few hundred documents out of hundreds of millions;
+which of them can be drawn at all is decided by `documents`, `every` and `interleave`, and they are part of the identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from calib.files import content_hash, find_files, format_of, missing_column
+from calib.settings import SettingsError, settings
+from calib.source import Document, Source
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+REMOTE_PACKAGES = frozenset({"aiohttp", "datasets", "fsspec", "httpcore", "httpx", "httpcore2", "httpx2", "requests"})
+
+
+@settings
+class HubSource(Source):
+    """Base of the hub's data sets.
+
+    `repository` and `revision` (a commit, so that the text never changes) say where; `column` holds the text. The pool
+    from which windows are drawn is every `every`-th document of the stream, until there are `documents` of them; with
+    `interleave` the stream takes documents from the files in turn. `path` reads local copies of the same files instead.
+    """
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"label", "path"})
+
+    repository: str
+    pinned: str = Field(default="main", alias="revision")
+    column: str = "text"
+    limit: Annotated[int, Field(ge=1, alias="documents")] = 20_000
+    every: Annotated[int, Field(ge=1)] = 1
+    interleave: bool = False
+    path: str | list[str] | None = None
+
+    def patterns(self) -> list[str]:
+        """The files of the repository to read; `*` stands for any characters of a name."""
+        raise NotImplementedError(f"{type(self).__name__} must say which files of {self.repository} it reads")
+
+    def revision(self) -> str:
+        return self.pinned if self.path is None else content_hash(self._local_files())
+
+    def resolved_revision(self) -> str:
+        if self.path is not None or COMMIT.fullmatch(self.pinned):
+            return self.revision()
+        return self._reach(lambda: str(_api().dataset_info(self.repository, revision=self.pinned).sha))
+
+    def check(self) -> None:
+        if self.path is not None:
+            next(self.documents(), None)
+
+    def documents(self) -> Iterator[Document]:
+        """The pool; documents without text count for the stream, and are left out."""
+        any_text = False
+        for row in islice(self._rows(), 0, self.limit * self.every, self.every):
+            text = row.get(self.column)
+            if text is not None and not isinstance(text, str):
+                raise SettingsError(f"source '{self.label}': column '{self.column}' holds {text!r:.60}, not text")
+            if text and text.strip():
+                any_text = True
+                yield Document(hashlib.sha256(text.encode()).hexdigest()[:16], text)
+        if not any_text:
+            raise SettingsError(f"source '{self.label}': column '{self.column}' holds no usable text")
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        streams = [self._stream(file) for file in self._files()]
+        if not self.interleave:
+            for stream in streams:
+                yield from stream
+            return
+        while streams:
+            for stream in list(streams):
+                row = next(stream, None)
+                if row is None:
+                    streams.remove(stream)
+                else:
+                    yield row
+
+    def _stream(self, file: str) -> Iterator[dict[str, Any]]:
+        """The rows of one file, opened when the first row is asked for."""
+        rows = self._reach(lambda: self._open(file))
+        while (row := self._reach(lambda: next(rows, None))) is not None:
+            yield row
+
+    def _open(self, file: str) -> Iterator[dict[str, Any]]:
+        from datasets import load_dataset
+
+        kind = format_of(file)
+        if kind == "parquet":
+            columns = load_dataset("parquet", data_files=[file], split="train", streaming=True).column_names or []
+            self._check_column(file, list(columns))
+            only = [self.column]
+            return iter(load_dataset("parquet", data_files=[file], split="train", streaming=True, columns=only))
+        rows = iter(load_dataset("json", data_files=[file], split="train", streaming=True))
+        first = next(rows, None)
+        if first is None:
+            return iter(())
+        self._check_column(file, list(first))
+        return _chain(first, rows)
+
+    def _check_column(self, file: str, columns: list[str]) -> None:
+        if self.column not in columns:
+            raise missing_column(f"source '{self.label}': {file}", self.column, columns)
+
+    def _files(self) -> list[str]:
+        """Addresses of the files, in their order."""
+        if self.path is not None:
+            return [str(file) for file in self._local_files()]
+        return self._reach(self._remote_files)
+
+    def _remote_files(self) -> list[str]:
+        found: list[str] = []
+        for pattern in self.patterns():
+            if "*" not in pattern:
+                found.append(f"hf://datasets/{self.repository}@{self.pinned}/{pattern}")
+                continue
+            paths = _filesystem().glob(f"datasets/{self.repository}@{self.pinned}/{pattern}")
+            if not paths:
+                raise SettingsError(
+                    f"source '{self.label}': no file matches {pattern} in the data set {self.repository}, "
+                    f"revision {self.pinned}"
+                )
+            found += [f"hf://{path}" for path in sorted(paths)]
+        return found
+
+    def _local_files(self) -> list[Any]:
+        assert self.path is not None
+        try:
+            return find_files(self.path, kinds=("json", "parquet"))
+        except SettingsError as error:
+            raise SettingsError(f"source '{self.label}': {error}") from None
+
+    def _reach(self, action: Any) -> Any:
+        """Run what may need the network; when the hub cannot be reached say what to fetch and where to put it."""
+        try:
+            return action()
+        except SettingsError:
+            raise
+        except Exception as error:
+            if not (isinstance(error, OSError) or type(error).__module__.split(".")[0] in REMOTE_PACKAGES):
+                raise
+            raise SettingsError(self._unreachable(error)) from error
+
+    def _unreachable(self, error: Exception) -> str:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if self.path is not None:
+            return f"source '{self.label}': {self.path} cannot be read ({reason})"
+        files = ", ".join(self.patterns())
+        return (
+            f"source '{self.label}': cannot read {files} of the data set {self.repository} at revision "
+            f"{self.pinned} from the Hugging Face hub ({reason}). Without a network, fetch it where there is one: "
+            f"hf download {self.repository} {' '.join(self.patterns())} --repo-type dataset --revision {self.pinned}, "
+            f"then write {{source: {self.source_name}, path: FILES}}, or {{source: file, path: FILES, "
+            f"column: {self.column}}}"
+        )
+
+
+def _chain(first: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield first
+    yield from rows
+
+
+def _api() -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi()
+
+
+def _filesystem() -> Any:
+    from huggingface_hub import HfFileSystem
+
+    return HfFileSystem()

@@ -1,0 +1,122 @@
+"""Your own text: JSON lines, Parquet or plain text; a file, a folder of them, a pattern, or a list of these.
+
+A document is a record of a JSON or Parquet file, or a text file (or each of its paragraphs). Its id is the file's name
+and the record's number, so it stays the same when the folder moves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from calib.files import content_hash, find_files, format_of, json_records, parquet_values, read_text, text_of
+from calib.settings import SettingsError, settings
+from calib.source import Document, Source, register
+
+SMALL_PARQUET = 64 << 20  # bytes; the text of larger files is not counted beforehand
+
+
+@register("file")
+@settings
+class File(Source):
+    """Local text. `path`: a file, folder, pattern (`data/*.jsonl`) or list of these (.jsonl, .json, .parquet, .txt,
+    .md; JSON and text also as .gz). `column`: where a record has its text. `unit`: whether a text file is one document
+    or each paragraph (set off by blank lines) is one. `documents`: take only the first so many.
+    """
+
+    path: str | list[str]
+    column: str = "text"
+    unit: Literal["file", "paragraph"] = "file"
+    documents_limit: Annotated[int | None, Field(ge=1, alias="documents")] = None
+
+    def default_label(self) -> str:
+        first = self.path if isinstance(self.path, str) else self.path[0] if self.path else ""
+        name = Path(first).name
+        while Path(name).suffix:
+            name = Path(name).stem
+        return name.strip("*?[]") or Path(first).parent.name or "file"
+
+    def revision(self) -> str:
+        return content_hash(self._files())
+
+    def check(self) -> None:
+        self._first(self._files())
+
+    def documents(self) -> Iterator[Document]:
+        files = self._files()
+        self._first(files)
+        yield from islice(self._documents(files), self.documents_limit)
+
+    def capacity(self) -> int | None:
+        total = 0
+        for file in self._files():
+            size = _size_bound(file, self.column)
+            if size is None:
+                return None
+            total += size
+        return total
+
+    def _files(self) -> list[Path]:
+        try:
+            return find_files(self.path)
+        except SettingsError as error:
+            raise SettingsError(f"source '{self.label}': {error}") from None
+
+    def _first(self, files: list[Path]) -> None:
+        """Raises SettingsError when there is nothing to read."""
+        if next(self._documents(files), None) is None:
+            where = f"column '{self.column}' of " if format_of(files[0].name) != "text" else ""
+            raise SettingsError(
+                f"source '{self.label}': {where}{_names(files)} holds no usable text, only blank values"
+            )
+
+    def _documents(self, files: list[Path]) -> Iterator[Document]:
+        names = _distinct_names(files)
+        for file in files:
+            for number, text in enumerate(self._texts(file)):
+                if text and text.strip():
+                    yield Document(f"{names[file]}:{number}", text)
+
+    def _texts(self, file: Path) -> Iterator[str | None]:
+        kind = format_of(file.name)
+        try:
+            if kind == "parquet":
+                yield from parquet_values(file, self.column)
+            elif kind == "json":
+                for place, record in json_records(file):
+                    yield text_of(record, self.column, place)
+            elif self.unit == "file":
+                yield read_text(file)
+            else:
+                yield from re.split(r"\n[ \t]*\n\s*", read_text(file))
+        except SettingsError as error:
+            raise SettingsError(f"source '{self.label}': {error}") from None
+
+
+def _size_bound(file: Path, column: str) -> int | None:
+    """At least as many tokens as any tokenizer makes of the file: its bytes of text, and one more a document."""
+    if file.name.lower().endswith(".gz"):
+        return None  # the unpacked size is not known without unpacking
+    if format_of(file.name) != "parquet":
+        return file.stat().st_size + 2
+    if file.stat().st_size > SMALL_PARQUET:
+        return None
+    return sum(len((text or "").encode()) + 2 for text in parquet_values(file, column))
+
+
+def _distinct_names(files: list[Path]) -> dict[Path, str]:
+    """Short names that do not depend on where the files lie: as many of the last folders as tell them apart."""
+    for depth in range(1, max(len(file.parts) for file in files) + 1):
+        names = {file: "/".join(file.parts[-depth:]) for file in files}
+        if len(set(names.values())) == len(files):
+            break
+    return names
+
+
+def _names(files: list[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"

@@ -1,0 +1,31 @@
+"""The held-out text that ships with the project: the same nine domains as the bundled sources, other documents.
+
+For perplexity and divergence. It shares no passage of 200 characters with a calibration pool or the training text, so
+calibrating on a domain and evaluating on its held-out text measures transfer and not memory.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from calib.settings import settings, suggestion
+from calib.source import register
+from calib.sources.bundled import DOMAINS, ReferenceText
+
+
+@register("heldout")
+@settings
+class Heldout(ReferenceText):
+    """Held-out text of one `domain`: books, code, dialogue_qa, encyclopedia, legal, multilingual, news_blogs, ..."""
+
+    folder: ClassVar[str] = "heldout"
+
+    domain: str
+
+    def __post_init__(self) -> None:
+        if self.domain not in DOMAINS:
+            raise ValueError(f"domain: no held-out text '{self.domain}'{suggestion(self.domain, DOMAINS)}")
+        super().__post_init__()
+
+    def domain_name(self) -> str:
+        return self.domain

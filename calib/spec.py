@@ -1,0 +1,137 @@
+"""A calibration set before and after it is built: what is asked for, its identity, and the tokens with their origin.
+
+The id of a spec is a hash of everything that can change the tokens (the source's settings and revision, set number,
+sizes, policy, seed, separator, tokenizer, and the version of the sampling code) and of nothing else, so results that
+share an id share their tokens and a changed file or seed can never be mistaken for the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from calib.settings import identity, settings
+from calib.source import Source
+
+SAMPLING_VERSION = 1  # raise it when the same spec would give other tokens than before
+
+
+@settings
+class CalibrationSpec:
+    """What a calibration set shall be.
+
+    `set` is the number of the disjoint set (0, 1, ...); `nsamples` windows of `seqlen` tokens are drawn by the policy
+    `sampling` (see `calib/sampling.py`) and `seed`. Documents that share a window are joined by `separator`: the
+    tokenizer's end-of-text or beginning-of-text id, an empty line, or nothing. With `add_bos` each window begins with
+    the BOS id, which takes one of its positions. `nsamples: null` means every window, for `sequential` alone.
+    """
+
+    source: Source
+    set: Annotated[int, Field(ge=0)]
+    nsamples: Annotated[int | None, Field(ge=1)]
+    seqlen: Annotated[int, Field(ge=1)]
+    sampling: Literal["windows", "packed", "long_documents", "sequential"] = "windows"
+    seed: Annotated[int, Field(ge=0)] = 0
+    separator: Literal["eos", "bos", "none", "\n\n"] = "eos"
+    add_bos: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nsamples is None and self.sampling != "sequential":
+            raise ValueError(
+                f"nsamples: needed for sampling '{self.sampling}'; only 'sequential' can take every window"
+            )
+        if self.nsamples is None and self.set:
+            raise ValueError(f"set: with nsamples null there is one set, number 0, got {self.set}")
+        if self.add_bos and self.seqlen < 2:
+            raise ValueError("seqlen: expected at least 2 with add_bos, got 1")
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of text in a window: `seqlen` without the added BOS."""
+        return self.seqlen - int(self.add_bos)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: every setting, those of the source, and the source's revision."""
+        return {"source": self.source.to_dict(), "revision": self.source.revision(), **self._numbers()}
+
+    def id(self, tokenizer_id: str) -> str:
+        """16 hex digits, equal on every machine for equal tokens. `tokenizer_id` is the tokenizer's fingerprint."""
+        source = {"source": self.source.identity(), "revision": self.source.revision()}
+        return identity({**source, **self._numbers(), "tokenizer": tokenizer_id, "version": SAMPLING_VERSION})
+
+    def _numbers(self) -> dict[str, Any]:
+        return {
+            "set": self.set,
+            "nsamples": self.nsamples,
+            "seqlen": self.seqlen,
+            "sampling": self.sampling,
+            "seed": self.seed,
+            "separator": self.separator,
+            "add_bos": self.add_bos,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationSet:
+    """The tokens that a compression method sees, where each of them comes from, and the text they stand for.
+
+    `documents_in`, `starts` and `lengths` tell the pieces of each window: ids of the documents, the first token of the
+    piece within its document, and its number of tokens. Separators and an added BOS belong to no piece.
+    """
+
+    spec: CalibrationSpec
+    id: str
+    tokens: np.ndarray  # (nsamples, seqlen), int32
+    documents_in: tuple[tuple[str, ...], ...]
+    starts: tuple[tuple[int, ...], ...]
+    lengths: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    revision: str
+    tokenizer_id: str
+    pool_documents: int  # documents that could have been drawn
+    pool_tokens: int
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the token ids as little-endian int32, window after window."""
+        return tokens_hash(self.tokens)
+
+    @cached_property
+    def documents(self) -> int:
+        """Number of distinct documents in the set."""
+        return len({document for window in self.documents_in for document in window})
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a window, with the columns of the results' `calibration` table."""
+        shared = {
+            "calibration_id": self.id,
+            "hash": self.hash,
+            "source": self.spec.source.label,
+            "revision": self.revision,
+            "spec": json.dumps(self.spec.to_dict(), sort_keys=True),
+            "tokenizer": self.tokenizer_id,
+            "set": self.spec.set,
+        }
+        return [
+            {
+                **shared,
+                "window": number,
+                "tokens": self.tokens[number].tolist(),
+                "text": self.texts[number],
+                "documents": list(self.documents_in[number]),
+                "starts": list(self.starts[number]),
+                "lengths": list(self.lengths[number]),
+            }
+            for number in range(len(self.tokens))
+        ]
+
+
+def tokens_hash(tokens: np.ndarray) -> str:
+    """sha256 over token ids as little-endian int32, row after row."""
+    return hashlib.sha256(np.ascontiguousarray(tokens, dtype="<i4").tobytes()).hexdigest()
