@@ -35,7 +35,7 @@ TRIALS = _schema(
         "study": (_text, "name of the study"),
         "status": (_text, "ok | failed"),
         "error": (_text, "null, or what failed and where, in one line"),
-        "phase": (_text, "null, or the phase that failed: calibrate | restore | compress | evaluate | write | worker"),
+        "phase": (_text, "null, or the phase that failed: load | restore | compress | evaluate | write | worker"),
         "attempts": (_small, "how often the trial was started until this row"),
         "model": (_text, "name of the model in the study"),
         "model_id": (_text, "fingerprint of the model's files, or name@revision on the hub"),
@@ -56,7 +56,7 @@ TRIALS = _schema(
         "calibration_hash": (_text, "sha256 of the calibration tokens"),
         "calibration_documents": (_int, "distinct documents in the calibration set"),
         "seed": (_int, "the study's seed"),
-        "weights_hash": (_text, "sha256 over the compressed weights"),
+        "weights_hash": (_text, "hash over the exact bits of the compressed weights (sweep/models.py, weights_hash)"),
         "achieved_sparsity": (_real, "share of zeros over the linears in scope, after compression"),
         "average_bits": (_real, "stored bits per weight over the linears in scope, grids and outliers included"),
         "layer_error": (_real, "mean over the linears of their relative output error"),
@@ -191,10 +191,18 @@ class Results:
 
     def write_trial(self, rows: TrialRows) -> None:
         """Write the trial's tables; its row in `trials/` last. Writing the same trial again replaces it."""
+        self.write_details(rows)
+        self.commit(rows.trial)
+
+    def write_details(self, rows: TrialRows) -> None:
+        """Write everything but the row in `trials/`, without which readers do not see it."""
         trial_id = rows.trial["trial_id"]
         for name, table in (("metrics", rows.metrics), ("samples", rows.samples), ("layers", rows.layers)):
             self.write_table(name, trial_id, [{"trial_id": trial_id, **row} for row in table])
-        self.write_table("trials", trial_id, [{"schema_version": SCHEMA_VERSION, **rows.trial}])
+
+    def commit(self, trial: Mapping[str, Any]) -> None:
+        """Write the row in `trials/` that makes the trial's other rows count."""
+        self.write_table("trials", trial["trial_id"], [{"schema_version": SCHEMA_VERSION, **trial}])
 
     def write_table(self, name: str, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """One file of one table, checked against its schema and key. Raises ResultsError on a broken contract."""
@@ -204,7 +212,12 @@ class Results:
             if unknown := set(row) - known:
                 raise ResultsError(f"{name}: unknown columns {sorted(unknown)}; define them in sweep/results.py")
         columns = {field.name: [row.get(field.name) for row in rows] for field in schema}
-        table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema=schema)
+        self.put_table(name, key, pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema=schema))
+
+    def put_table(self, name: str, key: str, table: pa.Table) -> None:
+        """One file of one table that is columns already. Raises ResultsError unless it has the table's schema and key."""
+        if not table.schema.equals(TABLES[name]):
+            raise ResultsError(f"{name}: columns differ from the schema in sweep/results.py")
         _check_key(name, table)
         self._put(f"{name}/{key}.parquet", table)
 

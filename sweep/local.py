@@ -1,0 +1,52 @@
+"""Runs trials in this process, one after the other: the sweep without Ray, for a debugger or a small machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sweep.plan import Pool, Trial, evaluation_key
+from sweep.prepare import make_calibration_sets, make_requests
+from sweep.schedule import Job, Queue, held_by
+from sweep.trial import Outcome, Worker, quiet_torch
+
+if TYPE_CHECKING:
+    from calib.build import CalibrationSet
+    from sweep.evaluation.suite import EvaluationData
+
+
+class LocalRunner:
+    """Keeps what trials share in memory, and runs them in a loop."""
+
+    workers = 1
+
+    def __init__(self, results: str, provenance: Mapping[str, Any]) -> None:
+        self.results = results
+        self.provenance = provenance
+        self._sets: dict[str, CalibrationSet] = {}
+        self._requests: dict[object, EvaluationData] = {}
+
+    def start(self) -> str:
+        """Returns the device of the trials, `cuda` or `cpu`."""
+        return quiet_torch()
+
+    def prepare(self, pools: Sequence[Pool], evaluations: Mapping[Any, tuple[Trial, Sequence[int]]]) -> None:
+        """Build all calibration sets and requests. Raises SettingsError."""
+        for pool in pools:
+            self._sets.update(zip(pool.ids, make_calibration_sets(pool, self.results), strict=True))
+        for key, (trial, seqlens) in evaluations.items():
+            self._requests[key] = make_requests(trial, seqlens)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Run the jobs; yields each outcome when its row is committed."""
+        worker = Worker(self.results, self.provenance)
+        queue, held = Queue(jobs), None
+        while queue:
+            job = queue.take(held)
+            held = held_by(job.trial)
+            calibration = self._sets[job.trial.calibration_id] if job.trial.calibration_id else None
+            requests = self._requests[evaluation_key(job.trial)]
+            yield worker.run(job.trial, calibration, lambda requests=requests: requests, job.attempts)
+
+    def close(self) -> None:
+        """Nothing to give back."""

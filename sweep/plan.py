@@ -1,0 +1,208 @@
+"""From a study to trials: which runs it asks for, what each is called, and which of them are still to do.
+
+`expand` is pure: no clock, no folder of results, no model loaded. A trial's id is a hash of everything that can change
+its numbers and of nothing else, so the same line of a study has the same id on every machine, and a rerun skips what
+is committed. The hard case is knowing what can change the numbers: the files behind a name (weights, tokenizer, text,
+task definitions) count by their content, the code by version constants that are raised when results change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calib.build import preflight
+from calib.settings import SettingsError, as_dict, identity
+from calib.spec import CalibrationSpec
+from methods.base import Method, method_name
+from sweep.config import Study
+from sweep.evaluation.settings import EvaluationSettings
+from sweep.evaluation.tasks import builtin_folders, local_folders
+from sweep.models import ModelRef
+
+PLAN_VERSION = 1  # raised when a change of the code outside methods and calibration changes a trial's numbers
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: one model, one method, one calibration set, evaluated."""
+
+    id: str
+    study: str
+    seed: int
+    model: ModelRef
+    method: Method | None  # None is the dense model
+    label: str
+    spec: CalibrationSpec | None  # None for the dense model and for data-free methods
+    calibration_id: str | None
+    evaluation: EvaluationSettings = field(repr=False)
+
+    @property
+    def method_name(self) -> str:
+        return method_name(self.method) if self.method else "dense"
+
+    @property
+    def data_free(self) -> bool:
+        return self.spec is None
+
+    def __str__(self) -> str:
+        text = f"{self.model.name} · {self.label}"
+        if self.spec:
+            text += f" · {self.spec.source.label} set {self.spec.set}"
+        return text
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Calibration sets that one pass over a source builds, for one tokenizer."""
+
+    model: ModelRef  # any model with this tokenizer
+    specs: tuple[CalibrationSpec, ...]
+    ids: tuple[str, ...]  # of the sets, in the order of the specs
+
+
+def expand(study: Study) -> list[Trial]:
+    """All trials of a study: model by model; the dense one first, then data-free methods, then the rest set by set."""
+    evaluation_id = identity(evaluation_identity(study.evaluation))
+    trials = []
+    for model in study.models:
+        trials.append(_trial(study, model, None, "dense", None, evaluation_id))
+        methods = list(zip(study.methods, study.labels, strict=True))
+        for method, label in methods:
+            if method.data_free:
+                trials.append(_trial(study, model, method, label, None, evaluation_id))
+        for spec in study.calibration:
+            for method, label in methods:
+                if not method.data_free:
+                    trials.append(_trial(study, model, method, label, spec, evaluation_id))
+    _refuse_same_ids(trials)
+    return trials
+
+
+def pending(trials: Sequence[Trial], done: Iterable[str], failed: Iterable[str], retry_failed: bool) -> list[Trial]:
+    """The trials still to run: those not committed; failed ones only when `retry_failed`."""
+    skip = set(done) if retry_failed else set(done) | set(failed)
+    return [trial for trial in trials if trial.id not in skip]
+
+
+def pools(trials: Iterable[Trial]) -> list[Pool]:
+    """The calibration sets that these trials need, each once, in groups that one pass over a source builds."""
+    groups: dict[str, dict[str, tuple[ModelRef, CalibrationSpec]]] = defaultdict(dict)
+    for trial in trials:
+        if trial.spec is not None and trial.calibration_id is not None:
+            pool = identity({"tokenizer": trial.model.tokenizer_id, "source": trial.spec.source.to_dict()})
+            groups[pool].setdefault(trial.calibration_id, (trial.model, trial.spec))
+    return [
+        Pool(
+            model=next(iter(group.values()))[0],
+            specs=tuple(spec for _, spec in group.values()),
+            ids=tuple(group),
+        )
+        for group in groups.values()
+    ]
+
+
+def evaluation_key(trial: Trial) -> tuple[str, int | None]:
+    """Trials with the same key share one set of tokenized requests and held-out windows."""
+    return trial.model.tokenizer_id, trial.model.max_length
+
+
+def evaluations(trials: Iterable[Trial]) -> dict[tuple[str, int | None], Trial]:
+    """One trial for each distinct set of requests, by key."""
+    distinct: dict[tuple[str, int | None], Trial] = {}
+    for trial in trials:
+        distinct.setdefault(evaluation_key(trial), trial)
+    return distinct
+
+
+def check(study: Study) -> None:
+    """What can be known to be wrong before anything starts: files, columns, tasks, lengths, too little text.
+
+    Raises SettingsError.
+    """
+    lengths = [(model.max_length, model.name) for model in study.models if model.max_length is not None]
+    for spec in study.calibration:
+        for length, name in lengths:
+            if spec.seqlen > length:
+                raise SettingsError(
+                    f"calibration.seqlen: {spec.seqlen} is longer than the context of {name} ({length} tokens); "
+                    f"choose at most {length}"
+                )
+    study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
+    preflight(study.calibration)
+
+
+def evaluation_identity(evaluation: EvaluationSettings) -> dict[str, Any]:
+    """What of the evaluation can change a trial's numbers: its settings, and the content of tasks and texts."""
+    settings = {key: value for key, value in as_dict(evaluation).items() if key not in ("task_path", "heldout")}
+    texts = [
+        {**source.identity(), "label": source.label, "revision": source.revision()}
+        for source in evaluation.heldout_sources()
+    ]
+    return {
+        "version": PLAN_VERSION,
+        "settings": settings,
+        "heldout": texts,
+        "task_files": sorted(hash_files(folder) for folder in task_folders(evaluation)),
+    }
+
+
+def task_folders(evaluation: EvaluationSettings) -> set[Path]:
+    """Folders whose files define the tasks: lm-eval's own for its tasks, the bundled and the user's for the others."""
+    folders: set[Path] = set()
+    local = local_folders(evaluation.task_path)
+    for name in evaluation.task_names:
+        folders |= builtin_folders(name) or set(local)
+    return folders | set(local if evaluation.task_path else ())
+
+
+def hash_files(folder: Path) -> str:
+    """16 hex digits over names and content of all files under a folder, wherever it lies."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()}:{len(content)}:".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _trial(
+    study: Study,
+    model: ModelRef,
+    method: Method | None,
+    label: str,
+    spec: CalibrationSpec | None,
+    evaluation_id: str,
+) -> Trial:
+    calibration_id = spec.id(model.tokenizer_id) if spec else None
+    trial_id = identity(
+        {
+            "model": model.identity(),
+            "method": method.identity() if method else "dense",
+            "calibration": calibration_id,
+            "evaluation": evaluation_id,
+        }
+    )
+    return Trial(
+        id=trial_id,
+        study=study.name,
+        seed=study.seed,
+        model=model,
+        method=method,
+        label=label,
+        spec=spec,
+        calibration_id=calibration_id,
+        evaluation=study.evaluation,
+    )
+
+
+def _refuse_same_ids(trials: Sequence[Trial]) -> None:
+    known: dict[str, Trial] = {}
+    for trial in trials:
+        other = known.setdefault(trial.id, trial)
+        if other is not trial:
+            place = "models" if other.model.name != trial.model.name else "calibration"
+            raise SettingsError(f"{place}: '{other}' and '{trial}' are the same thing under two names; leave one out")

@@ -1,0 +1,71 @@
+"""What trials share, made once: calibration sets and tokenized requests.
+
+Plain functions that run in a loop or as Ray tasks. Both give back numpy and plain Python, which every worker can read.
+All of it is made before the first worker starts, so too little text or an unreachable data set stops the run while it
+still costs nothing. The hard case is a source whose data changed since an earlier run: the set that is made now must be
+the one whose tokens the results folder holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from calib.settings import SettingsError
+from sweep.models import context_length, load_tokenizer
+from sweep.plan import Pool, Trial
+from sweep.results import Results
+
+if TYPE_CHECKING:
+    from calib.build import CalibrationSet
+    from sweep.evaluation.suite import EvaluationData
+
+
+def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
+    """Build the sets of a pool, in its order, and write them to `calibration/`.
+
+    Raises SettingsError when the source holds too little text, or other text than when the stored sets were built.
+    """
+    from calib.build import build_sets
+
+    sets = build_sets(list(pool.specs), load_tokenizer(pool.model), pool.model.tokenizer_id)
+    store = Results(results)
+    known = store.keys("calibration")
+    for calibration in sets:
+        if calibration.id in known:
+            _check_stored(store, calibration)
+        else:
+            store.write_table("calibration", calibration.id, calibration.rows())
+    return sets
+
+
+def make_requests(trial: Trial, seqlens: Sequence[int] = ()) -> EvaluationData:
+    """Tokenized task requests and held-out windows for the trial's model.
+
+    `seqlens` are the lengths of the calibration windows that this model will see. Raises SettingsError when a window is
+    longer than the model's context (of hub models known only now), or a data set cannot be reached.
+    """
+    from sweep.evaluation.suite import build_evaluation
+
+    length = context_length(trial.model)
+    for seqlen in seqlens:
+        if seqlen > length:
+            raise SettingsError(
+                f"calibration.seqlen: {seqlen} is longer than the context of {trial.model.name} ({length} tokens); "
+                f"choose at most {length}"
+            )
+    return build_evaluation(trial.evaluation, load_tokenizer(trial.model), length)
+
+
+def _check_stored(store: Results, calibration: Any) -> None:
+    path = f"{store.path}/calibration/{calibration.id}.parquet"
+    with store.filesystem.open_input_file(path) as file:
+        stored = pl.read_parquet(file, columns=["hash"]).get_column("hash").unique().to_list()
+    if stored != [calibration.hash]:
+        raise SettingsError(
+            f"{store.root}: calibration set {calibration.id} ({calibration.spec.source.label} "
+            f"set {calibration.spec.set}) was built from other text than the source gives now; "
+            "give back the earlier data, or choose another --results folder"
+        )

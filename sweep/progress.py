@@ -1,0 +1,146 @@
+"""What a person sees while a sweep runs, and the account of time at its end.
+
+In a terminal a bar with the time left stands under the finished trials; elsewhere (a log, CI) each finished trial is
+one plain line.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sweep.trial import Outcome
+
+
+class Reporter:
+    """Prints to `console`: a live bar in a terminal, plain lines otherwise."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task = None
+        self._total = 0
+        self._done = 0
+
+    def say(self, text: str) -> None:
+        """One line, above the bar when there is one."""
+        self.console.print(escape(text))
+
+    @contextmanager
+    def trials(self, total: int) -> Iterator[None]:
+        """While trials run: shows the bar in a terminal."""
+        self._total, self._done = total, 0
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (SpinnerColumn(), TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            self._progress, self._task = progress, progress.add_task("trials", total=total)
+            try:
+                yield
+            finally:
+                self._progress = None
+
+    def finished(self, outcome: Outcome) -> None:
+        """One line for a finished trial: its number, name, headline figure and seconds, or why it failed."""
+        self._done += 1
+        head = f"[{self._done}/{self._total}] {outcome.trial}"
+        if outcome.status == "ok":
+            self.say(f"{head} · {outcome.headline} · {_seconds(outcome):.1f} s")
+        else:
+            self.say(f"{head} · FAILED in {outcome.phase}: {outcome.error}")
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=self._done)
+
+
+@dataclass
+class Account:
+    """Where the wall time of a sweep goes. The driver's phases add up to the whole; `workers` splits the trials."""
+
+    phases: dict[str, float] = field(default_factory=dict)  # of the driver: planning, ray start, sets, trials
+    workers: dict[str, float] = field(default_factory=dict)  # summed over trials: load, compress, tasks, ...
+    done: int = 0
+    failed: int = 0
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - started
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a finished trial and its seconds."""
+        self.done += outcome.status == "ok"
+        self.failed += outcome.status != "ok"
+        evaluate = outcome.seconds.get("evaluate", 0.0)
+        known = outcome.seconds.get("tasks", 0.0) + outcome.seconds.get("windows", 0.0)
+        parts = {**outcome.seconds, "evaluate": max(0.0, evaluate - known)}
+        for phase, seconds in parts.items():
+            self.workers[phase] = self.workers.get(phase, 0.0) + seconds
+
+    def table(self, workers: int) -> Table:
+        """Wall seconds and shares; seconds of workers are divided by their number."""
+        wall = sum(self.phases.values()) or 1e-9
+        lines = self.lines(workers)
+        table = Table("where the time goes", "seconds", "share", box=None, pad_edge=False)
+        for name, seconds in lines.items():
+            table.add_row(name, f"{seconds:.1f}", f"{seconds / wall:.0%}")
+        table.add_row("total", f"{wall:.1f}", "")
+        table.add_row(
+            "of it overhead (planning, Ray, writing, waiting)",
+            f"{overhead(lines):.1f}",
+            f"{overhead(lines) / wall:.0%}",
+        )
+        return table
+
+    def lines(self, workers: int) -> dict[str, float]:
+        """Wall seconds by what they were spent on; they add up to the whole."""
+        each = {name: seconds / max(workers, 1) for name, seconds in self.workers.items()}
+        trials = self.phases.get("trials", 0.0)
+        return {
+            "planning": self.phases.get("planning", 0.0),
+            "starting Ray": self.phases.get("starting Ray", 0.0),
+            "calibration sets and requests": self.phases.get("calibration sets and requests", 0.0),
+            "loading models": each.get("load", 0.0),
+            "restoring": each.get("restore", 0.0),
+            "compress": each.get("compress", 0.0),
+            "tasks": each.get("tasks", 0.0),
+            "held-out windows": each.get("windows", 0.0),
+            "hashes of weights": each.get("evaluate", 0.0),
+            "writing": each.get("write", 0.0),
+            "starting workers and waiting": max(0.0, trials - sum(each.values())),
+        }
+
+
+def overhead(lines: Mapping[str, float]) -> float:
+    """Seconds that are neither calibration, model loading, compression nor evaluation."""
+    names = ("planning", "starting Ray", "writing", "starting workers and waiting")
+    return sum(lines.get(name, 0.0) for name in names)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `5 h 12 min`, `9 d 4 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def _seconds(outcome: Outcome) -> float:
+    return sum(outcome.seconds.get(phase, 0.0) for phase in ("restore", "compress", "evaluate", "write"))

@@ -1,0 +1,305 @@
+"""Runs trials on Ray, on this machine or a cluster. The only file that imports Ray.
+
+Calibration sets and requests are built by CPU tasks and stay in the object store as task results: the driver owns
+them, so Ray rebuilds what a lost node held. Workers are actors that each hold one dense model and write their own
+rows; the driver hands out trials and waits. The hard case is a worker that dies in the middle of a trial: a new one
+takes its place, the trial is started again, and after its third death it becomes a failed row.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from calib.settings import SettingsError
+from sweep.plan import Pool, Trial, evaluation_key
+from sweep.prepare import make_calibration_sets, make_requests
+from sweep.results import Results
+from sweep.schedule import Job, Queue, held_by
+from sweep.trial import Outcome, Worker, failed_rows
+
+RETRIES = 2  # of a trial whose worker died
+DEATHS_IN_A_ROW = 10  # workers that died without any trial finishing in between: something is wrong with them all
+NODES_MINUTES = 10.0  # how long a started cluster may take until its nodes have joined
+QUIET_MINUTES = 10.0  # without any finished trial, until we say so
+
+Notify = Callable[[str], None]
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot run the sweep as asked. The message says what was found and what to do."""
+
+
+class _Actor(Worker):
+    """A worker in an actor: it fetches the requests itself, and only when its model changes."""
+
+    def ready(self) -> str:
+        return self.device
+
+    def run_boxed(self, trial: Trial, calibration: Any, box: Sequence[Any], attempts: int) -> Outcome:
+        # a reference inside a list arrives as a reference; a plain argument would be fetched for every trial
+        return self.run(trial, calibration, lambda: ray.get(box[0]), attempts)
+
+
+@dataclass
+class _Crew:
+    """The workers: those that start, those that are free, and what the others run."""
+
+    starting: dict[Any, Any] = field(default_factory=dict)  # reference of the first call -> actor
+    free: list[Any] = field(default_factory=list)
+    running: dict[Any, tuple[Any, Job]] = field(default_factory=dict)  # reference of the call -> actor, job
+    held: dict[Any, object] = field(default_factory=dict)  # actor -> the model it holds
+
+    def size(self) -> int:
+        return len(self.starting) + len(self.free) + len(self.running)
+
+    def actors(self) -> list[Any]:
+        return [*self.starting.values(), *self.free, *(actor for actor, _ in self.running.values())]
+
+
+class RayRunner:
+    """Owns the connection to Ray, the shared objects and the workers."""
+
+    def __init__(
+        self,
+        results: str,
+        provenance: Mapping[str, Any],
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        gpus_per_worker: float = 1.0,
+        notify: Notify = print,
+        quiet_minutes: float = QUIET_MINUTES,
+    ) -> None:
+        self.results = results
+        self.provenance = dict(provenance)
+        self.address = address
+        self.asked_workers = workers
+        self.gpus_per_worker = gpus_per_worker
+        self.notify = notify
+        self.quiet_minutes = quiet_minutes
+        self.workers = 0
+        self._device = "cpu"
+        self._sets: dict[str, Any] = {}  # calibration id -> reference to the set
+        self._requests: dict[object, Any] = {}
+        self._crew = _Crew()
+
+    def start(self) -> str:
+        """Connect to Ray, or start it here, and see what there is. Returns the device of the trials.
+
+        Raises SettingsError when more workers are asked for than the machines have room for.
+        """
+        _connect(self.address, self.asked_workers)
+        self._device, room = self._room()
+        deadline = time.monotonic() + (NODES_MINUTES * 60 if self.address else 0)
+        while (self.asked_workers or 1) > room and time.monotonic() < deadline:
+            self.notify(f"waiting for nodes to join: room for {room} of {self.asked_workers or 1} workers")
+            time.sleep(15)
+            self._device, room = self._room()
+        if (self.asked_workers or 1) > room:
+            have = f"{ray.cluster_resources().get('GPU', 0):g} GPUs and {ray.cluster_resources().get('CPU', 0):g} CPUs"
+            raise SettingsError(
+                f"--workers {self.asked_workers or 1}: the cluster has {have}, room for {room} workers"
+                f"{f' of {self.gpus_per_worker:g} GPUs each' if self._device == 'cuda' else ''}; "
+                "ask for fewer workers, or see `ray status` for nodes that have not joined"
+            )
+        self.workers = self.asked_workers or room
+        return self._device
+
+    def _room(self) -> tuple[str, int]:
+        resources = ray.cluster_resources()
+        gpus = resources.get("GPU", 0.0)
+        if gpus:
+            return "cuda", int(gpus / self.gpus_per_worker + 1e-9)
+        cpus = int(resources.get("CPU", 0.0))
+        return "cpu", cpus - 1 if len(ray.nodes()) > 1 else cpus  # one is left to rebuild what a lost node held
+
+    def prepare(self, pools: Sequence[Pool], evaluations: Mapping[Any, tuple[Trial, Sequence[int]]]) -> None:
+        """Build all calibration sets and requests, in parallel. Raises SettingsError when one of them cannot be."""
+        receipts = []
+        build_sets = ray.remote(num_cpus=1, max_retries=2)(_sets_task)
+        build_requests = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(_requests_task)
+        for key, (trial, seqlens) in evaluations.items():
+            receipt, self._requests[key] = build_requests.remote(trial, list(seqlens))
+            receipts.append(receipt)
+        for pool in pools:
+            receipt, *sets = build_sets.options(num_returns=len(pool.ids) + 1).remote(pool, self.results)
+            self._sets.update(zip(pool.ids, sets, strict=True))
+            receipts.append(receipt)
+        while receipts:
+            done, receipts = ray.wait(receipts, num_returns=1)
+            _raise_settings_error(done[0])
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Run the jobs on all workers; yields each outcome when its row is committed."""
+        queue, crew = Queue(jobs), self._crew
+        self.workers = min(self.workers, len(queue))
+        deaths, last = 0, time.monotonic()
+        while queue or crew.running:
+            self._hire(min(self.workers, len(queue) + len(crew.running)))
+            while queue and crew.free:
+                self._hand_out(crew.free.pop(), queue)
+            done, _ = ray.wait([*crew.running, *crew.starting], num_returns=1, timeout=30)
+            if not done:
+                last = self._say_when_quiet(last)
+                self._look_for_more_room()
+                continue
+            outcome, dead = self._hear(done[0], queue)
+            if dead:
+                deaths += 1
+                _stop_when_all_die(deaths, outcome)
+            if outcome is not None:
+                deaths, last = 0 if not dead else deaths, time.monotonic()
+                yield outcome
+
+    def close(self) -> None:
+        """End the workers and the connection (and Ray itself, when it was started here)."""
+        if ray.is_initialized():
+            for actor in self._crew.actors():
+                ray.kill(actor)
+            self._crew = _Crew()
+            ray.shutdown()
+
+    def _hire(self, size: int) -> None:
+        """Start workers until there are `size`. A worker gets its first trial when it answers, so a trial is never
+        bound to a worker that the cluster has no room for."""
+        need: dict[str, Any] = {"num_gpus": self.gpus_per_worker} if self._device == "cuda" else {"num_cpus": 1}
+        while self._crew.size() < size:
+            actor = ray.remote(**need)(_Actor).remote(self.results, self.provenance)
+            self._crew.starting[actor.ready.remote()] = actor
+
+    def _look_for_more_room(self) -> None:
+        """On a cluster that still grows, use the nodes that have joined since the start."""
+        if self.address and self.asked_workers is None:
+            self.workers = max(self.workers, self._room()[1])
+
+    def _hand_out(self, actor: Any, queue: Queue) -> None:
+        job = queue.take(self._crew.held.get(actor))
+        self._crew.held[actor] = held_by(job.trial)
+        self._crew.running[self._submit(actor, job)] = (actor, job)
+
+    def _hear(self, reference: Any, queue: Queue) -> tuple[Outcome | None, bool]:
+        """What a finished call says: an outcome (None: there is none), and whether its worker is gone."""
+        crew = self._crew
+        if reference in crew.starting:
+            actor, outcome = crew.starting.pop(reference), None
+            dead = not self._answers(reference)
+        else:
+            actor, job = crew.running.pop(reference)
+            outcome, dead = self._collect(reference, job, queue)
+        if dead:
+            queue.release(crew.held.pop(actor, None))
+            ray.kill(actor)
+        else:
+            crew.free.append(actor)
+        return outcome, dead
+
+    def _answers(self, reference: Any) -> bool:
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayError as error:
+            self.notify(f"a worker could not start: {' '.join(str(error).split())[:300]}")
+            return False
+        return True
+
+    def _submit(self, actor: Any, job: Job) -> Any:
+        trial = job.trial
+        calibration = self._sets[trial.calibration_id] if trial.calibration_id else None
+        return actor.run_boxed.remote(trial, calibration, [self._requests[evaluation_key(trial)]], job.attempts)
+
+    def _collect(self, reference: Any, job: Job, queue: Queue) -> tuple[Outcome | None, bool]:
+        """The outcome of a trial (None: it was queued again), and whether its worker must be replaced."""
+        try:
+            outcome = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:  # not even its failed row could be written
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            return self._give_up(job, f"{type(cause).__name__}: {' '.join(str(cause).split())[:1500]}"), True
+        except ray.exceptions.RayError as error:  # the worker or its node is gone
+            if job.deaths < RETRIES:
+                self.notify(f"a worker died during '{job.trial}'; starting the trial again")
+                queue.put_back(replace(job, attempts=job.attempts + 1, deaths=job.deaths + 1))
+                return None, True
+            reason = " ".join(str(error).split())[:500]
+            return self._give_up(job, f"its worker died {job.deaths + 1} times: {reason}"), True
+        return outcome, outcome.broken
+
+    def _give_up(self, job: Job, error: str) -> Outcome:
+        """Commit a failed row for a trial whose worker could not."""
+        rows = failed_rows(job.trial, "worker", error)
+        Results(self.results).write_trial(
+            replace(rows, trial={**rows.trial, **self.provenance, "attempts": job.attempts})
+        )
+        return Outcome(job.trial, "failed", job.attempts, error=error, phase="worker")
+
+    def _say_when_quiet(self, last: float) -> float:
+        minutes = (time.monotonic() - last) / 60
+        if minutes < self.quiet_minutes:
+            return last
+        names = ", ".join(str(job.trial) for _, job in self._crew.running.values()) or "no trial, workers are starting"
+        self.notify(
+            f"nothing finished for {minutes:.0f} minutes; running: {names}. If no worker is busy, `ray status` shows "
+            "which resources are missing"
+        )
+        return time.monotonic()
+
+
+def _stop_when_all_die(deaths: int, outcome: Outcome | None) -> None:
+    if deaths >= DEATHS_IN_A_ROW:
+        during = f", the last one during '{outcome.trial}'" if outcome else ""
+        raise ClusterError(
+            f"{deaths} workers died one after the other{during}; "
+            "see Ray's logs (/tmp/ray/session_latest/logs) for memory or start-up errors"
+        )
+
+
+def _sets_task(pool: Pool, results: str) -> tuple[Any, ...]:
+    """A receipt, so that the driver can wait without fetching tokens, and then the sets one by one."""
+    sets = make_calibration_sets(pool, results)
+    return (len(sets), *sets)
+
+
+def _requests_task(trial: Trial, seqlens: Sequence[int]) -> tuple[Any, Any]:
+    return (0, make_requests(trial, seqlens))
+
+
+def _raise_settings_error(reference: Any) -> None:
+    """Wait for a task; what it found wrong with the settings is raised as it was."""
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SettingsError):
+            raise error.cause from None
+        raise
+
+
+def _connect(address: str | None, workers: int | None) -> None:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep CUDA_VISIBLE_DEVICES in CPU tasks as it is
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            cpus = max(workers or 1, os.cpu_count() or 1)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SettingsError(_connection_hint(address, error)) from None
+
+
+def _connection_hint(address: str | None, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:400]
+    if "auth" in reason.lower() or "token" in reason.lower():
+        return (
+            f"--address {address}: the cluster asks for a token ({reason}); set RAY_AUTH_MODE=token and copy the "
+            "cluster's ~/.ray/auth_token here (or set RAY_AUTH_TOKEN), or start both sides with RAY_AUTH_MODE=disabled"
+        )
+    if address:
+        return f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or leave --address out"
+    return f"Ray cannot be started here ({reason}); --local runs the same study without it"
