@@ -32,8 +32,7 @@ def build_sets(specs: Sequence[CalibrationSpec], tokenizer: Any, tokenizer_id: s
     pools: dict[str, Pool] = {}
 
     def pool_of(source: Source) -> Pool:
-        key = json.dumps(source.to_dict(), sort_keys=True)
-        if key not in pools:
+        if (key := _key(source)) not in pools:
             pools[key] = read_pool(source, tokenizer)
         return pools[key]
 
@@ -58,20 +57,23 @@ def preflight(specs: Iterable[CalibrationSpec]) -> None:
 
     Needs neither a tokenizer nor a network. Passing is no promise: only tokenizing tells how much text there is.
     """
+    most: dict[str, tuple[int, Source, CalibrationSpec, int]] = {}
     checked: set[str] = set()
     for spec in specs:
-        key = json.dumps(spec.source.to_dict(), sort_keys=True)
-        if key not in checked:
+        if (key := _key(spec.source)) not in checked:
             spec.source.check()
             checked.add(key)
         for source, windows in _shares(spec):
-            bound = source.capacity()
             needed = (spec.set + 1) * (windows or 1) * spec.text_length
-            if bound is not None and bound < needed:
-                raise SettingsError(
-                    f"source '{source.label}': at most {bound:,} tokens, but {_sets(spec)} of {windows or 1} "
-                    f"windows of {spec.seqlen:,} tokens need {needed:,}; {REMEDY}"
-                )
+            if needed > most.get(_key(source), (0,))[0]:
+                most[_key(source)] = (needed, source, spec, windows or 1)
+    for needed, source, spec, windows in most.values():
+        bound = source.capacity()
+        if bound is not None and bound < needed:
+            raise SettingsError(
+                f"source '{source.label}': at most {bound:,} tokens, but {_sets(spec)} of {windows} windows of "
+                f"{spec.seqlen:,} tokens need {needed:,}; {REMEDY}"
+            )
 
 
 REMEDY = "ask for fewer sets, fewer or shorter windows, or give more text"
@@ -148,6 +150,10 @@ def _draw(
             f"{longest:,}), but {_sets(spec)} of {windows or 1} windows need {few.needed:,}"
             f"{f', which is enough for {few.sets} sets' if few.sets else ''}; {REMEDY}"
         ) from None
+
+
+def _key(source: Source) -> str:
+    return json.dumps(source.to_dict(), sort_keys=True)
 
 
 def _sets(spec: CalibrationSpec) -> str:

@@ -56,9 +56,10 @@ class CalibrationSpec:
         """Tokens of text in a window: `seqlen` without the added BOS."""
         return self.seqlen - int(self.add_bos)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: every setting, those of the source, and the source's revision."""
-        return {"source": self.source.to_dict(), "revision": self.source.revision(), **self._numbers()}
+    def to_dict(self, revision: str | None = None) -> dict[str, Any]:
+        """Plain JSON: every setting, those of the source, and the source's revision (or the one given)."""
+        revision = self.source.revision() if revision is None else revision
+        return {"source": self.source.to_dict(), "revision": revision, **self._numbers()}
 
     def id(self, tokenizer_id: str) -> str:
         """16 hex digits, equal on every machine for equal tokens. `tokenizer_id` is the tokenizer's fingerprint."""
@@ -94,8 +95,8 @@ class CalibrationSet:
     texts: tuple[str, ...]
     revision: str
     tokenizer_id: str
-    pool_documents: int  # documents that could have been drawn
-    pool_tokens: int
+    pool_documents: int | None = None  # documents that could have been drawn
+    pool_tokens: int | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -114,7 +115,7 @@ class CalibrationSet:
             "hash": self.hash,
             "source": self.spec.source.label,
             "revision": self.revision,
-            "spec": json.dumps(self.spec.to_dict(), sort_keys=True),
+            "spec": json.dumps(self.spec.to_dict(self.revision), sort_keys=True),
             "tokenizer": self.tokenizer_id,
             "set": self.spec.set,
         }

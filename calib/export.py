@@ -1,0 +1,210 @@
+"""A calibration set as a file that can be published beside a compressed model: tokens, text, origin, hash.
+
+Studies of calibration data can only be repeated when the very tokens are known. A `.parquet` file has one row a window,
+with the columns of the results' `calibration` table (so a file out of a results folder is such a file as well); a `.json`
+file has the same for readers without Parquet. Reading verifies the hash: a file that was edited or cut is refused.
+
+    python -m calib.export --source books --tokenizer MODEL_FOLDER --nsamples 128 --seqlen 2048 --out books.parquet
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calib.settings import SettingsError, parse
+from calib.source import get_source
+from calib.spec import CalibrationSet, CalibrationSpec, tokens_hash
+
+FORMAT_VERSION = 1
+SHARED = ("calibration_id", "hash", "source", "revision", "spec", "tokenizer", "set")  # equal in all rows of a set
+
+
+def write_set(calibration_set: CalibrationSet, path: str | os.PathLike[str]) -> Path:
+    """Write the set to a `.parquet` or `.json` file, whole or not at all. Returns the path."""
+    target = Path(path)
+    writers = {".parquet": _write_parquet, ".json": _write_json}
+    if target.suffix not in writers:
+        raise SettingsError(f"{target}: expected a name that ends in .parquet or .json")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        writers[target.suffix](calibration_set, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def read_set(path: str | os.PathLike[str]) -> CalibrationSet:
+    """The set of a file that `write_set` or a sweep wrote. Nothing of the set's source is read.
+
+    Raises SettingsError when the file is no calibration set, or its tokens do not have the hash that it states.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise SettingsError(f"{file}: no such file")
+    rows, pool = _read_json(file) if file.suffix == ".json" else _read_parquet(file)
+    if not rows:
+        raise SettingsError(f"{file}: holds no window")
+    rows.sort(key=lambda row: int(row["window"]))
+    first = rows[0]
+    for column in SHARED:
+        if any(row[column] != first[column] for row in rows):
+            raise SettingsError(f"{file}: holds more than one calibration set ({column} differs)")
+    spec = _spec(json.loads(first["spec"]), str(file))
+    tokens = _tokens(rows, spec, str(file))
+    if (found := tokens_hash(tokens)) != first["hash"]:
+        raise SettingsError(
+            f"{file}: the tokens have the hash {found}, the file states {first['hash']}; it was changed"
+        )
+    return CalibrationSet(
+        spec=spec,
+        id=first["calibration_id"],
+        tokens=tokens,
+        documents_in=tuple(tuple(row["documents"]) for row in rows),
+        starts=tuple(tuple(row["starts"]) for row in rows),
+        lengths=tuple(tuple(row["lengths"]) for row in rows),
+        texts=tuple(row["text"] for row in rows),
+        revision=first["revision"],
+        tokenizer_id=first["tokenizer"],
+        pool_documents=pool.get("pool_documents"),
+        pool_tokens=pool.get("pool_tokens"),
+    )
+
+
+def _spec(values: Mapping[str, Any], path: str) -> CalibrationSpec:
+    numbers = {key: value for key, value in values.items() if key not in ("source", "revision")}
+    return parse(CalibrationSpec, {"source": get_source(values["source"], f"{path}: source"), **numbers}, path)
+
+
+def _tokens(rows: Sequence[Mapping[str, Any]], spec: CalibrationSpec, path: str) -> np.ndarray:
+    expected = len(rows) if spec.nsamples is None else spec.nsamples
+    if [int(row["window"]) for row in rows] != list(range(expected)):
+        raise SettingsError(f"{path}: {len(rows)} windows for a set of {expected}; the file is not whole")
+    if any(len(row["tokens"]) != spec.seqlen for row in rows):
+        raise SettingsError(f"{path}: a window does not have {spec.seqlen} tokens; the file was changed")
+    tokens = np.asarray([row["tokens"] for row in rows], dtype=np.int32)
+    tokens.setflags(write=False)
+    return tokens
+
+
+def _pool(calibration_set: CalibrationSet) -> dict[str, int | None]:
+    return {"pool_documents": calibration_set.pool_documents, "pool_tokens": calibration_set.pool_tokens}
+
+
+def _write_parquet(calibration_set: CalibrationSet, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = pa.list_(pa.int32())
+    kinds = {"set": pa.int32(), "window": pa.int32(), "tokens": numbers, "starts": numbers, "lengths": numbers}
+    kinds["documents"] = pa.list_(pa.string())
+    rows = calibration_set.rows()
+    schema = pa.schema([pa.field(name, kinds.get(name, pa.string())) for name in rows[0]])
+    about = {"calibration_set_version": str(FORMAT_VERSION), "pool": json.dumps(_pool(calibration_set))}
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(about)), path, compression="zstd")
+
+
+def _read_parquet(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid:
+        raise SettingsError(f"{path}: not a Parquet file") from None
+    _check_columns(table.column_names, path)
+    about = table.schema.metadata or {}
+    return table.to_pylist(), json.loads(about.get(b"pool", b"{}"))
+
+
+def _write_json(calibration_set: CalibrationSet, path: Path) -> None:
+    rows = calibration_set.rows()
+    document = {
+        "calibration_set_version": FORMAT_VERSION,
+        **{key: rows[0][key] for key in SHARED},
+        "spec": json.loads(rows[0]["spec"]),
+        **_pool(calibration_set),
+        "windows": [{key: value for key, value in row.items() if key not in SHARED} for row in rows],
+    }
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=None) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise SettingsError(f"{path}: not a JSON file, or not whole") from None
+    windows = document.get("windows") if isinstance(document, Mapping) else None
+    if not isinstance(windows, list):
+        raise SettingsError(f"{path}: not a calibration set (it has no list of windows)")
+    shared = {key: document[key] for key in SHARED if key in document}
+    shared["spec"] = json.dumps(shared.get("spec"), sort_keys=True)
+    rows = [{**shared, **window} for window in windows]
+    for row in rows:
+        _check_columns(list(row), path)
+    return rows, {key: document.get(key) for key in ("pool_documents", "pool_tokens")}
+
+
+def _check_columns(columns: Sequence[str], path: Path) -> None:
+    wanted = [*SHARED, "window", "tokens", "text", "documents", "starts", "lengths"]
+    if missing := [name for name in wanted if name not in columns]:
+        raise SettingsError(f"{path}: not a calibration set (it has no column '{missing[0]}')")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m calib.export", description="Write a calibration set to a file.")
+    parser.add_argument("--source", required=True, help="name of a source, or its settings: '{source: file, path: x}'")
+    parser.add_argument("--tokenizer", required=True, help="folder or hub name of the model or tokenizer")
+    parser.add_argument("--out", required=True, help="file to write, .parquet or .json")
+    parser.add_argument("--nsamples", type=int, default=128, help="number of windows (128)")
+    parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (2048)")
+    parser.add_argument("--set", type=int, default=0, help="number of the disjoint set (0)")
+    parser.add_argument("--sampling", default="windows", help="windows, packed, long_documents or sequential")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build one set and write it. Returns the exit code: 2 when the settings cannot be used."""
+    import yaml
+
+    from calib.build import build
+
+    arguments = _arguments(argv)
+    try:
+        source = get_source(yaml.safe_load(arguments.source), "--source")
+        numbers = {name: getattr(arguments, name) for name in ("nsamples", "seqlen", "set", "sampling", "seed")}
+        spec = parse(CalibrationSpec, {"source": source, **numbers}, "calibration")
+        source.check()
+        calibration_set = build(spec, _load_tokenizer(arguments.tokenizer), arguments.tokenizer)
+        target = write_set(calibration_set, arguments.out)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    windows, length = calibration_set.tokens.shape
+    print(f"{target}: {windows} windows of {length} tokens, {calibration_set.documents} documents")
+    print(f"sha256 of the tokens: {calibration_set.hash}")
+    return 0
+
+
+def _load_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SettingsError(f"--tokenizer: cannot load '{name}': {reason}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
