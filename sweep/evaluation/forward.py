@@ -1,0 +1,128 @@
+"""One forward pass of a causal language model, cut where evaluation needs it: body, head, and a token budget.
+
+The body gives final hidden states, the head turns chosen ones into logits, so that only positions that predict
+something reach the vocabulary. Some architectures do more to the logits than one linear map (Gemma 2 caps them,
+Cohere and Granite scale them); the rule is read from the configuration and confirmed against the model's own logits.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+CPU_TOKENS = 2048  # a batch whose activations stay in the cache of one core
+CUDA_TOKENS = 65536  # enough rows to fill one H200 at 7B; halved when memory is short
+CPU_LOGITS = 1 << 20  # logits of one chunk: 4 MB in float32
+CUDA_LOGITS = 1 << 29  # 2 GB in float32
+
+
+@dataclass
+class TokenBudget:
+    """Tokens of one batch. Halves when the device runs out of memory, and remembers."""
+
+    device: torch.device
+    tokens: int = 0
+    smallest: int = 256
+    on_change: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.tokens or (CUDA_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
+
+    @property
+    def logits(self) -> int:
+        """Elements of one chunk of logits."""
+        return CUDA_LOGITS if self.device.type == "cuda" else CPU_LOGITS
+
+    def run(self, work: Callable[[], T]) -> T:
+        """`work()`, again with half the tokens each time the device is out of memory. `work` must be repeatable."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                if self.tokens <= self.smallest:
+                    raise
+                self.tokens //= 2
+                log.warning("out of memory: evaluation goes on with %d tokens a batch", self.tokens)
+            for changed in self.on_change:
+                changed()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class HeadRule:
+    """How logits follow from the final hidden states: `softcap(scale * head(hidden))`."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        """(n, vocabulary), float32."""
+        logits = head(hidden)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits.float()
+
+
+def head_rule(model: Any) -> HeadRule | None:
+    """The rule that reproduces the model's own logits on a few tokens, or None when ours does not."""
+    head = model.get_output_embeddings()
+    if head is None:
+        return None
+    config = model.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0)
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+    rule = HeadRule(scale, getattr(config, "final_logit_softcapping", None))
+    tokens = torch.arange(8, device=model.device)[None] % config.vocab_size
+    with torch.inference_mode():
+        own = model(input_ids=tokens, use_cache=False).logits.float()
+        try:
+            ours = rule.logits(head, body(model, tokens))
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            log.warning("%s: the head cannot be run alone (%s)", type(model).__name__, error)
+            return None
+    same = ours.shape == own.shape and torch.allclose(ours, own, rtol=1e-3, atol=1e-3 * own.abs().max().item())
+    return rule if same else None
+
+
+def body(model: Any, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
+    """Final hidden states (batch, length, width) of token ids (batch, length), in the model's dtype."""
+    return model.get_decoder()(input_ids=tokens, use_cache=False, **arguments)[0]
+
+
+def dense_head(model: Any) -> torch.nn.Module:
+    """A copy of the vocabulary projection, so that compressing the model in place leaves it alone."""
+    return copy.deepcopy(model.get_output_embeddings()).requires_grad_(False)
+
+
+def row_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Row numbers grouped into batches of at most `budget` positions after padding, the longest rows first."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // max(1, int(lengths[order[start]])))
+        yield order[start : start + rows]
+        start += rows
+
+
+def device_of(device: Any) -> torch.device:
+    return device if isinstance(device, torch.device) else torch.device(device)
+
+
+def window_hidden(model: Any, windows: np.ndarray, budget: TokenBudget) -> Iterator[torch.Tensor]:
+    """Final hidden states (windows, length, width) of full windows, a batch at a time, in order."""
+    count = max(1, budget.tokens // windows.shape[1])
+    for start in range(0, len(windows), count):
+        tokens = torch.as_tensor(windows[start : start + count].astype(np.int64), device=budget.device)
+        yield body(model, tokens)

@@ -1,0 +1,35 @@
+"""Generation tasks: lm-eval's own model class on the model in memory, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sweep.evaluation.forward import TokenBudget
+from sweep.evaluation.requests import Generation, quiet
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+CUDA_BATCH = 64
+CPU_BATCH = 8
+
+
+def generate(
+    model: Any, tokenizer: Any, generations: Sequence[Generation], max_length: int, budget: TokenBudget
+) -> list[str]:
+    """The continuation of every prompt, by `HFLM.generate_until`."""
+    from lm_eval.models.huggingface import HFLM
+
+    batch = CUDA_BATCH if budget.device.type == "cuda" else CPU_BATCH
+    with quiet("lm_eval"), torch.inference_mode():
+        wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=max_length)
+        return list(wrapped.generate_until([_instance(item) for item in generations], disable_tqdm=True))
+
+
+def _instance(item: Generation) -> Instance:
+    from lm_eval.api.instance import Instance
+
+    return Instance(request_type="generate_until", doc={}, arguments=(item.prompt, item.arguments), idx=0)

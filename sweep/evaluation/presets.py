@@ -1,0 +1,81 @@
+"""Named suites: the tasks of the published studies, as data.
+
+A preset adds to its tasks the plain mean of their accuracies under the preset's name, the number that the papers
+report (every task counts the same, whatever its size). StoryCloze needs a manual download, so `paper_a` also gives the
+mean of the other nine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mean:
+    """An unweighted mean of `metric` over `tasks`, reported as a group called `name`."""
+
+    name: str
+    tasks: tuple[str, ...]
+    metric: str = "acc"
+
+
+@dataclass(frozen=True)
+class Preset:
+    tasks: tuple[str, ...]
+    means: tuple[Mean, ...]
+    source: str
+
+
+_NINE = (
+    "arc_easy",
+    "arc_challenge",
+    "boolq",
+    "hellaswag",
+    "lambada_openai",
+    "openbookqa",
+    "piqa",
+    "rte",
+    "winogrande",
+)
+_TEN = (*_NINE, "storycloze_2016")
+_COMMONSENSE = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge")
+
+PRESETS: dict[str, Preset] = {
+    "paper_a": Preset(
+        tasks=(*_TEN, "wikitext"),
+        means=(Mean("paper_a", _TEN), Mean("paper_a_without_storycloze", _NINE)),
+        source="Williams & Aletras, arXiv 2311.09755, section 4: ten zero-shot tasks and WikiText",
+    ),
+    "paper_b": Preset(
+        tasks=("arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande", "openbookqa"),
+        means=(Mean("paper_b", ("arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande", "openbookqa")),),
+        source="after Khanal & Capone, arXiv 2409.11233; the paper's own list of tasks is not public, ours is a choice",
+    ),
+    "beware": Preset(
+        tasks=(*_COMMONSENSE, "mmlu"),
+        means=(Mean("beware", _COMMONSENSE),),
+        source="Ji et al., arXiv 2410.17711: six zero-shot tasks and MMLU with five examples",
+    ),
+}
+
+# MMLU is a five-shot task in "Beware of Calibration Data" (main_dclm.py:146), the six others are zero-shot
+PRESET_FEWSHOT: dict[str, dict[str, int]] = {"beware": {"mmlu": 5}}
+
+
+def expand_tasks(names: Iterable[str]) -> list[str]:
+    """Presets replaced by their tasks; order kept, repeats dropped. `reference` is an lm-eval group of its own."""
+    expanded: list[str] = []
+    for name in names:
+        expanded.extend(PRESETS[name].tasks if name in PRESETS else (name,))
+    return list(dict.fromkeys(expanded))
+
+
+def means_of(names: Iterable[str]) -> list[Mean]:
+    """The means that the presets among `names` report."""
+    return [mean for name in names if name in PRESETS for mean in PRESETS[name].means]
+
+
+def fewshot_of(names: Iterable[str]) -> dict[str, int]:
+    """Examples in the prompt that a preset fixes for single tasks or groups."""
+    return {task: shots for name in names for task, shots in PRESET_FEWSHOT.get(name, {}).items()}

@@ -1,0 +1,348 @@
+"""Log-likelihoods of all requests: packed where the architecture allows it, plain otherwise.
+
+The packed scorer runs the rows of `packing.py` through the model under an explicit mask (SDPA on a CPU,
+`flex_attention` with a block mask on CUDA) and sends only the positions that predict something through the vocabulary
+projection. The plain scorer runs each distinct sequence by itself, right-padded, as lm-eval's HFLM does. Log-softmax
+is taken in float32 in both.
+
+Which one is used is decided by trying: a small set of branching sequences is scored both ways on the dense model, and
+packing is used when the results agree. Architectures that compute positions themselves, keep a state, or ignore a
+given mask fail that trial and take the plain path, and the trial's row says so. Layers with a sliding window get a
+mask in which distance is counted in a sequence's own positions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sweep.evaluation.forward import HeadRule, TokenBudget, body, head_rule, row_batches
+from sweep.evaluation.packing import Packing, pack
+from sweep.evaluation.requests import Requests
+
+log = logging.getLogger(__name__)
+
+CPU_ROW = 256  # attention with an explicit mask is quadratic in the row
+CUDA_ROW = 4096
+BLOCK = 128  # flex_attention's block of positions
+KEPT_MASKS = 256 << 20  # bytes of explicit masks kept from trial to trial
+
+
+@dataclass
+class _Batch:
+    """One model call, with everything that does not depend on the weights."""
+
+    tokens: torch.Tensor  # (rows, length), int64
+    positions: torch.Tensor | None  # (rows, length), int64; None lets the model count
+    ends: torch.Tensor | None  # (rows, length), int64
+    places: torch.Tensor  # (u,), int64: distinct predicting positions in the flattened batch
+    prediction: torch.Tensor  # (p,), int64: which of `places` each prediction reads, ascending
+    target: torch.Tensor  # (p,), int64
+    order: np.ndarray  # (p,): the predictions' numbers in the whole request set
+    bounds: np.ndarray  # (p,): `prediction` as numpy, to cut chunks without asking the device
+    mask: Any = None
+
+
+class Scorer:
+    """Scores one request set with any number of models of one architecture."""
+
+    name = "plain"
+
+    def __init__(self, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> None:
+        self.requests = requests
+        self.budget = budget
+        self.rule = rule
+        self._batches: list[_Batch] | None = None
+        budget.on_change.append(self._forget)
+
+    def score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(log-likelihoods in nats, is_greedy), one of each for every request."""
+        if not len(self.requests):
+            return np.zeros(0), np.zeros(0, bool)
+        with torch.inference_mode(), self._attention(model):
+            return self.budget.run(lambda: self._score(model))
+
+    def _score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        if self._batches is None:
+            self._batches = list(self._prepare())
+        found = [(batch.order, *self._predict(model, batch)) for batch in self._batches]
+        order = np.concatenate([part[0] for part in found])
+        values = torch.cat([part[1] for part in found]).cpu().numpy().astype(np.float64)
+        hits = torch.cat([part[2] for part in found]).cpu().numpy()
+        request = self._request_of()[order]
+        count = len(self.requests)
+        loglikelihood = np.bincount(request, weights=values, minlength=count)
+        misses = np.bincount(request, weights=~hits, minlength=count)
+        return loglikelihood, misses == 0
+
+    def _predict(self, model: Any, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of each target, and whether it is the most likely token."""
+        hidden = self._hidden(model, batch)
+        head = model.get_output_embeddings()
+        step = max(1, self.budget.logits // int(model.config.get_text_config().vocab_size))
+        values, hits = [], []
+        for start in range(0, len(batch.places), step):
+            first, last = np.searchsorted(batch.bounds, [start, start + step])
+            logits = self._logits(head, hidden[start : start + step])
+            read, target = batch.prediction[first:last] - start, batch.target[first:last]
+            values.append(logits[read, target] - torch.logsumexp(logits, -1)[read])
+            hits.append(logits.argmax(-1)[read] == target)
+        return torch.cat(values), torch.cat(hits)
+
+    def _logits(self, head: Any, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.float() if self.rule is None else self.rule.logits(head, hidden)
+
+    def _hidden(self, model: Any, batch: _Batch) -> torch.Tensor:
+        """What predicts, at the batch's places: final hidden states, or logits when the head cannot be run alone."""
+        if self.rule is None:
+            states = model(input_ids=batch.tokens, use_cache=False).logits
+        else:
+            states = body(model, batch.tokens, **self._arguments(model, batch))
+        return states.flatten(0, 1)[batch.places]
+
+    def _arguments(self, model: Any, batch: _Batch) -> dict[str, Any]:
+        return {}
+
+    @contextmanager
+    def _attention(self, model: Any) -> Iterator[None]:
+        yield
+
+    def _forget(self) -> None:
+        self._batches = None
+
+    def _request_of(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def _prepare(self) -> Iterator[_Batch]:
+        raise NotImplementedError
+
+
+class PlainScorer(Scorer):
+    """One right-padded row for each distinct sequence; no mask and no positions are passed."""
+
+    def __init__(self, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> None:
+        super().__init__(requests, budget, rule)
+        distinct: dict[bytes, int] = {}
+        self.rows: list[np.ndarray] = []
+        self.row_of_request = np.zeros(len(requests), np.int64)
+        for number in range(len(requests)):
+            tokens = requests.sequence(number)[:-1]
+            row = distinct.setdefault(tokens.tobytes(), len(self.rows))
+            if row == len(self.rows):
+                self.rows.append(tokens)
+            self.row_of_request[number] = row
+
+    def _request_of(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self.requests)), self.requests.continuation)
+
+    def _prepare(self) -> Iterator[_Batch]:
+        count = self.requests.continuation.astype(np.int64)
+        request = self._request_of()
+        row = self.row_of_request[request]
+        lengths = np.asarray([len(tokens) for tokens in self.rows])
+        within = np.arange(len(request)) - np.repeat(np.cumsum(count) - count, count)
+        place = lengths[row] - count[request] + within
+        target = np.concatenate(
+            [self.requests.sequence(number)[-count[number] :] for number in range(len(self.requests))]
+        )
+        for members in row_batches(lengths, self.budget.tokens):
+            yield _batch(members, [self.rows[m] for m in members], row, place, target, self.budget.device)
+
+
+class PackedScorer(Scorer):
+    """Rows of prefix-sharing tries under an explicit mask."""
+
+    name = "packed"
+
+    def __init__(self, requests: Requests, budget: TokenBudget, rule: HeadRule, row_length: int | None = None) -> None:
+        super().__init__(requests, budget, rule)
+        on_cuda = budget.device.type == "cuda"
+        self.flex = on_cuda
+        self.row_length = row_length or (CUDA_ROW if on_cuda else CPU_ROW)
+        self.packing: Packing = pack(requests, self.row_length)
+        self._kept = 0
+
+    def _request_of(self) -> np.ndarray:
+        return self.packing.request_of
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._kept = 0
+
+    def _prepare(self) -> Iterator[_Batch]:
+        packing = self.packing
+        lengths = np.asarray([len(row.tokens) for row in packing.rows])
+        for members in row_batches(lengths, self.budget.tokens):
+            rows = [packing.rows[member] for member in members]
+            batch = _batch(
+                members,
+                [row.tokens for row in rows],
+                packing.row_of,
+                packing.place_of,
+                packing.target,
+                self.budget.device,
+                block=BLOCK if self.flex else 1,
+            )
+            length = batch.tokens.shape[1]
+            alone = np.arange(1, length + 1)  # a padding position attends to itself
+            batch.positions = _padded([row.positions for row in rows], np.zeros(length), self.budget.device)
+            batch.ends = _padded([row.ends for row in rows], alone, self.budget.device)
+            yield batch
+
+    def _arguments(self, model: Any, batch: _Batch) -> dict[str, Any]:
+        mask = batch.mask
+        if mask is None:
+            mask = self._mask(model, batch)
+            size = batch.tokens.numel() * batch.tokens.shape[1] * 4
+            if self.flex or self._kept + size <= KEPT_MASKS:
+                batch.mask = mask
+                self._kept += 0 if self.flex else size
+        return {"attention_mask": mask, "position_ids": batch.positions}
+
+    def _mask(self, model: Any, batch: _Batch) -> Any:
+        build = _block_mask if self.flex else _additive_mask
+        kinds = _layer_kinds(model)
+        masks = {kind: build(batch, window, model.dtype) for kind, window in kinds.items()}
+        return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    @contextmanager
+    def _attention(self, model: Any) -> Iterator[None]:
+        if not self.flex:
+            yield
+            return
+        before = model.config._attn_implementation
+        model.set_attn_implementation("flex_attention")
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)
+
+
+def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> Scorer:
+    """The packed scorer when it agrees with the plain one on branching trial sequences, else the plain one."""
+    reason = "its logits are not a function of its final hidden states" if rule is None else why_not_packed(model)
+    if reason is None and rule is not None:
+        return PackedScorer(requests, budget, rule)
+    log.warning("%s is scored one sequence at a time: %s", type(model).__name__, reason)
+    return PlainScorer(requests, budget, rule)
+
+
+def why_not_packed(model: Any) -> str | None:
+    """None when packed and plain scores agree on trial sequences, otherwise what went wrong."""
+    unknown = set(_layer_kinds(model)) - {"full_attention", "sliding_attention"}
+    if unknown:
+        return f"layers of kind {min(unknown)}"
+    rule = head_rule(model)
+    if rule is None:
+        return "its head cannot be run alone"
+    requests = _trial_requests(int(model.config.get_text_config().vocab_size))
+    budget = TokenBudget(model.device)
+    plain, _ = PlainScorer(requests, budget, rule).score(model)
+    try:
+        packed, _ = PackedScorer(requests, budget, rule, row_length=256).score(model)
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
+        return f"it takes no explicit mask ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    per_token = np.abs(packed - plain) / requests.continuation
+    # in half precision the order of sums alone moves a log-probability by some hundredths
+    tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 0.1
+    if not np.isfinite(packed).all() or per_token.mean() > tolerance:
+        return f"packed and single sequences differ by {per_token.mean():.2g} nats a token"
+    return None
+
+
+def _trial_requests(vocabulary: int) -> Requests:
+    """Contexts that branch, contexts that share a beginning, and a context of one token."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> list[int]:
+        return [int(token) for token in rng.integers(0, vocabulary, count)]
+
+    first, second = draw(12), draw(12)
+    second[:5] = first[:5]
+    contexts = [first, second, draw(1), draw(30)]
+    return Requests.pack([(context, draw(count)) for context in contexts for count in (1, 3, 6, 2)], 256)
+
+
+def _layer_kinds(model: Any) -> dict[str, int | None]:
+    """The kinds of attention layers of a model, each with its window in tokens or None."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:
+        return {"full_attention": None} if window is None else {"sliding_attention": window}
+    return {kind: window if kind == "sliding_attention" else None for kind in dict.fromkeys(kinds)}
+
+
+def _additive_mask(batch: _Batch, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """(rows, 1, length, length): 0 where a position may look, the smallest number where not."""
+    ends, positions = batch.ends, batch.positions
+    assert ends is not None and positions is not None
+    place = torch.arange(ends.shape[1], device=ends.device)
+    seen = (place[None, None, :] <= place[None, :, None]) & (place[None, :, None] < ends[:, None, :])
+    if window is not None:
+        seen &= positions[:, :, None] - positions[:, None, :] < window
+    mask = torch.zeros(seen.shape, dtype=dtype, device=ends.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _block_mask(batch: _Batch, window: int | None, dtype: torch.dtype) -> Any:
+    """The same mask for `flex_attention`, which skips blocks in which nothing is seen."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    ends, positions = batch.ends, batch.positions
+    assert ends is not None and positions is not None
+
+    def seen(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        allowed = (key <= query) & (query < ends[row, key])
+        if window is not None:
+            allowed = allowed & (positions[row, query] - positions[row, key] < window)
+        return allowed
+
+    rows, length = ends.shape
+    return create_block_mask(seen, rows, None, length, length, device=str(ends.device), BLOCK_SIZE=BLOCK)
+
+
+def _batch(
+    members: np.ndarray,
+    rows: list[np.ndarray],
+    row_of: np.ndarray,
+    place_of: np.ndarray,
+    target: np.ndarray,
+    device: torch.device,
+    block: int = 1,
+) -> _Batch:
+    """Gather the predictions that lie in these rows; `block` rounds the padded length up."""
+    length = -(-max(len(row) for row in rows) // block) * block
+    number_of = np.full(int(row_of.max()) + 1, -1, np.int64)
+    number_of[members] = np.arange(len(members))
+    order = np.flatnonzero(number_of[row_of] >= 0)
+    flat = number_of[row_of[order]] * length + place_of[order]
+    places, prediction = np.unique(flat, return_inverse=True)
+    by_place = np.argsort(prediction, kind="stable")
+    prediction, order = prediction[by_place], order[by_place]
+    return _Batch(
+        tokens=_padded(rows, np.zeros(length), device),
+        positions=None,
+        ends=None,
+        places=torch.as_tensor(places, device=device),
+        prediction=torch.as_tensor(prediction, device=device),
+        target=torch.as_tensor(target[order].astype(np.int64), device=device),
+        order=order,
+        bounds=prediction,
+    )
+
+
+def _padded(rows: list[np.ndarray], fill: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(rows, len(fill)), int64: each row, then what `fill` holds from there on."""
+    whole = np.tile(fill.astype(np.int64), (len(rows), 1))
+    for number, row in enumerate(rows):
+        whole[number, : len(row)] = row
+    return torch.as_tensor(whole, device=device)

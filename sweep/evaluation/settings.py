@@ -1,0 +1,106 @@
+"""What is evaluated: tasks, held-out text, and how much of each. The study file's `evaluation:` section.
+
+Everything here is checked without torch, datasets or lm-eval, so that a typo stops a plan within a second and before
+any model is loaded. Whether a data set can be reached is known only when the requests are built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from calib.settings import SettingsError, settings
+from sweep.evaluation.perturb import Perturbation
+from sweep.evaluation.presets import expand_tasks
+from sweep.evaluation.tasks import missing_tasks
+
+Count = Annotated[int, Field(ge=1)]
+
+
+@settings
+class EvaluationSettings:
+    """Settings of one evaluation; every field can change the numbers, so all of them are part of a trial's identity."""
+
+    tasks: list[str] = field(default_factory=list)
+    """lm-eval tasks, groups or tags by name, or a preset (`paper_a`, `paper_b`, `beware`, `reference`)."""
+    task_path: str | None = None
+    """Folder with task YAML of one's own; relative `data_files` are read relative to their YAML file."""
+    limit: Count | None = None
+    """First examples of each task; None takes all."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Examples in the prompt, by lm-eval's rule: a task whose own file says 0 keeps 0."""
+    fewshot_seed: int = 1234
+    """Seed that draws the examples in the prompt (lm-eval's own default)."""
+    chat_template: bool = False
+    """Render prompts with the tokenizer's chat template."""
+    bootstrap_iters: Annotated[int, Field(ge=0)] = 0
+    """Resamples for the standard errors that lm-eval bootstraps (`perplexity`, `f1`, ...); 0 leaves those null.
+    Standard errors with a closed form (`acc`, ...) are always given."""
+    perturbations: list[dict[str, Any]] = field(default_factory=list)
+    """Variants of every task with a seeded perturbation of its prompts: `{perturbation: typos, strength: 0.05}`."""
+    heldout: list[str | dict[str, Any]] = field(default_factory=list)
+    """Texts for perplexity and divergence: a domain of the bundled held-out text, or a calibration source's settings."""
+    heldout_windows: Count | None = None
+    """Windows of each held-out text, drawn by a fixed seed; None takes all of them, in file order."""
+    heldout_seqlen: Annotated[int, Field(ge=2)] = 2048
+    """Tokens of a held-out window."""
+    divergence: bool = True
+    """Compare the next-token distributions on the held-out windows with the dense model's."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks and not self.heldout:
+            raise ValueError("nothing to evaluate: name tasks, heldout, or both")
+        if self.perturbations and not self.tasks:
+            raise ValueError("perturbations need tasks")
+
+    @property
+    def task_names(self) -> list[str]:
+        """The lm-eval names asked for, presets expanded, in order and without repeats."""
+        return expand_tasks(self.tasks)
+
+    def parsed_perturbations(self, path: str = "evaluation") -> list[Perturbation]:
+        return [
+            Perturbation.parse(entry, f"{path}.perturbations[{number}]")
+            for number, entry in enumerate(self.perturbations)
+        ]
+
+    def check(self, path: str = "evaluation", max_length: int | None = None) -> None:
+        """Raise SettingsError for unknown tasks or texts and for windows longer than the model's context.
+
+        `max_length` is the shortest context of the models, in tokens; None leaves that check out.
+        """
+        if self.task_path is not None and not Path(self.task_path).is_dir():
+            raise SettingsError(f"{path}.task_path: no folder {self.task_path!r}; give the folder with the task YAML")
+        self.parsed_perturbations(path)
+        missing_tasks(self.tasks, self.task_path, f"{path}.tasks")
+        if self.heldout and max_length is not None and self.heldout_seqlen > max_length:
+            raise SettingsError(
+                f"{path}.heldout_seqlen: {self.heldout_seqlen} tokens do not fit the model's context of "
+                f"{max_length}; choose at most {max_length}"
+            )
+        for source in self.heldout_sources(path):
+            source.check()
+
+    def heldout_sources(self, path: str = "evaluation") -> Sequence[Any]:
+        """The calibration sources behind `heldout`; a bare name is a domain of the bundled held-out text."""
+        from calib.source import get_source
+
+        sources = []
+        for number, entry in enumerate(self.heldout):
+            wanted = {"source": "heldout", "domain": entry} if isinstance(entry, str) else entry
+            sources.append(get_source(wanted, f"{path}.heldout[{number}]"))
+        labels = [source.label for source in sources]
+        for number, label in enumerate(labels):
+            if label in labels[:number]:
+                raise SettingsError(
+                    f"{path}.heldout[{number}]: two texts are called '{label}'; give one of them another `label`"
+                )
+            if label in self.task_names:
+                raise SettingsError(
+                    f"{path}.heldout[{number}]: '{label}' is also the name of a task; give the text another `label`"
+                )
+        return sources

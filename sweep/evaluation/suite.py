@@ -1,0 +1,182 @@
+"""The evaluation of one model: tasks, perplexity and divergence, as rows of the results tables.
+
+`build_evaluation` runs once per study and tokenizer and gives plain data for all workers. `Evaluator` is made once per
+worker, from the dense model before anything is compressed; it keeps what comparisons need: the dense model's final
+hidden states on the held-out windows and its outcome on every example.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sweep.evaluation.replay import Outcome, Scores, TaskMetrics
+from sweep.evaluation.requests import TaskRequests, build_requests
+from sweep.evaluation.settings import EvaluationSettings
+from sweep.evaluation.windows import HeldOut, WindowScorer, build_windows, window_rows
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Everything that is asked of a model. Picklable: numpy and plain Python, no open files, no local data sets."""
+
+    settings: EvaluationSettings
+    max_length: int  # tokens of context that requests were cut to
+    tasks: TaskRequests
+    heldout: list[HeldOut]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Rows for the `metrics` and `samples` tables (without trial_id), and columns of the trial's own row."""
+
+    metrics: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    seconds: dict[str, float]
+    scorer: str
+    truncated_requests: int
+
+
+def build_evaluation(
+    settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
+) -> EvaluationData:
+    """Render, tokenize and cut everything once. Raises SettingsError before any model is loaded.
+
+    `max_length` is the model's context in tokens; `path` is where the settings stand in the study file.
+    """
+    settings.check(path, max_length)
+    heldout = build_windows(settings, tokenizer, max_length, path)
+    return EvaluationData(settings, max_length, build_requests(settings, tokenizer, max_length, path), heldout)
+
+
+class Evaluator:
+    """Evaluates any number of compressed copies of one dense model."""
+
+    def __init__(self, data: EvaluationData, model: Any, tokenizer: Any, device: Any) -> None:
+        """`model` is the dense model on `device`, in eval mode; nothing of it is referred to afterwards."""
+        from sweep.evaluation.forward import TokenBudget, device_of, head_rule
+        from sweep.evaluation.scoring import choose_scorer
+
+        self.data = data
+        self.tokenizer = tokenizer
+        self.budget = TokenBudget(device_of(device))
+        rule = head_rule(model)
+        self.scorer = choose_scorer(model, data.tasks.requests, self.budget, rule)
+        self.windows = WindowScorer(data.heldout, model, self.budget, rule, data.settings.divergence)
+        self.dense = self._tasks(model)
+
+    def evaluate(self, model: Any) -> EvaluationResult:
+        """Every number of one model, which has the architecture of the dense one."""
+        begin = time.perf_counter()
+        found = self._tasks(model)
+        metrics, samples = self._task_rows(found)
+        between = time.perf_counter()
+        for text, scores in zip(self.data.heldout, self.windows.score(model), strict=True):
+            text_metrics, text_samples = window_rows(text, scores)
+            metrics += text_metrics
+            samples += text_samples
+        end = time.perf_counter()
+        return EvaluationResult(
+            metrics=metrics,
+            samples=samples,
+            seconds={"tasks": between - begin, "windows": end - between},
+            scorer=self.scorer.name,
+            truncated_requests=self.data.tasks.requests.truncated,
+        )
+
+    def _tasks(self, model: Any) -> dict[str, TaskMetrics]:
+        tasks = self.data.tasks
+        if not tasks.tasks:
+            return {}
+        loglikelihood, greedy = self.scorer.score(model)
+        scores = Scores(loglikelihood, greedy, self._generate(model))
+        iterations = self.data.settings.bootstrap_iters
+        return {replay.name: replay.metrics(scores, iterations) for replay in tasks.tasks}
+
+    def _generate(self, model: Any) -> Sequence[str]:
+        if not self.data.tasks.generations:
+            return ()
+        from sweep.evaluation.generation import generate
+
+        return generate(model, self.tokenizer, self.data.tasks.generations, self.data.max_length, self.budget)
+
+    def _task_rows(self, found: Mapping[str, TaskMetrics]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        metrics: list[dict[str, Any]] = []
+        samples: list[dict[str, Any]] = []
+        for name, result in found.items():
+            metrics += _metric_rows("task", name, _numbers(result))
+            metrics += _comparison_rows(name, result.outcomes, self.dense[name].outcomes)
+            samples += [_sample_row(name, outcome) for outcome in result.outcomes]
+        for group in self.data.tasks.groups:
+            metrics += _metric_rows("group", group.name, group.metrics(found))
+        return metrics, samples
+
+
+def _numbers(result: TaskMetrics) -> dict[tuple[str, str], tuple[float | None, float | None, int]]:
+    return {key: (value, result.stderrs[key], result.counts[key]) for key, value in result.values.items()}
+
+
+def _metric_rows(
+    kind: str, task: str, numbers: Mapping[tuple[str, str], tuple[float | None, float | None, int]]
+) -> list[dict[str, Any]]:
+    """A metric keeps its plain name under lm-eval's default filter; other filters are named behind a comma."""
+    return [
+        {
+            "kind": kind,
+            "task": task,
+            "metric": metric if filter_name == "none" else f"{metric},{filter_name}",
+            "value": value,
+            "stderr": stderr,
+            "n": n,
+        }
+        for (metric, filter_name), (value, stderr, n) in numbers.items()
+    ]
+
+
+def _comparison_rows(task: str, found: Sequence[Outcome], dense: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Answers that flipped against the dense model, and the mean change of the margin, where the task has them."""
+    rows = []
+    answers = [
+        (now.correct, before.correct)
+        for now, before in zip(found, dense, strict=True)
+        if now.correct is not None and before.correct is not None
+    ]
+    if answers:
+        now, before = np.asarray(answers, bool).T
+        for metric, flipped in (("flips_right_to_wrong", before & ~now), ("flips_wrong_to_right", ~before & now)):
+            rows.append(_comparison(task, metric, flipped.astype(np.float64)))
+    changes = [
+        now.margin - before.margin
+        for now, before in zip(found, dense, strict=True)
+        if now.margin is not None and before.margin is not None
+    ]
+    if changes:
+        rows.append(_comparison(task, "margin_change", np.asarray(changes)))
+    return rows
+
+
+def _comparison(task: str, metric: str, values: np.ndarray) -> dict[str, Any]:
+    stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return {
+        "kind": "task",
+        "task": task,
+        "metric": metric,
+        "value": float(values.mean()),
+        "stderr": stderr,
+        "n": len(values),
+    }
+
+
+def _sample_row(task: str, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "task": task,
+        "doc_id": outcome.doc_id,
+        "correct": outcome.correct,
+        "correct_norm": outcome.correct_norm,
+        "margin": outcome.margin,
+        "loglikelihood": outcome.loglikelihood,
+    }

@@ -1,0 +1,185 @@
+"""Perplexity of held-out windows, and divergence from the dense model on the same positions, in one forward pass.
+
+Perplexity follows the convention of GPTQ and Wanda: non-overlapping windows, exp of the mean negative log-likelihood
+over the L - 1 predictions of each. The dense model is remembered by its final hidden states and its vocabulary
+projection, in the model's own dtype: a thousandth of what its logits would take at a vocabulary of 128 thousand. Both
+sides' logits are made again a chunk of positions at a time, so the comparison is exact over the whole vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from calib.settings import SettingsError
+from sweep.evaluation.divergence import divergences
+from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, window_hidden
+
+if TYPE_CHECKING:
+    from sweep.evaluation.settings import EvaluationSettings
+
+QUANTILES = (90, 95, 99)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Windows of one text."""
+
+    label: str
+    tokens: np.ndarray  # (windows, seqlen), int32
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """One text's numbers, per predicted position; the divergences are None without a dense model."""
+
+    nll: np.ndarray  # (windows, seqlen - 1), float32, nats
+    js: np.ndarray | None = None
+    kl: np.ndarray | None = None
+    kl_reverse: np.ndarray | None = None
+    agree: np.ndarray | None = None  # bool: both models' most likely tokens are the same
+
+
+def build_windows(
+    settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
+) -> list[HeldOut]:
+    """Tokenize the held-out texts. Raises SettingsError when one holds too little text."""
+    from calib.build import build
+    from calib.spec import CalibrationSpec
+
+    if not settings.heldout:
+        return []
+    if settings.heldout_seqlen > max_length:
+        raise SettingsError(
+            f"{path}.heldout_seqlen: {settings.heldout_seqlen} tokens do not fit the model's context of "
+            f"{max_length}; choose at most {max_length}"
+        )
+    count = settings.heldout_windows
+    texts = []
+    for source in settings.heldout_sources(path):
+        spec = CalibrationSpec(
+            source=source,
+            set=0,
+            nsamples=count,
+            seqlen=settings.heldout_seqlen,
+            # a few windows are drawn from everywhere, all windows keep the order of the file
+            sampling="sequential" if count is None else "windows",
+        )
+        texts.append(HeldOut(source.label, build(spec, tokenizer).tokens))
+    return texts
+
+
+class WindowScorer:
+    """Scores the held-out windows; made from the dense model before anything is compressed."""
+
+    def __init__(
+        self, texts: Sequence[HeldOut], model: Any, budget: TokenBudget, rule: HeadRule | None, divergence: bool
+    ) -> None:
+        if texts and rule is None:
+            raise SettingsError(
+                f"{type(model).__name__}: its logits are not a function of its final hidden states, so held-out "
+                "texts cannot be scored; leave `heldout` empty for this model"
+            )
+        self.texts = texts
+        self.budget = budget
+        self.rule = rule
+        self.dense: list[torch.Tensor] | None = None
+        if divergence and texts:
+            self.head = dense_head(model)
+            with torch.inference_mode():
+                self.dense = [
+                    budget.run(lambda text=text: torch.cat(list(window_hidden(model, text.tokens, budget))))  # type: ignore[misc]
+                    for text in texts
+                ]
+
+    def score(self, model: Any) -> list[WindowScores]:
+        """The numbers of every text, in order."""
+        with torch.inference_mode():
+            return [self.budget.run(lambda number=number: self._text(model, number)) for number in range(len(self.texts))]  # type: ignore[misc]
+
+    def _text(self, model: Any, number: int) -> WindowScores:
+        tokens = self.texts[number].tokens
+        parts: list[list[torch.Tensor]] = []
+        start = 0
+        for hidden in window_hidden(model, tokens, self.budget):
+            windows = slice(start, start + len(hidden))
+            start += len(hidden)
+            target = torch.as_tensor(tokens[windows, 1:].astype(np.int64), device=hidden.device).flatten()
+            dense = None if self.dense is None else self.dense[number][windows, :-1].flatten(0, 1)
+            parts += self._positions(model, hidden[:, :-1].flatten(0, 1), target, dense)
+        shape = (len(tokens), tokens.shape[1] - 1)
+        return WindowScores(*(torch.cat(column).cpu().numpy().reshape(shape) for column in zip(*parts, strict=True)))
+
+    def _positions(
+        self, model: Any, hidden: torch.Tensor, target: torch.Tensor, dense: torch.Tensor | None
+    ) -> list[list[torch.Tensor]]:
+        """Numbers of a run of positions, a chunk of the vocabulary's logits at a time."""
+        rule, head = self.rule, model.get_output_embeddings()
+        assert rule is not None
+        step = max(1, self.budget.logits // int(model.config.get_text_config().vocab_size))
+        parts = []
+        for start in range(0, len(hidden), step):
+            chunk = slice(start, start + step)
+            logits = rule.logits(head, hidden[chunk])
+            found = torch.log_softmax(logits, -1)
+            nll = -found.gather(1, target[chunk, None])[:, 0]
+            if dense is None:
+                parts.append([nll])
+                continue
+            dense_logits = rule.logits(self.head, dense[chunk])
+            agree = logits.argmax(-1) == dense_logits.argmax(-1)
+            parts.append([nll, *divergences(torch.log_softmax(dense_logits, -1), found), agree])
+        return parts
+
+
+def window_rows(text: HeldOut, scores: WindowScores) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(rows of the metrics table, rows of the samples table) for one text; n counts windows."""
+    windows = len(text.tokens)
+    nll = scores.nll.astype(np.float64).mean(1)
+    perplexity = math.exp(nll.mean())
+    metrics = [_row("perplexity", text.label, "perplexity", perplexity, perplexity * _standard_error(nll), windows)]
+    samples: list[dict[str, Any]] = [
+        {"task": text.label, "doc_id": number, "nll": float(value)} for number, value in enumerate(nll)
+    ]
+    if scores.js is None or scores.kl is None or scores.kl_reverse is None or scores.agree is None:
+        return metrics, samples
+    for name, values in (
+        ("js_divergence", scores.js),
+        ("kl_divergence", scores.kl),
+        ("kl_divergence_reverse", scores.kl_reverse),
+        ("top1_agreement", scores.agree),
+    ):
+        per_window = values.astype(np.float64).mean(1)
+        mean, error = float(per_window.mean()), _standard_error(per_window)
+        metrics.append(_row("divergence", text.label, name, mean, error, windows))
+        if name == "js_divergence":
+            bits = math.log2(math.e)
+            metrics.append(_row("divergence", text.label, "js_divergence_bits", mean * bits, error * bits, windows))
+            for sample, value in zip(samples, per_window, strict=True):
+                sample["js"] = float(value)
+        if name in ("js_divergence", "kl_divergence"):
+            for quantile, value in zip(QUANTILES, np.percentile(values, QUANTILES), strict=True):
+                metrics.append(_row("divergence", text.label, f"{name}_q{quantile}", float(value), None, windows))
+    return metrics, samples
+
+
+def _row(kind: str, task: str, metric: str, value: float, stderr: float | None, n: int) -> dict[str, Any]:
+    known = stderr is not None and math.isfinite(stderr)
+    return {
+        "kind": kind,
+        "task": task,
+        "metric": metric,
+        "value": value if math.isfinite(value) else None,
+        "stderr": stderr if known else None,
+        "n": n,
+    }
+
+
+def _standard_error(per_window: np.ndarray) -> float:
+    """Of the mean over windows; NaN for a single one."""
+    return float(per_window.std(ddof=1) / math.sqrt(len(per_window))) if len(per_window) > 1 else math.nan
