@@ -106,7 +106,7 @@ def run(
     runner = make_runner(store.root, options, reporter)
     started = False
     try:
-        with account("starting Ray"):
+        with account("starting up"):
             device = runner.start()
             check_dtypes(jobs, before, device)
         with account("calibration sets and requests"):
@@ -129,7 +129,7 @@ def run(
         reporter.say(f"stopped: {error}. {skipped + account.done} of {len(trials)} trials are kept in {store.root}")
         return FAILED
     finally:
-        with account("starting Ray"):
+        with account("starting up"):
             runner.close()
     return finish(trials, before, store, reporter, account, runner.workers)
 

@@ -21,6 +21,7 @@ from calib.spec import CalibrationSpec
 from methods.base import Method, method_name
 from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
+from sweep.evaluation.tasks import _local_names as local_names
 from sweep.evaluation.tasks import builtin_folders, local_folders
 from sweep.models import ModelRef
 
@@ -155,9 +156,10 @@ def task_folders(evaluation: EvaluationSettings) -> set[Path]:
     """Folders whose files define the tasks: lm-eval's own for its tasks, the bundled and the user's for the others."""
     folders: set[Path] = set()
     local = local_folders(evaluation.task_path)
+    ours = local_names(evaluation.task_path)
     for name in evaluation.task_names:
-        folders |= builtin_folders(name) or set(local)
-    return folders | set(local if evaluation.task_path else ())
+        folders |= set(local) if name in ours else builtin_folders(name)
+    return folders
 
 
 def hash_files(folder: Path) -> str:

@@ -99,7 +99,7 @@ class Account:
             table.add_row(name, f"{seconds:.1f}", f"{seconds / wall:.0%}")
         table.add_row("total", f"{wall:.1f}", "")
         table.add_row(
-            "of it overhead (planning, Ray, writing, waiting)",
+            "of it overhead (planning, starting up, writing, waiting)",
             f"{overhead(lines):.1f}",
             f"{overhead(lines) / wall:.0%}",
         )
@@ -111,7 +111,7 @@ class Account:
         trials = self.phases.get("trials", 0.0)
         return {
             "planning": self.phases.get("planning", 0.0),
-            "starting Ray": self.phases.get("starting Ray", 0.0),
+            "starting up": self.phases.get("starting up", 0.0),
             "calibration sets and requests": self.phases.get("calibration sets and requests", 0.0),
             "loading models": each.get("load", 0.0),
             "restoring": each.get("restore", 0.0),
@@ -126,7 +126,7 @@ class Account:
 
 def overhead(lines: Mapping[str, float]) -> float:
     """Seconds that are neither calibration, model loading, compression nor evaluation."""
-    names = ("planning", "starting Ray", "writing", "starting workers and waiting")
+    names = ("planning", "starting up", "writing", "starting workers and waiting")
     return sum(lines.get(name, 0.0) for name in names)
 
 

@@ -295,7 +295,7 @@ class Results:
     def _scan_files(self, name: str) -> pl.LazyFrame:
         schema = TABLES[name]
         paths = self.files(name)
-        wanted = pl.DataFrame(schema.empty_table()).schema
+        wanted = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema  # empty_table() would import pandas
         if not paths:
             return pl.LazyFrame(schema=wanted)
         if self.is_local:
