@@ -11,6 +11,7 @@ import glob
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -72,7 +73,7 @@ def content_hash(files: Sequence[Path]) -> str:
 def json_records(file: Path) -> Iterator[tuple[str, Any]]:
     """(place, record) of a JSON-lines file or of a JSON list. Raises SettingsError at the first broken record."""
     with open_text(file) as stream:
-        if _is_json_list(stream):
+        if _guarded(file, lambda: _is_json_list(stream)):
             for number, record in enumerate(_load_list(file, stream), start=1):
                 yield f"{file}, item {number}", record
             return
@@ -213,7 +214,7 @@ def _guarded(file: Path, read: Any) -> Any:
         return read()
     except UnicodeDecodeError as error:
         raise SettingsError(f"{file}: not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise SettingsError(f"{file}: not a whole gzip file ({error})") from None
 
 

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -34,8 +34,6 @@ class HubSource(Source):
     from which windows are drawn is every `every`-th document of the stream, until there are `documents` of them; with
     `interleave` the stream takes documents from the files in turn. `path` reads local copies of the same files instead.
     """
-
-    not_identity: ClassVar[frozenset[str]] = frozenset({"label", "path"})
 
     repository: str
     pinned: str = Field(default="main", alias="revision")

@@ -1,0 +1,163 @@
+"""Built sets hold exactly what was asked for, and say where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calib.build import build, build_sets, preflight
+from calib.settings import SettingsError
+from calib.source import Document, Source, get_source
+from calib.sources.file import File
+from calib.spec import CalibrationSpec
+
+POLICIES = ["windows", "packed", "long_documents", "sequential"]
+
+
+@pytest.fixture
+def source(text_file: Path) -> Source:
+    return get_source({"source": "file", "path": str(text_file)})
+
+
+def specs_of(source: Source, sets: int = 3, **changes: Any) -> list[CalibrationSpec]:
+    values = {"nsamples": 4, "seqlen": 24, **changes}
+    return [CalibrationSpec(source=source, set=number, **values) for number in range(sets)]
+
+
+@pytest.mark.parametrize("sampling", POLICIES)
+def test_same_spec_gives_same_tokens(source: Source, tokenizer: Any, sampling: str) -> None:
+    spec = specs_of(source, sampling=sampling)[1]
+    one, other = build(spec, tokenizer, "tiny"), build(spec, tokenizer, "tiny")
+    assert one.tokens.dtype == np.int32 and one.tokens.shape == (4, 24)
+    assert np.array_equal(one.tokens, other.tokens)
+    assert (one.hash, one.id, one.texts) == (other.hash, other.id, other.texts)
+
+
+@pytest.mark.parametrize("sampling", POLICIES)
+def test_a_set_does_not_depend_on_the_others(source: Source, tokenizer: Any, sampling: str) -> None:
+    together = build_sets(specs_of(source, sampling=sampling), tokenizer)
+    alone = [build(spec, tokenizer) for spec in specs_of(source, sampling=sampling)]
+    assert [one.hash for one in together] == [one.hash for one in alone]
+    assert len({one.hash for one in together}) == 3
+
+
+def test_changed_seed_changes_the_tokens(source: Source, tokenizer: Any) -> None:
+    hashes = {build(specs_of(source, 1, seed=seed)[0], tokenizer).hash for seed in range(5)}
+    assert len(hashes) == 5
+
+
+def test_pieces_are_the_documents_own_tokens(source: Source, tokenizer: Any) -> None:
+    texts = {document.id: document.text for document in source.documents()}
+    for built in build_sets(specs_of(source, separator="none"), tokenizer):
+        for window in range(4):
+            expected: list[int] = []
+            pieces = zip(built.documents_in[window], built.starts[window], built.lengths[window], strict=True)
+            for document, start, length in pieces:
+                ids = tokenizer(texts[document], add_special_tokens=False)["input_ids"]
+                expected += ids[start : start + length]
+            assert built.tokens[window].tolist() == expected
+            assert built.texts[window] == tokenizer.decode(expected)
+
+
+def test_added_bos_takes_the_first_position(source: Source, tokenizer: Any) -> None:
+    built = build(specs_of(source, 1, add_bos=True, sampling="long_documents")[0], tokenizer)
+    assert built.tokens.shape == (4, 24)
+    assert (built.tokens[:, 0] == tokenizer.bos_token_id).all()
+    assert (built.tokens[:, 1:] != tokenizer.bos_token_id).all()
+    assert [sum(lengths) for lengths in built.lengths] == [23] * 4
+
+
+@pytest.mark.parametrize(("separator", "text"), [("eos", "</s>"), ("bos", "<s>"), ("\n\n", "\n\n"), ("none", "")])
+def test_separator_stands_between_the_documents(
+    jsonl: Callable[..., Path], tokenizer: Any, separator: str, text: str
+) -> None:
+    path = jsonl([{"text": "the stream"}, {"text": "a window"}, {"text": "of weight, of weight"}])
+    spec = CalibrationSpec(
+        source=File(path=str(path)),
+        set=0,
+        nsamples=None,
+        seqlen=1,
+        sampling="sequential",
+        separator=separator,  # type: ignore[arg-type]
+    )
+    whole = "".join(build(spec, tokenizer).texts)
+    assert whole == f"the stream{text}a window{text}of weight, of weight"
+
+
+@pytest.mark.parametrize(("changes", "name"), [({"separator": "eos"}, "EOS"), ({"add_bos": True}, "BOS")])
+def test_tokenizer_without_the_special_token_is_refused(
+    source: Source, tokenizer: Any, changes: dict[str, Any], name: str
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    with pytest.raises(SettingsError, match=f"the tokenizer has no {name} token"):
+        build(specs_of(source, 1, **{"separator": "none", **changes})[0], bare)
+
+
+@pytest.mark.parametrize("sampling", POLICIES)
+def test_too_little_text_is_an_error_with_the_figures(source: Source, tokenizer: Any, sampling: str) -> None:
+    spec = CalibrationSpec(source=source, set=9, nsamples=30, seqlen=40, sampling=sampling)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError) as caught:
+        build(spec, tokenizer)
+    message = str(caught.value)
+    assert message.startswith("source 'my': ")
+    assert f"windows of 40 tokens with sampling '{sampling}' (40 documents" in message
+    assert "sets 0 to 9 of 30 windows need 300" in message
+    assert "ask for fewer sets" in message
+
+
+def test_windows_longer_than_every_document_are_refused_for_long_documents(source: Source, tokenizer: Any) -> None:
+    spec = CalibrationSpec(source=source, set=0, nsamples=1, seqlen=900, sampling="long_documents")
+    with pytest.raises(SettingsError, match="0 windows of 900 tokens"):
+        build(spec, tokenizer)
+
+
+def test_source_is_read_once_for_all_sets(text_file: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    plain = File.documents
+
+    def counted(self: File) -> Iterator[Document]:
+        reads.append(self.label)
+        return plain(self)
+
+    monkeypatch.setattr(File, "documents", counted)
+    build_sets(specs_of(File(path=str(text_file)), sets=5), tokenizer)
+    assert reads == ["my"]
+
+
+def test_preflight_finds_sets_that_cannot_be_filled(source: Source) -> None:
+    preflight(specs_of(source))
+    with pytest.raises(SettingsError) as caught:
+        preflight(specs_of(source, sets=4, nsamples=1000))
+    assert "sets 0 to 3 of 1000 windows of 24 tokens need 96,000" in str(caught.value)
+
+
+def test_preflight_never_refuses_what_can_be_built(source: Source, tokenizer: Any) -> None:
+    size = 400
+    for sets in range(1, 12):
+        specs = specs_of(source, sets=sets, nsamples=2, seqlen=size)
+        try:
+            build_sets(specs, tokenizer)
+        except SettingsError:
+            return
+        preflight(specs)
+    pytest.fail("the pool never ran out")
+
+
+def test_set_counts_its_documents(source: Source, tokenizer: Any) -> None:
+    built = build(specs_of(source, 1)[0], tokenizer)
+    assert built.documents == len({document for window in built.documents_in for document in window})
+    assert built.pool_documents == 40
+    assert built.pool_tokens == sum(
+        len(tokenizer(document.text, add_special_tokens=False)["input_ids"]) for document in source.documents()
+    )
+
+
+def test_tokens_cannot_be_written_to(source: Source, tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        build(specs_of(source, 1)[0], tokenizer).tokens[0, 0] = 1
