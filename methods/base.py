@@ -238,7 +238,9 @@ def parse_method(entry: Any, path: str) -> Method:
     values = dict(entry)
     name = values.pop("method", None)
     if not isinstance(name, str):
-        raise SettingsError(f"{path}.method: expected the name of a method ({', '.join(METHODS.names())}), got {name!r}")
+        raise SettingsError(
+            f"{path}.method: expected the name of a method ({', '.join(METHODS.names())}), got {name!r}"
+        )
     try:
         cls = METHODS.get(name)
     except SettingsError as error:

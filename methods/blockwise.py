@@ -18,9 +18,9 @@ from typing import Any
 
 from calib.settings import SettingsError
 from methods.base import (
+    Composition,
     CompressedWeight,
     CompressionError,
-    Composition,
     LayerReport,
     Method,
     WeightMethod,
@@ -30,7 +30,7 @@ from methods.lazy import torch
 from methods.statistics import Statistic, make_statistic
 from methods.targets import Linear, linears_of, watched
 
-TOKENS_PER_BATCH_CPU = 1024  # fits the caches of a core: measured on the bundled models
+TOKENS_PER_BATCH_CPU = 512  # fits the caches of a core: measured on the bundled models
 TOKENS_PER_BATCH_GPU = 32768
 NO_TOKENS = "no calibration token reached it: left dense"
 
@@ -111,7 +111,7 @@ class _Stop(Exception):
 def decoder_blocks(model: Any) -> Any:
     """The `ModuleList` of the model's decoder blocks. Raises SettingsError when there is none."""
     config = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
     wanted = getattr(text, "num_hidden_layers", None)
     lists = [module for module in _decoder(model).modules() if isinstance(module, torch.nn.ModuleList)]
     for blocks in lists:
@@ -419,7 +419,9 @@ def capture(
         raise SettingsError(f"tokens: expected [nsamples, seqlen] with at least one token, got {tuple(tokens.shape)}")
     mask = None if attention_mask is None else torch.as_tensor(attention_mask).to(device=device, dtype=torch.long)
     if mask is not None and mask.shape != tokens.shape:
-        raise SettingsError(f"attention_mask: expected the shape of tokens {tuple(tokens.shape)}, got {tuple(mask.shape)}")
+        raise SettingsError(
+            f"attention_mask: expected the shape of tokens {tuple(tokens.shape)}, got {tuple(mask.shape)}"
+        )
     size = batch_size or _batch_size(tokens.shape[1], device)
     result = Batches([], [], [], torch.device("cpu") if offload else None)
     for start in range(0, tokens.shape[0], size):

@@ -87,7 +87,12 @@ def quantize_columns(
         assert table is not None
         scale, low, high = table.columns(start, stop)
         quantized[start:stop], errors = quantize_block(
-            columns[start:stop], upper[start:stop, start:stop], scale, low, high, None if keep is None else keep[start:stop]
+            columns[start:stop],
+            upper[start:stop, start:stop],
+            scale,
+            low,
+            high,
+            None if keep is None else keep[start:stop],
         )
         loss += errors.square().sum(0)
         _push(columns, upper, errors, start, stop)
@@ -137,17 +142,15 @@ def quantize_block(
     Returns the quantized columns and the errors e = (w − q) / U_ii, both [n, rows].
     """
     quantized, errors = torch.empty_like(block), torch.empty_like(block)
-    diagonal = upper.diagonal().tolist()
-    kept = keep.unbind(0) if keep is not None else None
-    loop = zip(block.unbind(0), quantized.unbind(0), errors.unbind(0), scale.unbind(0), low.unbind(0), high.unbind(0))
-    for i, (w, q, e, s, lowest, highest) in enumerate(loop):
+    kept = [None] * block.shape[0] if keep is None else keep.unbind(0)
+    per_column = (block, quantized, errors, scale, low, high, _spread(upper))
+    for w, q, e, s, lowest, highest, spread, k in zip(*(part.unbind(0) for part in per_column), kept, strict=True):
         torch.div(w, s, out=q)
         torch.clamp(q.round_(), lowest, highest, out=q).mul_(s)
-        if kept is not None:
-            q.mul_(kept[i])
-        torch.sub(w, q, out=e).div_(diagonal[i])
-        block[i + 1 :].addr_(upper[i, i + 1 :], e, alpha=-1)
-    return quantized, errors
+        if k is not None:
+            q.mul_(k)
+        block.addr_(spread, torch.sub(w, q, out=e))
+    return quantized, errors.div_(upper.diagonal()[:, None])
 
 
 def prune_block(
@@ -165,23 +168,25 @@ def prune_block(
     """
     values, errors = torch.empty_like(block), torch.empty_like(block)
     diagonal = upper.diagonal()
-    divisors = diagonal.tolist()
-    keep = None if mask is None else (~mask).to(block.dtype)
-    for i in range(block.shape[0]):
+    keep = torch.empty_like(block) if mask is None else (~mask).to(block.dtype)
+    per_column = (block, values, errors, keep, _spread(upper))
+    for i, (w, q, e, k, spread) in enumerate(zip(*(part.unbind(0) for part in per_column), strict=True)):
         if kept_of is not None and i % kept_of[1] == 0:
-            stop = i + kept_of[1]
-            group = _group_mask(block[i:stop], diagonal[i:stop], kept_of, None if forced is None else forced[i:stop])
-            chosen = (~group).to(block.dtype)
-        kept = chosen[i % kept_of[1]] if kept_of is not None else keep[i] if keep is not None else None
-        assert kept is not None
-        w, q, e = block[i], values[i], errors[i]
-        torch.mul(w, kept, out=q)
+            group = slice(i, i + kept_of[1])
+            keep[group] = ~_group_mask(
+                block[group], diagonal[group], kept_of, None if forced is None else forced[group]
+            )
+        torch.mul(w, k, out=q)
         if grid is not None:
             scale, low, high = grid[0][i], grid[1][i], grid[2][i]
             torch.clamp(q.div_(scale).round_(), low, high, out=q).mul_(scale)
-        torch.sub(w, q, out=e).div_(divisors[i])
-        block[i + 1 :].addr_(upper[i, i + 1 :], e, alpha=-1)
-    return values, errors
+        block.addr_(spread, torch.sub(w, q, out=e))
+    return values, errors.div_(diagonal[:, None])
+
+
+def _spread(upper: torch.Tensor) -> torch.Tensor:
+    """[n, n]: how much of w − q of column i each later column takes over, −U_ij / U_ii; zero for columns up to i."""
+    return torch.triu(upper / -upper.diagonal()[:, None], 1)
 
 
 def _blocks(cols: int, block_size: int, group_size: int | None) -> Iterator[tuple[int, int]]:

@@ -96,9 +96,7 @@ def stack_columns(weights: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([weight.detach().float() for weight in weights]).T.clone(memory_format=torch.contiguous_format)
 
 
-def stack_masks(
-    weights: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | None] | None
-) -> torch.Tensor | None:
+def stack_masks(weights: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | None] | None) -> torch.Tensor | None:
     """Masks [rows, cols] as one [cols, all rows]; None when there are none."""
     if masks is None or all(mask is None for mask in masks):
         return None

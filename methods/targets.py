@@ -95,7 +95,9 @@ def _experts(path: str, module: Any) -> Iterator[Linear]:
     for name, parameter in module.named_parameters(recurse=False):
         if parameter.dim() == 3 and re.search("proj", name):
             for number in range(parameter.shape[0]):
-                yield Linear(f"{path}.{name}.{number}" if path else f"{name}.{number}", module, None, name, "expert", number)
+                yield Linear(
+                    f"{path}.{name}.{number}" if path else f"{name}.{number}", module, None, name, "expert", number
+                )
 
 
 @contextmanager
@@ -142,7 +144,7 @@ def _watch_experts(stack: ExitStack, experts: list[Linear], watch: Watch, valid:
     mode: list[Any] = []
 
     def before(_: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        mode.append(_LinearCalls(by_place, watch))
+        mode.append(_linear_calls(by_place, watch))
         mode[-1].__enter__()
         if valid is None:
             return None
@@ -175,7 +177,7 @@ def _set(holder: Any, name: str, value: Any) -> Iterator[None]:
         setattr(holder, name, before)
 
 
-def _LinearCalls(by_place: dict[int, Linear], watch: Watch) -> Any:  # noqa: N802 (makes an instance of a class)
+def _linear_calls(by_place: dict[int, Linear], watch: Watch) -> Any:
     """A torch function mode that reports `F.linear(inputs, slice of a watched parameter)`."""
     from torch.overrides import TorchFunctionMode
 

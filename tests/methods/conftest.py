@@ -1,0 +1,106 @@
+"""Problems on one matrix and tiny random models, shared by the tests of the methods."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A weight [rows, cols] and correlated inputs [windows, length, cols]."""
+
+    weight: torch.Tensor
+    inputs: torch.Tensor
+
+    def output_error(self, compressed: torch.Tensor) -> float:
+        """‖(W−Ŵ)X‖² / ‖WX‖² in float64."""
+        flat = self.inputs.reshape(-1, self.inputs.shape[-1]).double()
+        error = flat @ (self.weight - compressed).double().T
+        return float(error.square().sum() / (flat @ self.weight.double().T).square().sum())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_problem() -> Callable[..., Problem]:
+    def make(rows: int = 24, cols: int = 64, windows: int = 4, length: int = 40, seed: int = 0) -> Problem:
+        generator = torch.Generator().manual_seed(seed)
+        weight = torch.randn(rows, cols, generator=generator) * 0.1
+        mixing = torch.randn(cols, cols, generator=generator) / cols**0.5 + torch.eye(cols)
+        scales = torch.rand(cols, generator=generator) * 3 + 0.1
+        inputs = torch.randn(windows, length, cols, generator=generator) @ mixing * scales
+        return Problem(weight, inputs)
+
+    return make
+
+
+@pytest.fixture
+def problem(make_problem: Callable[..., Problem]) -> Problem:
+    return make_problem()
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One case of tests/golden: the call and the original's answer."""
+
+    problem: Problem
+    method: str
+    settings: dict[str, Any]
+    expected: torch.Tensor
+    arrays: dict[str, np.ndarray]
+
+
+@pytest.fixture
+def load_golden() -> Callable[[str], Golden]:
+    def load(name: str) -> Golden:
+        with np.load(GOLDEN / f"{name}.npz") as file:
+            arrays = dict(file)
+        settings = ast.literal_eval(str(arrays["options"]))
+        if "prune_n" in settings:  # theirs: pruned of m; ours: kept:m
+            pruned, group = settings.pop("prune_n"), settings.pop("prune_m")
+            settings["pattern"] = f"{group - pruned}:{group}"
+        problem = Problem(torch.from_numpy(arrays["weight"]), torch.from_numpy(arrays["inputs"]))
+        return Golden(problem, str(arrays["method"]), settings, torch.from_numpy(arrays["expected"]), arrays)
+
+    return load
+
+
+@pytest.fixture
+def make_llama() -> Callable[..., Any]:
+    """A tiny random LLaMA; two of them with one seed are equal."""
+
+    def make(seed: int = 0, **changes: Any) -> Any:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        config = {
+            "vocab_size": 96,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+        }
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(LlamaConfig(**{**config, **changes})).eval()
+
+    return make
+
+
+@pytest.fixture
+def tokens() -> np.ndarray:
+    """Calibration tokens [6, 24] for a vocabulary of 96."""
+    return np.random.default_rng(0).integers(0, 96, size=(6, 24), dtype=np.int32)

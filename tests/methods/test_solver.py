@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from methods.base import CompressionError
+from methods.solver import DAMPING_STEPS, SMALLEST_RAISED, inverse_factor
+
+
+def hessian_of(inputs: torch.Tensor) -> torch.Tensor:
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    return 2.0 / inputs.shape[0] * flat.T @ flat
+
+
+def three_steps(hessian: torch.Tensor) -> torch.Tensor:
+    """The reference's way: Cholesky, inverse, upper Cholesky of the inverse."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    return torch.linalg.cholesky(inverse).mH
+
+
+def test_factor_equals_cholesky_inverse_cholesky(problem):
+    hessian = hessian_of(problem.inputs)
+    damped = hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(64)
+    factor = inverse_factor(hessian, 0.01)
+    assert torch.allclose(factor.upper.double(), three_steps(damped), rtol=1e-3, atol=1e-4)
+    assert torch.equal(factor.upper, factor.upper.triu())
+
+
+def test_factor_follows_optimal_brain_surgery_step_by_step(make_problem):
+    hessian = hessian_of(make_problem(cols=20).inputs)
+    factor = inverse_factor(hessian, 0.01).upper.double()
+    inverse = torch.linalg.inv(hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(20))
+    for i in range(20):  # eliminating input i from the inverse leaves the inverse of what remains
+        assert factor[i, i] ** 2 == pytest.approx(inverse[i, i].item(), rel=1e-3)
+        assert torch.allclose(factor[i, i:] / factor[i, i], inverse[i, i:] / inverse[i, i], rtol=1e-3, atol=1e-4)
+        inverse = inverse - torch.outer(inverse[:, i], inverse[i]) / inverse[i, i]
+
+
+def test_dead_inputs_are_found_and_enter_the_mean_with_one(problem):
+    problem.inputs[:, :, [3, 17]] = 0
+    factor = inverse_factor(hessian_of(problem.inputs), 0.01)
+    assert factor.dead.nonzero().flatten().tolist() == [3, 17]
+    assert factor.upper[3, 4:].abs().max() == 0
+
+
+def test_act_order_sorts_by_falling_diagonal_and_equal_ones_by_index():
+    hessian = torch.diag(torch.tensor([1.0, 5.0, 1.0, 5.0, 0.0]))
+    assert inverse_factor(hessian, 0.01, act_order=True).order.tolist() == [1, 3, 0, 2, 4]
+
+
+def test_damping_is_raised_in_recorded_steps():
+    vector = torch.ones(8, 1)
+    hessian = vector @ vector.T - 0.004 * torch.eye(8)  # not positive definite until damping exceeds 0.004
+    factor = inverse_factor(hessian, 0.001)
+    assert factor.retries == 2
+    assert factor.damping == pytest.approx(0.01)
+    assert factor.fallback == "damping raised to 0.01"
+
+
+def test_zero_damping_on_a_singular_hessian_is_raised_from_a_floor(make_problem):
+    factor = inverse_factor(torch.ones(64, 64), 0.0)
+    assert factor.damping == pytest.approx(SMALLEST_RAISED * DAMPING_STEPS[factor.retries])
+    assert factor.retries >= 1
+
+
+def test_float64_is_tried_and_recorded_before_failing(monkeypatch):
+    import methods.solver as solver
+
+    plain = solver._upper_inverse
+    monkeypatch.setattr(solver, "_upper_inverse", lambda m: plain(m) if m.dtype == torch.float64 else None)
+    factor = solver.inverse_factor(torch.eye(4), 0.01)
+    assert factor.retries == len(DAMPING_STEPS)
+    assert "float64" in factor.fallback
+    assert factor.upper.dtype == torch.float32
+
+
+def test_hopeless_hessian_fails_instead_of_becoming_the_identity():
+    with pytest.raises(CompressionError, match="could not be factorized"):
+        inverse_factor(-torch.eye(4) * 5 + 1, 0.01)
+
+
+def test_one_window_with_fewer_tokens_than_inputs_is_solved_by_damping(make_problem):
+    few = make_problem(cols=64, windows=1, length=10)
+    factor = inverse_factor(hessian_of(few.inputs), 0.01)
+    assert factor.retries == 0
+    assert torch.isfinite(factor.upper).all()
+
+
+def test_reduced_precision_products_are_off_while_factoring():
+    from methods.solver import full_precision
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)

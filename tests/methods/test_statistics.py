@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from calib.settings import SettingsError
+from methods.base import CompressionError, compress_linear, get_method
+from methods.statistics import FeatureNorms, Hessian
+
+
+def fill(statistic, inputs, batch):
+    for start in range(0, inputs.shape[0], batch):
+        part = inputs[start : start + batch]
+        statistic.update(part.reshape(-1, part.shape[-1]), part.shape[0])
+    return statistic
+
+
+def test_hessian_is_twice_the_mean_over_windows(problem):
+    got = fill(Hessian(64), problem.inputs, 1).hessian
+    flat = problem.inputs.reshape(-1, 64).double()
+    assert torch.allclose(got.double(), 2 / 4 * flat.T @ flat, rtol=1e-5, atol=1e-4)
+    assert torch.equal(got, got.T)
+
+
+def test_panels_of_a_wide_hessian_give_the_same(make_problem, monkeypatch):
+    wide = make_problem(cols=600, windows=2)
+    flat = wide.inputs.reshape(-1, 600).double()
+    got = fill(Hessian(600), wide.inputs, 1).hessian
+    assert torch.allclose(got.double(), flat.T @ flat, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", [Hessian, FeatureNorms])
+def test_batch_size_changes_only_rounding(problem, kind):
+    one, four = (fill(kind(64), problem.inputs, size) for size in (1, 4))
+    a, b = (s.hessian if kind is Hessian else s.squared_norms for s in (one, four))
+    assert (a - b).abs().max() <= 1e-5 * a.abs().max()
+    assert one.tokens == four.tokens == 160
+    assert one.windows == four.windows == 4
+
+
+def test_half_precision_activations_are_summed_in_float32(problem):
+    inputs = problem.inputs.bfloat16()
+    expected = fill(Hessian(64), inputs.float(), 1).hessian
+    assert torch.equal(fill(Hessian(64), inputs, 1).hessian, expected)
+
+
+def test_feature_norms_are_the_hessians_half_diagonal(problem):
+    norms = fill(FeatureNorms(64), problem.inputs, 1).squared_norms
+    assert torch.allclose(norms, fill(Hessian(64), problem.inputs, 1).hessian.diagonal() / 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["gptq", "wanda", "sparsegpt"])
+def test_nan_and_infinity_in_the_inputs_fail(problem, name, bad):
+    problem.inputs[2, 7, 11] = bad
+    with pytest.raises(CompressionError, match="NaN or infinity"):
+        compress_linear(get_method(name), problem.weight, problem.inputs)
+
+
+def test_wandas_error_comes_from_a_fixed_sample_close_to_all_inputs(make_problem):
+    large = make_problem(windows=16, length=128)
+    result = compress_linear(get_method("wanda"), large.weight, large.inputs)
+    assert result.report.relative_error == pytest.approx(large.output_error(result.weight), rel=0.1)
+    again = compress_linear(get_method("wanda"), large.weight, large.inputs)
+    assert again.report.relative_error == result.report.relative_error
+
+
+def test_inputs_of_the_wrong_width_are_refused(problem):
+    with pytest.raises(SettingsError, match=r"\(4, 40, 64\) do not fit a weight of shape \(24, 32\)"):
+        compress_linear(get_method("gptq"), problem.weight[:, :32], problem.inputs)
+    with pytest.raises(SettingsError, match="needs inputs"):
+        compress_linear(get_method("wanda"), problem.weight)
