@@ -15,28 +15,33 @@ from __future__ import annotations
 import torch
 
 
-def divergences(dense: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(JS, KL(dense, other), KL(other, dense)) in nats for each row of log-probabilities (n, vocabulary), float32.
+def divergences(
+    dense: torch.Tensor, dense_norm: torch.Tensor, other: torch.Tensor, other_norm: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(JS, KL(dense, other), KL(other, dense)) in nats for each row.
 
-    `dense` and `other` are overwritten: the chunks are large and their memory is used for the steps in between.
+    `dense` and `other` are logits (n, vocabulary) in float32, the norms their log-sum-exp (n,). Both logits are
+    overwritten. Comparisons, masks and `where` are avoided: torch does not vectorize them on a CPU, and one `where`
+    costs as much there as all the rest.
     """
-    difference = dense - other  # log p - log q
-    above = difference >= 0
-    larger = torch.maximum(dense, other, out=dense).exp_()
-    d = difference.abs_().neg_()
-    u = torch.expm1(d, out=other)  # in (-1, 0]
-    ratio = u + 1  # the smaller probability over the larger
+    difference = torch.sub(dense, other).sub_((dense_norm - other_norm)[:, None])  # log p - log q
+    work = torch.clamp_max(difference, 0)
+    larger = dense.sub_(dense_norm[:, None]).sub_(work).exp_()  # max(p, q)
+    d = torch.abs(difference, out=work).neg_()
+    u = torch.expm1(d, out=other)  # in (-1, 0]; 1 + u is the smaller probability over the larger
+    product = torch.mul(u, d)
 
-    # p log(p/m) + q log(q/m), over the larger of both: ratio * d - (1 + ratio) * log((1 + ratio) / 2)
-    joint = torch.addcmul(ratio * d, -(ratio + 1), torch.log1p(u * 0.5)).clamp_(min=0)
-    js = 0.5 * _dot(larger, joint)
+    # p log(p/m) + q log(q/m) = larger * (ratio * d - (1 + ratio) * log((1 + ratio) / 2)) with ratio = 1 + u
+    log_middle = torch.mul(u, 0.5).log1p_()
+    joint = torch.add(u, 2).mul_(log_middle).neg_().add_(product).add_(d).clamp_min_(0)
+    js = _dot(larger, joint).mul_(0.5)
 
-    # a log(a/b) - a + b for a the larger and for a the smaller one; over whole distributions -a + b sums to zero
-    from_larger = (u - d).clamp_(min=0)
-    from_smaller = torch.addcmul(-u, ratio, d).clamp_(min=0)
-    forward = _dot(larger, torch.where(above, from_larger, from_smaller))
-    backward = _dot(larger, torch.where(above, from_smaller, from_larger))
-    return js, forward, backward
+    # KL(p, q) = sum of p log(p/q) - p + q. With a the term when p is the larger and b when q is, a + b = u * d and
+    # a - b = 2 (u - d) - u * d, so both directions are half of the sum plus or minus half of the signed difference
+    both = _dot(larger, product)
+    signed = torch.sub(u, d, out=joint).mul_(2).sub_(product).copysign_(difference)
+    apart = _dot(larger, signed)
+    return js, (both + apart).mul_(0.5).clamp_min_(0), (both - apart).mul_(0.5).clamp_min_(0)
 
 
 def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

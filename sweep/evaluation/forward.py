@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 
 CPU_TOKENS = 2048  # a batch whose activations stay in the cache of one core
 CUDA_TOKENS = 65536  # enough rows to fill one H200 at 7B; halved when memory is short
-CPU_LOGITS = 1 << 20  # logits of one chunk: 4 MB in float32
-CUDA_LOGITS = 1 << 29  # 2 GB in float32
+CPU_LOGITS = 1 << 20  # logits of one matrix product: 4 MB in float32
+CPU_WORK = 1 << 16  # logits of one run of element-wise steps: 256 KB a buffer, so that a core's cache holds them all
+CUDA_LOGITS_PER_TOKEN = 1 << 13  # 2 GB of float32 logits at the full token budget
 
 
 @dataclass
@@ -37,10 +38,14 @@ class TokenBudget:
     def __post_init__(self) -> None:
         self.tokens = self.tokens or (CUDA_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
 
-    @property
-    def logits(self) -> int:
-        """Elements of one chunk of logits."""
-        return CUDA_LOGITS if self.device.type == "cuda" else CPU_LOGITS
+    def logit_rows(self, vocabulary: int) -> int:
+        """Positions that go through the vocabulary projection together."""
+        elements = self.tokens * CUDA_LOGITS_PER_TOKEN if self.device.type == "cuda" else CPU_LOGITS
+        return max(1, elements // vocabulary)
+
+    def work_rows(self, vocabulary: int) -> int:
+        """Rows of logits that go through element-wise steps together."""
+        return self.logit_rows(vocabulary) if self.device.type == "cuda" else max(1, CPU_WORK // vocabulary)
 
     def run(self, work: Callable[[], T]) -> T:
         """`work()`, again with half the tokens each time the device is out of memory. `work` must be repeatable."""
@@ -101,6 +106,12 @@ def body(model: Any, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
     return model.get_decoder()(input_ids=tokens, use_cache=False, **arguments)[0]
 
 
+def log_norm(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-sum-exp, largest logit) of each row of float32 logits (n, vocabulary)."""
+    top = logits.amax(-1)
+    return (logits - top[:, None]).exp_().sum(-1).log_().add_(top), top
+
+
 def dense_head(model: Any) -> torch.nn.Module:
     """A copy of the vocabulary projection, so that compressing the model in place leaves it alone."""
     return copy.deepcopy(model.get_output_embeddings()).requires_grad_(False)
@@ -114,10 +125,6 @@ def row_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         rows = max(1, budget // max(1, int(lengths[order[start]])))
         yield order[start : start + rows]
         start += rows
-
-
-def device_of(device: Any) -> torch.device:
-    return device if isinstance(device, torch.device) else torch.device(device)
 
 
 def window_hidden(model: Any, windows: np.ndarray, budget: TokenBudget) -> Iterator[torch.Tensor]:

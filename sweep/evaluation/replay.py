@@ -211,7 +211,9 @@ def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str) -> Task
     try:
         return TaskReplay(name, _dumps(frozen), docs, calls, right)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise SettingsError(f"{path}.tasks: task '{name}' holds code that cannot be sent to workers: {error}") from error
+        raise SettingsError(
+            f"{path}.tasks: task '{name}' holds code that cannot be sent to workers: {error}"
+        ) from error
 
 
 def freeze_groups(

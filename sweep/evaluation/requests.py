@@ -117,9 +117,7 @@ class Tokenization:
         given = [context != "" for context, _ in arguments]  # a context of spaces alone is still a context
         whole = self.encode(context + target for (context, target), has in zip(moved, given, strict=True) if has)
         contexts = self.encode(context for (context, _), has in zip(moved, given, strict=True) if has)
-        alone = self.encode(
-            (target for (_, target), has in zip(moved, given, strict=True) if not has), special=False
-        )
+        alone = self.encode((target for (_, target), has in zip(moved, given, strict=True) if not has), special=False)
         pairs = []
         for (context, target), has in zip(moved, given, strict=True):
             if has:

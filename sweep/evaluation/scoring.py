@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sweep.evaluation.forward import HeadRule, TokenBudget, body, head_rule, row_batches
+from sweep.evaluation.forward import HeadRule, TokenBudget, body, head_rule, log_norm, row_batches
 from sweep.evaluation.packing import Packing, pack
 from sweep.evaluation.requests import Requests
 
@@ -85,14 +85,16 @@ class Scorer:
         """Log-probability of each target, and whether it is the most likely token."""
         hidden = self._hidden(model, batch)
         head = model.get_output_embeddings()
-        step = max(1, self.budget.logits // int(model.config.get_text_config().vocab_size))
+        step = self.budget.logit_rows(int(model.config.get_text_config().vocab_size))
         values, hits = [], []
         for start in range(0, len(batch.places), step):
             first, last = np.searchsorted(batch.bounds, [start, start + step])
             logits = self._logits(head, hidden[start : start + step])
             read, target = batch.prediction[first:last] - start, batch.target[first:last]
-            values.append(logits[read, target] - torch.logsumexp(logits, -1)[read])
-            hits.append(logits.argmax(-1)[read] == target)
+            norm, top = log_norm(logits)
+            value = logits[read, target]
+            values.append(value - norm[read])
+            hits.append(_is_best(logits, read, target, value == top[read]))
         return torch.cat(values), torch.cat(hits)
 
     def _logits(self, head: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -222,6 +224,17 @@ class PackedScorer(Scorer):
             yield
         finally:
             model.set_attn_implementation(before)
+
+
+def _is_best(logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, equals_top: torch.Tensor) -> torch.Tensor:
+    """Whether `argmax` gives the target; of equal logits it gives the first. It is slow on a CPU, so few rows see it."""
+    if logits.is_cuda:
+        return logits.argmax(-1)[row] == target
+    candidates = torch.nonzero(equals_top)[:, 0]
+    found = torch.zeros_like(equals_top)
+    if len(candidates):
+        found[candidates] = logits[row[candidates]].argmax(-1) == target[candidates]
+    return found
 
 
 def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> Scorer:

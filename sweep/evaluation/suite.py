@@ -58,12 +58,14 @@ class Evaluator:
 
     def __init__(self, data: EvaluationData, model: Any, tokenizer: Any, device: Any) -> None:
         """`model` is the dense model on `device`, in eval mode; nothing of it is referred to afterwards."""
-        from sweep.evaluation.forward import TokenBudget, device_of, head_rule
+        import torch
+
+        from sweep.evaluation.forward import TokenBudget, head_rule
         from sweep.evaluation.scoring import choose_scorer
 
         self.data = data
         self.tokenizer = tokenizer
-        self.budget = TokenBudget(device_of(device))
+        self.budget = TokenBudget(torch.device(device))
         rule = head_rule(model)
         self.scorer = choose_scorer(model, data.tasks.requests, self.budget, rule)
         self.windows = WindowScorer(data.heldout, model, self.budget, rule, data.settings.divergence)

@@ -9,8 +9,9 @@ sides' logits are made again a chunk of positions at a time, so the comparison i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 
 from calib.settings import SettingsError
 from sweep.evaluation.divergence import divergences
-from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, window_hidden
+from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, log_norm, window_hidden
 
 if TYPE_CHECKING:
     from sweep.evaluation.settings import EvaluationSettings
@@ -42,7 +43,7 @@ class WindowScores:
     js: np.ndarray | None = None
     kl: np.ndarray | None = None
     kl_reverse: np.ndarray | None = None
-    agree: np.ndarray | None = None  # bool: both models' most likely tokens are the same
+    agree: np.ndarray | None = None  # bool: no token is more likely than the dense model's most likely one
 
 
 def build_windows(
@@ -88,19 +89,24 @@ class WindowScorer:
         self.texts = texts
         self.budget = budget
         self.rule = rule
-        self.dense: list[torch.Tensor] | None = None
+        self.dense: list[_Dense] = []
         if divergence and texts:
             self.head = dense_head(model)
             with torch.inference_mode():
-                self.dense = [
-                    budget.run(lambda text=text: torch.cat(list(window_hidden(model, text.tokens, budget))))  # type: ignore[misc]
-                    for text in texts
-                ]
+                self.dense = [budget.run(partial(self._remember, model, text)) for text in texts]
 
     def score(self, model: Any) -> list[WindowScores]:
         """The numbers of every text, in order."""
         with torch.inference_mode():
-            return [self.budget.run(lambda number=number: self._text(model, number)) for number in range(len(self.texts))]  # type: ignore[misc]
+            return [self.budget.run(partial(self._text, model, number)) for number in range(len(self.texts))]
+
+    def _remember(self, model: Any, text: HeldOut) -> _Dense:
+        hidden = torch.cat([part[:, :-1].flatten(0, 1) for part in window_hidden(model, text.tokens, self.budget)])
+        norms, best = [], []
+        for _, logits in self._logits(self.head, hidden):
+            norms.append(log_norm(logits)[0])
+            best.append(logits.argmax(-1))
+        return _Dense(hidden, torch.cat(norms), torch.cat(best))
 
     def _text(self, model: Any, number: int) -> WindowScores:
         tokens = self.texts[number].tokens
@@ -108,33 +114,57 @@ class WindowScorer:
         start = 0
         for hidden in window_hidden(model, tokens, self.budget):
             windows = slice(start, start + len(hidden))
+            positions = slice(start * (tokens.shape[1] - 1), (start + len(hidden)) * (tokens.shape[1] - 1))
             start += len(hidden)
             target = torch.as_tensor(tokens[windows, 1:].astype(np.int64), device=hidden.device).flatten()
-            dense = None if self.dense is None else self.dense[number][windows, :-1].flatten(0, 1)
+            dense = self.dense[number].part(positions) if self.dense else None
             parts += self._positions(model, hidden[:, :-1].flatten(0, 1), target, dense)
         shape = (len(tokens), tokens.shape[1] - 1)
         return WindowScores(*(torch.cat(column).cpu().numpy().reshape(shape) for column in zip(*parts, strict=True)))
 
     def _positions(
-        self, model: Any, hidden: torch.Tensor, target: torch.Tensor, dense: torch.Tensor | None
+        self, model: Any, hidden: torch.Tensor, target: torch.Tensor, dense: _Dense | None
     ) -> list[list[torch.Tensor]]:
         """Numbers of a run of positions, a chunk of the vocabulary's logits at a time."""
-        rule, head = self.rule, model.get_output_embeddings()
-        assert rule is not None
-        step = max(1, self.budget.logits // int(model.config.get_text_config().vocab_size))
         parts = []
+        for chunk, logits in self._logits(model.get_output_embeddings(), hidden):
+            against = None if dense is None else dense.part(chunk)
+            dense_logits = None if against is None else self._head_logits(self.head, against.hidden)
+            step = self.budget.work_rows(logits.shape[1])
+            for start in range(0, len(logits), step):
+                rows = slice(start, start + step)
+                norm, top = log_norm(logits[rows])
+                nll = norm - logits[rows].gather(1, target[chunk][rows, None])[:, 0]
+                if against is None or dense_logits is None:
+                    parts.append([nll])
+                    continue
+                agree = logits[rows].gather(1, against.best[rows, None])[:, 0] == top
+                apart = divergences(dense_logits[rows], against.norm[rows], logits[rows], norm)
+                parts.append([nll, *apart, agree])
+        return parts
+
+    def _logits(self, head: torch.nn.Module, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """(positions, their logits in float32), as many at a time as memory is meant for."""
+        step = self.budget.logit_rows(int(head.weight.shape[0]))  # type: ignore[index,arg-type,union-attr]
         for start in range(0, len(hidden), step):
             chunk = slice(start, start + step)
-            logits = rule.logits(head, hidden[chunk])
-            found = torch.log_softmax(logits, -1)
-            nll = -found.gather(1, target[chunk, None])[:, 0]
-            if dense is None:
-                parts.append([nll])
-                continue
-            dense_logits = rule.logits(self.head, dense[chunk])
-            agree = logits.argmax(-1) == dense_logits.argmax(-1)
-            parts.append([nll, *divergences(torch.log_softmax(dense_logits, -1), found), agree])
-        return parts
+            yield chunk, self._head_logits(head, hidden[chunk])
+
+    def _head_logits(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        assert self.rule is not None
+        return self.rule.logits(head, hidden)
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """The dense model on one text: what its distributions can be made from again."""
+
+    hidden: torch.Tensor  # (positions, width), the model's dtype
+    norm: torch.Tensor  # (positions,), float32: log-sum-exp of its logits
+    best: torch.Tensor  # (positions,), int64: its most likely token
+
+    def part(self, positions: slice) -> _Dense:
+        return _Dense(self.hidden[positions], self.norm[positions], self.best[positions])
 
 
 def window_rows(text: HeldOut, scores: WindowScores) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -15,10 +15,49 @@ import yaml
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-WORDS = (
-    "the a cat dog bird river stone house garden light night day runs sleeps sings falls grows burns old new red "
-    "green blue small large quiet loud in on under over near behind and but because while if then who which"
-).split()
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "bird",
+    "river",
+    "stone",
+    "house",
+    "garden",
+    "light",
+    "night",
+    "day",
+    "runs",
+    "sleeps",
+    "sings",
+    "falls",
+    "grows",
+    "burns",
+    "old",
+    "new",
+    "red",
+    "green",
+    "blue",
+    "small",
+    "large",
+    "quiet",
+    "loud",
+    "in",
+    "on",
+    "under",
+    "over",
+    "near",
+    "behind",
+    "and",
+    "but",
+    "because",
+    "while",
+    "if",
+    "then",
+    "who",
+    "which",
+]
 CONTEXT = 96  # positions of the tiny models
 
 
