@@ -81,7 +81,7 @@ def quantize_columns(
     table = grids if isinstance(grids, GridTable) else None
     group_size = grids.group_size if isinstance(grids, GroupPlan) else columns.shape[0]
     fresh = isinstance(grids, GroupPlan) and grids.fresh
-    for start, stop in _blocks(columns.shape[0], block_size, group_size if fresh else None):
+    for start, stop in column_blocks(columns.shape[0], block_size, group_size if fresh else None):
         if isinstance(grids, GroupPlan):
             table = _extend(table, columns, start, stop, grids)
         assert table is not None
@@ -95,7 +95,7 @@ def quantize_columns(
             None if keep is None else keep[start:stop],
         )
         loss += errors.square().sum(0)
-        _push(columns, upper, errors, start, stop)
+        push(columns, upper, errors, start, stop)
     return quantized.add_(0.0), loss  # + 0.0: no negative zeros
 
 
@@ -118,14 +118,14 @@ def prune_columns(
     """
     result = torch.empty_like(columns)
     loss = torch.zeros(columns.shape[1], dtype=columns.dtype, device=columns.device)
-    for start, stop in _blocks(columns.shape[0], block_size, None):
+    for start, stop in column_blocks(columns.shape[0], block_size, None):
         block, factor = columns[start:stop], upper[start:stop, start:stop]
         forced = None if pruned is None else pruned[start:stop]
         mask = None if kept_of is not None else _block_mask(block, factor, share, segments, forced)
         grid = None if grids is None else grids.columns(start, stop)
         result[start:stop], errors = prune_block(block, factor, mask, kept_of, grid, forced)
         loss += errors.square().sum(0)
-        _push(columns, upper, errors, start, stop)
+        push(columns, upper, errors, start, stop)
     return result.add_(0.0), loss
 
 
@@ -143,7 +143,7 @@ def quantize_block(
     """
     quantized, errors = torch.empty_like(block), torch.empty_like(block)
     kept = [None] * block.shape[0] if keep is None else keep.unbind(0)
-    per_column = (block, quantized, errors, scale, low, high, _spread(upper))
+    per_column = (block, quantized, errors, scale, low, high, spread_of(upper))
     for w, q, e, s, lowest, highest, spread, k in zip(*(part.unbind(0) for part in per_column), kept, strict=True):
         torch.div(w, s, out=q)
         torch.clamp(q.round_(), lowest, highest, out=q).mul_(s)
@@ -169,7 +169,7 @@ def prune_block(
     values, errors = torch.empty_like(block), torch.empty_like(block)
     diagonal = upper.diagonal()
     keep = torch.empty_like(block) if mask is None else (~mask).to(block.dtype)
-    per_column = (block, values, errors, keep, _spread(upper))
+    per_column = (block, values, errors, keep, spread_of(upper))
     for i, (w, q, e, k, spread) in enumerate(zip(*(part.unbind(0) for part in per_column), strict=True)):
         if kept_of is not None and i % kept_of[1] == 0:
             group = slice(i, i + kept_of[1])
@@ -184,12 +184,12 @@ def prune_block(
     return values, errors.div_(diagonal[:, None])
 
 
-def _spread(upper: torch.Tensor) -> torch.Tensor:
+def spread_of(upper: torch.Tensor) -> torch.Tensor:
     """[n, n]: how much of w − q of column i each later column takes over, −U_ij / U_ii; zero for columns up to i."""
     return torch.triu(upper / -upper.diagonal()[:, None], 1)
 
 
-def _blocks(cols: int, block_size: int, group_size: int | None) -> Iterator[tuple[int, int]]:
+def column_blocks(cols: int, block_size: int, group_size: int | None) -> Iterator[tuple[int, int]]:
     """(start, stop) of the column blocks; with `group_size` no block reaches over the start of a group."""
     start = 0
     while start < cols:
@@ -200,11 +200,11 @@ def _blocks(cols: int, block_size: int, group_size: int | None) -> Iterator[tupl
         start = stop
 
 
-def _push(columns: torch.Tensor, upper: torch.Tensor, errors: torch.Tensor, start: int, stop: int) -> None:
+def push(columns: torch.Tensor, upper: torch.Tensor, errors: torch.Tensor, start: int, stop: int) -> None:
     """Subtract what the errors of a solved block mean for all later columns."""
     if stop < columns.shape[0]:
         with full_precision():
-            columns[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+            columns[stop:].addmm_(upper[start:stop, stop : columns.shape[0]].T, errors, alpha=-1)
 
 
 def _extend(table: GridTable | None, columns: torch.Tensor, start: int, stop: int, plan: GroupPlan) -> GridTable:

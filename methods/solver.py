@@ -49,21 +49,25 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def inverse_factor(hessian: torch.Tensor, percdamp: float, *, act_order: bool = False) -> Factor:
-    """Factor (H + λI)⁻¹ with λ = percdamp · mean(diag H), the mean taken after dead inputs got a diagonal of 1.
+def inverse_factor(
+    hessian: torch.Tensor, percdamp: float, *, act_order: bool = False, damp_dead: bool = True
+) -> Factor:
+    """Factor (H + λI)⁻¹ with λ = percdamp · mean(diag H); dead inputs get a diagonal of 1.
 
-    `act_order` sorts the inputs by falling diagonal, equal ones by index. Raises CompressionError when neither more
-    damping nor float64 helps.
+    `act_order` sorts the inputs by falling diagonal, equal ones by index. `damp_dead`: that 1 counts in the mean and in
+    the order and is damped too (GPTQ, SparseGPT); false: it replaces the diagonal at last (SpQR). Raises
+    CompressionError when neither more damping nor float64 helps.
     """
-    diagonal = hessian.diagonal()
-    dead = diagonal == 0
-    diagonal = torch.where(dead, 1.0, diagonal)
+    raw = hessian.diagonal()
+    dead = raw == 0
+    diagonal = torch.where(dead, 1.0, raw) if damp_dead else raw
     order = torch.argsort(diagonal, descending=True, stable=True) if act_order else None
     mean = float(diagonal.mean())
     for dtype in (torch.float32, torch.float64):
         for retry, damping in _dampings(percdamp, dtype is torch.float64):
             matrix = hessian.to(dtype, copy=True)
-            matrix.diagonal().copy_(diagonal.to(dtype) + damping * mean)
+            damped = diagonal.to(dtype) + damping * mean
+            matrix.diagonal().copy_(damped if damp_dead else torch.where(dead, 1.0, damped))
             if order is not None:
                 matrix = matrix[order][:, order]
             upper = _upper_inverse(matrix)

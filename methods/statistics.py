@@ -107,7 +107,7 @@ class Hessian(Statistic):
         super().__init__(cols, device)
         self._sum = torch.zeros(cols, cols, dtype=torch.float32, device=device)
         self._hessian: torch.Tensor | None = None
-        self._factors: dict[tuple[float, bool], Factor] = {}
+        self._factors: dict[tuple[float, bool, bool], Factor] = {}
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         self._hessian = None
@@ -135,11 +135,11 @@ class Hessian(Statistic):
             self._hessian = upper + torch.triu(upper, 1).T
         return self._hessian
 
-    def factor(self, percdamp: float, act_order: bool = False) -> Factor:
+    def factor(self, percdamp: float, act_order: bool = False, damp_dead: bool = True) -> Factor:
         """The factor of the damped inverse, made once for all linears that share this input."""
-        key = (percdamp, act_order)
+        key = (percdamp, act_order, damp_dead)
         if key not in self._factors:
-            self._factors[key] = inverse_factor(self.hessian, percdamp, act_order=act_order)
+            self._factors[key] = inverse_factor(self.hessian, percdamp, act_order=act_order, damp_dead=damp_dead)
         return self._factors[key]
 
     def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:

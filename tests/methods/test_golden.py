@@ -27,7 +27,9 @@ def test_result_equals_the_original(case, load_golden, capsys):
     theirs = golden.problem.output_error(golden.expected)
     ours = golden.problem.output_error(result.weight)
     with capsys.disabled():
-        print(f"\n  {case}: {100 * equal:.3f} % equal, masks {100 * mask:.3f} %, error {ours:.6f} ({theirs:.6f})", end="")
+        print(
+            f"\n  {case}: {100 * equal:.3f} % equal, masks {100 * mask:.3f} %, error {ours:.6f} ({theirs:.6f})", end=""
+        )
     assert equal >= 0.999
     assert mask >= 0.999
     assert ours == pytest.approx(theirs, rel=1e-3)

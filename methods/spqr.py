@@ -1,0 +1,263 @@
+"""SpQR (Dettmers et al. 2023, arXiv:2306.03078): small groups, quantized grids, and a few weights kept as outliers.
+
+Inputs are taken in the order of falling Hessian diagonal, in groups of 16 that share a grid per row. Weights whose
+removal from the fit lowers the row's error by more than a threshold τ do not shape the grid; scales and zero points are
+themselves quantized in blocks of 16 rows (bilevel); a weight whose own error exceeds τ is stored in full precision.
+The hard case is the leave-one-out search: only dropping the smallest or the largest weight of a group changes its
+grid, so three grids a row answer for all sixteen candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from calib.settings import SettingsError, settings
+from methods.base import HALF_PRECISION_BITS, CompressedWeight, WeightMethod, register
+from methods.columns import column_blocks, push, spread_of
+from methods.gptq import stack_columns, stack_masks
+from methods.lazy import torch
+from methods.quantizer import check_group_size
+from methods.statistics import Hessian, Statistic
+
+SMALLEST_SCALE = 1e-9
+OUTLIER_BITS = 32.0  # a 16-bit value and a 16-bit position
+
+
+@register("spqr")
+@settings
+class SpQR(WeightMethod):
+    """bits: width of a code. group_size: consecutive inputs (in the order of `permutation`) that share a grid.
+
+    scale_bits, zero_bits: widths of the quantized scales and zero points (null: 16 bits each), in blocks of
+    `statistics_group` rows. outlier_threshold: τ as a share of the mean over inputs of Var(W_j) / U_jj²; null keeps no
+    outlier. simplified_outliers: skip the leave-one-out search, every weight shapes its grid. round_zero: integer
+    zero points (quantized only when zero_bits is below bits).
+    """
+
+    needs: ClassVar[str] = "hessian"
+
+    bits: int = Field(default=4, ge=2, le=8)
+    group_size: int | None = Field(default=16, ge=2)
+    scale_bits: int | None = Field(default=3, ge=2, le=8)
+    zero_bits: int | None = Field(default=3, ge=2, le=8)
+    statistics_group: int = Field(default=16, ge=2)
+    outlier_threshold: float | None = Field(default=0.2, gt=0)
+    simplified_outliers: bool = False
+    round_zero: bool = False
+    permutation: Literal["act_order", "identity"] = "act_order"
+    percdamp: float = Field(default=1.0, ge=0)
+    block_size: int = Field(default=128, ge=1)
+
+    def describe(self) -> str:
+        parts = [f"SpQR {self.bits}-bit"]
+        if self.group_size != 16:
+            parts.append(f"g{self.group_size}" if self.group_size else "row")
+        if self.outlier_threshold != 0.2:
+            parts.append("no outliers" if self.outlier_threshold is None else f"τ {self.outlier_threshold:g}")
+        if self.permutation == "identity":
+            parts.append("unsorted")
+        return " ".join(parts)
+
+    def nominal(self) -> dict[str, Any]:
+        return {"bits": float(self.bits), "sparsity": None, "pattern": None}
+
+    def check_shape(self, rows: int, cols: int, where: str) -> None:
+        check_group_size(self.group_size, cols, where)
+        if self._bilevel and rows % self.statistics_group:
+            raise SettingsError(
+                f"statistics_group: {self.statistics_group} does not divide the {rows} outputs of {where}; "
+                "use a divisor, or null scale_bits and zero_bits"
+            )
+
+    @property
+    def _bilevel(self) -> bool:
+        return self.scale_bits is not None or self.zero_bits is not None
+
+    def stored_bits(self, cols: int, outlier_share: float) -> float:
+        """Stored bits per weight: codes, first- and second-level grids, outliers (row pointers are not counted)."""
+        group = self.group_size or cols
+        first = sum(bits or HALF_PRECISION_BITS for bits in (self.scale_bits, self.zero_bits))
+        second = sum(2 * HALF_PRECISION_BITS for bits in (self.scale_bits, self.zero_bits) if bits is not None)
+        return self.bits + first / group + second / (group * self.statistics_group) + OUTLIER_BITS * outlier_share
+
+    def compress_weight(
+        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
+    ) -> CompressedWeight:
+        return self.compress_weights([weight], statistic, pruned=[pruned])[0]
+
+    def compress_weights(
+        self,
+        weights: Sequence[torch.Tensor],
+        statistic: Statistic | None,
+        *,
+        pruned: Sequence[torch.Tensor | None] | None = None,
+    ) -> list[CompressedWeight]:
+        assert isinstance(statistic, Hessian)
+        factor = statistic.factor(self.percdamp, self.permutation == "act_order", damp_dead=False)
+        columns, mask = stack_columns(weights), stack_masks(weights, pruned)
+        columns[factor.dead] = 0
+        if factor.order is not None:
+            columns = columns[factor.order]
+            mask = None if mask is None else mask[factor.order]
+        rows = [weight.shape[0] for weight in weights]
+        threshold = self._thresholds(columns, factor.upper, rows)
+        keep = None if mask is None else ~mask
+        values, outliers, loss = self._solve(columns, factor.upper, threshold, keep)
+        if factor.order is not None:
+            values = torch.empty_like(values).index_copy_(0, factor.order, values)
+        dead = int(factor.dead.sum())
+        results = []
+        for part, out, losses in zip(values.split(rows, 1), outliers.split(rows, 1), loss.split(rows), strict=True):
+            share = float(out.sum()) / out.numel()
+            results.append(
+                CompressedWeight(
+                    part.T.contiguous(),
+                    bits=self.stored_bits(part.shape[0], share),
+                    damping=factor.damping,
+                    retries=factor.retries,
+                    fallback=factor.fallback,
+                    dead_columns=dead,
+                    outlier_share=share,
+                    loss=float(losses.sum()),
+                )
+            )
+        return results
+
+    def _thresholds(self, columns: torch.Tensor, upper: torch.Tensor, rows: Sequence[int]) -> torch.Tensor | None:
+        """τ of every row [rows]: each of the stacked matrices has its own."""
+        if self.outlier_threshold is None:
+            return None
+        squares = upper.diagonal().square()
+        units = [
+            ((part.var(1) if part.shape[1] > 1 else torch.zeros_like(squares)) / squares).mean()
+            for part in columns.split(list(rows), dim=1)
+        ]
+        return torch.cat([(self.outlier_threshold * u).expand(r) for u, r in zip(units, rows, strict=True)])
+
+    def _solve(
+        self, columns: torch.Tensor, upper: torch.Tensor, threshold: torch.Tensor | None, keep: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(values, outliers) [cols, rows] and the loss of every row; `columns` is used up."""
+        cols = columns.shape[0]
+        group = self.group_size or cols
+        values, errors = torch.empty_like(columns), torch.empty_like(columns)
+        outliers = torch.zeros_like(columns, dtype=torch.bool)
+        for start, stop in column_blocks(cols, max(self.block_size // group, 1) * group, None):
+            inside = columns[:stop]  # updates within the block stop at its end
+            for first in range(start, stop, group):
+                part = slice(first, first + group)
+                factor = upper[part, part]
+                grid = self._fit(columns[part], factor.diagonal(), threshold)
+                values[part], errors[part], outliers[part] = spqr_group(
+                    columns[part], factor, grid, threshold, None if keep is None else keep[part]
+                )
+                push(inside, upper, errors[part], first, first + group)
+            push(columns, upper, errors[start:stop], start, stop)
+        return values.add_(0.0), outliers, errors.square().sum(0)
+
+    def _fit(self, group: torch.Tensor, diagonal: torch.Tensor, threshold: torch.Tensor | None) -> RealGrid:
+        """The grid of every row for one group [n, rows]: fitted without likely outliers, then itself quantized."""
+        levels = 2**self.bits - 1
+        if threshold is not None and not self.simplified_outliers and group.shape[0] > 1:
+            likely = leave_one_out_gain(group, diagonal, levels) > threshold
+            stay = (~likely).to(group.dtype)
+            mean = (group * stay).sum(0) / stay.sum(0).clamp_min(1)
+            group = torch.where(likely, mean, group)
+        grid = real_grid(group.amin(0), group.amax(0), levels)
+        if self.round_zero:
+            grid = RealGrid(grid.scale, torch.round(grid.zero), levels)
+        scale, zero = grid.scale, grid.zero
+        if self.scale_bits is not None:
+            scale = quantize_statistics(scale, self.scale_bits, self.statistics_group)
+        if self.zero_bits is not None and (not self.round_zero or self.zero_bits < self.bits):
+            zero = quantize_statistics(zero, self.zero_bits, self.statistics_group)
+        return RealGrid(scale, zero, levels)
+
+
+@dataclass(frozen=True)
+class RealGrid:
+    """SpQR's dialect: the zero point is a real number and zero need not be a level. `scale`, `zero`: [rows]."""
+
+    scale: torch.Tensor
+    zero: torch.Tensor
+    levels: int
+
+
+def real_grid(low: torch.Tensor, high: torch.Tensor, levels: int) -> RealGrid:
+    """The grid from `low` to `high`; where they are equal, from −1 to 1."""
+    constant = low == high
+    low, high = torch.where(constant, -1.0, low), torch.where(constant, 1.0, high)
+    scale = (high - low) / levels
+    return RealGrid(scale, -low / scale, levels)
+
+
+def round_to(weights: torch.Tensor, grid: RealGrid) -> torch.Tensor:
+    """Nearest grid values; the zero point is added before rounding."""
+    scale = grid.scale.clamp_min(SMALLEST_SCALE)
+    codes = torch.clamp(torch.round(weights / scale + grid.zero), 0, grid.levels)
+    return scale * (codes - grid.zero)
+
+
+def quantize_statistics(values: torch.Tensor, bits: int, block: int) -> torch.Tensor:
+    """Scales or zero points [rows], rounded to `bits` in blocks of consecutive rows."""
+    blocks = values.unflatten(0, (-1, block)).T  # [block, rows / block]
+    return round_to(blocks, real_grid(blocks.amin(0), blocks.amax(0), 2**bits - 1)).T.flatten()
+
+
+def leave_one_out_gain(group: torch.Tensor, diagonal: torch.Tensor, levels: int) -> torch.Tensor:
+    """How much the weighted error of a row falls when one weight of the group is kept out of grid and error.
+
+    group [n, rows], diagonal of U [n]; returns [n, rows]. Leaving out a weight that is neither the only smallest nor
+    the only largest leaves the grid as it is, so its gain is its own error.
+    """
+    ordered = torch.sort(group, dim=0, stable=True)
+    low, high = ordered.values[0], ordered.values[-1]
+    own = ((round_to(group, real_grid(low, high, levels)) - group) / diagonal[:, None]).square()
+    total = own.sum(0)
+    gain = own.clone()
+    ends = (
+        (ordered.indices[0], ordered.values[1], high),
+        (ordered.indices[-1], low, ordered.values[-2]),
+    )
+    for index, lowest, highest in ends:
+        errors = ((round_to(group, real_grid(lowest, highest, levels)) - group) / diagonal[:, None]).square()
+        without = errors.scatter(0, index[None], 0.0).sum(0)
+        gain.scatter_(0, index[None], (total - without)[None])
+    return gain
+
+
+def spqr_group(
+    group: torch.Tensor,
+    upper: torch.Tensor,
+    grid: RealGrid,
+    threshold: torch.Tensor | None,
+    keep: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Solve one group of n columns [n, rows] with `upper` [n, n]; `group` is updated in place.
+
+    Returns values, errors e = (w − ŵ) / U_ii and outliers, each [n, rows]. A weight whose e² exceeds the threshold
+    keeps its value.
+    """
+    values, errors = torch.empty_like(group), torch.empty_like(group)
+    outliers = torch.zeros_like(group, dtype=torch.bool)
+    limits = upper.diagonal()
+    scale = grid.scale.clamp_min(SMALLEST_SCALE)
+    spread = spread_of(upper)
+    for i in range(group.shape[0]):
+        w, q, e = group[i], values[i], errors[i]
+        torch.div(w, scale, out=q).add_(grid.zero).round_().clamp_(0, grid.levels).sub_(grid.zero).mul_(scale)
+        if keep is not None:
+            q.mul_(keep[i])
+        torch.sub(w, q, out=e)
+        if threshold is not None:
+            outlier = torch.gt((e / limits[i]).square_(), threshold, out=outliers[i])
+            if keep is not None:
+                outlier.logical_and_(keep[i])
+            torch.where(outlier, w, q, out=q)
+            e.masked_fill_(outlier, 0.0)
+        group.addr_(spread[i], e)
+    return values, errors.div_(limits[:, None]), outliers

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from calib.settings import SettingsError
+from methods.base import compress_linear, get_method
+from methods.spqr import leave_one_out_gain, real_grid, round_to
+from methods.statistics import collect
+
+
+@pytest.fixture
+def problem(make_problem):
+    return make_problem(rows=32, cols=64)
+
+
+def test_leave_one_out_gain_equals_refitting_every_candidate(problem):
+    group, diagonal = problem.weight.T[:16].clone(), torch.rand(16) + 0.5
+    group[3] = group[7] = group.amin(0)  # a tie for the smallest: leaving out one of them changes no grid
+    gain = leave_one_out_gain(group, diagonal, 7)
+
+    def error(rows):
+        part = group[rows]
+        rounded = round_to(part, real_grid(part.amin(0), part.amax(0), 7))
+        return ((rounded - part) / diagonal[rows, None]).square().sum(0)
+
+    everything = list(range(16))
+    for k in everything:
+        expected = error(everything) - error([j for j in everything if j != k])
+        assert torch.allclose(gain[k], expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["spqr_b3", "spqr_b4", "spqr_b4_identity"])
+def test_outliers_equal_the_originals(load_golden, name):
+    golden = load_golden(name)
+    method = get_method("spqr", **golden.settings)
+    statistic = collect(method, golden.problem.inputs, golden.problem.weight)
+    factor = statistic.factor(1.0, method.permutation == "act_order", damp_dead=False)
+    columns = golden.problem.weight.T.contiguous()
+    columns = columns if factor.order is None else columns[factor.order]
+    threshold = method._thresholds(columns, factor.upper, [columns.shape[1]])
+    _, outliers, _ = method._solve(columns, factor.upper, threshold, None)
+    assert (outliers.T == torch.from_numpy(golden.arrays["outliers"])).double().mean() >= 0.999
+
+
+def test_without_outliers_and_bilevel_it_is_gptq_with_real_zero_points(problem):
+    """The loss identity holds, and the result is close to GPTQ with groups of the same size and fresh statistics."""
+    plain = {"scale_bits": None, "zero_bits": None, "outlier_threshold": None, "round_zero": True, "percdamp": 0.01}
+    spqr = get_method("spqr", permutation="identity", **plain)
+    ours = compress_linear(spqr, problem.weight, problem.inputs)
+    # every group of these weights spans zero, so both dialects fit the same grid
+    groups = problem.weight.reshape(32, -1, 16)
+    assert (groups.amin(-1) < 0).all() and (groups.amax(-1) > 0).all()
+    gptq = get_method("gptq", group_size=16, fresh_group_stats=True)
+    theirs = compress_linear(gptq, problem.weight, problem.inputs)
+    assert torch.isclose(ours.weight, theirs.weight, rtol=1e-4, atol=1e-6).double().mean() > 0.97
+    assert ours.report.outlier_share == 0
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_share_of_outliers_falls_with_the_threshold_and_error_with_the_share(problem, bits):
+    shares, errors = [], []
+    for threshold in (0.02, 0.1, 0.4, 2.0):
+        method = get_method("spqr", bits=bits, outlier_threshold=threshold)
+        report = compress_linear(method, problem.weight, problem.inputs).report
+        shares.append(report.outlier_share)
+        errors.append(report.relative_error)
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > shares[-1]
+    assert errors[0] < errors[-1]
+
+
+def test_effective_bits_follow_the_papers_formula():
+    assert get_method("spqr", bits=3).stored_bits(4096, 0.0) == pytest.approx(3.625)
+    assert get_method("spqr", bits=4).stored_bits(4096, 0.0) == pytest.approx(4.625)
+    assert get_method("spqr", bits=3).stored_bits(4096, 0.01) == pytest.approx(3.625 + 0.32)
+
+
+def test_outliers_keep_their_value_and_cost_no_error(problem):
+    method = get_method("spqr", bits=2, outlier_threshold=0.05)
+    result = compress_linear(method, problem.weight, problem.inputs)
+    assert result.report.outlier_share > 0.01
+    plain = compress_linear(get_method("spqr", bits=2, outlier_threshold=None), problem.weight, problem.inputs)
+    assert result.report.relative_error < plain.report.relative_error
+
+
+def test_sum_of_column_errors_is_the_proxy_loss(problem):
+    method = get_method("spqr", bits=3)
+    result = compress_linear(method, problem.weight, problem.inputs)
+    hessian = collect(method, problem.inputs, problem.weight).hessian.double()
+    delta = (problem.weight - result.compressed.weight).double()
+    damped = hessian + hessian.diagonal().mean() * torch.eye(64)
+    assert result.compressed.loss == pytest.approx((delta @ damped * delta).sum().item(), rel=1e-3)
+
+
+def test_block_size_does_not_change_the_result(problem):
+    results = [
+        compress_linear(get_method("spqr", block_size=size), problem.weight, problem.inputs).weight
+        for size in (1, 16, 48, 128)
+    ]
+    for other in results[1:]:
+        assert torch.isclose(results[0], other, rtol=1e-4, atol=1e-6).double().mean() > 0.99
+
+
+def test_zeros_of_an_earlier_step_stay(problem):
+    method = get_method("spqr")
+    pruned = torch.rand(32, 64, generator=torch.Generator().manual_seed(0)) < 0.5
+    statistic = collect(method, problem.inputs, problem.weight)
+    result = method.compress_weight(problem.weight.masked_fill(pruned, 0), statistic, pruned=pruned)
+    assert (result.weight[pruned] == 0).all()
+
+
+def test_rows_that_do_not_fill_blocks_are_refused(make_problem):
+    odd = make_problem(rows=24)
+    with pytest.raises(SettingsError, match="statistics_group: 16 does not divide the 24 outputs of weight"):
+        compress_linear(get_method("spqr"), odd.weight, odd.inputs)
+    plain = get_method("spqr", scale_bits=None, zero_bits=None)
+    assert compress_linear(plain, odd.weight, odd.inputs).report.relative_error < 0.05
+
+
+def test_constant_groups_and_dead_inputs_stay_finite(problem):
+    problem.weight[:, :16] = 0.25
+    problem.weight[5] = 0
+    problem.inputs[:, :, 20] = 0
+    result = compress_linear(get_method("spqr"), problem.weight, problem.inputs)
+    assert torch.isfinite(result.weight).all()
+    assert result.report.dead_columns == 1
