@@ -49,21 +49,25 @@ class ReferenceText(Source):
         return content_hash([self._existing()])
 
     def check(self) -> None:
-        languages = sorted({row["lang"] for row in self._rows(["lang"])})
-        if self.lang is not None and self.lang not in languages:
+        self._existing()
+        if self.lang is None:
+            return
+        languages = sorted({row["lang"] for row in self._table(["lang"]).to_pylist()})
+        if self.lang not in languages:
             raise SettingsError(
                 f"source '{self.domain_name()}': no document in the language '{self.lang}'"
                 f"{suggestion(self.lang, languages)}"
             )
 
     def documents(self) -> Iterator[Document]:
-        for number, row in enumerate(self._rows(["text", "origin", "lang"])):
+        for number, row in enumerate(self._table(["text", "origin", "lang"]).to_pylist()):
             if self.lang in (None, row["lang"]) and row["text"].strip():
                 yield Document(f"{number}:{row['origin']}", row["text"])
 
     def capacity(self) -> int | None:
-        # no tokenizer makes more tokens than bytes, up to one that begins a text
-        return sum(len(document.text.encode()) + 2 for document in self.documents())
+        # no tokenizer makes more tokens than bytes, but for one that begins a text; a separator may follow
+        texts = self._table(["text"]).column("text")
+        return int(texts.nbytes) + 2 * len(texts)
 
     def _existing(self) -> Path:
         file = self.file()
@@ -71,10 +75,10 @@ class ReferenceText(Source):
             raise SettingsError(f"source '{self.domain_name()}': the bundled text {file} is missing; install again")
         return file
 
-    def _rows(self, columns: list[str]) -> list[dict[str, Any]]:
+    def _table(self, columns: list[str]) -> Any:
         import pyarrow.parquet as pq
 
-        return list(pq.read_table(self._existing(), columns=columns).to_pylist())
+        return pq.read_table(self._existing(), columns=columns)
 
 
 @register("books")
