@@ -1,6 +1,6 @@
 """Text data sets of the Hugging Face hub, read as a stream: only as much is fetched as the pool needs.
 
-Files are named one by one (`hf://datasets/OWNER/NAME@REVISION/FILE`) and read by the JSON or Parquet reader of
+Files are named one by one (`hf://datasets/OWNER/NAME@REVISION/FILE`) and read by the text and Parquet readers of
 `datasets`, so loading scripts, dataset cards and default configurations play no part, and local copies of the same
 files take the same way. A stream has no row numbers that survive, so the id of a document is a hash of its text.
 
@@ -11,19 +11,33 @@ which of them can be drawn at all is decided by `documents`, `every` and `interl
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from calib.files import content_hash, find_files, format_of, missing_column
+from calib.files import content_hash, find_files, format_of, missing_column, text_of
 from calib.settings import SettingsError, settings
 from calib.source import Document, Source
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-REMOTE_PACKAGES = frozenset({"aiohttp", "datasets", "fsspec", "httpcore", "httpx", "httpcore2", "httpx2", "requests"})
+OUTSIDE = frozenset(  # errors of these packages are about the data or the way to it, not about this code
+    {
+        "aiohttp",
+        "datasets",
+        "fsspec",
+        "httpcore",
+        "httpcore2",
+        "httpx",
+        "httpx2",
+        "huggingface_hub",
+        "pyarrow",
+        "requests",
+    }
+)
 
 
 @settings
@@ -62,17 +76,15 @@ class HubSource(Source):
     def documents(self) -> Iterator[Document]:
         """The pool; documents without text count for the stream, and are left out."""
         any_text = False
-        for row in islice(self._rows(), 0, self.limit * self.every, self.every):
-            text = row.get(self.column)
-            if text is not None and not isinstance(text, str):
-                raise SettingsError(f"source '{self.label}': column '{self.column}' holds {text!r:.60}, not text")
+        for text in islice(self._texts(), 0, self.limit * self.every, self.every):
             if text and text.strip():
                 any_text = True
                 yield Document(hashlib.sha256(text.encode()).hexdigest()[:16], text)
         if not any_text:
             raise SettingsError(f"source '{self.label}': column '{self.column}' holds no usable text")
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def _texts(self) -> Iterator[str | None]:
+        """The text of each record of the stream, None where a record has none."""
         streams = [self._stream(file) for file in self._files()]
         if not self.interleave:
             for stream in streams:
@@ -80,37 +92,48 @@ class HubSource(Source):
             return
         while streams:
             for stream in list(streams):
-                row = next(stream, None)
-                if row is None:
+                try:
+                    text = next(stream)
+                except StopIteration:
                     streams.remove(stream)
                 else:
-                    yield row
+                    yield text
 
-    def _stream(self, file: str) -> Iterator[dict[str, Any]]:
-        """The rows of one file, opened when the first row is asked for."""
-        rows = self._reach(lambda: self._open(file))
-        while (row := self._reach(lambda: next(rows, None))) is not None:
-            yield row
+    def _stream(self, file: str) -> Iterator[str | None]:
+        """The texts of one file, opened when the first is asked for."""
+        texts = self._reach(lambda: self._open(file))
+        end = object()
+        while (text := self._reach(lambda: next(texts, end))) is not end:
+            yield text
 
-    def _open(self, file: str) -> Iterator[dict[str, Any]]:
-        from datasets import load_dataset
+    def _open(self, file: str) -> Iterator[str | None]:
+        if format_of(file) == "parquet":
+            columns = _load("parquet", file).column_names or []
+            if self.column not in columns:
+                raise missing_column(f"source '{self.label}': {file}", self.column, columns)
+            records: Iterator[Any] = iter(_load("parquet", file, columns=[self.column]))
+        else:
+            records = self._json_records(file)
+        for number, record in enumerate(records, start=1):
+            yield text_of(record, self.column, f"source '{self.label}': {file}, record {number}")
 
-        kind = format_of(file)
-        if kind == "parquet":
-            columns = load_dataset("parquet", data_files=[file], split="train", streaming=True).column_names or []
-            self._check_column(file, list(columns))
-            only = [self.column]
-            return iter(load_dataset("parquet", data_files=[file], split="train", streaming=True, columns=only))
-        rows = iter(load_dataset("json", data_files=[file], split="train", streaming=True))
-        first = next(rows, None)
-        if first is None:
-            return iter(())
-        self._check_column(file, list(first))
-        return _chain(first, rows)
-
-    def _check_column(self, file: str, columns: list[str]) -> None:
-        if self.column not in columns:
-            raise missing_column(f"source '{self.label}': {file}", self.column, columns)
+    def _json_records(self, file: str) -> Iterator[Any]:
+        # The JSON reader of `datasets` takes the columns of the first megabytes for those of the whole file and stops
+        # where another column changes its type (RedPajama's `meta` does), so lines are parsed here, one by one.
+        lines = (row["text"] for row in _load("text", file))
+        first = next(lines, "")
+        if first.lstrip().startswith("["):
+            yield from _load("json", file)
+            return
+        for number, line in enumerate(chain([first], lines), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise SettingsError(
+                    f"source '{self.label}': {file}, line {number}: not valid JSON ({error.msg})"
+                ) from None
 
     def _files(self) -> list[str]:
         """Addresses of the files, in their order."""
@@ -147,7 +170,7 @@ class HubSource(Source):
         except SettingsError:
             raise
         except Exception as error:
-            if not (isinstance(error, OSError) or type(error).__module__.split(".")[0] in REMOTE_PACKAGES):
+            if not (isinstance(error, OSError) or type(error).__module__.split(".")[0] in OUTSIDE):
                 raise
             raise SettingsError(self._unreachable(error)) from error
 
@@ -165,9 +188,10 @@ class HubSource(Source):
         )
 
 
-def _chain(first: dict[str, Any], rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield first
-    yield from rows
+def _load(kind: str, file: str, **settings: Any) -> Any:
+    from datasets import load_dataset
+
+    return load_dataset(kind, data_files=[file], split="train", streaming=True, **settings)
 
 
 def _api() -> Any:

@@ -35,7 +35,7 @@ class WikiText2(HubSource):
         return [f"{self.config}/{self.split}-*.parquet"]
 
     def documents(self) -> Iterator[Document]:
-        lines = (str(row.get(self.column) or "") for row in self._rows())
+        lines = (text or "" for text in self._texts())
         texts = _articles(lines) if self.unit == "article" else iter(["\n\n".join(lines)])
         for number, text in enumerate(texts):
             if number >= self.limit * self.every:

@@ -182,8 +182,8 @@ def test_remote_files_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_connection_that_breaks_midway_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rows() -> Iterator[dict[str, Any]]:
-        yield {"text": "a"}
+    def rows() -> Iterator[str]:
+        yield "a"
         raise ConnectionError("reset by peer")
 
     monkeypatch.setattr(HubSource, "_open", lambda self, file: rows())
@@ -192,13 +192,55 @@ def test_a_connection_that_breaks_midway_is_explained(monkeypatch: pytest.Monkey
 
 
 def test_a_mistake_in_the_code_is_not_blamed_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows() -> Iterator[str]:
         raise ZeroDivisionError("ours")
-        yield {}
+        yield ""
 
     monkeypatch.setattr(HubSource, "_open", lambda self, file: rows())
     with pytest.raises(ZeroDivisionError):
         list(get_source("c4").documents())
+
+
+def test_other_columns_may_change_their_type(tmp_path: Path) -> None:
+    """RedPajama's `meta` is a string in one place, an object in another, and holds numbers where it held text."""
+    metas = [{"ts": "2020", "n": 1}, {"ts": 2020, "n": "x"}, "text", None, {"ts": {"y": [1]}}]
+    path = tmp_path / "github_sample.jsonl"
+    lines = [
+        json.dumps({"text": f"{number} over\u2028there", "meta": metas[number * 5 // 60_000]}, ensure_ascii=False)
+        for number in range(60_000)
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    source = get_source({"source": "redpajama", "path": str(path), "every": 10_000})
+    assert [document.text for document in source.documents()] == [
+        f"{n} over\u2028there" for n in range(0, 60_000, 10_000)
+    ]
+
+
+def test_a_json_list_is_read_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps([{"output": "one"}, {"output": "two"}], indent=2))
+    source = get_source(
+        {"source": "hub", "repository": "a/b", "files": ["x.json"], "path": str(path), "column": "output"}
+    )
+    assert [document.text for document in source.documents()] == ["one", "two"]
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n{"text": \n')
+    with pytest.raises(SettingsError, match="a.jsonl, line 2: not valid JSON"):
+        list(get_source({"source": "c4", "path": str(path)}).documents())
+    path.write_text('{"text": "a"}\n{"text": 7}\n')
+    with pytest.raises(SettingsError, match="a.jsonl, record 2: column 'text' holds 7, not text"):
+        list(get_source({"source": "c4", "path": str(path)}).documents())
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.json.gz"])
+def test_a_damaged_local_file_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"neither of them")
+    with pytest.raises(SettingsError, match=f"source 'c4': .*{name} cannot be read"):
+        get_source({"source": "c4", "path": str(path)}).check()
 
 
 def test_any_data_set_of_the_hub_can_be_named(shapes: dict[str, Write]) -> None:

@@ -103,6 +103,13 @@ def test_windows_are_cut_from_one_joined_text(pool: Pool, draw: Draw) -> None:
                 assert body[leading + len(inside) :] == [SEPARATOR] * (draw.length - leading - len(inside))
 
 
+@pytest.mark.parametrize("sampling", sorted(POLICIES))
+def test_a_larger_set_begins_with_the_smaller_one(sampling: str) -> None:
+    pool = make_pool([11] * 40)
+    small, large = (draw_windows(pool, make_draw(sampling, nsamples=nsamples)) for nsamples in (3, 12))
+    assert text_tokens(large[:3]) == text_tokens(small)
+
+
 def test_windows_use_all_text_but_the_tail() -> None:
     pool = make_pool([7, 13, 4, 40, 1])
     sets = all_sets(pool, make_draw("windows", nsamples=1, separator=np.empty(0, dtype=np.int32)))
