@@ -1,0 +1,312 @@
+"""A results folder as frames that can be trusted: checked, tidy, and open about what is missing.
+
+A results folder grows for days under many hands: half of a study, a copied file, a trial that ran twice, a NaN, somebody
+else's Parquet. `load` reads what can be read and turns everything that it had to leave out or to assume into a
+`Limitation`, which the report shows on its first screen. Nothing is dropped in silence.
+
+The hard case is a folder whose trials are not a full grid: every table counts its own rows (n), and `load` says how many
+cells of the grid have no result.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.measures import CONTEXT, build_values
+from sweep.results import KEYS, SCHEMA_VERSION, TABLES, Results, ResultsError
+
+
+@dataclass(frozen=True)
+class Limitation:
+    """One thing that the numbers do not cover. `subject` is a word or two, `text` a sentence."""
+
+    subject: str
+    text: str
+
+
+class CheckedResults(Results):
+    """Results whose foreign or broken Parquet files are set aside; `set_aside` lists (path, reason)."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.set_aside: list[tuple[str, str]] = []
+        self._files: dict[str, list[str]] = {}
+
+    def files(self, name: str) -> list[str]:
+        if name not in self._files:
+            good = []
+            for path in super().files(name):
+                reason = self._foreign(name, path)
+                if reason is None:
+                    good.append(path)
+                else:
+                    self.set_aside.append((f"{name}/{path.rpartition('/')[2]}", reason))
+            self._files[name] = good
+        return self._files[name]
+
+    def _foreign(self, name: str, path: str) -> str | None:
+        """None when the file has the table's key and types, else why it cannot belong to the table."""
+        try:
+            schema = pq.read_schema(path, filesystem=self.filesystem)
+        except (pa.ArrowInvalid, OSError) as error:
+            return f"not a whole Parquet file ({str(error).splitlines()[0][:80]})"
+        missing = [key for key in KEYS[name] if key not in schema.names]
+        if missing:
+            return f"no column {', '.join(missing)}"
+        for wanted in TABLES[name]:
+            found = schema.field(wanted.name).type if wanted.name in schema.names else pa.null()
+            if found not in (wanted.type, pa.null()) and _polars_type(found) != _polars_type(wanted.type):
+                return f"column {wanted.name} is {found}, expected {wanted.type}"
+        return None
+
+    def scan_trials(self, name: str, trial_ids: list[str]) -> pl.LazyFrame:
+        """The rows of some trials, from their own files alone where files carry the trial's id."""
+        wanted = set(trial_ids)
+        by_key = {path.rpartition("/")[2].removesuffix(".parquet"): path for path in self.files(name)}
+        if self.is_local and wanted <= set(by_key):
+            paths = [by_key[trial_id] for trial_id in sorted(wanted)]
+            return pl.scan_parquet(paths, schema=_polars_schema(name), missing_columns="insert", extra_columns="ignore")
+        return self.scan(name).filter(pl.col("trial_id").is_in(sorted(wanted)))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What `load` found. Frames are sorted; `values` is what the tables and figures are made of.
+
+    trials:  one row per successful trial, columns of the contract plus `condition` (`16×256 windows`).
+    failed:  one row per failed trial.
+    metrics: the tidy rows of the successful trials, NaN and infinite values as null.
+    values:  one row per (trial, measure, task), see `analysis.measures`; task `mean` is the mean over tasks or texts.
+    """
+
+    results: CheckedResults
+    name: str
+    trials: pl.DataFrame
+    failed: pl.DataFrame
+    metrics: pl.DataFrame
+    values: pl.DataFrame
+    repeats: pl.DataFrame
+    limitations: tuple[Limitation, ...] = field(default=())
+
+    @cached_property
+    def condition(self) -> str | None:
+        """The size, length and sampling that most trials share: what tables use when a study varies them."""
+        counts = self.trials.drop_nulls("condition").group_by("condition", "nsamples").len()
+        return None if counts.is_empty() else counts.sort("len", "nsamples", descending=True).item(0, "condition")
+
+    @cached_property
+    def main(self) -> pl.DataFrame:
+        """`values` of the main condition, of the dense models and of the data-free methods."""
+        return self.values.filter(pl.col("condition").is_null() | (pl.col("condition") == self.condition))
+
+    @cached_property
+    def calibrated(self) -> pl.DataFrame:
+        """`values` of the main condition: the trials that saw calibration data."""
+        return self.values.filter(pl.col("condition") == self.condition)
+
+
+def load(root: str) -> Study:
+    """Read a results folder or URI. Raises ResultsError when it holds no successful trial."""
+    results = CheckedResults(str(root))
+    everything = results.scan("trials").collect(engine="in-memory")
+    if everything.is_empty():
+        aside = f" ({len(results.set_aside)} files that are no results were set aside)" if results.set_aside else ""
+        raise ResultsError(f"{root}: no trials{aside}; run `python -m sweep.launch --results {root}` first")
+    notes: list[Limitation] = []
+    trials = _known_versions(everything, notes, str(root))
+    trials = _without_copies(trials, notes)
+    failed = trials.filter(pl.col("status") != "ok").sort("model", "method_label", "source", "set", "trial_id")
+    trials = trials.filter(pl.col("status") == "ok")
+    if trials.is_empty():
+        first = failed.item(0, "error")
+        raise ResultsError(f"{root}: all {failed.height} trials failed; the first one says: {first}")
+    if failed.height:
+        notes.append(Limitation("failed trials", f"{failed.height} trials failed and are in no number below."))
+    trials = _distinct_labels(trials.with_columns(_condition().alias("condition")))
+    trials, repeats = _one_trial_per_cell(trials, notes)
+    metrics = _finite(_metrics(results, trials, notes), trials, notes)
+    values, value_notes = build_values(trials, metrics)
+    notes += [Limitation(subject, text) for subject, text in value_notes]
+    _design_notes(trials, notes)
+    names = trials["study"].unique().drop_nulls().sort().to_list()
+    if len(names) > 1:
+        notes.append(Limitation("several studies", f"The folder holds trials of {', '.join(names)}."))
+    for table in TABLES:
+        results.files(table)
+    notes += [Limitation("foreign file", f"{path} was set aside: {reason}.") for path, reason in results.set_aside]
+    return Study(
+        results=results,
+        name=names[0] if names else "study",
+        trials=trials.sort("parameters", "model", "method_label", "source", "set", "trial_id"),
+        failed=failed,
+        metrics=metrics,
+        values=values,
+        repeats=repeats,
+        limitations=tuple(notes),
+    )
+
+
+def _condition() -> pl.Expr:
+    """`128×2048 windows`, null for a trial without calibration data."""
+    return (
+        pl.when(pl.col("source").is_not_null())
+        .then(pl.format("{}×{} {}", "nsamples", "seqlen", pl.col("sampling").fill_null("windows")))
+        .otherwise(None)
+    )
+
+
+def _known_versions(trials: pl.DataFrame, notes: list[Limitation], root: str) -> pl.DataFrame:
+    """Trials whose schema this code can read; older ones stay, with columns they lack as null."""
+    version = pl.col("schema_version").fill_null(0)
+    newer = trials.filter(version > SCHEMA_VERSION)
+    if newer.height == trials.height:
+        raise ResultsError(
+            f"{root}: written by a newer version (schema {max(newer['schema_version'])}, known {SCHEMA_VERSION}); "
+            "update this package"
+        )
+    if newer.height:
+        text = f"{newer.height} trials have a newer schema than {SCHEMA_VERSION} and are left out; update this package."
+        notes.append(Limitation("mixed schema versions", text))
+    older = trials.filter(version < SCHEMA_VERSION)
+    if older.height:
+        text = f"{older.height} trials have an older schema than {SCHEMA_VERSION}; columns they lack are empty."
+        notes.append(Limitation("mixed schema versions", text))
+    return trials.filter(version <= SCHEMA_VERSION)
+
+
+def _without_copies(trials: pl.DataFrame, notes: list[Limitation]) -> pl.DataFrame:
+    """One row per trial id: the latest, a successful one first."""
+    ranked = trials.sort(
+        pl.col("status") == "ok", pl.col("started"), descending=True, nulls_last=True, maintain_order=True
+    )
+    distinct = ranked.unique("trial_id", keep="first", maintain_order=True)
+    copies = trials.height - distinct.height
+    if copies:
+        text = f"{copies} rows of trials/ repeat the id of another; the latest row of each id is used."
+        notes.append(Limitation("copied trials", text))
+    return distinct
+
+
+def _distinct_labels(trials: pl.DataFrame) -> pl.DataFrame:
+    """Where one label stands for several settings, the settings that differ are added to it."""
+    trials = trials.with_columns(pl.col("method_label").fill_null(pl.col("method")))
+    for (label,), group in trials.group_by("method_label", maintain_order=True):
+        texts = group["settings"].unique().drop_nulls().sort().to_list()
+        if len(texts) < 2:
+            continue
+        parsed = {text: json.loads(text) for text in texts}
+        flat = {text: value if isinstance(value, dict) else {"parts": value} for text, value in parsed.items()}
+        keys = sorted({key for value in flat.values() for key in value})
+        differ = [key for key in keys if len({json.dumps(v.get(key)) for v in flat.values()}) > 1]
+        names = {t: f"{label} ({', '.join(f'{k}={v.get(k)}' for k in differ)})" for t, v in flat.items()}
+        renamed = pl.col("settings").replace_strict(names, default=None)
+        here = pl.col("method_label") == label
+        trials = trials.with_columns(pl.when(here).then(renamed).otherwise("method_label").alias("method_label"))
+    return trials
+
+
+def _one_trial_per_cell(trials: pl.DataFrame, notes: list[Limitation]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(the latest trial of each cell, all trials of the cells that have several)."""
+    cell = ["model", "method_label", "source", "set", "condition"]
+    several = pl.len().over(cell) > 1
+    repeats = trials.filter(several)
+    ranked = trials.sort("started", "trial_id", descending=True, nulls_last=True)
+    kept = ranked.unique(cell, keep="first", maintain_order=True)
+    if repeats.height:
+        cells = repeats.n_unique(cell)
+        text = (
+            f"{cells} cells hold {repeats.height} trials (same model, method, source, set and size); "
+            "the latest of each is used, and the others measure repeat noise."
+        )
+        notes.append(Limitation("duplicate trials", text))
+    return kept, repeats
+
+
+def _metrics(results: CheckedResults, trials: pl.DataFrame, notes: list[Limitation]) -> pl.DataFrame:
+    """The metrics of the trials, one row per key."""
+    key = list(KEYS["metrics"])
+    ids = trials.select("trial_id")
+    rows = results.scan("metrics").collect(engine="in-memory").join(ids, on="trial_id", how="semi")
+    distinct = rows.unique(key, keep="first", maintain_order=True).sort(key)
+    if distinct.height < rows.height:
+        text = f"{rows.height - distinct.height} rows of metrics/ occur twice; one of each is used."
+        notes.append(Limitation("copied metrics", text))
+    bare = ids.join(distinct, on="trial_id", how="anti").height
+    if bare:
+        notes.append(Limitation("no metrics", f"{bare} successful trials have no row in metrics/."))
+    return distinct
+
+
+def _finite(metrics: pl.DataFrame, trials: pl.DataFrame, notes: list[Limitation]) -> pl.DataFrame:
+    """NaN and infinite values as null, and said so."""
+    wrong = metrics.filter(pl.col("value").is_not_null() & ~pl.col("value").is_finite())
+    empty = metrics.filter(pl.col("value").is_null())
+    for rows, what in ((wrong, "NaN or infinite"), (empty, "empty")):
+        if rows.is_empty():
+            continue
+        names = rows.join(trials.select(CONTEXT), on="trial_id", how="left")
+        first = names.sort("model", "method_label", "task").row(0, named=True)
+        where = " · ".join(str(first[k]) for k in ("model", "method_label", "source", "set", "task", "metric"))
+        text = f"{rows.height} values in metrics/ are {what} (first: {where}); means that need them are empty."
+        notes.append(Limitation("unusable values", text))
+    value = pl.when(pl.col("value").is_finite()).then("value").otherwise(None).alias("value")
+    error = pl.when(pl.col("stderr").is_finite()).then("stderr").otherwise(None).alias("stderr")
+    return metrics.with_columns(value, error)
+
+
+def _design_notes(trials: pl.DataFrame, notes: list[Limitation]) -> None:
+    """What the design itself cannot tell: no dense model, one set, holes in the grid, a change of machine."""
+    dense = trials.filter(pl.col("method") == "dense")["model"].unique().to_list()
+    for model in sorted(set(trials["model"].to_list()) - set(dense)):
+        text = f"{model} has no dense trial, so nothing can be said relative to the uncompressed model."
+        notes.append(Limitation("no dense trial", text))
+    calibrated = trials.filter(pl.col("source").is_not_null())
+    if calibrated.is_empty():
+        notes.append(Limitation("no calibration", "No trial used calibration data, so there is no effect to estimate."))
+        return
+    per_cell = calibrated.group_by("model", "method_label", "source", "condition").len()
+    lonely = per_cell.filter(pl.col("len") == 1).height
+    if lonely == per_cell.height:
+        text = (
+            "Every source has one set only: the luck of the draw cannot be told from the effect of the source. "
+            "Means are shown without spread; run at least three sets."
+        )
+        notes.append(Limitation("one set", text))
+    elif lonely:
+        notes.append(Limitation("one set", f"{lonely} of {per_cell.height} cells have one set and hence no spread."))
+    if calibrated["source"].n_unique() == 1:
+        notes.append(Limitation("one source", "There is one source, so sources cannot be compared."))
+    for (condition,), part in calibrated.group_by("condition", maintain_order=True):
+        factors = ["model", "method_label", "source", "set"]
+        full = 1
+        for factor in factors:
+            full *= part[factor].n_unique()
+        if part.height < full:
+            text = f"{full - part.height} of {full} cells of the grid ({condition}) have no result; n is stated everywhere."
+            notes.append(Limitation("unfinished", text))
+    for column, what in (("device", "devices"), ("commit", "commits"), ("dtype", "dtypes")):
+        kinds = trials[column].drop_nulls().unique().sort().to_list()
+        if len(kinds) > 1:
+            text = f"Trials ran with several {what} ({', '.join(map(str, kinds[:4]))}); small differences may come from that."
+            notes.append(Limitation(f"several {what}", text))
+    fallbacks = trials.filter(pl.col("fallbacks") > 0)
+    if fallbacks.height:
+        text = f"{fallbacks.height} trials used a recorded numerical fallback ({fallbacks['fallbacks'].sum()} linears)."
+        notes.append(Limitation("numerical fallbacks", text))
+
+
+def _polars_type(kind: pa.DataType) -> pl.DataType:
+    """What Polars makes of an Arrow type: plain, large and view strings are one to it."""
+    return pl.Series(pa.array([], kind)).dtype
+
+
+def _polars_schema(name: str) -> pl.Schema:
+    frame = pl.from_arrow(TABLES[name].empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema

@@ -1,0 +1,285 @@
+"""The tables of a study, each one function of what `load` found: a Polars frame, sorted, with n in every row.
+
+    python -m analysis.tables RESULTS source --measure accuracy --format markdown
+
+`source`, `ranges`, `tasks`, `sizes` and `relation` are the tables of the published studies: mean and SD over calibration
+sets, range over all sets, per-task values, number of windows, perplexity against accuracy. SD is the sample SD over
+sets (n - 1); intervals are 95 % t-intervals of the mean over sets, and empty where there is one set only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import lru_cache
+from typing import Annotated
+
+import polars as pl
+import typer
+from scipy import stats
+
+from analysis.frames import Study, load
+from analysis.measures import HEADLINE, MEAN, MEASURES
+from analysis.render import csv, latex, markdown
+from calib.settings import SettingsError, suggestion
+from sweep.results import ResultsError
+
+CELL = ["model", "parameters", "method", "method_label", "source"]
+
+
+def over_sets(values: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """n, mean, SD, 95 % t-interval of the mean, smallest and largest value over the rows of each group."""
+    value = pl.col("value").drop_nulls()
+    grouped = values.group_by(list(by)).agg(
+        value.len().alias("n"),
+        value.mean().alias("mean"),
+        value.std().alias("sd"),
+        value.min().alias("min"),
+        value.max().alias("max"),
+    )
+    half = pl.col("n").map_elements(t_quantile, return_dtype=pl.Float64) * pl.col("sd") / pl.col("n").sqrt()
+    low, high = (pl.col("mean") - half).alias("low"), (pl.col("mean") + half).alias("high")
+    return grouped.with_columns(low, high).sort(list(by), nulls_last=True)
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(n: int, level: float = 0.95) -> float | None:
+    """The t quantile of a two-sided interval for a mean of n values; None for n < 2."""
+    return float(stats.t.ppf(0.5 + level / 2, n - 1)) if n > 1 else None
+
+
+def source_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """Mean and SD over sets per (model, method, source), the dense and data-free rows beside them (source null)."""
+    return over_sets(study.main.filter(pl.col("measure") == measure, pl.col("task") == task), CELL).sort(
+        "parameters", "model", pl.col("method") != "dense", "method_label", "source", nulls_last=True
+    )
+
+
+def range_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """Over all sets of all sources per (model, method): smallest, largest, range, and the two spreads behind them.
+
+    `sd_within` pools the SD over the sets of one source; `sd_sources` is the SD of the source means.
+    """
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task)
+    cells = over_sets(rows, CELL)
+    freedom = pl.col("n") - 1
+    pooled = ((pl.col("sd") ** 2 * freedom).sum() / freedom.sum()).sqrt()
+    spreads = cells.group_by("model", "method_label").agg(
+        pl.col("source").n_unique().alias("sources"),
+        pl.when(freedom.sum() > 0).then(pooled).alias("sd_within"),
+        pl.col("mean").std().alias("sd_sources"),
+    )
+    total = over_sets(rows, [c for c in CELL if c != "source"]).drop("low", "high")
+    return (
+        total.with_columns((pl.col("max") - pl.col("min")).alias("range"))
+        .join(spreads, on=["model", "method_label"])
+        .sort("parameters", "model", "method_label")
+    )
+
+
+def task_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
+    """Mean and SD over sets per (model, method, source, task or held-out text)."""
+    rows = study.main.filter(pl.col("measure") == measure, pl.col("task") != MEAN)
+    return over_sets(rows, [*CELL, "task"]).sort(
+        "parameters", "model", "method_label", "task", "source", nulls_last=True
+    )
+
+
+def task_spread_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
+    """Range over all sets per (model, method, task), and the pooled SD within a source: which task feels the draw."""
+    tasks = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") != MEAN)["task"].unique().sort()
+    parts = [range_table(study, measure, task).with_columns(pl.lit(task).alias("task")) for task in tasks]
+    if not parts:
+        return range_table(study, measure, MEAN).clear().with_columns(pl.lit("").alias("task"))
+    return pl.concat(parts).sort("parameters", "model", "method_label", "task")
+
+
+def size_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """Mean and SD over sets per (model, method, source) and size, length of the calibration set."""
+    chosen = pl.col("measure") == measure, pl.col("task") == task, pl.col("condition").is_not_null()
+    return over_sets(study.values.filter(*chosen), [*CELL, "nsamples", "seqlen", "condition"]).sort(
+        "parameters", "model", "method_label", "source", "seqlen", "nsamples", "condition"
+    )
+
+
+def domain_table(study: Study, measure: str = "perplexity_increase") -> pl.DataFrame:
+    """Calibration source by held-out text: mean and SD over sets, and how each source compares with the average source.
+
+    `advantage` is the mean over sources minus this source's mean on the same text, in the measure's unit: positive
+    where the source is better than the average source. `matched` marks a source whose own domain the text is.
+    """
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") != MEAN)
+    cells = over_sets(rows, [*CELL, "task"]).rename({"task": "text"})
+    sign = -1 if MEASURES[measure].higher_is_better else 1
+    average = pl.col("mean").mean().over("model", "method_label", "text")
+    return cells.with_columns(
+        (sign * (average - pl.col("mean"))).alias("advantage"),
+        (pl.col("source") == pl.col("text")).alias("matched"),
+    ).sort("parameters", "model", "method_label", "source", "text")
+
+
+def baseline_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """The dense models and the data-free methods: one trial per model, hence no spread over sets."""
+    chosen = pl.col("measure") == measure, pl.col("task") == task, pl.col("source").is_null()
+    columns = ["model", "parameters", "method", "method_label", "value", "stderr", "n"]
+    return study.values.filter(*chosen).select(columns).sort("parameters", "model", "method_label")
+
+
+def relation_table(study: Study) -> pl.DataFrame:
+    """One row per trial: its mean accuracy beside the metrics that are cheaper to get."""
+    means = study.main.filter(pl.col("task") == MEAN, pl.col("method") != "dense")
+    wide = means.pivot(on="measure", index=["trial_id", *CELL, "set"], values="value", sort_columns=True)
+    return wide.sort("parameters", "model", "method_label", "source", "set", nulls_last=True)
+
+
+def layer_table(study: Study) -> pl.DataFrame:
+    """Relative output error per (model, method, block): mean and SD over trials of the trial's mean over its linears."""
+    keys = ["model", "parameters", "method_label", "source", "set"]
+    in_main = pl.col("condition").is_null() | (pl.col("condition") == study.condition)
+    trials = study.trials.filter(in_main).select("trial_id", *keys)
+    per_trial = (
+        study.results.scan("layers")
+        .join(trials.lazy(), on="trial_id")
+        .group_by(*keys, "trial_id", "block")
+        .agg(pl.col("relative_error").mean().alias("value"))
+        .collect(engine="in-memory")
+        .sort(*keys, "trial_id", "block")
+    )
+    return over_sets(per_trial, ["model", "parameters", "method_label", "block"]).sort(
+        "parameters", "model", "method_label", "block"
+    )
+
+
+def wide_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """The published form: a row per (model, method), a column per source, `mean ± SD` over sets in each.
+
+    A method that sees no calibration data has its one value under `no data`.
+    """
+    table = source_table(study, measure, task)
+    digits = MEASURES[measure].decimals
+    text = pl.struct("mean", "sd").map_elements(lambda cell: plus_minus(cell["mean"], cell["sd"], digits), pl.String)
+    source = pl.col("source").fill_null("no data")
+    wide = table.with_columns(text.alias("text"), source.alias("source"))
+    order = sorted(set(wide["source"]) - {"no data"}) + ["no data"] * ("no data" in set(wide["source"]))
+    rows = wide.pivot(
+        on="source", on_columns=order, index=["model", "method_label"], values="text", maintain_order=True
+    )
+    return rows.rename({"method_label": "method"}).with_columns(pl.col(order).fill_null(""))
+
+
+def summary_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """A row per (model, method): best and worst source by mean ± SD, range over all sets, pooled SD over draws.
+
+    A row without sources (dense, data-free) has its one value under `no data`.
+    """
+    table = source_table(study, measure, task)
+    info = MEASURES[measure]
+    ranges = {(r["model"], r["method_label"]): r for r in range_table(study, measure, task).iter_rows(named=True)}
+    rows = []
+    for (model, label), part in table.group_by("model", "method_label", maintain_order=True):
+        known = part.drop_nulls("mean").sort("mean", "source", descending=[info.higher_is_better, False])
+        row = {
+            "model": model,
+            "method": label,
+            "no data": "",
+            "best source": "",
+            "worst source": "",
+            "range": "",
+            "SD of draws": "",
+        }
+        plain = known.filter(pl.col("source").is_null())
+        known = known.filter(pl.col("source").is_not_null())
+        if plain.height:
+            row["no data"] = plus_minus(plain.item(0, "mean"), None, info.decimals)
+        if known.height:
+            for key, index in (("best source", 0), ("worst source", -1)):
+                cell = known.row(index, named=True)
+                row[key] = f"{cell['source']} {plus_minus(cell['mean'], cell['sd'], info.decimals)}"
+            spread = ranges[(model, label)]
+            row["range"] = plus_minus(spread["range"], None, info.decimals)
+            row["SD of draws"] = plus_minus(spread["sd_within"], None, info.decimals + 1)
+        rows.append(row)
+    columns = ["model", "method", "no data", "best source", "worst source", "range", "SD of draws"]
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String))
+
+
+def plus_minus(mean: float | None, sd: float | None, digits: int) -> str:
+    """`63.2 ± 0.3`; no SD where there is one set only, nothing where there is no value."""
+    if mean is None:
+        return ""
+    return f"{mean:.{digits}f}" if sd is None else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def measures_of(study: Study, wanted: Sequence[str] = HEADLINE) -> list[str]:
+    """The wanted measures that calibrated trials of the study have a mean for, perplexity only where nothing is relative."""
+    rows = study.calibrated.filter((pl.col("task") == MEAN) & pl.col("value").is_not_null())
+    present = [name for name in wanted if name in set(rows["measure"])]
+    return [name for name in present if name != "perplexity" or "perplexity_increase" not in present]
+
+
+TABLE_FUNCTIONS: dict[str, Callable[..., pl.DataFrame]] = {
+    "source": source_table,
+    "wide": wide_table,
+    "summary": summary_table,
+    "ranges": range_table,
+    "tasks": task_table,
+    "task_spread": task_spread_table,
+    "sizes": size_table,
+    "domains": domain_table,
+    "baselines": baseline_table,
+    "relation": relation_table,
+    "layers": layer_table,
+}
+
+
+class Format(str, Enum):
+    """How a table is written."""
+
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+
+
+def table(study: Study, name: str, measure: str | None = None, task: str = MEAN) -> pl.DataFrame:
+    """A table by its name. Raises SettingsError when the table, measure or task does not exist."""
+    if name not in TABLE_FUNCTIONS:
+        raise SettingsError(f"unknown table '{name}'{suggestion(name, TABLE_FUNCTIONS)}")
+    if name in ("relation", "layers"):
+        return TABLE_FUNCTIONS[name](study)
+    measure = measure or ("perplexity_increase" if name == "domains" else "accuracy")
+    check_choice(study, measure, task)
+    if name in ("tasks", "task_spread", "domains"):
+        return TABLE_FUNCTIONS[name](study, measure)
+    return TABLE_FUNCTIONS[name](study, measure, task)
+
+
+def check_choice(study: Study, measure: str, task: str = MEAN) -> None:
+    """Raises SettingsError unless the study has values of this measure and task."""
+    measures = set(study.values["measure"])
+    if measure not in measures:
+        raise SettingsError(f"measure: the study has no '{measure}'{suggestion(measure, measures)}")
+    tasks = set(study.values.filter(pl.col("measure") == measure)["task"])
+    if task not in tasks:
+        raise SettingsError(f"task: no '{task}' with measure '{measure}'{suggestion(task, tasks)}")
+
+
+def main(
+    results: Annotated[str, typer.Argument(help="results folder or URI of a study")],
+    name: Annotated[str, typer.Argument(help=" | ".join(TABLE_FUNCTIONS))],
+    measure: Annotated[str | None, typer.Option(help="accuracy, perplexity_increase, js_divergence, ...")] = None,
+    task: Annotated[str, typer.Option(help="a task, a held-out text, or 'mean'")] = MEAN,
+    format: Annotated[Format, typer.Option(help="how to write it")] = Format.markdown,
+) -> None:
+    """Print one table of a study."""
+    try:
+        frame = table(load(results), name, measure, task)
+    except (SettingsError, ResultsError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    writer = {Format.markdown: markdown, Format.latex: latex, Format.csv: csv}[format]
+    sys.stdout.write(writer(frame))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,188 @@
+"""Bad and unfinished results: a clear message, or a limitation that the report shows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from analysis.frames import Study, load
+from analysis.measures import MEAN
+from sweep.results import SCHEMA_VERSION, ResultsError
+
+
+@pytest.fixture
+def folder(simulated: Path, tmp_path: Path) -> Path:
+    """A copy of the simulated results that a test may spoil."""
+    return Path(shutil.copytree(simulated, tmp_path / "results"))
+
+
+def change(
+    folder: Path, table: str, where: Callable[[pl.DataFrame], bool], edit: Callable[[pl.DataFrame], pl.DataFrame]
+) -> int:
+    """Rewrite the files of a table whose frame satisfies `where`; gives how many there were."""
+    count = 0
+    for path in sorted((folder / table).glob("*.parquet")):
+        frame = pl.read_parquet(path)
+        if where(frame):
+            edit(frame).write_parquet(path)
+            count += 1
+    return count
+
+
+def subjects(study: Study) -> set[str]:
+    return {note.subject for note in study.limitations}
+
+
+def text_of(study: Study, subject: str) -> str:
+    return " ".join(note.text for note in study.limitations if note.subject == subject)
+
+
+def test_complete_results_have_no_limitation(simulated: Path) -> None:
+    study = load(str(simulated))
+    assert study.limitations == ()
+    assert study.trials.height == 2 * (1 + 2 + 4 * 3 * 3 * 2)
+    assert study.condition == "16×256 windows"
+
+
+def test_empty_folder_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no trials; run `python -m sweep.launch"):
+        load(str(tmp_path))
+
+
+def test_only_failed_trials_raise_with_the_first_error(folder: Path) -> None:
+    failed = (pl.lit("failed").alias("status"), pl.lit("out of memory").alias("error"))
+    change(folder, "trials", lambda f: True, lambda f: f.with_columns(*failed))
+    with pytest.raises(ResultsError, match="all .* trials failed; the first one says: out of memory"):
+        load(str(folder))
+
+
+def test_failed_trials_are_counted_and_left_out(folder: Path) -> None:
+    def chosen(frame: pl.DataFrame) -> bool:
+        return frame.item(0, "source") == "code" and frame.item(0, "set") == 1
+
+    failed = (pl.lit("failed").alias("status"), pl.lit("block 1: not positive definite").alias("error"))
+    count = change(folder, "trials", chosen, lambda f: f.with_columns(*failed))
+    study = load(str(folder))
+    assert study.failed.height == count > 0
+    assert f"{count} trials failed" in text_of(study, "failed trials")
+    assert not set(study.failed["trial_id"]) & set(study.values["trial_id"])
+    assert "unfinished" in subjects(study)
+
+
+def test_half_finished_study_counts_its_missing_cells(folder: Path) -> None:
+    removed = 0
+    for path in sorted((folder / "trials").glob("*.parquet")):
+        row = pl.read_parquet(path).row(0, named=True)
+        if row["method"] == "wanda" and row["set"] == 2 and row["nsamples"] == 16:
+            path.unlink()
+            removed += 1
+    study = load(str(folder))
+    assert f"{removed} of 72 cells of the grid" in text_of(study, "unfinished")
+
+
+def test_one_set_says_what_cannot_be_said(folder: Path) -> None:
+    for path in sorted((folder / "trials").glob("*.parquet")):
+        if (pl.read_parquet(path).item(0, "set") or 0) > 0:
+            path.unlink()
+    assert "cannot be told from the effect of the source" in text_of(load(str(folder)), "one set")
+
+
+def test_missing_dense_trial_is_said_and_leaves_nothing_relative(folder: Path) -> None:
+    for path in sorted((folder / "trials").glob("*.parquet")):
+        row = pl.read_parquet(path).row(0, named=True)
+        if row["method"] == "dense" and row["model"] == "small":
+            path.unlink()
+    study = load(str(folder))
+    assert text_of(study, "no dense trial").startswith("small has no dense trial")
+    relative = study.values.filter(pl.col("measure") == "perplexity_increase")
+    assert set(relative["model"]) == {"large"}
+
+
+def test_newer_schema_is_left_out_and_older_is_kept_and_both_are_said(folder: Path) -> None:
+    newer = pl.lit(SCHEMA_VERSION + 1, pl.Int32).alias("schema_version")
+    older = pl.lit(SCHEMA_VERSION - 1, pl.Int32).alias("schema_version")
+    left_out = change(folder, "trials", lambda f: f.item(0, "source") == "code", lambda f: f.with_columns(newer))
+    kept = change(folder, "trials", lambda f: f.item(0, "source") == "legal", lambda f: f.with_columns(older))
+    study = load(str(folder))
+    text = text_of(study, "mixed schema versions")
+    assert f"{left_out} trials have a newer schema" in text
+    assert f"{kept} trials have an older schema" in text
+    assert set(study.trials["source"].drop_nulls()) == {"books", "legal"}
+
+
+def test_results_of_a_newer_version_alone_are_refused(folder: Path) -> None:
+    newer = pl.lit(SCHEMA_VERSION + 1, pl.Int32).alias("schema_version")
+    change(folder, "trials", lambda f: True, lambda f: f.with_columns(newer))
+    with pytest.raises(ResultsError, match="newer version .* update this package"):
+        load(str(folder))
+
+
+def test_copied_files_count_once(folder: Path) -> None:
+    before = load(str(folder))
+    first = min((folder / "trials").glob("*.parquet"))
+    for table in ("trials", "metrics"):
+        shutil.copy(folder / table / first.name, folder / table / "copy.parquet")
+    study = load(str(folder))
+    assert {"copied trials", "copied metrics"} <= subjects(study)
+    assert study.values.equals(before.values)
+
+
+def test_two_trials_of_one_cell_use_the_latest_and_are_said(folder: Path) -> None:
+    study = load(str(folder))
+    original = study.trials.filter(pl.col("method") == "wanda").row(0, named=True)
+    for table in ("trials", "metrics", "samples", "layers"):
+        frame = pl.read_parquet(folder / table / f"{original['trial_id']}.parquet")
+        if table == "trials":
+            frame = frame.with_columns(pl.col("started") + pl.duration(days=1))
+        frame.with_columns(pl.lit("again").alias("trial_id")).write_parquet(folder / table / "again.parquet")
+    again = load(str(folder))
+    assert "duplicate trials" in subjects(again)
+    assert "again" in set(again.trials["trial_id"])
+    assert original["trial_id"] not in set(again.trials["trial_id"])
+    assert again.repeats.height == 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
+def test_unusable_metrics_empty_the_mean_and_are_said(folder: Path, bad: float | None) -> None:
+    chosen = load(str(folder)).trials.filter(pl.col("method") == "wanda").item(0, "trial_id")
+    worse = pl.when(pl.col("task") == "piqa").then(pl.lit(bad, pl.Float64)).otherwise("value").alias("value")
+    change(folder, "metrics", lambda f: f.item(0, "trial_id") == chosen, lambda f: f.with_columns(worse))
+    study = load(str(folder))
+    assert {"unusable values", "incomplete means"} <= subjects(study)
+    mean = study.values.filter(trial_id=chosen, measure="accuracy", task=MEAN)
+    assert mean["value"].to_list() == [None]
+
+
+def test_foreign_and_broken_files_are_set_aside_and_named(folder: Path) -> None:
+    before = load(str(folder))
+    pl.DataFrame({"customer": [1, 2]}).write_parquet(folder / "trials" / "customers.parquet")
+    pl.DataFrame({"trial_id": ["x"], "task": ["t"], "metric": [3]}).write_parquet(folder / "metrics" / "odd.parquet")
+    (folder / "samples" / "torn.parquet").write_bytes(b"PAR1 and then the disk was full")
+    study = load(str(folder))
+    text = text_of(study, "foreign file")
+    assert "trials/customers.parquet was set aside: no column trial_id" in text
+    assert "metrics/odd.parquet was set aside: column metric is int64" in text
+    assert "samples/torn.parquet was set aside: not a whole Parquet file" in text
+    assert study.values.equals(before.values)
+
+
+def test_one_label_for_two_settings_is_told_apart(folder: Path) -> None:
+    def first_sets(frame: pl.DataFrame) -> bool:
+        return frame.item(0, "method") == "wanda" and frame.item(0, "set") == 0
+
+    other = pl.lit('{"bits": null, "sparsity": 0.5, "percdamp": 0.1}').alias("settings")
+    change(folder, "trials", first_sets, lambda f: f.with_columns(other))
+    labels = set(load(str(folder)).trials.filter(pl.col("method") == "wanda")["method_label"])
+    assert labels == {"Wanda 50% (percdamp=0.1)", "Wanda 50% (percdamp=None)"}
+
+
+def test_fallbacks_and_mixed_devices_are_said(folder: Path) -> None:
+    changed = (pl.lit(2, pl.Int64).alias("fallbacks"), pl.lit("another GPU").alias("device"))
+    count = change(folder, "trials", lambda f: f.item(0, "source") == "code", lambda f: f.with_columns(*changed))
+    study = load(str(folder))
+    assert text_of(study, "numerical fallbacks").startswith(f"{count} trials used")
+    assert "another GPU" in text_of(study, "several devices")

@@ -1,0 +1,131 @@
+"""The report as its reader meets it: one file, in a real browser, on a desk, in the dark and on a phone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from analysis.frames import load
+from analysis.page import Figure, Section, Table
+from analysis.report import build, save_figures, write_report
+from calib.settings import SettingsError
+
+
+@pytest.fixture(scope="module")
+def sections(simulated: Path) -> list[Section]:
+    return build(load(str(simulated)), str(simulated))
+
+
+@pytest.fixture(scope="module")
+def report(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    path, _ = write_report(str(simulated), str(folder / "report.html"), save=False)
+    return path
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (390, False), (390, True)])
+def test_report_draws_every_figure_without_a_complaint(browser, report: Path, width: int, dark: bool) -> None:  # type: ignore[no-untyped-def]
+    browser.look(report, width, dark)
+    assert browser.complaints() == []
+    drawn = browser.value(
+        "[...document.querySelectorAll('.chart svg')].filter(s=>s.getBoundingClientRect().width>100).length"
+    )
+    assert drawn == browser.value("document.querySelectorAll('figure').length") > 5
+    assert browser.value("document.documentElement.dataset.errors") == "0"
+    assert browser.value("document.documentElement.scrollWidth") <= width
+    background = browser.value("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(map(int, re.findall(r"\d+", background)[:3])) / 3
+    assert brightness < 60 if dark else brightness > 200
+
+
+def test_text_stands_out_from_its_ground_in_both_schemes(browser, report: Path) -> None:  # type: ignore[no-untyped-def]
+    for dark in (False, True):
+        browser.look(report, 1100, dark)
+        for target in ("p", "td", ".chart svg .role-axis-label text"):
+            ink = browser.value(
+                f"(e=>getComputedStyle(e)[e.closest('svg')?'fill':'color'])(document.querySelector('{target}'))"
+            )
+            ground = browser.value("getComputedStyle(document.querySelector('figure')).backgroundColor")
+            assert contrast(ink, ground) > 4.5, (dark, target)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG contrast ratio of two CSS colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(c) / 255 for c in re.findall(r"\d+", colour)[:3]]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def test_choosing_another_model_redraws_the_figure(browser, report: Path) -> None:  # type: ignore[no-untyped-def]
+    browser.look(report)
+    before = browser.value("document.querySelector('#figure-domains .chart').innerHTML.length")
+    browser.value(
+        "(s=>{s.value='3';s.dispatchEvent(new Event('change'))})(document.querySelector('#figure-domains select'))"
+    )
+    browser.value("1")
+    changed = "document.querySelector('#figure-domains .chart').innerHTML.length"
+    assert any(browser.value(changed) != before for _ in range(50))
+    assert browser.complaints() == []
+
+
+def test_report_is_one_file_that_fetches_nothing(report: Path) -> None:
+    text = report.read_text()
+    markup = re.sub(r"<script[^>]*>.*?</script>", lambda match: match.group()[:60], text, flags=re.DOTALL)
+    tags = re.findall(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"([^\"]*)\"", markup)
+    assert tags == ["data:,"]
+    assert [path.name for path in report.parent.iterdir()] == ["report.html"]
+
+
+def test_every_table_is_the_value_of_its_query(simulated: Path, sections: list[Section]) -> None:
+    tables = [item for section in sections for item in section.items if isinstance(item, Table)]
+    assert len(tables) > 8
+    study = load(str(simulated))
+    for table in tables:
+        *before, last = table.query.strip().split("\n")
+        names: dict[str, object] = {"pl": pl, "study": study}
+        exec("\n".join(before), names)  # noqa: S102
+        value = eval(last, names)
+        assert isinstance(value, pl.DataFrame)
+        assert value.equals(table.frame), table.id
+
+
+def test_every_finding_points_to_a_table_of_the_page(report: Path) -> None:
+    text = report.read_text()
+    targets = re.findall(r'<li>[^<]*<a href="#([^"]+)">', text)
+    assert targets
+    for target in targets:
+        assert f'id="{target}"' in text
+
+
+def test_figures_state_n_and_are_saved_as_png_and_svg(sections: list[Section], tmp_path: Path) -> None:
+    figures = [item for section in sections for item in section.items if isinstance(item, Figure)]
+    for figure in figures:
+        for _, chart in figure.variants:
+            assert re.search(r"\d", chart.subtitle), figure.id
+    one = Section("one", "One", items=[figures[0]])
+    written = save_figures([one], tmp_path / "figures")
+    assert len(written) == 2 * len(figures[0].variants)
+    for path in written:
+        start = path.read_bytes()[:8]
+        assert start == b"\x89PNG\r\n\x1a\n" if path.suffix == ".png" else start.startswith(b"<svg")
+
+
+def test_limitations_stand_on_the_page(simulated: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(simulated, tmp_path / "results"))
+    pl.DataFrame({"customer": [1]}).write_parquet(folder / "trials" / "customers.parquet")
+    path, _ = write_report(str(folder), save=False)
+    assert "trials/customers.parquet was set aside" in path.read_text()
+
+
+def test_an_output_folder_that_is_not_there_is_refused(simulated: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--output: .* is no folder"):
+        write_report(str(simulated), str(tmp_path / "nowhere" / "report.html"))
