@@ -3,8 +3,7 @@
 Both are sums over the vocabulary of terms whose small values matter: a good 4-bit model is 0.001 nats away from the
 dense one, and the textbook formulas lose that in the rounding of entropies of several nats. Here every term is written
 so that it cannot be negative, with d = -|log p - log q| and u = exp(d) - 1, relative to the larger of the two
-probabilities. Equal distributions give exactly 0, swapping them gives exactly the same Jensen-Shannon divergence, and
-nothing overflows however far apart they are.
+probabilities. Equal distributions give exactly 0, and nothing overflows however far apart they are.
 
 Jensen-Shannon: JS(P, Q) = (KL(P, M) + KL(Q, M)) / 2 with M = (P + Q) / 2 (Khanal & Capone, arXiv 2409.11233), natural
 logarithm, at most ln 2; temperature 1, teacher forcing on fixed text, the whole vocabulary.

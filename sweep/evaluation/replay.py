@@ -15,9 +15,10 @@ import pickle
 import sys
 import types
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,32 +168,28 @@ class TaskReplay:
         return Outcome(number, _flag(correct), _flag(found.get("acc_norm")), margin, likelihood)
 
 
-@dataclass
+@dataclass(frozen=True)
 class GroupReplay:
-    """An lm-eval group, with its aggregation rule and the names of its tasks."""
+    """An lm-eval group: the names of its tasks, and its aggregation rules as lm-eval writes them."""
 
     name: str
-    frozen: bytes
+    tasks: tuple[str, ...]
+    rules: tuple[dict[str, Any], ...]
 
     def metrics(self, tasks: Mapping[str, TaskMetrics]) -> dict[tuple[str, str], tuple[float, float | None, int]]:
         """(metric, filter) -> (value, stderr, n) by lm-eval's rule; empty when the group does not aggregate."""
-        group = pickle.loads(self.frozen)
-        flat = {name: _as_lm_eval(result) for name, result in tasks.items()}
-        found = group.aggregate(flat)
-        counts = found.get("sample_count", {})
+        from lm_eval.api.group import Group
+        from lm_eval.config.group import AggMetricConfig
+
+        group: Any = Group(self.name, aggregate_metric_list=[AggMetricConfig(**rule) for rule in self.rules])
+        group.get_all_tasks = lambda: [SimpleNamespace(task_name=name) for name in self.tasks]
+        found = group.aggregate({name: _as_lm_eval(tasks[name]) for name in self.tasks})
         rows: dict[tuple[str, str], tuple[float, float | None, int]] = {}
-        for key, count in counts.items():
+        for key, count in found.get("sample_count", {}).items():
             metric, _, filter_name = key.partition(",")
             stderr = found[f"{metric}_stderr,{filter_name}"]
             rows[metric, filter_name] = (float(found[key]), None if stderr == "N/A" else float(stderr), int(count))
         return rows
-
-
-@dataclass(frozen=True)
-class _Named:
-    """A member of a frozen group: lm-eval's aggregation asks for its name only."""
-
-    task_name: str
 
 
 def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str) -> TaskReplay:
@@ -216,40 +213,24 @@ def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str) -> Task
         ) from error
 
 
-def freeze_groups(
-    groups: Mapping[str, Group], tasks: Sequence[TaskReplay], labels: Sequence[str], variants: Sequence[TaskReplay]
-) -> list[GroupReplay]:
-    """lm-eval's groups over the tasks, and once more over each kind of perturbed variant."""
-    frozen = [GroupReplay(name, pickle.dumps(_named(group, ""))) for name, group in groups.items()]
-    names = {replay.name for replay in (*tasks, *variants)}
-    for label in labels:
+def freeze_groups(groups: Mapping[str, Group], labels: Sequence[str], names: Collection[str]) -> list[GroupReplay]:
+    """lm-eval's groups over the tasks, and once more over each kind of perturbed variant (`labels`).
+
+    `names` are the tasks and variants that there are; a group with a task that has no variant is not repeated.
+    """
+    frozen = []
+    for label in ("", *labels):
         for name, group in groups.items():
-            copied = _named(group, label)
-            if {task.task_name for task in copied.get_all_tasks()} <= names:
-                frozen.append(GroupReplay(name + label, pickle.dumps(copied)))
+            tasks = tuple(task.task_name + label for task in group.get_all_tasks())
+            if set(tasks) <= set(names):
+                rules = tuple(asdict(rule) for rule in group.aggregate_metric_list or ())
+                frozen.append(GroupReplay(name + label, tasks, rules))
     return frozen
 
 
-def preset_group(mean: Mean, tasks: Sequence[TaskReplay]) -> GroupReplay:
+def preset_group(mean: Mean) -> GroupReplay:
     """A preset's unweighted mean as an lm-eval group, so that value and standard error follow lm-eval's rules."""
-    from lm_eval.api.group import Group
-    from lm_eval.config.group import AggMetricConfig
-
-    group = Group(mean.name, aggregate_metric_list=[AggMetricConfig(metric=mean.metric, weight_by_size=False)])
-    for replay in tasks:
-        if replay.name in mean.tasks:
-            group.add(_Named(replay.name))  # type: ignore[arg-type]
-    return GroupReplay(mean.name, pickle.dumps(group))
-
-
-def _named(group: Group, label: str) -> Group:
-    """The group with its tasks replaced by their names."""
-    from lm_eval.api.group import Group
-
-    copied = Group(group.name + label, group.alias, group.aggregate_metric_list, group.metadata)
-    for child in group:
-        copied.add(_named(child, label) if isinstance(child, Group) else _Named(child.task_name + label))  # type: ignore[arg-type]
-    return copied
+    return GroupReplay(mean.name, mean.tasks, ({"metric": mean.metric, "weight_by_size": False},))
 
 
 def _answers(call: Call, scores: Scores) -> list[Any]:

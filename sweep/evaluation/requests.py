@@ -154,11 +154,9 @@ def build_requests(
             for name, task in tasks.items()
             if _has_prompts(task)
         ]
-    frozen = freeze_groups(groups, [replay for replay in replays], [noise.label for noise in noises], variants)
-    names = {replay.name for replay in replays}
-    for mean in means_of(settings.tasks):
-        if set(mean.tasks) <= names:
-            frozen.append(preset_group(mean, replays))
+    names = {replay.name for replay in replays + variants}
+    frozen = freeze_groups(groups, [noise.label for noise in noises], names)
+    frozen += [preset_group(mean) for mean in means_of(settings.tasks)]
     return TaskRequests(builder.requests(), builder.generations, replays + variants, frozen)
 
 

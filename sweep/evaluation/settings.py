@@ -18,7 +18,7 @@ from sweep.evaluation.perturb import Perturbation
 from sweep.evaluation.presets import expand_tasks
 from sweep.evaluation.tasks import missing_tasks
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int | None, Field(ge=1)]
 
 
 @settings
@@ -29,9 +29,9 @@ class EvaluationSettings:
     """lm-eval tasks, groups or tags by name, or a preset (`paper_a`, `paper_b`, `beware`, `reference`)."""
     task_path: str | None = None
     """Folder with task YAML of one's own; relative `data_files` are read relative to their YAML file."""
-    limit: Count | None = None
+    limit: Count = None
     """First examples of each task; None takes all."""
-    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    num_fewshot: Annotated[int | None, Field(ge=0)] = None
     """Examples in the prompt, by lm-eval's rule: a task whose own file says 0 keeps 0."""
     fewshot_seed: int = 1234
     """Seed that draws the examples in the prompt (lm-eval's own default)."""
@@ -44,7 +44,7 @@ class EvaluationSettings:
     """Variants of every task with a seeded perturbation of its prompts: `{perturbation: typos, strength: 0.05}`."""
     heldout: list[str | dict[str, Any]] = field(default_factory=list)
     """Texts for perplexity and divergence: a domain of the bundled held-out text, or a calibration source's settings."""
-    heldout_windows: Count | None = None
+    heldout_windows: Count = None
     """Windows of each held-out text, drawn by a fixed seed; None takes all of them, in file order."""
     heldout_seqlen: Annotated[int, Field(ge=2)] = 2048
     """Tokens of a held-out window."""
@@ -53,9 +53,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         if not self.tasks and not self.heldout:
-            raise ValueError("nothing to evaluate: name tasks, heldout, or both")
+            raise ValueError("tasks: nothing to evaluate; name tasks, heldout, or both")
         if self.perturbations and not self.tasks:
-            raise ValueError("perturbations need tasks")
+            raise ValueError("perturbations: they vary tasks, and there are none; name tasks")
 
     @property
     def task_names(self) -> list[str]:
