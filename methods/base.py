@@ -20,6 +20,7 @@ from calib.settings import SettingsError, as_dict, parse, settings
 from methods.lazy import torch
 
 if TYPE_CHECKING:
+    from methods.blockwise import BlockJob
     from methods.statistics import Statistic
 
 M = TypeVar("M", bound="type[Method]")
@@ -95,6 +96,7 @@ class Method:
     version: ClassVar[int] = 1
     needs: ClassVar[str] = "none"
     prunes: ClassVar[bool] = False
+    keeps_zeros: ClassVar[bool] = True  # as a later step of a composition, it leaves pruned weights at zero
 
     propagate: bool = True
     true_sequential: bool = False
@@ -117,8 +119,8 @@ class Method:
         parts = [self.describe()]
         if self.true_sequential:
             parts.append("true-sequential")
-        if not self.propagate and not self.data_free:
-            parts.append("no-propagation")
+        if self.propagate != _default(type(self), "propagate") and not self.data_free:
+            parts.append("propagated" if self.propagate else "no-propagation")
         if self.linears != ["*"]:
             parts.append("on " + " ".join(self.linears))
         if self.skip_blocks:
@@ -176,6 +178,15 @@ class WeightMethod(Method):
 
 
 @settings
+class BlockMethod(Method):
+    """A method that changes a whole block at once: scales that move between layers, searches over a block's output."""
+
+    def compress_block(self, job: BlockJob) -> list[LayerReport]:
+        """Change `job.block` in place and report on each of `job.linears`. Raises CompressionError."""
+        raise NotImplementedError(f"{type(self).__name__}.compress_block")
+
+
+@settings
 class Composition(Method):
     """Methods applied one after the other, each with its own walk; zeros made by a step are kept by the later ones."""
 
@@ -187,7 +198,7 @@ class Composition(Method):
         if len(self.steps) < 2:
             raise ValueError("a composition needs at least two methods")
         for first, second in zip(self.steps, self.steps[1:], strict=False):
-            if first.prunes and not getattr(second, "keeps_zeros", True):
+            if first.prunes and not second.keeps_zeros:
                 raise ValueError(f"'{second.name}' after '{first.name}' would undo the pruning; put it first")
 
     @property
@@ -206,6 +217,10 @@ class Composition(Method):
 
     def identity(self) -> dict[str, Any]:
         return {"method": method_name(self), "steps": [step.identity() for step in self.steps]}
+
+
+def _default(cls: type, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(cls) if field.name == name)
 
 
 METHODS: Registry[type[Method]] = Registry("method", "methods")

@@ -13,11 +13,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calib.settings import SettingsError
 from methods.base import (
+    BlockMethod,
     Composition,
     CompressedWeight,
     CompressionError,
@@ -26,8 +27,11 @@ from methods.base import (
     WeightMethod,
     layer_report,
 )
+from methods.fisher import Sums, squared_gradients
 from methods.lazy import torch
-from methods.statistics import Statistic, make_statistic
+from methods.masks import PruningMethod
+from methods.owl import block_sparsities, outlier_share
+from methods.statistics import FeatureNorms, Fisher, Statistic, make_statistic
 from methods.targets import Linear, linears_of, watched
 
 TOKENS_PER_BATCH_CPU = 512  # fits the caches of a core: measured on the bundled models
@@ -152,12 +156,22 @@ def compress_model(
             for number, step in enumerate(steps):
                 keep_zeros = any(earlier.prunes for earlier in steps[:number])
                 walk = Walk(model, step, number, keep_zeros, progress, number, len(steps))
-                data = None if step.data_free else (tokens, attention_mask, batch_size, offload)
+                data = None if step.data_free else Data(tokens, attention_mask, batch_size, offload)
                 report.layers.extend(walk.run(data))
     finally:
         model.train(was_training)
     report.seconds = time.perf_counter() - started
     return report
+
+
+@dataclass(frozen=True)
+class Data:
+    """The calibration tokens [nsamples, seqlen], their mask, and how to send them through the model."""
+
+    tokens: Any
+    attention_mask: Any = None
+    batch_size: int | None = None
+    offload: bool = False
 
 
 @dataclass
@@ -172,23 +186,75 @@ class Walk:
     done_steps: int
     steps: int
 
-    def run(self, data: tuple[Any, Any, int | None, bool] | None) -> list[LayerReport]:
-        """Compress every block; `data` is (tokens, attention mask, batch size, offload), None when data-free."""
+    def run(self, data: Data | None) -> list[LayerReport]:
+        """Compress every block; `data` is None when data-free."""
         blocks = decoder_blocks(self.model)
         scope = [self._scope(block, index, len(blocks)) for index, block in enumerate(blocks)]
         last = max((index for index, linears in enumerate(scope) if linears), default=-1)
-        batches = capture(self.model, blocks, *data) if data is not None else None
+        methods = self._allocate(blocks, scope, data)
+        gradients = self._gradients(scope, data)
+        batches = self._capture(blocks, data)
         reports: list[LayerReport] = []
         for index, block in enumerate(blocks):
             if index > last:
                 break
-            job = BlockJob(self.method, block, index, scope[index], batches, index == last, self.keep_zeros)
+            job = BlockJob(
+                methods[index], block, index, scope[index], batches, index == last, self.keep_zeros, gradients
+            )
             reports.extend(self._number(job.run(), index))
             if self.progress is not None:
                 self.progress(self.done_steps * len(blocks) + index + 1, self.steps * len(blocks))
         if self.progress is not None:
             self.progress((self.done_steps + 1) * len(blocks), self.steps * len(blocks))
         return reports
+
+    def _capture(self, blocks: Any, data: Data | None) -> Batches | None:
+        if self.method.needs == "none":
+            return None
+        if self.method.needs == "structure":  # which linears share an input shows in any forward
+            return capture(self.model, blocks, Data([[0, 0]]))
+        assert data is not None
+        return capture(self.model, blocks, data)
+
+    def _gradients(self, scope: list[list[Linear]], data: Data | None) -> dict[int, Sums]:
+        """Sums of squared gradients by position of the weight in memory, for methods that need the Fisher information."""
+        if self.method.needs != "fisher":
+            return {}
+        assert data is not None
+        linears = [linear for block in scope for linear in block]
+        sums = squared_gradients(self.model, linears, data.tokens, data.attention_mask)
+        return {linear.weight.data_ptr(): sums[index] for index, linear in enumerate(linears)}
+
+    def _allocate(self, blocks: Any, scope: list[list[Linear]], data: Data | None) -> list[Method]:
+        """The method of every block: with OWL each block has its own sparsity."""
+        method = self.method
+        if not isinstance(method, PruningMethod) or method.allocation != "owl":
+            return [method] * len(blocks)
+        assert data is not None
+        batches = capture(self.model, blocks, data)
+        shares: dict[int, float] = {}
+        for index, block in enumerate(blocks):
+            if scope[index]:
+                shares[index] = self._outlier_share(block, index, scope[index], batches)
+            for batch in range(len(batches)):
+                batches.keep(batch, batches.run(block, index, batch))
+        sparsities = dict(
+            zip(shares, block_sparsities(list(shares.values()), method.share, method.owl_lambda), strict=True)
+        )
+        return [replace(method, sparsity=sparsities.get(index, method.sparsity)) for index in range(len(blocks))]
+
+    def _outlier_share(self, block: Any, index: int, linears: list[Linear], batches: Batches) -> float:
+        assert isinstance(self.method, PruningMethod)
+        collector = Collector(linears, FeatureNorms.name, False, False)
+        for batch in range(len(batches)):
+            collector.run(block, index, batches, batch)
+        scores = [
+            linear.weight.float().abs() * group.statistic.squared_norms.sqrt()
+            for group in collector.finished()
+            for linear in group.linears
+            if isinstance(group.statistic, FeatureNorms)
+        ]
+        return outlier_share(scores, self.method.owl_threshold)
 
     def _scope(self, block: Any, index: int, blocks: int) -> list[Linear]:
         return [] if self.method.skips(index, blocks) else [t for t in linears_of(block) if self.method.selects(t.name)]
@@ -210,14 +276,32 @@ class BlockJob:
     batches: Batches | None
     last: bool
     keep_zeros: bool
+    gradients: dict[int, Sums] = field(default_factory=dict)
 
     def run(self) -> list[LayerReport]:
-        reports = self._data_free() if self.batches is None else self._calibrated(self.batches)
+        if isinstance(self.method, BlockMethod):
+            reports = self._as_a_whole(self.method)
+        else:
+            reports = self._data_free() if self.batches is None else self._calibrated(self.batches)
         order = {linear.name: place for place, linear in enumerate(self.linears)}
         return sorted(reports, key=lambda report: order[report.linear])
 
     def _data_free(self) -> list[LayerReport]:
         return [report for linear in self.linears for report in self._compress([linear], None)]
+
+    def _as_a_whole(self, method: BlockMethod) -> list[LayerReport]:
+        assert self.batches is not None
+        numbers = range(len(self.batches))
+        following: list[torch.Tensor] | None = None
+        if not method.propagate and not self.last:
+            following = [self.batches.run(self.block, self.index, batch) for batch in numbers]
+        with self.located(self.linears):
+            reports = method.compress_block(self) if self.linears else []
+        if not self.last:
+            for batch in numbers:
+                done = self.batches.run(self.block, self.index, batch) if following is None else following[batch]
+                self.batches.keep(batch, done)
+        return reports
 
     def _calibrated(self, batches: Batches) -> list[LayerReport]:
         reports: list[LayerReport] = []
@@ -229,9 +313,9 @@ class BlockJob:
             following = outputs if to_the_end else following
             for group in collected:
                 if group.statistic.tokens == 0:
-                    reports.extend(self._unreached(linear) for linear in group.linears)
+                    reports.extend(self.unreached(linear) for linear in group.linears)
                 else:
-                    reports.extend(self._compress(group.linears, group.statistic))
+                    reports.extend(self._compress_group(group))
                 waiting = [linear for linear in waiting if linear not in group.linears]
         if not self.last:
             for batch in range(len(batches)):
@@ -246,7 +330,7 @@ class BlockJob:
 
         That is all of them, or with `true_sequential` those that run first.
         """
-        collector = Collector(waiting, self.method, to_the_end)
+        collector = Collector(waiting, self.method.needs, self.method.true_sequential, to_the_end)
         outputs: list[torch.Tensor] = []
         for batch in range(len(batches)):
             output = collector.run(self.block, self.index, batches, batch)
@@ -254,11 +338,20 @@ class BlockJob:
                 outputs.append(output if batches.home is None else output.to(batches.home))
         return collector.finished(), outputs
 
+    def _compress_group(self, group: SharedInput) -> list[LayerReport]:
+        if self.method.needs != "fisher":
+            return self._compress(group.linears, group.statistic)
+        reports = []
+        for linear in group.linears:  # each weight has gradients of its own
+            rows, columns = self.gradients[linear.weight.data_ptr()]
+            reports.extend(self._compress([linear], Fisher(group.statistic, rows, columns)))
+        return reports
+
     def _compress(self, linears: list[Linear], statistic: Statistic | None) -> list[LayerReport]:
         """Compress linears that share an input, put the result into the model, and report."""
         assert isinstance(self.method, WeightMethod)
         started = time.perf_counter()
-        with self._located(linears):
+        with self.located(linears):
             weights = [linear.weight for linear in linears]
             pruned = [weight == 0 for weight in weights] if self.keep_zeros else None
             compressed = self.method.compress_weights(weights, statistic, pruned=pruned)
@@ -281,14 +374,15 @@ class BlockJob:
             linear.store(stored)
         return report
 
-    def _unreached(self, linear: Linear) -> LayerReport:
+    def unreached(self, linear: Linear) -> LayerReport:
+        """The report of a linear that no calibration token reached."""
         weight = linear.weight
         report = layer_report(weight, weight, CompressedWeight(weight, fallback=NO_TOKENS), None)
         report.linear = linear.name
         return report
 
     @contextmanager
-    def _located(self, linears: list[Linear]) -> Iterator[None]:
+    def located(self, linears: list[Linear]) -> Iterator[None]:
         """Add the place to an error of the solver."""
         try:
             yield
@@ -309,13 +403,14 @@ class Collector:
     """Accumulates each distinct input of a block once, while batches run through it.
 
     Linears that receive the very same tensor share a statistic; that is found out in the first batch. A pass ends as
-    soon as the last input that is needed was seen (unless the block's output is wanted), and with `true_sequential`
-    only the linears that run first are collected.
+    soon as the last input that is needed was seen (unless the block's output is wanted: `to_the_end`). `first_only`
+    collects only the linears that run first, for `true_sequential`.
     """
 
-    def __init__(self, linears: list[Linear], method: Method, to_the_end: bool) -> None:
+    def __init__(self, linears: list[Linear], needs: str, first_only: bool, to_the_end: bool) -> None:
         self.linears = linears
-        self.method = method
+        self.needs = needs
+        self.first_only = first_only
         self.to_the_end = to_the_end
         self.shared: dict[str, SharedInput] = {}  # by name of the linear that was seen first
         self.order: list[str] = []  # names, in order of execution
@@ -354,15 +449,12 @@ class Collector:
 
     def finished(self) -> list[SharedInput]:
         """The linears with their statistics; linears that nothing reached have one without tokens."""
-        missing = [t for t in self.linears if t.name not in self.order]
-        if self.method.true_sequential and self.order:
-            missing = [t for t in missing if t.group in {name.rpartition(".")[0] for name in self.order}]
-        for linear in missing:
+        for linear in [t for t in self.linears if t.name not in self.order]:
             self.shared[linear.name] = SharedInput([linear], self._new(linear))
         return list(self.shared.values())
 
     def _new(self, linear: Linear) -> Statistic:
-        return make_statistic(self.method.needs, linear.weight.shape[1], linear.weight.device)
+        return make_statistic(self.needs, linear.weight.shape[1], linear.weight.device)
 
     def _may_share(self, linear: Linear, leader: str) -> bool:
         return linear.name != leader and leader in self.shared
@@ -383,9 +475,9 @@ class Collector:
 
     def _after_first_batch(self) -> None:
         """From now on only the first linear of each distinct input is watched."""
-        if self.method.true_sequential:
+        if self.first_only:
             self._keep_first_group()
-        if len(self.order) == len(self.linears) or self.method.true_sequential:
+        if len(self.order) == len(self.linears):
             leaders = set(self.shared)
             self._leaders = [t for t in self.linears if t.name in leaders]
 
@@ -405,32 +497,31 @@ class Collector:
         self.order = [name for name in self.order if name in names]
 
 
-def capture(
-    model: Any, blocks: Any, tokens: Any, attention_mask: Any, batch_size: int | None, offload: bool
-) -> Batches:
+def capture(model: Any, blocks: Any, data: Data) -> Batches:
     """Run embeddings on all windows, and record what every block would receive.
 
     One forward per batch in which each block returns its input. Arguments that are equal in all batches (position
     embeddings, masks) are kept once.
     """
     device = next(model.parameters()).device
-    tokens = torch.as_tensor(tokens).to(device=device, dtype=torch.long)
+    tokens = torch.as_tensor(data.tokens).to(device=device, dtype=torch.long)
     if tokens.dim() != 2 or not tokens.numel():
         raise SettingsError(f"tokens: expected [nsamples, seqlen] with at least one token, got {tuple(tokens.shape)}")
-    mask = None if attention_mask is None else torch.as_tensor(attention_mask).to(device=device, dtype=torch.long)
+    given = data.attention_mask
+    mask = None if given is None else torch.as_tensor(given).to(device=device, dtype=torch.long)
     if mask is not None and mask.shape != tokens.shape:
         raise SettingsError(
             f"attention_mask: expected the shape of tokens {tuple(tokens.shape)}, got {tuple(mask.shape)}"
         )
-    size = batch_size or _batch_size(tokens.shape[1], device)
-    result = Batches([], [], [], torch.device("cpu") if offload else None)
+    size = data.batch_size or _batch_size(tokens.shape[1], device)
+    result = Batches([], [], [], torch.device("cpu") if data.offload else None)
     for start in range(0, tokens.shape[0], size):
         part = None if mask is None else mask[start : start + size]
         recorded = _record(model, blocks, tokens[start : start + size], part)
         result.hidden.append(recorded[0][0])
         result.arguments.append([(_shared(r[1], result, i), _shared(r[2], result, i)) for i, r in enumerate(recorded)])
         result.valid.append(None if part is None else part.flatten().bool())
-    if offload:
+    if data.offload:
         for batch, hidden in enumerate(result.hidden):
             result.keep(batch, hidden)
     return result

@@ -6,7 +6,7 @@ lower index goes first, on every device. n:m patterns keep n of every m consecut
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -21,13 +21,18 @@ DEFAULT_SPARSITY = 0.5
 class PruningMethod(WeightMethod):
     """Settings of every pruning method: either `sparsity` (share of zeros, 0.5 if nothing is said) or `pattern`.
 
-    pattern: `"2:4"` keeps two of every four consecutive inputs.
+    pattern: `"2:4"` keeps two of every four consecutive inputs. allocation: every block loses the same share, or `owl`
+    gives blocks with more outliers (|W|·‖X‖ above `owl_threshold` times the block's mean) a lower one, within
+    ±`owl_lambda` (Yin et al. 2023, arXiv:2310.05175).
     """
 
     prunes: ClassVar[bool] = True
 
     sparsity: float | None = Field(default=None, ge=0, lt=1)
     pattern: str | None = None
+    allocation: Literal["uniform", "owl"] = "uniform"
+    owl_threshold: float = Field(default=5.0, gt=0)
+    owl_lambda: float = Field(default=0.08, ge=0, lt=0.5)
 
     @field_validator("pattern", mode="before")
     @classmethod
@@ -42,6 +47,10 @@ class PruningMethod(WeightMethod):
             raise ValueError(f"sparsity: got {self.sparsity} beside pattern {self.pattern!r}; give one of the two")
         if self.sparsity is None and self.pattern is None:
             object.__setattr__(self, "sparsity", DEFAULT_SPARSITY)
+        if self.allocation != "uniform" and self.pattern is not None:
+            raise ValueError(
+                f"allocation: {self.allocation} needs an unstructured sparsity, got pattern {self.pattern!r}"
+            )
 
     @property
     def kept_of(self) -> tuple[int, int] | None:
@@ -59,7 +68,13 @@ class PruningMethod(WeightMethod):
     @property
     def amount(self) -> str:
         """`50 %` or `2:4`."""
-        return self.pattern if self.pattern is not None else f"{100 * self.share:g} %"
+        if self.pattern is not None:
+            return self.pattern
+        return f"{100 * self.share:g} %" + (" OWL" if self.allocation == "owl" else "")
+
+    @property
+    def data_free(self) -> bool:
+        return self.needs == "none" and self.allocation == "uniform"
 
     def nominal(self) -> dict[str, Any]:
         return {"bits": None, "sparsity": self.share, "pattern": self.pattern}

@@ -97,6 +97,70 @@ class FeatureNorms(Sampled):
         return self._squares / max(self.windows, 1)
 
 
+class Magnitudes(Sampled):
+    """Mean and largest |X_j| of every input j, over all tokens."""
+
+    name = "magnitudes"
+
+    def __init__(self, cols: int, device: Any = None) -> None:
+        super().__init__(cols, device)
+        self._sum = torch.zeros(cols, dtype=torch.float32, device=device)
+        self._largest = torch.zeros(cols, dtype=torch.float32, device=device)
+
+    def _add(self, inputs: torch.Tensor, windows: int) -> None:
+        sizes = inputs.float().abs()
+        self._sum += sizes.sum(0)
+        self._largest = torch.maximum(self._largest, sizes.amax(0))
+
+    @property
+    def mean(self) -> torch.Tensor:
+        self._check(self._sum)
+        return self._sum / max(self.tokens, 1)
+
+    @property
+    def largest(self) -> torch.Tensor:
+        self._check(self._sum)
+        return self._largest
+
+
+class InputSample(Sampled):
+    """Only the sample of the inputs, for the output error of methods that look at something else."""
+
+    name = "sample"
+
+    def _add(self, inputs: torch.Tensor, windows: int) -> None:
+        self._check(inputs)
+
+
+class Structure(Statistic):
+    """Nothing about the data: which linears share an input is all that is known."""
+
+    name = "structure"
+
+    def _add(self, inputs: torch.Tensor, windows: int) -> None:
+        pass
+
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
+        return _ratio(delta.square().sum(), weight.square().sum())
+
+
+class Fisher(Statistic):
+    """Sums of the loss's squared gradients over rows and columns of one weight, and the sample of its inputs.
+
+    `rows` [rows] and `columns` [cols] hold the mean over windows of Σ_j g_ij² and Σ_i g_ij² (methods/fisher.py).
+    """
+
+    name = "fisher"
+
+    def __init__(self, sample: Statistic, rows: torch.Tensor, columns: torch.Tensor) -> None:
+        super().__init__(sample.cols, sample.device)
+        self._sample, self.windows, self.tokens = sample, sample.windows, sample.tokens
+        self.rows, self.columns = rows, columns
+
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
+        return self._sample.output_error(delta, weight)
+
+
 class Hessian(Statistic):
     """H = (2 / windows) Σ x xᵀ, the Hessian of the layer's squared output error (Frantar et al. 2022, eq. 3)."""
 
@@ -149,17 +213,22 @@ class Hessian(Statistic):
         return _ratio((products[:rows] * delta).sum(), (products[rows:] * weight).sum())
 
 
-STATISTICS: dict[str, type[Statistic]] = {kind.name: kind for kind in (FeatureNorms, Hessian)}
+STATISTICS: dict[str, type[Statistic]] = {
+    kind.name: kind for kind in (FeatureNorms, Magnitudes, InputSample, Structure, Hessian)
+}
 
 
 def make_statistic(needs: str, cols: int, device: Any = None) -> Statistic:
-    return STATISTICS[needs](cols, device)
+    """The statistic of that name for a linear with `cols` inputs; for `fisher`, the part that the inputs give."""
+    return STATISTICS["sample" if needs == "fisher" else needs](cols, device)
 
 
 def collect(method: Method, inputs: Any, weight: torch.Tensor) -> Statistic | None:
     """The statistic that `method` needs from `inputs` [windows, length, cols], added one window at a time."""
     if method.needs == "none":
         return None
+    if method.needs == "structure":
+        return Structure(weight.shape[1], weight.device)
     if method.needs not in STATISTICS:
         raise SettingsError(f"{method.name}: needs a whole model; use methods.blockwise.compress_model")
     if inputs is None:

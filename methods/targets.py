@@ -113,7 +113,8 @@ def watched(linears: list[Linear], watch: Watch, valid: torch.Tensor | None = No
             if linear.kind == "expert":
                 fused.setdefault(id(linear.module), []).append(linear)
             else:
-                stack.enter_context(_removed(linear.module.register_forward_pre_hook(_watching(linear, watch))))
+                hook = linear.module.register_forward_pre_hook(_watching(linear, watch), with_kwargs=True)
+                stack.enter_context(_removed(hook))
         for experts in fused.values():
             _watch_experts(stack, experts, watch, valid)
         yield
@@ -127,9 +128,9 @@ def _removed(handle: Any) -> Iterator[None]:
         handle.remove()
 
 
-def _watching(linear: Linear, watch: Watch) -> Callable[[Any, tuple[Any, ...]], None]:
-    def hook(module: Any, arguments: tuple[Any, ...]) -> None:
-        watch(linear, arguments[0])
+def _watching(linear: Linear, watch: Watch) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], None]:
+    def hook(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        watch(linear, arguments[0] if arguments else next(iter(keywords.values())))
 
     return hook
 
@@ -152,7 +153,7 @@ def _watch_experts(stack: ExitStack, experts: list[Linear], watch: Watch, valid:
 
     def after(_: Any, arguments: tuple[Any, ...], output: Any) -> Any:
         mode.pop().__exit__(None, None, None)
-        if valid is None:
+        if valid is None or output is None:  # None: the pass was stopped inside
             return None
         full = output.new_zeros(valid.shape[0], *output.shape[1:])
         full[valid] = output

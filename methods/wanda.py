@@ -18,12 +18,20 @@ from methods.statistics import FeatureNorms, Statistic
 @register("wanda")
 @settings
 class Wanda(PruningMethod):
-    """Pruning by weights and activations."""
+    """alpha_search: rows may differ in sparsity; each loses its smallest scores up to a share α of their sum, and α is
+    searched so that the matrix reaches the asked sparsity (the paper's appendix)."""
 
     needs: ClassVar[str] = "feature_norms"
 
+    alpha_search: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha_search and self.pattern is not None:
+            raise ValueError(f"alpha_search: needs an unstructured sparsity, got pattern {self.pattern!r}")
+
     def describe(self) -> str:
-        return f"Wanda {self.amount}"
+        return f"Wanda {self.amount}" + (" α-search" if self.alpha_search else "")
 
     def compress_weight(
         self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
@@ -35,6 +43,29 @@ class Wanda(PruningMethod):
             scores = scores.masked_fill(pruned, -1.0)
         if self.kept_of is not None:
             mask = smallest_in_groups(scores, *self.kept_of)
+        elif self.alpha_search:
+            mask = search_alpha(scores, self.share)
         else:
             mask = smallest(scores, int(weight.shape[1] * self.share))
         return CompressedWeight(weight.masked_fill(mask, 0), dead_columns=int((norms == 0).sum()))
+
+
+def search_alpha(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """Mask of the scores up to the one where a row's cumulated sorted scores reach α of their sum.
+
+    α is bisected in [0, 0.8] from 0.4 until the mask's share is within 0.001 of `share` or the interval is that small.
+    A row in which no score fits under α loses nothing (the published script prunes the whole row).
+    """
+    positive = scores.clamp(min=0)  # weights pruned earlier have a score of −1 and go first
+    ordered = positive.sort(dim=1, stable=True).values
+    cumulated = ordered.cumsum(1)
+    low, high, alpha = 0.0, 0.8, 0.4
+    while True:
+        count = (cumulated <= alpha * cumulated[:, -1:]).sum(1, keepdim=True)
+        threshold = ordered.gather(1, (count - 1).clamp(min=0))
+        mask = ((positive <= threshold) & (count > 0)) | (scores < 0)
+        reached = float(mask.sum()) / mask.numel()
+        if abs(reached - share) <= 1e-3 or high - low < 1e-3:
+            return mask
+        low, high = (alpha, high) if reached < share else (low, alpha)
+        alpha = (low + high) / 2

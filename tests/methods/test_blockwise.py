@@ -8,7 +8,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import CompressionError, get_method, parse_method
-from methods.blockwise import capture, compress_model, decoder_blocks
+from methods.blockwise import Data, capture, compress_model, decoder_blocks
 from methods.statistics import collect
 from methods.targets import linears_of
 
@@ -281,7 +281,7 @@ def test_wrong_tokens_are_refused(make_llama, tokens):
 def test_equal_arguments_of_batches_are_kept_once(make_llama, tokens):
     model = make_llama()
     with torch.no_grad():
-        batches = capture(model, decoder_blocks(model), tokens, None, 2, False)
+        batches = capture(model, decoder_blocks(model), Data(tokens, batch_size=2))
     assert len(batches) == 3
     cos = [batches.arguments[b][i][1]["position_embeddings"][0] for b in range(3) for i in range(3)]
     assert len({id(tensor) for tensor in cos}) == 1
