@@ -50,9 +50,20 @@ class CompressionReport:
 
     @property
     def final(self) -> list[LayerReport]:
-        """The reports of the last step of a composition: they describe the model as it is now."""
-        last = max((layer.step for layer in self.layers), default=0)
-        return [layer for layer in self.layers if layer.step == last]
+        """The latest report of every linear: the model as it is now.
+
+        A later step keeps the narrower of the bits (pruning after quantization leaves the codes), and the two factors of
+        a linear (`up_proj.0`, `up_proj.1`) take its place.
+        """
+        latest: dict[tuple[int, str], LayerReport] = {}
+        for layer in self.layers:
+            whole = latest.get((layer.block, layer.linear.rpartition(".")[0]))
+            if whole is not None and whole.step < layer.step and whole.rank is not None:
+                del latest[layer.block, layer.linear.rpartition(".")[0]]
+            before = latest.get((layer.block, layer.linear))
+            bits = layer.bits if before is None else min(before.bits, layer.bits)
+            latest[layer.block, layer.linear] = replace(layer, bits=bits)
+        return list(latest.values())
 
     @property
     def achieved_sparsity(self) -> float:
@@ -61,8 +72,13 @@ class CompressionReport:
 
     @property
     def average_bits(self) -> float:
-        """Stored bits per weight over the compressed linears, grids and outliers included."""
-        return self._mean(lambda layer: layer.bits)
+        """Stored bits per weight of the dense linears in scope, grids and outliers included."""
+        dense: dict[tuple[int, str], int] = {}
+        for layer in self.layers:
+            if (layer.block, layer.linear.rpartition(".")[0]) not in dense:
+                dense.setdefault((layer.block, layer.linear), layer.rows * layer.cols)
+        stored = sum(layer.bits * layer.rows * layer.cols for layer in self.final)
+        return stored / sum(dense.values()) if dense else 0.0
 
     @property
     def layer_error(self) -> float:
@@ -322,6 +338,14 @@ class BlockJob:
                 propagated = batches.run(self.block, self.index, batch) if following is None else following[batch]
                 batches.keep(batch, propagated)
         return reports
+
+    def collect(self, to_the_end: bool = False) -> list[SharedInput]:
+        """Statistics of all linears of the block, grouped by shared input, in order of execution."""
+        assert self.batches is not None
+        collector = Collector(self.linears, self.method.needs, False, to_the_end)
+        for batch in range(len(self.batches)):
+            collector.run(self.block, self.index, self.batches, batch)
+        return collector.finished()
 
     def _collect(
         self, batches: Batches, waiting: list[Linear], to_the_end: bool

@@ -1,0 +1,253 @@
+"""AWQ (Lin et al. 2023, arXiv:2306.00978): scale up the weights of large inputs before rounding, then clip.
+
+For every group of linears that share an input, s = mean|X|^α is searched over 20 values of α for the least change of
+the output of the module around them (attention, MLP), with weights rounded as grid(W·s)/s; the best scale is folded
+into the norm or the linear before. Then each row and group is clipped to the range that changes the group's partial
+outputs least. Inputs come from the dense model, as in the published code. The hard case is the fold: where scaling
+cannot move into another layer (grouped-query values, a GELU, experts behind a router) the group keeps a scale of one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from calib.settings import settings
+from methods.base import BlockMethod, CompressedWeight, CompressionError, LayerReport, layer_report, register
+from methods.folding import ScaleGroup, find_folds
+from methods.lazy import torch
+from methods.quantizer import check_group_size, grid_bits, quantize_groups
+from methods.statistics import Magnitudes, Statistic
+from methods.targets import Linear
+
+if TYPE_CHECKING:
+    from methods.blockwise import BlockJob
+
+SMALLEST_SCALE = 1e-4
+CLIP_STEPS = 10
+CLIP_STEP = 0.05  # the narrowest range that is tried is 0.55 of the largest weight
+CLIP_EXCLUDED = ("*q_proj*", "*k_proj*", "*query*", "*key*", "*qkv*", "*c_attn*")
+
+
+@register("awq")
+@settings
+class AWQ(BlockMethod):
+    """bits, group_size, sym: the grids, in the dialect of RTN and GPTQ. scale_steps: values of α in [0, 1).
+
+    search_scale, search_clip: the two searches. clip_exclude: linears that are not clipped, by name (queries and keys in
+    the published code); the clip search sees the statistic's sample of the inputs.
+    """
+
+    needs: ClassVar[str] = "magnitudes"
+
+    propagate: bool = False
+    bits: int = Field(default=4, ge=2, le=8)
+    group_size: int | None = Field(default=128, ge=1)
+    sym: bool = False
+    search_scale: bool = True
+    search_clip: bool = True
+    scale_steps: int = Field(default=20, ge=1)
+    clip_exclude: list[str] = field(default_factory=lambda: list(CLIP_EXCLUDED))
+
+    def describe(self) -> str:
+        parts = [f"AWQ {self.bits}-bit"] + ([f"g{self.group_size}"] if self.group_size else []) + ["sym"] * self.sym
+        return " ".join(parts + ["no scale"] * (not self.search_scale) + ["no clip"] * (not self.search_clip))
+
+    def nominal(self) -> dict[str, Any]:
+        return {"bits": float(self.bits), "sparsity": None, "pattern": None}
+
+    def check_shape(self, rows: int, cols: int, where: str) -> None:
+        check_group_size(self.group_size, cols, where)
+
+    def compress_block(self, job: BlockJob) -> list[LayerReport]:
+        started = time.perf_counter()
+        with recorded_calls(job) as calls:
+            collected = [(group.linears, group.statistic) for group in job.collect(to_the_end=True)]
+        dense = {linear.name: linear.weight.clone() for linear in job.linears}
+        zeros = {name: weight == 0 for name, weight in dense.items()} if job.keep_zeros else {}
+        groups = find_folds(job, [group for group in collected if group[1].tokens], through_linears=True)
+        if self.search_scale and not any(group.foldable for group in groups):
+            raise CompressionError("scaling needs a norm or a linear that it can be folded into; there is none")
+        scales = [self._search_scale(job, group, calls) for group in groups]
+        changed = {name: _Change() for name in dense}
+        for group, scale in zip(groups, scales, strict=True):
+            if scale is not None:
+                group.apply(scale)
+                _note(changed, group, scale)
+        reports = []
+        for group, scale in zip(groups, scales, strict=True):
+            for linear in group.linears:
+                self._round(linear, group.statistic, scale, zeros.get(linear.name))
+                reports.append(self._report(linear, dense[linear.name], changed[linear.name], group.statistic))
+        reports += [
+            job.unreached(linear) for linears, statistic in collected if not statistic.tokens for linear in linears
+        ]
+        for report in reports:
+            report.seconds = (time.perf_counter() - started) / len(reports)
+        return reports
+
+    def _search_scale(self, job: BlockJob, group: ScaleGroup, calls: Calls) -> torch.Tensor | None:
+        """The best scale [cols], or None when the group cannot be scaled."""
+        if not (self.search_scale and group.foldable):
+            return None
+        assert isinstance(group.statistic, Magnitudes)
+        parent = calls.parent_of(group.linears)
+        sizes = group.statistic.mean
+        dense = [linear.weight.clone() for linear in group.linears]
+        expected = list(calls.outputs(parent))
+        best, best_loss = torch.ones_like(sizes), float("inf")
+        try:
+            for step in range(self.scale_steps):
+                scale = sizes.pow(step / self.scale_steps).clamp_min(SMALLEST_SCALE)
+                scale = scale / (scale.max() * scale.min()).sqrt()
+                for linear, weight in zip(group.linears, dense, strict=True):
+                    linear.store(self._grid(weight.float() * scale) / scale)
+                loss = sum(_squared(a, b) for a, b in zip(calls.outputs(parent), expected, strict=True))
+                if loss < best_loss:
+                    best, best_loss = scale, loss
+        finally:
+            for linear, weight in zip(group.linears, dense, strict=True):
+                linear.store(weight)
+        if best_loss == float("inf"):
+            raise CompressionError(f"the output of {parent} is NaN or infinite for every scale")
+        return best
+
+    def _grid(self, weight: torch.Tensor) -> torch.Tensor:
+        return quantize_groups(weight, self.bits, self.group_size, sym=self.sym, mse=False)
+
+    def _round(
+        self, linear: Linear, statistic: Statistic, scale: torch.Tensor | None, pruned: torch.Tensor | None
+    ) -> None:
+        """Clip and round a linear whose columns were scaled; zeros of an earlier step stay."""
+        assert isinstance(statistic, Magnitudes)
+        weight = linear.weight.float()
+        if self.search_clip and not any(fnmatch.fnmatchcase(linear.name, pattern) for pattern in self.clip_exclude):
+            sample = statistic.sample() if scale is None else statistic.sample() / scale
+            limit = self._clip(weight, sample)
+            weight = weight.unflatten(1, (-1, self.group_size or weight.shape[1]))
+            weight = torch.maximum(torch.minimum(weight, limit[..., None]), -limit[..., None]).flatten(1)
+        rounded = self._grid(weight)
+        linear.store(rounded if pruned is None else rounded.masked_fill(pruned, 0))
+
+    def _clip(self, weight: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """The largest |w| to keep for every row and group, [rows, groups].
+
+        The error of a group's partial outputs, mean over the sample of (x · δ)², is δᵀ(XᵀX)δ with XᵀX of the group.
+        """
+        size = self.group_size or weight.shape[1]
+        groups = weight.unflatten(1, (-1, size))
+        inputs = sample.unflatten(1, (-1, size))
+        gram = torch.einsum("tgi,tgj->gij", inputs, inputs)
+        largest = groups.abs().amax(-1)
+        best, best_error = largest, torch.full_like(largest, float("inf"))
+        for step in range(CLIP_STEPS):
+            limit = largest * (1 - step * CLIP_STEP)
+            clipped = torch.maximum(torch.minimum(groups, limit[..., None]), -limit[..., None])
+            delta = self._grid(clipped.flatten(1)).unflatten(1, (-1, size)) - groups
+            error = torch.einsum("rgi,gij,rgj->rg", delta, gram, delta)
+            better = error < best_error
+            best, best_error = torch.where(better, limit, best), torch.where(better, error, best_error)
+        return best
+
+    def _report(self, linear: Linear, dense: torch.Tensor, change: _Change, statistic: Statistic) -> LayerReport:
+        """Telemetry against the dense weight: the stored one with the folded scales undone."""
+        bits = grid_bits(self.bits, dense.shape[1], self.group_size, self.sym)
+        report = layer_report(dense, change.undo(linear.weight.float()), CompressedWeight(dense, bits=bits), statistic)
+        report.linear = linear.name
+        report.sparsity = float((linear.weight == 0).sum()) / dense.numel()
+        return report
+
+
+@dataclass
+class _Change:
+    """Scales folded into a linear: its columns were multiplied by `columns`, its rows divided by `rows`."""
+
+    columns: torch.Tensor | None = None
+    rows: torch.Tensor | None = None
+
+    def undo(self, weight: torch.Tensor) -> torch.Tensor:
+        weight = weight if self.columns is None else weight / self.columns
+        return weight if self.rows is None else weight * self.rows[:, None]
+
+
+def _note(changed: dict[str, _Change], group: ScaleGroup, scale: torch.Tensor) -> None:
+    for linear in group.linears:
+        changed[linear.name].columns = scale
+    if group.before is not None:
+        changed[group.before.name].rows = scale
+
+
+@dataclass
+class Calls:
+    """What every module around a group of linears was called with, batch by batch, in the dense block."""
+
+    job: BlockJob
+    arguments: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]
+
+    def parent_of(self, linears: list[Linear]) -> str:
+        """The innermost module around all of them; the linear itself when it is alone. `""` is the block."""
+        if len(linears) == 1 and linears[0].name in self.arguments:
+            return linears[0].name
+        parts = [linear.name.split(".") for linear in linears]
+        common: list[str] = []
+        for names in zip(*parts, strict=False):
+            if len(set(names)) > 1:
+                break
+            common.append(names[0])
+        path = ".".join(common)
+        while path and path not in self.arguments:
+            path = path.rpartition(".")[0]
+        return path
+
+    def outputs(self, path: str) -> Iterator[torch.Tensor]:
+        """The module's outputs with the weights as they are now, for every batch."""
+        batches = self.job.batches
+        assert batches is not None
+        module = self.job.block.get_submodule(path) if path else None
+        for batch in range(len(batches)):
+            if module is None:
+                output: Any = batches.run(self.job.block, self.job.index, batch)
+            else:
+                positional, keywords = self.arguments[path][batch]
+                output = module(*positional, **keywords)
+            first = output[0] if isinstance(output, tuple) else output
+            valid = batches.valid[batch]
+            yield first if valid is None else first.reshape(-1, first.shape[-1])[valid]
+
+
+@contextmanager
+def recorded_calls(job: BlockJob) -> Iterator[Calls]:
+    """While open, remember the arguments of every module that holds linears (and of the linears) in `job.block`."""
+    names = {linear.name for linear in job.linears if linear.kind != "expert"}
+    wanted = set(names)
+    for name in names:
+        while "." in name:
+            name = name.rpartition(".")[0]
+            wanted.add(name)
+    calls = Calls(job, {name: [] for name in wanted})
+    handles = []
+    try:
+        for name in wanted:
+            hook = _recorder(calls.arguments[name])
+            handles.append(job.block.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True))
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _recorder(calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Callable[..., None]:
+    def hook(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        calls.append((arguments, dict(keywords)))
+
+    return hook
+
+
+def _squared(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float((first.float() - second.float()).square().sum(dtype=torch.float64))

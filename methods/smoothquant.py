@@ -1,0 +1,65 @@
+"""SmoothQuant (Xiao et al. 2022, arXiv:2211.10438) as a transform of the weights, to be used before GPTQ or RTN.
+
+Inputs with outliers are divided by s_j = max|X_j|^α / max_i|W_ij|^(1−α), and the weights' columns are multiplied by it;
+the division moves into the norm before them. Nothing is quantized here: the model computes what it did, and the next
+step of the composition finds weights and inputs of more even size. Calibration enters by the largest |X_j| alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from calib.settings import settings
+from methods.base import BlockMethod, CompressedWeight, CompressionError, LayerReport, layer_report, register
+from methods.folding import find_folds
+from methods.lazy import torch
+from methods.statistics import Magnitudes
+
+if TYPE_CHECKING:
+    from methods.blockwise import BlockJob
+
+SMALLEST = 1e-5
+
+
+@register("smoothquant")
+@settings
+class SmoothQuant(BlockMethod):
+    """alpha: how much of the inputs' size moves into the weights, 0.5 in the paper (0.8 to 0.85 for LLaMA)."""
+
+    needs: ClassVar[str] = "magnitudes"
+
+    propagate: bool = False
+    alpha: float = Field(default=0.5, ge=0, le=1)
+
+    def describe(self) -> str:
+        return f"SmoothQuant α {self.alpha:g}"
+
+    def compress_block(self, job: BlockJob) -> list[LayerReport]:
+        dense = {linear.name: linear.weight.clone() for linear in job.linears}
+        collected = [(group.linears, group.statistic) for group in job.collect()]
+        groups = find_folds(job, [group for group in collected if group[1].tokens], through_linears=False)
+        if not any(group.foldable for group in groups):
+            raise CompressionError("smoothing needs a norm whose output only these linears read; there is none")
+        reports = [
+            job.unreached(linear) for linears, statistic in collected if not statistic.tokens for linear in linears
+        ]
+        for group in groups:
+            assert isinstance(group.statistic, Magnitudes)
+            scale = torch.ones(group.statistic.cols, device=group.linears[0].weight.device)
+            if group.foldable:
+                scale = self.scales(group.statistic.largest, [linear.weight for linear in group.linears])
+                group.apply(scale)
+            for linear in group.linears:
+                weight = dense[linear.name]
+                report = layer_report(weight, linear.weight.float() / scale, CompressedWeight(weight), group.statistic)
+                report.linear = linear.name
+                reports.append(report)
+        return reports
+
+    def scales(self, largest: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
+        """s [cols]; inputs that are always zero keep a scale of one."""
+        columns = torch.stack([weight.float().abs().amax(0) for weight in weights]).amax(0).clamp_min(SMALLEST)
+        scale = (largest.clamp_min(SMALLEST).pow(self.alpha) / columns.pow(1 - self.alpha)).clamp_min(SMALLEST)
+        return torch.where(largest > 0, scale, 1.0)
