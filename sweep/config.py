@@ -321,8 +321,12 @@ def _parse_calibration(study_file: StudyFile) -> tuple[list[CalibrationSpec], An
         grid = parse(CalibrationFile, part, path)
         specs += _calibration_grid(grid, study_file.seed, path)
         documents.append({item.name: getattr(grid, item.name) for item in fields(grid)})
-    _refuse_twice("calibration", [identity(spec.to_dict()) for spec in specs], "leave the repeated calibration set out")
     _check_source_labels(specs)
+    if several:  # a single grid cannot repeat itself
+        keys = [
+            str((spec.source.label, spec.set, spec.seed, *(getattr(spec, axis) for axis in AXES))) for spec in specs
+        ]
+        _refuse_twice("calibration sets", keys, "leave the repeated calibration set out")
     return specs, documents if several else documents[0]
 
 
@@ -376,9 +380,11 @@ def _check_levels(levels: Sequence[Any], path: str) -> None:
 
 
 def _refuse_twice(path: str, keys: Sequence[str], remedy: str) -> None:
+    seen: set[str] = set()
     for number, key in enumerate(keys):
-        if key in keys[:number]:
+        if key in seen:
             raise SettingsError(f"{path}[{number}]: {key} is there twice; {remedy}")
+        seen.add(key)
 
 
 def _check_source_labels(specs: Sequence[CalibrationSpec]) -> None:

@@ -63,13 +63,13 @@ def main(
     What is done already is not run again, so after an interruption give the same command.
     """
     reporter = Reporter()
-    signal.signal(signal.SIGTERM, _interrupt)
+    earlier = signal.signal(signal.SIGTERM, _interrupt)
     try:
         account = Account()
         with account("planning"):
             chosen = load_study(study, set_ or [])
-            trials = plan.expand(chosen)
             plan.check(chosen)
+            trials = plan.expand(chosen)
             store, before = open_results(chosen, trials, results or f"results/{chosen.name}", write=not dry_run)
             jobs = jobs_to_run(trials, before, retry_failed)
         if dry_run:
@@ -85,6 +85,8 @@ def main(
     except KeyboardInterrupt:
         print("interrupted before any trial started", file=sys.stderr)
         code = INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
     raise typer.Exit(code)
 
 
@@ -176,7 +178,8 @@ def open_results(study: Study, trials: Sequence[plan.Trial], root: str, *, write
             owners.add((yaml.safe_load(text) or {}).get("study"))
         if others := sorted(str(owner) for owner in owners - {study.name}):
             raise SettingsError(
-                f"--results {root}: holds results of the study '{others[0]}', not of '{study.name}'; choose another folder"
+                f"--results {root}: holds results of the study '{others[0]}', not of '{study.name}'; "
+                "choose another folder"
             )
         check_stale(trials, before, root)
         if write:
@@ -193,21 +196,23 @@ def check_stale(trials: Sequence[plan.Trial], before: pl.DataFrame, root: str) -
 
     A cell is a trial by its factors. The same cell under another id was made with other tasks, model files, or code.
     """
+    if before.is_empty():
+        return
     from sweep.trial import describe
 
-    ids = {tuple(describe(trial)[name] for name in CELL): trial.id for trial in trials}
     planned = {trial.id for trial in trials}
-    stale = [
-        row
-        for row in before.iter_rows(named=True)
-        if row["trial_id"] not in planned and tuple(row[name] for name in CELL) in ids
-    ]
+    ids = {_cell(describe(trial)) for trial in trials}
+    stale = [row for row in before.iter_rows(named=True) if row["trial_id"] not in planned and _cell(row) in ids]
     if stale:
         raise SettingsError(
             f"--results {root}: {len(stale)} trials there are trials of this study made with another evaluation, other "
             f"files or other code (such as {stale[0]['model']}, {stale[0]['method_label']}); "
             "choose another folder, or delete this one"
         )
+
+
+def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in CELL)
 
 
 def jobs_to_run(trials: Sequence[plan.Trial], before: pl.DataFrame, retry_failed: bool) -> list[Job]:
@@ -230,8 +235,8 @@ def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None
         expected = model.expected_dtype(device)
         if model.dtype == "auto" and expected and known.get(model.name, expected) != expected:
             raise SettingsError(
-                f"models: {model.name} would run in {expected} on this machine ({device}), but the results there are in "
-                f"{known[model.name]}; give the model's `dtype` in the study, or choose another --results folder"
+                f"models: {model.name} would run in {expected} on this machine ({device}), but the results there "
+                f"are in {known[model.name]}; give the model's `dtype` in the study, or choose another --results folder"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sweep.plan import Pool, Trial, evaluation_key
@@ -46,7 +47,11 @@ class LocalRunner:
             held = held_by(job.trial)
             calibration = self._sets[job.trial.calibration_id] if job.trial.calibration_id else None
             requests = self._requests[evaluation_key(job.trial)]
-            yield worker.run(job.trial, calibration, lambda requests=requests: requests, job.attempts)
+            yield worker.run(job.trial, calibration, partial(_same, requests), job.attempts)
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def _same(requests: EvaluationData) -> EvaluationData:
+    return requests

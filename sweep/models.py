@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+_BLOCK_LINEAR = re.compile(r"model\.layers\.\d+\.((?:self_attn|mlp)\.\w+_proj)\.weight")
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 
 
@@ -248,21 +250,34 @@ def _tokenizer_id(folder: Path) -> str:
 
 def _count_parameters(files: list[Path], config: Mapping[str, Any]) -> int:
     """Parameters from the safetensors headers; a tied output matrix that was saved as well counts once."""
-    total, names = 0, set()
+    tied = config.get("tie_word_embeddings", False)
+    shapes = _shapes(files)
+    return sum(math.prod(shape) for name, shape in shapes.items() if not (tied and name == "lm_head.weight"))
+
+
+def linear_shapes(ref: ModelRef) -> dict[str, tuple[int, int]]:
+    """(rows, cols) of the linears of a LLaMA-like decoder by their name in a block, from the safetensors headers.
+
+    Empty where the names say nothing for sure: a hub model that is not here, or another architecture.
+    """
+    if ref.on_hub:
+        return {}
+    found = {}
+    for name, shape in _shapes(weight_files(Path(ref.path))).items():
+        match = _BLOCK_LINEAR.fullmatch(name)
+        if match and len(shape) == 2:
+            found[match.group(1)] = (shape[0], shape[1])
+    return found
+
+
+def _shapes(files: list[Path]) -> dict[str, list[int]]:
+    shapes: dict[str, list[int]] = {}
     for file in files:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length)) if 0 < length < 2**28 else {}
-        for name, about in header.items():
-            tied = name == "lm_head.weight" and config.get("tie_word_embeddings", False)
-            if name == "__metadata__" or name in names or tied:
-                continue
-            names.add(name)
-            count = 1
-            for extent in about["shape"]:
-                count *= extent
-            total += count
-    return total
+        shapes.update({name: about["shape"] for name, about in header.items() if name != "__metadata__"})
+    return shapes
 
 
 # loading
@@ -297,7 +312,8 @@ def context_length(ref: ModelRef) -> int:
 def _unreachable(ref: ModelRef, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     where = "download it first, log in with `hf auth login` if it is gated, or give a local folder"
-    return f"models: {ref.name} ({ref.path}{f'@{ref.revision}' if ref.revision else ''}) cannot be loaded: {reason}; {where}"
+    place = f"{ref.path}@{ref.revision}" if ref.revision else ref.path
+    return f"models: {ref.name} ({place}) cannot be loaded: {reason}; {where}"
 
 
 class DenseModel:
@@ -308,22 +324,20 @@ class DenseModel:
     """
 
     def __init__(self, ref: ModelRef, device: str = "cpu", dtype: str | None = None) -> None:
-        import torch
         import transformers
 
         self.ref = ref
-        self.device = torch.device(device)
         chosen = dtype or ref.dtype
-        if chosen == "auto" and self.device.type == "cpu":
+        if chosen == "auto" and device == "cpu":
             chosen = "float32"
         try:
-            self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 ref.path, revision=ref.revision, dtype=chosen
             )
         except (OSError, ValueError) as error:
             raise SettingsError(_unreachable(ref, error)) from None
-        self.model.to(self.device).eval().requires_grad_(False)
-        self.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
+        self.model: Any = model.to(device).eval().requires_grad_(False)
+        self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
         self.tokenizer = load_tokenizer(ref)
         self.max_length = context_length(ref)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())

@@ -18,12 +18,12 @@ from typing import Any
 from calib.build import preflight
 from calib.settings import SettingsError, as_dict, identity
 from calib.spec import CalibrationSpec
-from methods.base import Method, method_name
+from methods.base import Composition, Method, method_name
 from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks import _local_names as local_names
 from sweep.evaluation.tasks import builtin_folders, local_folders
-from sweep.models import ModelRef
+from sweep.models import ModelRef, linear_shapes
 
 PLAN_VERSION = 1  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
@@ -69,17 +69,15 @@ class Pool:
 def expand(study: Study) -> list[Trial]:
     """All trials of a study: model by model; the dense one first, then data-free methods, then the rest set by set."""
     evaluation_id = identity(evaluation_identity(study.evaluation))
+    choices = [
+        _Choice(method, label, method.identity()) for method, label in zip(study.methods, study.labels, strict=True)
+    ]
     trials = []
     for model in study.models:
-        trials.append(_trial(study, model, None, "dense", None, evaluation_id))
-        methods = list(zip(study.methods, study.labels, strict=True))
-        for method, label in methods:
-            if method.data_free:
-                trials.append(_trial(study, model, method, label, None, evaluation_id))
+        trials.append(_trial(study, model, _DENSE, None, evaluation_id))
+        trials += [_trial(study, model, choice, None, evaluation_id) for choice in choices if choice.data_free]
         for spec in study.calibration:
-            for method, label in methods:
-                if not method.data_free:
-                    trials.append(_trial(study, model, method, label, spec, evaluation_id))
+            trials += [_trial(study, model, choice, spec, evaluation_id) for choice in choices if not choice.data_free]
     _refuse_same_ids(trials)
     return trials
 
@@ -134,7 +132,11 @@ def check(study: Study) -> None:
                     f"choose at most {length}"
                 )
     study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
-    preflight(study.calibration)
+    preflight(_last_sets(study.calibration))
+    for model in study.models:
+        for linear, (rows, cols) in linear_shapes(model).items():
+            for method in study.methods:
+                _check_shape(method, linear, rows, cols, model.name)
 
 
 def evaluation_identity(evaluation: EvaluationSettings) -> dict[str, Any]:
@@ -171,19 +173,28 @@ def hash_files(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _trial(
-    study: Study,
-    model: ModelRef,
-    method: Method | None,
-    label: str,
-    spec: CalibrationSpec | None,
-    evaluation_id: str,
-) -> Trial:
+@dataclass(frozen=True)
+class _Choice:
+    """A method of the study with its label and identity; no method is the dense model."""
+
+    method: Method | None
+    label: str
+    identity: Any
+
+    @property
+    def data_free(self) -> bool:
+        return self.method is None or self.method.data_free
+
+
+_DENSE = _Choice(None, "dense", "dense")
+
+
+def _trial(study: Study, model: ModelRef, choice: _Choice, spec: CalibrationSpec | None, evaluation_id: str) -> Trial:
     calibration_id = spec.id(model.tokenizer_id) if spec else None
     trial_id = identity(
         {
             "model": model.identity(),
-            "method": method.identity() if method else "dense",
+            "method": choice.identity,
             "calibration": calibration_id,
             "evaluation": evaluation_id,
         }
@@ -193,12 +204,31 @@ def _trial(
         study=study.name,
         seed=study.seed,
         model=model,
-        method=method,
-        label=label,
+        method=choice.method,
+        label=choice.label,
         spec=spec,
         calibration_id=calibration_id,
         evaluation=study.evaluation,
     )
+
+
+def _last_sets(specs: Iterable[CalibrationSpec]) -> list[CalibrationSpec]:
+    """Of each series of sets the last one: if a source can fill it, it can fill those before."""
+    last: dict[tuple[Any, ...], CalibrationSpec] = {}
+    for spec in specs:
+        key = (spec.source.label, spec.nsamples, spec.seqlen, spec.sampling, spec.separator, spec.add_bos)
+        if key not in last or spec.set > last[key].set:
+            last[key] = spec
+    return list(last.values())
+
+
+def _check_shape(method: Method, linear: str, rows: int, cols: int, model: str) -> None:
+    for step in method.steps if isinstance(method, Composition) else [method]:
+        if step.selects(linear):
+            try:
+                step.check_shape(rows, cols, f"{linear} of {model}")
+            except SettingsError as error:
+                raise SettingsError(f"methods: {step.label}: {error}") from None
 
 
 def _refuse_same_ids(trials: Sequence[Trial]) -> None:

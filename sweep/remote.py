@@ -103,15 +103,21 @@ class RayRunner:
             self.notify(f"waiting for nodes to join: room for {room} of {self.asked_workers or 1} workers")
             time.sleep(15)
             self._device, room = self._room()
-        if (self.asked_workers or 1) > room:
-            have = f"{ray.cluster_resources().get('GPU', 0):g} GPUs and {ray.cluster_resources().get('CPU', 0):g} CPUs"
+        self.workers = self.asked_workers or room
+        self.check_room()
+        return self._device
+
+    def check_room(self) -> None:
+        """Raise SettingsError when the machines have no room for the workers that are asked for."""
+        asked, room = self.asked_workers or 1, self._room()[1]
+        if asked > room:
+            resources = ray.cluster_resources()
+            have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} CPUs"
+            each = f" of {self.gpus_per_worker:g} GPUs each" if self._device == "cuda" else ""
             raise SettingsError(
-                f"--workers {self.asked_workers or 1}: the cluster has {have}, room for {room} workers"
-                f"{f' of {self.gpus_per_worker:g} GPUs each' if self._device == 'cuda' else ''}; "
+                f"--workers {asked}: the cluster has {have}, room for {room} workers{each}; "
                 "ask for fewer workers, or see `ray status` for nodes that have not joined"
             )
-        self.workers = self.asked_workers or room
-        return self._device
 
     def _room(self) -> tuple[str, int]:
         resources = ray.cluster_resources()
@@ -123,9 +129,9 @@ class RayRunner:
 
     def prepare(self, pools: Sequence[Pool], evaluations: Mapping[Any, tuple[Trial, Sequence[int]]]) -> None:
         """Build all calibration sets and requests, in parallel. Raises SettingsError when one of them cannot be."""
-        receipts = []
-        build_sets = ray.remote(num_cpus=1, max_retries=2)(_sets_task)
-        build_requests = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(_requests_task)
+        receipts: list[Any] = []
+        build_sets: Any = ray.remote(num_cpus=1, max_retries=2)(_sets_task)
+        build_requests: Any = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(_requests_task)
         for key, (trial, seqlens) in evaluations.items():
             receipt, self._requests[key] = build_requests.remote(trial, list(seqlens))
             receipts.append(receipt)
@@ -172,7 +178,7 @@ class RayRunner:
         bound to a worker that the cluster has no room for."""
         need: dict[str, Any] = {"num_gpus": self.gpus_per_worker} if self._device == "cuda" else {"num_cpus": 1}
         while self._crew.size() < size:
-            actor = ray.remote(**need)(_Actor).remote(self.results, self.provenance)
+            actor: Any = ray.remote(**need)(_Actor).remote(self.results, self.provenance)
             self._crew.starting[actor.ready.remote()] = actor
 
     def _look_for_more_room(self) -> None:
@@ -287,9 +293,10 @@ def _connect(address: str | None, workers: int | None) -> None:
         if address:
             ray.init(address=address, **quiet)
         else:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # only this user's processes may talk to it
             cpus = max(workers or 1, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise SettingsError(_connection_hint(address, error)) from None
 
 
@@ -301,5 +308,8 @@ def _connection_hint(address: str | None, error: Exception) -> str:
             "cluster's ~/.ray/auth_token here (or set RAY_AUTH_TOKEN), or start both sides with RAY_AUTH_MODE=disabled"
         )
     if address:
-        return f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, or leave --address out"
+        return (
+            f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, "
+            "or leave --address out"
+        )
     return f"Ray cannot be started here ({reason}); --local runs the same study without it"

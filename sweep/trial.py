@@ -173,7 +173,7 @@ class Worker:
             with clock("load"):
                 dense, evaluator = self._hold(trial, requests)
             rows = run_trial(trial, dense, evaluator, calibration, clock)
-        except Exception as error:  # noqa: BLE001 (a failed trial is a row, whatever failed)
+        except Exception as error:
             rows = failed_rows(trial, clock.phase or "load", one_line(error))
         common = {
             **self.provenance,

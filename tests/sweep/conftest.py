@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import Result
+from typer.testing import CliRunner
 
-WORDS = "the a river stone walked slowly over under bright old house of and to see green again while never".split()
+TEXT = "the a river stone walked slowly over under bright old house of and to see green again while never"
+WORDS = TEXT.split()
 
 
 def write_documents(path: Path, documents: int = 40, words: int = 120, seed: int = 0) -> Path:
@@ -166,12 +169,12 @@ def write_study(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `python -m sweep.launch` in a process of its own, in an empty working directory."""
+def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python in a process of its own, in an empty working directory."""
 
     def call(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "sweep.launch", *arguments],
+            [sys.executable, *arguments],
             cwd=tmp_path,
             env=launch_environment(**environment),
             capture_output=True,
@@ -179,6 +182,22 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=timeout,
             check=False,
         )
+
+    return call
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs the launcher in this process, in an empty working directory."""
+    from sweep.launch import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Result:
+        result = CliRunner().invoke(app, list(arguments))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
 
     return call
 

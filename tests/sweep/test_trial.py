@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sweep import plan
+from sweep.config import parse_study
+from sweep.local import LocalRunner
+from sweep.plan import Trial
+from sweep.results import TABLES, Results
+from sweep.schedule import Job, Queue, held_by
+from sweep.trial import Outcome, describe, one_line
+
+
+@pytest.fixture
+def trials(document: dict[str, Any]) -> list[Trial]:
+    return plan.expand(parse_study(document))
+
+
+def run(trials: list[Trial], root: str) -> list[Outcome]:
+    from sweep.launch import evaluations_with_lengths, provenance
+
+    runner = LocalRunner(root, provenance())
+    runner.start()
+    runner.prepare(plan.pools(trials), evaluations_with_lengths(trials))
+    return list(runner.run([Job(trial) for trial in trials]))
+
+
+def test_every_trial_writes_all_its_tables(trials: list[Trial], tmp_path: Any) -> None:
+    outcomes = run(trials, str(tmp_path))
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 6
+    results = Results(tmp_path)
+    rows = {row["trial_id"]: row for row in results.read("trials").iter_rows(named=True)}
+    dense, rtn, gptq = (rows[trial.id] for trial in trials[:3])
+    assert dense["method"] == "dense"
+    assert dense["data_free"]
+    assert dense["settings"] == "{}"
+    assert rtn["bits"] == 3
+    assert rtn["source"] is None
+    assert rtn["average_bits"] >= 3
+    assert gptq["source"] == "rivers"
+    assert gptq["set"] == 0
+    assert gptq["nsamples"] == 4
+    assert gptq["seqlen"] == 32
+    assert gptq["calibration_id"] in results.keys("calibration")
+    assert len(gptq["calibration_hash"]) == 64
+    assert json.loads(gptq["settings"])["group_size"] == 16
+    for row in rows.values():
+        assert row["seconds_total"] > 0
+        assert row["peak_memory"] > 10**6
+        assert row["dtype"] == "float32"
+        assert json.loads(row["versions"])["torch"]
+        assert row["device"]
+        assert row["worker"]
+        assert row["attempts"] == 1
+    assert len({row["weights_hash"] for row in rows.values()}) == 6
+    assert results.read("layers").get_column("trial_id").n_unique() == 5  # the dense model has no layers to report
+    kinds = set(results.read("metrics").get_column("kind").to_list())
+    assert kinds == {"task", "group", "perplexity", "divergence"}
+    assert results.read("samples").get_column("trial_id").n_unique() == 6
+
+
+def test_failed_trial_is_a_row_and_the_next_one_gets_the_dense_model(
+    trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from methods import blockwise
+
+    whole = blockwise.compress_model
+
+    def breaks(model: Any, method: Any, tokens: Any) -> Any:
+        if method.name == "rtn":
+            model.model.layers[0].mlp.up_proj.weight.data.zero_()
+            raise blockwise.CompressionError("block 1, mlp.up_proj: not positive definite")
+        return whole(model, method, tokens)
+
+    run(trials, str(tmp_path / "good"))
+    expected = [describe_numbers(Results(tmp_path / "good"), trial) for trial in trials]
+    monkeypatch.setattr(blockwise, "compress_model", breaks)
+    outcomes = run(trials, str(tmp_path / "bad"))
+    assert [outcome.status for outcome in outcomes] == ["ok", "failed", "ok", "ok", "ok", "ok"]
+    results = Results(tmp_path / "bad")
+    row = {row["trial_id"]: row for row in results.read("trials").iter_rows(named=True)}[trials[1].id]
+    assert row["status"] == "failed"
+    assert row["phase"] == "compress"
+    assert row["error"] == "CompressionError: block 1, mlp.up_proj: not positive definite"
+    assert row["method"] == "rtn"
+    assert row["weights_hash"] is None
+    assert row["seconds_compress"] >= 0
+    assert trials[1].id not in results.read("metrics").get_column("trial_id").to_list()
+    for number in (0, 2, 3, 4, 5):
+        assert describe_numbers(results, trials[number]) == expected[number]
+
+
+def describe_numbers(results: Results, trial: Trial) -> Any:
+    """The numbers of a trial: hash of its weights, and its metrics."""
+    rows = [row for row in results.read("trials").iter_rows(named=True) if row["trial_id"] == trial.id]
+    metrics = [row for row in results.read("metrics").iter_rows(named=True) if row["trial_id"] == trial.id]
+    return rows[0]["weights_hash"], metrics
+
+
+def test_model_that_cannot_be_loaded_fails_its_trials_alone(
+    trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweep import trial as module
+
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(module, "DenseModel", refuse)
+    outcomes = run(trials[:2], str(tmp_path))
+    assert [(outcome.status, outcome.phase) for outcome in outcomes] == [("failed", "load")] * 2
+    assert "out of memory" in str(outcomes[0].error)
+
+
+def test_description_of_a_trial_has_only_known_columns(trials: list[Trial]) -> None:
+    for trial in trials:
+        assert set(describe(trial)) <= set(TABLES["trials"].names)
+
+
+def test_error_of_a_library_names_the_line_of_ours() -> None:
+    from sweep.trial import Clock
+
+    with pytest.raises(IndexError) as caught, Clock()("compress"):
+        [][0]
+    assert one_line(caught.value).startswith("IndexError: list index out of range (")
+    assert "test_trial.py" in one_line(caught.value) or "trial.py" in one_line(caught.value)
+
+
+def test_worker_keeps_its_model_until_none_of_its_trials_is_left(document: dict[str, Any], other_model: Any) -> None:
+    document["models"].append(str(other_model))
+    trials = plan.expand(parse_study(document))
+    queue = Queue([Job(trial) for trial in trials])
+    held, seen = None, []
+    while queue:
+        job = queue.take(held)
+        held = held_by(job.trial)
+        seen.append(job.trial)
+    assert [trial.id for trial in seen] == [trial.id for trial in trials]
+
+
+def test_two_workers_start_on_two_models_and_share_the_last_one(document: dict[str, Any], other_model: Any) -> None:
+    document["models"].append(str(other_model))
+    queue = Queue([Job(trial) for trial in plan.expand(parse_study(document))])
+    first, second = queue.take(None), queue.take(None)
+    assert {first.trial.model.name, second.trial.model.name} == {"tiny", "other"}
+    for _ in range(5):
+        assert queue.take(held_by(first.trial)).trial.model == first.trial.model
+    assert queue.take(held_by(first.trial)).trial.model == second.trial.model
+
+
+def test_trial_of_a_dead_worker_is_taken_next(trials: list[Trial]) -> None:
+    queue = Queue([Job(trial) for trial in trials])
+    job = queue.take(None)
+    queue.put_back(job)
+    assert queue.take(held_by(job.trial)) == job
+    assert len(queue) == len(trials) - 1
