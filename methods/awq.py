@@ -40,8 +40,8 @@ CLIP_EXCLUDED = ("*q_proj*", "*k_proj*", "*query*", "*key*", "*qkv*", "*c_attn*"
 class AWQ(BlockMethod):
     """bits, group_size, sym: the grids, in the dialect of RTN and GPTQ. scale_steps: values of α in [0, 1).
 
-    search_scale, search_clip: the two searches. clip_exclude: linears that are not clipped, by name (queries and keys in
-    the published code); the clip search sees the statistic's sample of the inputs.
+    search_scale, search_clip: the two searches; the second sees the statistic's sample of the inputs. clip_exclude:
+    linears that are not clipped, by name (queries and keys in the published code).
     """
 
     needs: ClassVar[str] = "magnitudes"

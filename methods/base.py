@@ -242,7 +242,7 @@ def get_method(name: str, **values: Any) -> Method:
 
 
 def parse_method(entry: Any, path: str) -> Method:
-    """Read one method entry of a study: `"rtn"`, `{"method": "gptq", "bits": 3}`, or a list of those (a composition)."""
+    """Read a method entry of a study: `"rtn"`, `{"method": "gptq", "bits": 3}`, or a list of those (a composition)."""
     if isinstance(entry, str):
         entry = {"method": entry}
     if isinstance(entry, Sequence):
@@ -347,5 +347,5 @@ def layer_report(
         bits=compressed.bits,
         outlier_share=compressed.outlier_share,
         rank=compressed.rank,
-        tokens=statistic.tokens if statistic is not None else 0,
+        tokens=statistic.tokens if statistic is not None and statistic.of_data else 0,
     )

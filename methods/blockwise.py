@@ -1,4 +1,4 @@
-"""The one walk over a decoder: capture the input of the first block, then collect, compress and propagate block by block.
+"""The one walk over a decoder: capture the first block's input, then collect, compress and propagate block by block.
 
 Works for any decoder of transformers whose blocks are a `ModuleList`. One cheap forward, with every block replaced by
 the identity, records the hidden states that enter block 0 and the arguments of every block (they differ by layer in
@@ -52,8 +52,8 @@ class CompressionReport:
     def final(self) -> list[LayerReport]:
         """The latest report of every linear: the model as it is now.
 
-        A later step keeps the narrower of the bits (pruning after quantization leaves the codes), and the two factors of
-        a linear (`up_proj.0`, `up_proj.1`) take its place.
+        A later step keeps the narrower of the bits (pruning after quantization leaves the codes), and the two factors
+        of a linear (`up_proj.0`, `up_proj.1`) take its place.
         """
         latest: dict[tuple[int, str], LayerReport] = {}
         for layer in self.layers:
@@ -124,7 +124,7 @@ class Batches:
         self.hidden[batch] = hidden if self.home is None else hidden.to(self.home)
 
 
-class _Stop(Exception):
+class _StopPassError(Exception):
     """All inputs that are needed have been seen."""
 
 
@@ -233,7 +233,7 @@ class Walk:
         return capture(self.model, blocks, data)
 
     def _gradients(self, scope: list[list[Linear]], data: Data | None) -> dict[int, Sums]:
-        """Sums of squared gradients by position of the weight in memory, for methods that need the Fisher information."""
+        """Sums of squared gradients by address of the weight, for methods that need the Fisher information."""
         if self.method.needs != "fisher":
             return {}
         assert data is not None
@@ -328,7 +328,7 @@ class BlockJob:
             collected, outputs = self._collect(batches, waiting, to_the_end)
             following = outputs if to_the_end else following
             for group in collected:
-                if group.statistic.tokens == 0:
+                if group.statistic.of_data and group.statistic.tokens == 0:
                     reports.extend(self.unreached(linear) for linear in group.linears)
                 else:
                     reports.extend(self._compress_group(group))
@@ -456,12 +456,12 @@ class Collector:
                 self._update(linear, inputs, valid, windows)
             reached.add(linear.name)
             if not self.to_the_end and len(reached) == len(self._wanted):
-                raise _Stop
+                raise _StopPassError
 
         try:
             with watched(self._wanted, watch, valid):
                 return batches.run(block, index, batch)
-        except _Stop:
+        except _StopPassError:
             return None
         finally:
             if batch == 0:

@@ -1,9 +1,10 @@
 """Scales that move between layers: x/s enters a linear whose columns are multiplied by s, and the block stays the same.
 
-Somebody has to divide x by s: the norm that made it, or the linear before it (the values of attention, the `up` half of
-a gated MLP). No table of architectures says who. The producer is found by watching one block run, and every candidate is
-tried: scale both sides by random numbers, run the block, and keep the fold only if the linears' outputs and the block's
-output are what they were. So a fold through a softmax, a GELU, a router or a residual is refused by itself.
+Somebody has to divide x by s: the norm that made it, or the linear before it (the values of attention, the `up` half
+of a gated MLP). No table of architectures says who. The producer is found by watching one block run, and every
+candidate is tried: scale both sides by random numbers, run the block, and keep the fold only if the linears' outputs
+and the block's output are what they were. So a fold through a softmax, a GELU, a router or a residual is refused by
+itself.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 6e-2
 class ScaleGroup:
     """Linears that share an input, the statistic of that input, and where a scale of the input can be folded.
 
-    `norm`: the module that made the input, with `offset` 1 where it multiplies by 1 + weight. `before`: the linear whose
-    outputs the input is proportional to. Neither: the input cannot be scaled.
+    `norm`: the module that made the input, with `offset` 1 where it multiplies by 1 + weight. `before`: the linear
+    whose outputs the input is proportional to. Neither: the input cannot be scaled.
     """
 
     linears: list[Linear]

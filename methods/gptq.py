@@ -3,7 +3,8 @@
 The Hessian of the layer's squared output error is damped because few tokens leave it singular; when it still cannot be
 factorized, damping rises in recorded steps, then float64 is used, and then the layer fails. Two details differ between
 published versions and are settings: dynamic groups of the reference code are fitted on weights that lack the updates
-of their own column block (`fresh_group_stats: true` gives them those), and `act_order` treats inputs by falling diagonal.
+of their own column block (`fresh_group_stats: true` gives them those), and `act_order` takes inputs by falling
+diagonal.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def stack_masks(weights: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | 
 def split_columns(
     columns: torch.Tensor, loss: torch.Tensor, weights: Sequence[torch.Tensor], factor: Factor, bits: float
 ) -> list[CompressedWeight]:
-    """Undo `stack_columns` after the solver: one CompressedWeight for each of `weights`, with the factor's telemetry."""
+    """Undo `stack_columns` after the solver: one result for each of `weights`, with the factor's telemetry."""
     rows = [weight.shape[0] for weight in weights]
     dead = int(factor.dead.sum())
     return [

@@ -24,7 +24,10 @@ SMALLEST_SHIFT = 1e-6  # of the mean diagonal: keeps the shifted matrix positive
 
 @settings
 class LowRank(WeightMethod):
-    """ratio: parameters kept, as a share of the dense linear's; the rank is int(ratio · rows · cols / (rows + cols))."""
+    """ratio: parameters kept, as a share of the dense linear's; the rank is int(ratio · rows · cols / (rows + cols)).
+
+    The bits of the report count both factors in half precision.
+    """
 
     keeps_zeros: ClassVar[bool] = False
 
@@ -202,7 +205,7 @@ class FWSVD(LowRank):
 
 
 def whiten(hessian: torch.Tensor, percdamp: float) -> tuple[torch.Tensor, dict[str, Any]]:
-    """The lower Cholesky factor of a Gram matrix in float64, and the telemetry of its shift. Raises CompressionError."""
+    """The lower Cholesky factor of a Gram matrix, float64, and the telemetry of its shift. Raises CompressionError."""
     matrix = hessian.double()
     mean = float(matrix.diagonal().mean())
     if mean == 0:

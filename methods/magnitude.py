@@ -1,7 +1,8 @@
 """Magnitude pruning: the smallest weights go, without calibration data. The null control of the pruning methods.
 
 The count is exact and equal weights go by index. `reference_ties` takes the rule of the published scripts (Wanda's
-`prune_magnitude`, SparseGPT's `--gmp`) instead: every weight up to a threshold goes, which prunes more when weights tie.
+`prune_magnitude`, SparseGPT's `--gmp`) instead: every weight up to a threshold goes, which prunes more when
+weights tie.
 """
 
 from __future__ import annotations

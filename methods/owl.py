@@ -1,8 +1,8 @@
 """OWL (Yin et al. 2023, arXiv:2310.05175): blocks with more outliers are pruned less, the mean stays as asked.
 
 An outlier is a weight whose |W_ij|·‖X_j‖ is more than M times the mean over its block. The blocks' outlier shares are
-rescaled to an interval of width 2λ and their distance from the mean is taken off the sparsity. The mean sparsity is kept
-because decoder blocks have equal size. Shares are measured on the dense model, in one pass before the walk.
+rescaled to an interval of width 2λ and their distance from the mean is taken off the sparsity. The mean is kept because
+decoder blocks have equal size. Shares are measured on the dense model, in one pass before the walk.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The factor of the inverse Hessian that drives GPTQ, SparseGPT and SpQR, and the policy when it cannot be had.
 
 U is upper triangular with UᵀU = (H + λI)⁻¹. With the order of the inputs reversed, U is the inverse of a Cholesky
-factor: H + λI = R Rᵀ with R upper triangular gives U = R⁻¹, so one Cholesky and one triangular inverse suffice. The hard
-case is a Hessian of fewer tokens than inputs: it is singular, and only damping decides. When the factorization fails,
-damping is raised in recorded steps, then float64 is used, and then the layer fails with a CompressionError.
+factor: H + λI = R Rᵀ with R upper triangular gives U = R⁻¹, so one Cholesky and one triangular inverse suffice. The
+hard case is a Hessian of fewer tokens than inputs: it is singular, and only damping decides. When the factorization
+fails, damping is raised in recorded steps, then float64 is used, and then the layer fails with a CompressionError.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): prune one input at a time and let the later ones make up for it.
+"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): prune one input at a time, the later ones make up for it.
 
 The mask of a block of 128 columns is chosen once, from weights already updated by earlier blocks, by the smallest
-(w / U_jj)² over all rows of the block; with a pattern, in each row and group of m columns when the group is reached. With
-`bits` the weights that stay are quantized in the same pass, on one grid a row (or group) fitted on the dense weights.
-As in the reference code, all scores up to the threshold go, which is one weight per block more than the share.
+(w / U_jj)² over all rows of the block; with a pattern, in each row and group of m columns when the group is reached.
+With `bits` the weights that stay are quantized in the same pass, on one grid a row (or group) fitted on the dense
+weights. As in the reference code, all scores up to the threshold go, which is one weight per block more than the share.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class SparseGPT(PruningMethod):
         super().__post_init__()
         if self.kept_of is not None and self.block_size % self.kept_of[1]:
             raise ValueError(
-                f"block_size: expected a multiple of {self.kept_of[1]} for pattern {self.pattern}, got {self.block_size}"
+                f"block_size: expected a multiple of {self.kept_of[1]} for pattern {self.pattern},"
+                f" got {self.block_size}"
             )
         if self.bits is None and (self.group_size is not None or self.sym):
             raise ValueError("bits: required when group_size or sym is given")

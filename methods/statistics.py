@@ -24,9 +24,13 @@ SAMPLE_LIMIT = 2048  # 128 windows; more vectors change the error's estimate by 
 
 
 class Statistic:
-    """Sums over the input vectors of one linear. `windows` and `tokens` count what was seen."""
+    """Sums over the input vectors of one linear. `windows` and `tokens` count what was seen.
+
+    `of_data` is false when nothing but the model's structure is looked at.
+    """
 
     name: ClassVar[str] = "statistic"
+    of_data: ClassVar[bool] = True
 
     def __init__(self, cols: int, device: Any = None) -> None:
         self.cols = cols
@@ -136,6 +140,7 @@ class Structure(Statistic):
     """Nothing about the data: which linears share an input is all that is known."""
 
     name = "structure"
+    of_data = False
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         pass

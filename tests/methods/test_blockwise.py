@@ -158,7 +158,7 @@ def test_shared_inputs_are_collected_once(make_llama, tokens, monkeypatch):
 
 def test_collecting_stops_at_the_last_input_and_the_last_block_is_not_propagated(make_llama, tokens):
     model = make_llama()
-    ran = {index: 0 for index in range(3)}
+    ran = dict.fromkeys(range(3), 0)
     for index, block in enumerate(decoder_blocks(model)):
         block.mlp.down_proj.register_forward_hook(lambda *_, i=index: ran.__setitem__(i, ran[i] + 1))
     compress_model(model, get_method("gptq"), tokens, batch_size=6)
@@ -197,7 +197,7 @@ def test_scope_that_fits_nothing_is_refused(make_llama, tokens):
 
 def test_group_size_that_does_not_divide_is_refused_before_any_change(make_llama, tokens):
     model, dense = make_llama(), weights_of(make_llama())
-    with pytest.raises(SettingsError, match="group_size: 64 does not divide the 32 inputs of block 0 self_attn.q_proj"):
+    with pytest.raises(SettingsError, match=r"group_size: 64 does not divide the 32 inputs of block 0 self_attn.q_proj"):
         compress_model(model, get_method("rtn", group_size=64), None)
     assert all(torch.equal(dense[name], weight) for name, weight in weights_of(model).items())
 

@@ -123,16 +123,16 @@ def test_zeros_of_an_earlier_step_stay_and_the_rest_makes_up(problem):
 
 
 def test_settings_that_contradict_are_refused():
-    with pytest.raises(SettingsError, match="gptq.static_groups: needs a group_size"):
+    with pytest.raises(SettingsError, match=r"gptq.static_groups: needs a group_size"):
         get_method("gptq", static_groups=True)
-    with pytest.raises(SettingsError, match="gptq.fresh_group_stats: static groups"):
+    with pytest.raises(SettingsError, match=r"gptq.fresh_group_stats: static groups"):
         get_method("gptq", static_groups=True, fresh_group_stats=True, group_size=16)
-    with pytest.raises(SettingsError, match="gptq.percdamp: expected at least 0.*, got -1"):
+    with pytest.raises(SettingsError, match=r"gptq.percdamp: expected at least 0.*, got -1"):
         get_method("gptq", percdamp=-1.0)
 
 
 def test_group_size_must_divide_the_inputs(problem):
-    with pytest.raises(SettingsError, match="group_size: 48 does not divide the 64 inputs of weight.*32.*64"):
+    with pytest.raises(SettingsError, match=r"group_size: 48 does not divide the 64 inputs of weight.*32.*64"):
         compress_linear(get_method("gptq", group_size=48), problem.weight, problem.inputs)
 
 

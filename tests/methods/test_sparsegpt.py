@@ -79,7 +79,7 @@ def test_block_must_hold_whole_groups():
 
 
 def test_grid_settings_need_bits():
-    with pytest.raises(SettingsError, match="sparsegpt.bits: required when group_size or sym is given"):
+    with pytest.raises(SettingsError, match=r"sparsegpt.bits: required when group_size or sym is given"):
         get_method("sparsegpt", group_size=32)
 
 

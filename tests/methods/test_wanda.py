@@ -34,3 +34,24 @@ def test_dead_inputs_go_first(problem):
     assert (result.weight[:, :16] == 0).all()
     assert result.report.dead_columns == 16
     assert result.report.relative_error == 0
+
+
+def test_alpha_search_reaches_the_share_with_unequal_rows(make_problem):
+    problem = make_problem(rows=64)
+    method = get_method("wanda", alpha_search=True, sparsity=0.5)
+    result = compress_linear(method, problem.weight, problem.inputs).weight
+    assert (result == 0).double().mean() == pytest.approx(0.5, abs=0.003)
+    counts = (result == 0).sum(1)
+    assert counts.min() < counts.max()
+    norms = problem.inputs.square().sum(1).mean(0).sqrt()
+    scores = problem.weight.abs() * norms
+    for row, kept in zip(scores, result, strict=True):
+        assert row[kept == 0].max() <= row[kept != 0].min()
+
+
+def test_alpha_search_never_prunes_a_row_in_which_nothing_fits(make_problem):
+    problem = make_problem(rows=8)
+    problem.weight[0] = 0
+    problem.weight[0, 0] = 5.0  # one weight holds the whole sum
+    method = get_method("wanda", alpha_search=True, sparsity=0.1)
+    assert compress_linear(method, problem.weight, problem.inputs).weight[0, 0] == 5.0
