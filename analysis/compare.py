@@ -1,13 +1,26 @@
-"""Is A better than B, by how much, and how sure is that?"""
+"""Is A better than B, by how much, and how sure is that?
+
+Three questions, three pairings. Two sources are compared over their draws (the sets of different sources have nothing in
+common but the test). Two methods are compared on the very same calibration sets, so they are paired by set. Two models'
+answers are compared example by example (flips, McNemar). Every difference is signed so that positive means A is better.
+
+The hard case is what "sure" refers to. A difference can be certain for these test questions and still be luck of the
+questions, so intervals and probabilities are given for new draws on the same test, and for new draws on a new test.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
+from analysis.examples import example_tables
 from analysis.frames import Study
-from analysis.measures import MEAN
+from analysis.measures import MEAN, MEASURES
+from analysis.outcomes import COLUMN_OF
+from analysis.variance import SOURCE_EXAMPLE, component_table
 
 
 def domain_match(study: Study, measure: str = "perplexity_increase") -> pl.DataFrame:
@@ -60,3 +73,191 @@ def _match_contrast(part: pl.DataFrame) -> dict[str, float | int | None] | None:
         low, high = mismatched - matched - half, mismatched - matched + half
     return {"texts": len(texts), "trials": len(owner), "matched": matched, "mismatched": mismatched,
             "difference": mismatched - matched, "low": low, "high": high}  # fmt: skip
+
+
+SOURCE_PAIR_SCHEMA = {
+    "model": pl.String,
+    "parameters": pl.Int64,
+    "method_label": pl.String,
+    "task": pl.String,
+    "a": pl.String,
+    "b": pl.String,
+    **dict.fromkeys(["n_a", "n_b"], pl.Int64),
+    **dict.fromkeys(
+        ["difference", "low", "high", "low_new_test", "high_new_test", "p", "p_holm", "a_wins_new_draw", "a_wins_new_test"],
+        pl.Float64,
+    ),
+}
+METHOD_PAIR_SCHEMA = {
+    "model": pl.String,
+    "parameters": pl.Int64,
+    "task": pl.String,
+    "a": pl.String,
+    "b": pl.String,
+    **dict.fromkeys(["pairs", "sources"], pl.Int64),
+    **dict.fromkeys(
+        ["difference", "low", "high", "p", "p_holm", "a_wins_new_draw", "reversed", "reversed_low", "reversed_high"],
+        pl.Float64,
+    ),
+}
+
+
+def source_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """Every pair of sources of a (model, method): is A better than B?
+
+    `difference` is the advantage of A in the measure's unit, positive where A is better. `low`, `high`: 95 % Welch
+    interval over draws, for these test examples. `low_new_test`, `high_new_test`: also over test examples, paired, where
+    samples/ tell the source-by-example component. `p` is Welch's test, `p_holm` corrected within a (model, method).
+    `a_wins_new_draw`: probability that one new set of A beats one new set of B; `a_wins_new_test`: on new examples too.
+    """
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
+    sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
+    crossed = _source_by_example(study, measure, task)
+    found: list[dict[str, object]] = []
+    for (model, parameters, label), part in rows.group_by("model", "parameters", "method_label", maintain_order=True):
+        cells = {str(s): sign * p["value"].to_numpy() for (s,), p in part.group_by("source", maintain_order=True)}
+        context = {"model": model, "parameters": parameters, "method_label": label, "task": task}
+        names = sorted(cells)
+        pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+        test_variance = crossed.get((str(model), str(label)))
+        family = [{**context, "a": a, "b": b, **_welch(cells[a], cells[b], test_variance)} for a, b in pairs]
+        found += _with_holm(family)
+    return pl.DataFrame(found, SOURCE_PAIR_SCHEMA).sort("parameters", "model", "method_label", "a", "b")
+
+
+def _source_by_example(study: Study, measure: str, task: str) -> dict[tuple[str, str], float]:
+    """(model, method) -> variance that the choice of test examples adds to the difference of two sources, halved."""
+    if measure not in COLUMN_OF or measure == "perplexity":
+        return {}
+    table = component_table(study, measure).filter(
+        (pl.col("task") == task) & (pl.col("component") == SOURCE_EXAMPLE) & pl.col("variance").is_not_null()
+    )
+    return {(r["model"], r["method_label"]): max(r["variance"], 0.0) for r in table.iter_rows(named=True)}
+
+
+def _welch(a: np.ndarray, b: np.ndarray, test_variance: float | None) -> dict[str, object]:
+    """Two independent samples of sets; nulls where a spread is unknown."""
+    row: dict[str, object] = {"n_a": len(a), "n_b": len(b), "difference": float(a.mean() - b.mean())}
+    if len(a) < 2 or len(b) < 2:
+        return row
+    difference = float(a.mean() - b.mean())
+    var_a, var_b = float(a.var(ddof=1)), float(b.var(ddof=1))
+    if var_a + var_b == 0:
+        return {**row, "low": difference, "high": difference, "a_wins_new_draw": _step(difference)}
+    error = var_a / len(a) + var_b / len(b)
+    freedom = error**2 / ((var_a / len(a)) ** 2 / (len(a) - 1) + (var_b / len(b)) ** 2 / (len(b) - 1))
+    quantile = float(stats.t.ppf(0.975, freedom))
+    half = quantile * error**0.5
+    single = error + var_a + var_b  # one new set of each, and what is not known about the means
+    row |= {
+        "low": difference - half,
+        "high": difference + half,
+        "p": float(2 * stats.t.sf(abs(difference) / error**0.5, freedom)),
+        "a_wins_new_draw": float(stats.t.cdf(difference / single**0.5, freedom)),
+    }
+    if test_variance is not None:
+        wide = quantile * (error + 2 * test_variance) ** 0.5
+        # Once for the examples that were seen and once for those to come.
+        future = single + 4 * test_variance
+        row |= {
+            "low_new_test": difference - wide,
+            "high_new_test": difference + wide,
+            "a_wins_new_test": float(stats.t.cdf(difference / future**0.5, freedom)),
+        }
+    return row
+
+
+def _step(difference: float) -> float:
+    return 0.5 if difference == 0 else float(difference > 0)
+
+
+def method_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """Every pair of methods of a model on the calibration sets that both saw: paired by set.
+
+    `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval and
+    `p` are over draws within sources, corrected by Holm within a model. `a_wins_new_draw` is for one new set of a new
+    source. `reversed` is the share of sets on which the method that is better on average is the worse one, with its
+    Wilson interval: how often a study with a single set would have told the opposite.
+    """
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
+    sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
+    found: list[dict[str, object]] = []
+    for (model, parameters), part in rows.group_by("model", "parameters", maintain_order=True):
+        labels = part["method_label"].unique().sort().to_list()
+        family: list[dict[str, object]] = []
+        for index, a in enumerate(labels):
+            for b in labels[index + 1 :]:
+                both = part.filter(pl.col("method_label") == a).join(
+                    part.filter(pl.col("method_label") == b), on=["source", "set"], suffix="_b"
+                )
+                if both.is_empty():
+                    continue
+                both = both.sort("source", "set")
+                gap = sign * (both["value"] - both["value_b"]).to_numpy()
+                context = {"model": model, "parameters": parameters, "task": task, "a": a, "b": b}
+                family.append({**context, **_paired(gap, both["source"].to_list())})
+        found += _with_holm(family)
+    return pl.DataFrame(found, METHOD_PAIR_SCHEMA).sort("parameters", "model", "a", "b")
+
+
+def _paired(gap: np.ndarray, sources: Sequence[object]) -> dict[str, object]:
+    """Differences of two methods on the same sets."""
+    names = np.array([str(source) for source in sources])
+    groups = [gap[names == name] for name in sorted(set(names))]
+    mean = float(np.mean([group.mean() for group in groups]))
+    wrong = int((gap * mean < 0).sum())
+    low, high = wilson(wrong, len(gap))
+    row: dict[str, object] = {"pairs": len(gap), "sources": len(groups), "difference": mean,
+                              "reversed": wrong / len(gap), "reversed_low": low, "reversed_high": high}  # fmt: skip
+    freedom = sum(len(group) - 1 for group in groups)
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    if freedom and squares > 0:
+        error = (squares / freedom * sum(1 / len(group) for group in groups)) ** 0.5 / len(groups)
+        half = float(stats.t.ppf(0.975, freedom)) * error
+        row |= {"low": mean - half, "high": mean + half, "p": float(2 * stats.t.sf(abs(mean) / error, freedom))}
+    if len(gap) > 1 and gap.std() > 0:
+        single = float(gap.std(ddof=1)) * (1 + 1 / len(gap)) ** 0.5
+        row["a_wins_new_draw"] = float(stats.t.cdf(mean / single, len(gap) - 1))
+    return row
+
+
+def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share."""
+    interval = stats.binomtest(count, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _with_holm(family: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The rows of one family with `p_holm`."""
+    known = [row for row in family if row.get("p") is not None]
+    for row, corrected in zip(known, holm([float(str(row["p"])) for row in known]), strict=True):
+        row["p_holm"] = corrected
+    return family
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: p values that keep the chance of any false alarm in the family below alpha."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    corrected, largest = [0.0] * len(p), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def flip_table(study: Study) -> pl.DataFrame:
+    """Answers that compression changed, in % of the examples of all tasks, mean over sets per (model, method, source).
+
+    `lost`: right before, wrong now; `gained`: wrong before, right now; `flipped`: both, with its SD over sets. Accuracy
+    shows only lost minus gained.
+    """
+    return example_tables(study).flips
+
+
+def mcnemar_table(study: Study) -> pl.DataFrame:
+    """McNemar's exact test between two methods on each calibration set that both saw.
+
+    `a_only`, `b_only`: examples that only A, only B answers right, mean over sets. `p_median`: median p over the sets.
+    `significant`: share of sets with p < 0.05. `a_better`: share of sets on which A answers more examples right.
+    """
+    return example_tables(study).mcnemar

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.compare import domain_match
+from analysis.compare import domain_match, method_pairs
+from analysis.correlation import correlation_table
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
+from analysis.ranking import rank_table
 from analysis.render import number
 from analysis.tables import baseline_table, measures_of, range_table, source_table
+from analysis.variance import RESIDUAL, SET, SOURCE, component_table
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Finding:
 
 def findings(study: Study) -> list[Finding]:
     """What the study says, most important first."""
-    found = [*_matching(study), *_spread(study), *_controls(study)]
+    found = [*_matching(study), *_spread(study), *_luck(study), *_best(study), *_reversals(study), *_proxies(study)]
+    found += _controls(study)
     if found:
         return found
     return [
@@ -82,6 +86,89 @@ def _spread(study: Study) -> list[Finding]:
         )
         found.append(Finding(text, f"table-ranges-{measure}"))
     return found
+
+
+def _luck(study: Study) -> list[Finding]:
+    """Source against draw against test, for the method that feels its calibration data most."""
+    table = component_table(study)
+    table = table.filter((pl.col("task") == MEAN) & pl.col("sd").is_not_null())
+    wide = table.pivot(on="component", index=["model", "method_label"], values=["sd", "low", "high"])
+    needed = [f"{kind}_{name}" for kind in ("sd", "low", "high") for name in (SOURCE, SET, RESIDUAL)]
+    if wide.is_empty() or not set(needed) <= set(wide.columns):
+        return []
+    wide = wide.drop_nulls(needed)
+    if wide.is_empty():
+        return []
+    top = wide.sort(f"sd_{SOURCE}", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+
+    def told(name: str) -> str:
+        return f"{top[f'sd_{name}']:.2f} points ({top[f'low_{name}']:.2f} to {top[f'high_{name}']:.2f})"
+
+    text = (
+        f"Of the spread of mean accuracy with {top['method_label']} on {top['model']}, the source explains an SD of {told(SOURCE)}, "
+        f"the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; 95 % intervals in brackets."
+    )
+    return [Finding(text, "table-components-accuracy")]
+
+
+def _best(study: Study) -> list[Finding]:
+    """How often a best source can be named at all."""
+    found = []
+    for measure in measures_of(study, ("accuracy", "perplexity_increase", "perplexity")):
+        ranking = rank_table(study, measure).drop_nulls("p_best")
+        if ranking.is_empty():
+            continue
+        winners = ranking.group_by("model", "method_label", maintain_order=True).first()
+        sure = winners.filter(pl.col("p_best") > 0.95).height
+        often = winners.group_by("source").len().sort("len", "source", descending=[True, False]).row(0)
+        regret = ranking.filter(pl.col("source") == often[0])["regret"].to_list()
+        unit = {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
+        text = (
+            f"{MEASURES[measure].title}: one source is the best with more than 95 % probability in {sure} of {winners.height} model and "
+            f"method pairs. {often[0]} leads most often ({often[1]} of {winners.height}); choosing it everywhere costs "
+            f"{number(sum(regret) / len(regret), 2)}{unit} on average against the best choice for each."
+        )
+        found.append(Finding(text, f"table-rank-{measure}"))
+    return found
+
+
+def _reversals(study: Study) -> list[Finding]:
+    """How often one set alone would have named the wrong method."""
+    for measure in ("accuracy", "perplexity_increase"):
+        table = method_pairs(study, measure)
+        close = table.filter(pl.col("reversed") > 0).sort("reversed", "model", "a", "b", descending=[True, False, False, False])
+        if close.is_empty():
+            continue
+        row = close.row(0, named=True)
+        better, worse = (row["a"], row["b"]) if row["difference"] > 0 else (row["b"], row["a"])
+        text = (
+            f"Changing only the calibration set reverses which method is better in {close.height} of {table.height} method pairs "
+            f"({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on {100 * row['reversed']:.0f} % of "
+            f"{row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to {100 * row['reversed_high']:.0f} %)."
+        )
+        return [Finding(text, f"table-methods-{measure}")]
+    return []
+
+
+def _proxies(study: Study) -> list[Finding]:
+    """Whether the cheap metrics find the better source."""
+    table = correlation_table(study)
+    table = table.filter(pl.col("metric").is_in(["perplexity_increase", "js_divergence"]))
+    if table.is_empty():
+        return []
+    names = {"perplexity_increase": "perplexity", "js_divergence": "JS divergence"}
+    parts = []
+    for (metric,), part in table.group_by("metric", maintain_order=True):
+        levels = {level: rows["spearman"].to_list() for (level,), rows in part.group_by("level")}
+        told = [
+            f"{level} {min(levels[level]):+.2f} to {max(levels[level]):+.2f}" if len(levels[level]) > 1 else f"{level} {levels[level][0]:+.2f}"
+            for level in ("all trials", "between sources", "within sources")
+            if level in levels
+        ]
+        parts.append(f"{names[str(metric)]}: {', '.join(told)}")
+    models = table["model"].n_unique()
+    text = f"Do cheap metrics order trials as accuracy does? Spearman's correlation over {models} models (+1 is perfect). {'; '.join(parts)}."
+    return [Finding(text, "table-correlations")]
 
 
 def _controls(study: Study) -> list[Finding]:

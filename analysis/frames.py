@@ -75,7 +75,7 @@ class CheckedResults(Results):
         return self.scan(name).filter(pl.col("trial_id").is_in(sorted(wanted)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """What `load` found. Frames are sorted; `values` is what the tables and figures are made of.
 

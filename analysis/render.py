@@ -76,6 +76,13 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def percent(probability: float) -> str:
+    """`62 %`; never 0 or 100 %, because a probability that comes from draws is neither."""
+    if probability > 0.995:
+        return "over 99 %"
+    return "under 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
+
+
 def _exponent(size: float) -> int:
     return int(f"{size:e}".partition("e")[2])
 

@@ -21,11 +21,15 @@ import typer
 
 from analysis import figures as draw
 from analysis import tables
-from analysis.compare import domain_match
+from analysis.compare import domain_match, flip_table, mcnemar_table, method_pairs, source_pairs
+from analysis.correlation import correlation_table
 from analysis.findings import baselines, findings, mean_rows
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
-from analysis.page import Figure, Section, Table, page, query_block
+from analysis.page import Figure, Section, Table, page, query_block, readable
+from analysis.published import anchor_table, claim_table
+from analysis.ranking import agreement_table, rank_table, sensitivity_table, trend_table
+from analysis.variance import component_table, repeat_table
 from calib.settings import SettingsError
 from sweep.results import ResultsError
 
@@ -73,7 +77,8 @@ def _slug(text: str) -> str:
 def build(study: Study, results: str) -> list[Section]:
     """The sections of the page, in reading order."""
     body = [_run(study), _findings(study), _domains(study), _sources(study), _tasks(study), _sizes(study)]
-    body += [_relations(study), _layers(study), _failures(study), _provenance(study)]
+    body += [_components(study), _best(study), _methods(study), _relations(study), _layers(study)]
+    body += [_published(study), _failures(study), _provenance(study)]
     sections = [section for section in body if section.items or section.text or section.notes]
     return [*sections, _appendix(sections, results)]
 
@@ -301,9 +306,130 @@ def _sizes(study: Study) -> Section:
     return Section("sizes", "How many windows?", items=items)
 
 
+def _components(study: Study) -> Section:
+    """How much of the spread is source, draw, test."""
+    items: list[Figure | Table] = []
+    for measure in ("accuracy", "perplexity"):
+        table = component_table(study, measure)
+        if table.is_empty():
+            continue
+        overall = table.filter(pl.col("task") == (MEAN if MEAN in set(table["task"]) else table.item(0, "task")))
+        overall = overall.filter(pl.col("sd").is_not_null())
+        unit = "points" if measure == "accuracy" else "nats per token"
+        variants = [
+            (model, draw.component_figure(overall.filter(pl.col("model") == model), f"{measure}, {model}", unit))
+            for model in _each_model(study)
+            if overall.filter(pl.col("model") == model).height
+        ]
+        title = "Accuracy" if measure == "accuracy" else "Logarithm of perplexity"
+        caption = (
+            "Source: which text. Set: the luck of the draw within a source. Test examples: which questions were asked; it is "
+            "the same for every trial and cancels when two of them are compared. The interactions do not cancel: other "
+            "questions would favour other sources. Data-free methods are the control: source and set are exactly zero."
+        )
+        if variants:
+            items.append(Figure(f"figure-components-{measure}", f"{title}: variance components", caption, variants))
+        shown = overall.drop("variance", "dropped_examples") if overall["dropped_examples"].sum() == 0 else overall.drop("variance")
+        items.append(
+            Table(
+                f"table-components-{measure}",
+                f"{title}: components of the mean, with 95 % intervals",
+                f"SD in {unit} that each component adds to the score. The download holds every task.",
+                table,
+                f'from analysis.variance import component_table\ncomponent_table(study, "{measure}")',
+                shown=readable(shown.drop("task")),
+            )
+        )
+    repeats = repeat_table(study)
+    if repeats.height:
+        query = "from analysis.variance import repeat_table\nrepeat_table(study)"
+        items.append(Table("table-repeats", "Repeat noise", "SD over trials that share every factor.", repeats, query))
+    return Section("components", "What is luck, and whose?", items=items)
+
+
+def _best(study: Study) -> Section:
+    """Which source is best, how sure, and does that carry over."""
+    items: list[Figure | Table] = []
+    for measure in tables.measures_of(study, ("accuracy", "perplexity_increase", "perplexity")):
+        ranking = rank_table(study, measure)
+        known = ranking.drop_nulls("p_best")
+        name = MEASURES[measure].title
+        variants = [
+            (model, draw.best_figure(part, f"{name}, {model}", draw.span(part["n"])))
+            for model in _each_model(study)
+            if (part := known.filter(pl.col("model") == model)).height
+        ]
+        if variants:
+            caption = "Point at a cell for the expected regret: what choosing this source costs on average against the best."
+            items.append(Figure(f"figure-best-{measure}", f"{name}: probability of being the best source", caption, variants))
+        for stem, title, caption, function, module in (
+            ("rank", "probability of being best and expected regret", "Over draws, for these test examples.", rank_table, "ranking"),
+            ("pairs", "every pair of sources", f"Positive: A is better ({MEASURES[measure].better}). Holm within a model and method.", source_pairs, "compare"),
+            ("agreement", "do tasks and models agree on the order?", "Kendall's W: 1 is perfect agreement; p by permutation.", agreement_table, "ranking"),
+        ):  # fmt: skip
+            frame = function(study, measure)
+            if frame.height:
+                query = f'from analysis.{module} import {function.__name__}\n{function.__name__}(study, "{measure}")'
+                items.append(Table(f"table-{stem}-{measure}", f"{name}: {title}", caption, frame, query, folded=True))
+    return Section("best", "Which source is best, and how sure is that?", items=items)
+
+
+def _methods(study: Study) -> Section:
+    """Methods on the same calibration sets, flips, sensitivity against size."""
+    items: list[Figure | Table] = []
+    for measure in tables.measures_of(study, ("accuracy", "perplexity_increase", "perplexity")):
+        info = MEASURES[measure]
+        spreads = sensitivity_table(study, measure)
+        unit = "points" if info.unit == "%" else info.unit or "perplexity"
+        if spreads["parameters"].n_unique() > 1:
+            chart = draw.sensitivity_figure(spreads, f"Sensitivity to the draw against model size, {info.title.lower()}", unit)
+            caption = "Do larger models care less about which text they are calibrated on?"
+            items.append(Figure(f"figure-sensitivity-{measure}", f"{info.title}: sensitivity and model size", caption, [("all models", chart)]))
+        for stem, title, caption, function, module in (
+            ("methods", "every pair of methods, paired by calibration set",
+             "Reversed: share of sets on which the better method is the worse one.", method_pairs, "compare"),
+            ("sensitivity", "SD over draws", "Pooled over sources, with its 95 % interval.", sensitivity_table, "ranking"),
+            ("trend", "sensitivity per tenfold parameters", "Below 1: larger models feel the draw less.", trend_table, "ranking"),
+        ):  # fmt: skip
+            frame = function(study, measure)
+            if frame.height:
+                query = f'from analysis.{module} import {function.__name__}\n{function.__name__}(study, "{measure}")'
+                items.append(Table(f"table-{stem}-{measure}", f"{info.title}: {title}", caption, frame, query, folded=True))
+    for stem, title, caption, function in (
+        ("flips", "Answers that compression flipped", "In % of the examples, mean over sets; accuracy shows only lost minus gained.", flip_table),
+        ("mcnemar", "McNemar's test between methods", "On each calibration set that both saw; exact, two-sided.", mcnemar_table),
+    ):  # fmt: skip
+        frame = function(study)
+        if frame.height:
+            query = f"from analysis.compare import {function.__name__}\n{function.__name__}(study)"
+            items.append(Table(f"table-{stem}", title, caption, frame, query, folded=True))
+    return Section("methods", "Does the calibration data decide which method wins?", items=items)
+
+
+def _published(study: Study) -> Section:
+    """Published numbers and claims beside this study."""
+    claims, anchors = claim_table(study), anchor_table(study)
+    items: list[Figure | Table] = []
+    if anchors.height:
+        caption = "Only trials that match the published setting. Inside: in the published interval, or within 2 %."
+        query = "from analysis.published import anchor_table\nanchor_table(study)"
+        items.append(Table("table-anchors", "Published numbers", caption, anchors, query))
+    shown = claims.with_columns(
+        pl.col("agrees").replace_strict({True: "agrees", False: "does not agree"}, default="cannot tell").alias("agrees")
+    )
+    query = "from analysis.published import claim_table\nclaim_table(study)"
+    items.append(Table("table-claims", "Published claims", "What this study says about each.", claims, query, shown=shown))
+    text = [
+        "[P]: the paper's own text or README. [S]: public notes on the paper. [U]: inferred, a qualitative target only."
+        + ("" if anchors.height else " No trial of this study matches a published number, so claims alone are compared.")
+    ]
+    return Section("published", "Beside the published studies", text, items)
+
+
 def _relations(study: Study) -> Section:
     """Cheaper metrics against accuracy."""
     relation = tables.relation_table(study)
+    correlations = correlation_table(study)
     metrics = [m for m in ("perplexity_increase", "js_divergence", "layer_error") if m in relation.columns]
     items: list[Figure | Table] = []
     for metric in metrics if "accuracy" in relation.columns else []:
@@ -311,16 +437,29 @@ def _relations(study: Study) -> Section:
         for model in _each_model(study):
             part = relation.filter(pl.col("model") == model).drop_nulls([metric, "accuracy"])
             if part.height > 2:
-                variants.append((model, draw.relation_figure(part, metric, model)))
+                variants.append((model, draw.relation_figure(part, metric, model, _agreement_note(correlations, model, metric))))
         if variants:
             title = f"Accuracy against {MEASURES[metric].title[0].lower() + MEASURES[metric].title[1:]}"
             items.append(Figure(f"figure-relation-{metric}", title, "One mark per trial.", variants))
     if items:
+        query = "from analysis.correlation import correlation_table\ncorrelation_table(study)"
+        caption = "Rank correlation with mean accuracy; +1: the metric orders as accuracy does. 95 % intervals over calibration sets."
+        items.append(Table("table-correlations", "Rank correlations", caption, correlations, query))
         query = "from analysis.tables import relation_table\nrelation_table(study)"
         items.append(
             Table("table-relation", "Metrics per trial", "Means over tasks or texts.", relation, query, folded=True)
         )
     return Section("relations", "Do cheap metrics predict the expensive one?", items=items)
+
+
+def _agreement_note(correlations: pl.DataFrame, model: str, metric: str) -> str:
+    """Spearman's correlation at the three levels, for a subtitle."""
+    rows = correlations.filter((pl.col("model") == model) & (pl.col("metric") == metric))
+    parts = [
+        f"{r['level']} {r['spearman']:+.2f} ({r['spearman_low']:+.2f} to {r['spearman_high']:+.2f})"
+        for r in rows.iter_rows(named=True)
+    ]
+    return f"Spearman, +1 is perfect: {'; '.join(parts)}." if parts else ""
 
 
 def _layers(study: Study) -> Section:

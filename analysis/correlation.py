@@ -1,0 +1,114 @@
+"""Do cheap metrics predict the expensive one?
+
+Perplexity, divergence and layer error cost minutes where a suite of tasks costs an hour. Their rank correlation with
+accuracy is high over everything a study holds, because a method that ruins a model ruins all metrics; the question of a
+person who chooses calibration data is another one: among sources, or among draws of one source, does the cheap metric
+find the better one? So each correlation is given three times: over all trials, between the means of sources (method
+effects taken out), and within sources. Intervals resample calibration sets, because trials that share a set are not
+independent.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from analysis.frames import Study
+from analysis.measures import MEASURES
+from analysis.tables import relation_table
+
+CHEAP = ("perplexity_increase", "js_divergence", "kl_divergence", "layer_error")
+DRAWS = 500
+SCHEMA = {
+    "model": pl.String,
+    "parameters": pl.Int64,
+    "metric": pl.String,
+    "level": pl.String,
+    "n": pl.Int64,
+    **dict.fromkeys(["spearman", "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high"], pl.Float64),
+}
+
+
+def correlation_table(study: Study, seed: int = 0) -> pl.DataFrame:
+    """Spearman's and Kendall's correlation with mean accuracy per (model, metric, level), signed: 1 is perfect.
+
+    The sign is turned so that +1 means the metric orders as accuracy does. `n` counts trials, or (method, source) cells
+    at the level `between sources`. Levels with fewer than four points are left out.
+    """
+    relation = relation_table(study)
+    metrics = [metric for metric in CHEAP if metric in relation.columns]
+    if "accuracy" not in relation.columns or not metrics:
+        return pl.DataFrame(schema=SCHEMA)
+    found: list[dict[str, object]] = []
+    rng = np.random.default_rng(seed)
+    for (model, parameters), part in relation.group_by("model", "parameters", maintain_order=True):
+        for metric in metrics:
+            rows = part.drop_nulls([metric, "accuracy"]).rename({metric: "x", "accuracy": "y"})
+            sign = 1.0 if MEASURES[metric].higher_is_better else -1.0
+            for level, points in _levels(rows).items():
+                if points.height < 4 or points["x"].n_unique() < 2 or points["y"].n_unique() < 2:
+                    continue
+                values = correlate(sign * points["x"].to_numpy(), points["y"].to_numpy(), points["cluster"].to_numpy(), rng)
+                context = {"model": model, "parameters": parameters, "metric": metric, "level": level}
+                found.append({**context, "n": points.height, **values})
+    return pl.DataFrame(found, SCHEMA).sort("parameters", "model", "metric", "level")
+
+
+def _levels(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """level -> (x, y, cluster), the clusters to be resampled."""
+    cluster = pl.format("{} {}", pl.col("source").fill_null("none"), pl.col("set").fill_null(0)).alias("cluster")
+    calibrated = rows.filter(pl.col("source").is_not_null())
+    x, y = pl.col("x"), pl.col("y")
+    cell = ["method_label", "source"]
+    within = calibrated.filter(pl.len().over(cell) > 1).with_columns(x - x.mean().over(cell), y - y.mean().over(cell))
+    means = calibrated.group_by(*cell, maintain_order=True).agg(x.mean(), y.mean())
+    between = means.with_columns(x - x.mean().over("method_label"), y - y.mean().over("method_label"))
+    return {
+        "all trials": rows.select("x", "y", cluster),
+        "between sources": between.select("x", "y", pl.col("source").alias("cluster")),
+        "within sources": within.select("x", "y", cluster),
+    }
+
+
+def correlate(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
+    """Spearman's rho and Kendall's tau-b with 95 % intervals over resampled clusters."""
+    names, member = np.unique(clusters, return_inverse=True)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), DRAWS)
+    weights = drawn[:, member].astype(float)  # how often each point is in a resample
+    rho = _weighted_pearson(stats.rankdata(x), stats.rankdata(y), weights)
+    tau = _weighted_tau(x, y, weights)
+    with np.errstate(invalid="ignore"):
+        rho_low, rho_high = np.nanquantile(rho, [0.025, 0.975])
+        tau_low, tau_high = np.nanquantile(tau, [0.025, 0.975])
+    one = np.ones((1, len(x)))
+    return {
+        "spearman": float(_weighted_pearson(stats.rankdata(x), stats.rankdata(y), one)[0]),
+        "spearman_low": float(rho_low),
+        "spearman_high": float(rho_high),
+        "kendall": float(_weighted_tau(x, y, one)[0]),
+        "kendall_low": float(tau_low),
+        "kendall_high": float(tau_high),
+    }
+
+
+def _weighted_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's correlation under each row of weights; NaN where a resample has no spread."""
+    total = weights.sum(axis=1)
+    mean_x, mean_y = weights @ x / total, weights @ y / total
+    covariance = weights @ (x * y) / total - mean_x * mean_y
+    spread = (weights @ x**2 / total - mean_x**2) * (weights @ y**2 / total - mean_y**2)
+    return _ratio(covariance, spread)
+
+
+def _weighted_tau(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b under each row of weights."""
+    dx, dy = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
+    agree, pairs_x, pairs_y = (((weights @ matrix) * weights).sum(axis=1) for matrix in (dx * dy, abs(dx), abs(dy)))
+    return _ratio(agree, pairs_x * pairs_y)
+
+
+def _ratio(top: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """top / √square, NaN where there is no spread."""
+    safe = square > 1e-12 * max(float(square.max(initial=0.0)), 1e-300)
+    return np.divide(top, np.sqrt(np.where(safe, square, 1.0)), out=np.full_like(top, np.nan), where=safe)

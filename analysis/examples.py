@@ -1,0 +1,154 @@
+"""Everything that needs single examples, from one pass over `samples/`: components, flips, McNemar's counts.
+
+Thirty-six million rows are read once, model by model; what stays are a few thousand rows of tables. The tables of
+`analysis.variance` and `analysis.compare` take their part from here, so that a report does not read the samples again
+for each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from analysis.frames import Study
+from analysis.outcomes import COLUMNS, Outcomes, outcomes_by_model
+from analysis.variance import COMPONENT_SCHEMA, component_rows
+
+FLIP_SCHEMA = {
+    "model": pl.String,
+    "parameters": pl.Int64,
+    "method_label": pl.String,
+    "source": pl.String,
+    **dict.fromkeys(["trials", "examples"], pl.Int64),
+    **dict.fromkeys(["lost", "gained", "flipped", "flipped_sd"], pl.Float64),
+}
+MCNEMAR_SCHEMA = {
+    "model": pl.String,
+    "parameters": pl.Int64,
+    "a": pl.String,
+    "b": pl.String,
+    **dict.fromkeys(["pairs", "examples"], pl.Int64),
+    **dict.fromkeys(["a_only", "b_only", "p_median", "significant", "a_better"], pl.Float64),
+}
+
+
+@dataclass(frozen=True)
+class ExampleTables:
+    """components: column of samples/ -> variance components; flips and mcnemar: see `analysis.compare`."""
+
+    components: dict[str, pl.DataFrame]
+    flips: pl.DataFrame
+    mcnemar: pl.DataFrame
+
+
+@lru_cache(maxsize=4)
+def example_tables(study: Study, seed: int = 0) -> ExampleTables:
+    """Read samples/ once. The seed is that of the resampling behind the intervals."""
+    components: dict[str, list[dict[str, object]]] = {column: [] for column in COLUMNS}
+    flips: list[dict[str, object]] = []
+    mcnemar: list[dict[str, object]] = []
+    for outcomes in outcomes_by_model(study):
+        labels = outcomes.trials.filter(pl.col("method") != "dense")["method_label"].unique().sort().to_list()
+        for column in COLUMNS:
+            for label in labels:
+                rng = np.random.default_rng([seed, len(components[column])])
+                components[column] += component_rows(outcomes, column, label, rng)
+        flips += _flips(outcomes)
+        mcnemar += _mcnemar(outcomes, labels)
+    order = ["parameters", "model"]
+    return ExampleTables(
+        {c: pl.DataFrame(rows, COMPONENT_SCHEMA).sort(order, maintain_order=True) for c, rows in components.items()},
+        pl.DataFrame(flips, FLIP_SCHEMA).sort(*order, "method_label", "source", nulls_last=True),
+        pl.DataFrame(mcnemar, MCNEMAR_SCHEMA).sort(*order, "a", "b"),
+    )
+
+
+def _answers(outcomes: Outcomes) -> np.ndarray:
+    """Right or wrong over all tasks, float32 [trials, examples]; NaN where a trial has no answer."""
+    matrices = list(outcomes.matrices["correct"].values())
+    return np.concatenate(matrices, axis=1) if matrices else np.zeros((outcomes.trials.height, 0), np.float32)
+
+
+def _flips(outcomes: Outcomes) -> list[dict[str, object]]:
+    """Answers that the compressed model changed, per method and source."""
+    trials = outcomes.trials.with_row_index("row")
+    answers = _answers(outcomes)
+    dense = trials.filter(pl.col("method") == "dense")
+    if dense.is_empty() or answers.shape[1] == 0:
+        return []
+    before = answers[dense.item(0, "row")]
+    rows: list[dict[str, object]] = []
+    compressed = trials.filter(pl.col("method") != "dense")
+    for (label, source), part in compressed.group_by("method_label", "source", maintain_order=True):
+        after = answers[part["row"].to_numpy()]
+        both = ~np.isnan(after) & ~np.isnan(before)
+        examples = both.sum(axis=1)
+        if not examples.all():
+            continue  # a trial without answers has no flips to count; `load` names trials without samples
+        lost = 100 * ((before == 1) & (after == 0)).sum(axis=1) / examples
+        gained = 100 * ((before == 0) & (after == 1)).sum(axis=1) / examples
+        total = lost + gained
+        rows.append(
+            {
+                "model": outcomes.model,
+                "parameters": part.item(0, "parameters"),
+                "method_label": label,
+                "source": source,
+                "trials": part.height,
+                "examples": int(examples.max()),
+                "lost": float(lost.mean()),
+                "gained": float(gained.mean()),
+                "flipped": float(total.mean()),
+                "flipped_sd": float(total.std(ddof=1)) if part.height > 1 else None,
+            }
+        )
+    return rows
+
+
+def _mcnemar(outcomes: Outcomes, labels: list[str]) -> list[dict[str, object]]:
+    """Every pair of methods on the calibration sets that both saw."""
+    answers = _answers(outcomes)
+    if answers.shape[1] == 0:
+        return []
+    trials = outcomes.trials.with_row_index("row").filter(pl.col("source").is_not_null())
+    place = {
+        label: {(r["source"], r["set"]): r["row"] for r in part.iter_rows(named=True)}
+        for (label,), part in trials.group_by("method_label")
+    }
+    rows: list[dict[str, object]] = []
+    for index, a in enumerate(labels):
+        for b in labels[index + 1 :]:
+            shared = sorted(set(place.get(a, {})) & set(place.get(b, {})))
+            if not shared:
+                continue
+            one = answers[[place[a][key] for key in shared]]
+            two = answers[[place[b][key] for key in shared]]
+            a_only = ((one == 1) & (two == 0)).sum(axis=1)
+            b_only = ((one == 0) & (two == 1)).sum(axis=1)
+            p = mcnemar_p(a_only, b_only)
+            rows.append(
+                {
+                    "model": outcomes.model,
+                    "parameters": trials.item(0, "parameters"),
+                    "a": a,
+                    "b": b,
+                    "pairs": len(shared),
+                    "examples": int((~np.isnan(one) & ~np.isnan(two)).sum(axis=1).max()),
+                    "a_only": float(a_only.mean()),
+                    "b_only": float(b_only.mean()),
+                    "p_median": float(np.median(p)),
+                    "significant": float((p < 0.05).mean()),
+                    "a_better": float((a_only > b_only).mean()),
+                }
+            )
+    return rows
+
+
+def mcnemar_p(a_only: np.ndarray, b_only: np.ndarray) -> np.ndarray:
+    """Exact two-sided p of McNemar's test from the counts of examples that only one of two models answers right."""
+    n = a_only + b_only
+    return np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(a_only, b_only), n, 0.5))

@@ -1,0 +1,271 @@
+"""What the published studies say, beside what this study found.
+
+Every published number carries how well it is known: [P] the paper's own text or README, [S] public notes on the paper,
+[U] our inference. A number is only held against trials that match it: model, method, settings, pattern, context. Claims
+(an order, a direction) can be tested on any study, and the answer may be that this study cannot tell.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from analysis.compare import domain_match
+from analysis.correlation import correlation_table
+from analysis.frames import Study
+from analysis.measures import MEAN
+from analysis.render import number
+from analysis.tables import baseline_table, range_table, size_table, source_table
+
+PAPER_A = "Williams & Aletras 2024 (arXiv 2311.09755)"
+PAPER_B = "Khanal & Capone 2024 (arXiv 2409.11233)"
+GPTQ_README = "GPTQ README"
+WANDA_README = "Wanda README, context 4096"
+AWQ_PAPER = "AWQ paper (arXiv 2306.00978)"
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A published number. `statistic`: mean | sd (over sets) | range (over all sets); `low` equals `high` for one number.
+
+    `settings` must be among the method's settings; `seqlen` is the context of the evaluation, checked through the
+    length of the model's held-out windows where the trial records it.
+    """
+
+    where: str
+    mark: str
+    model: str
+    method: str
+    statistic: str
+    measure: str
+    task: str
+    low: float
+    high: float
+    bits: float | None = None
+    pattern: str | None = None
+    sparsity: float | None = None
+    source: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def _paper_a() -> list[Anchor]:
+    models = [f"{family}-{size}" for family, sizes in (("llama", "7b 13b 33b"), ("vicuna", "7b 13b 33b"), ("opt", "6.7b 13b 30b"))
+              for size in sizes.split()]  # fmt: skip
+    spreads = {
+        "gptq": ((0.2, 0.4), (0.9, 1.6), {"bits": 4.0}),
+        "spqr": ((0.1, 0.2), (0.6, 1.0), {"bits": 4.0}),
+        "wanda": ((0.1, 0.4), (0.6, 2.9), {"pattern": "2:4"}),
+        "sparsegpt": ((0.1, 0.6), (2.4, 4.8), {"pattern": "2:4"}),
+    }
+    found = []
+    for model in models:
+        for method, (sd, spread, kind) in spreads.items():
+            found.append(Anchor(PAPER_A, "S", model, method, "sd", "accuracy", MEAN, *sd, **kind))  # type: ignore[arg-type]
+            found.append(Anchor(PAPER_A, "S", model, method, "range", "accuracy", MEAN, *spread, **kind))  # type: ignore[arg-type]
+    perplexities = {"gptq": (5.90, {"bits": 4.0}), "sparsegpt": (11.12, {"pattern": "2:4"}),
+                    "wanda": (11.56, {"pattern": "2:4"}), "spqr": (5.74, {"bits": 4.0})}  # fmt: skip
+    for method, (value, kind) in perplexities.items():
+        found.append(Anchor(PAPER_A, "S", "llama-7b", method, "mean", "perplexity", "wikitext", value, value, source="c4", **kind))  # type: ignore[arg-type]
+    return found
+
+
+def _readmes() -> list[Anchor]:
+    found = []
+    tricks = {"act_order": True, "true_sequential": True}
+    rows: dict[str, tuple[float, ...]] = {"llama-7b": (6.29, 6.09, 25.54, 8.07), "llama-13b": (5.53, 5.36, 11.40, 6.63), "llama-30b": (4.54, 4.45, 14.89, 5.69)}
+    for model, values in rows.items():
+        for (method, bits, settings), value in zip(
+            (("rtn", 4.0, {}), ("gptq", 4.0, tricks), ("rtn", 3.0, {}), ("gptq", 3.0, tricks)), values, strict=True
+        ):
+            plain = {"group_size": None, **settings}
+            found.append(Anchor(GPTQ_README, "P", model, method, "mean", "perplexity", "wikitext2", value, value, bits=bits, settings=plain))
+    sizes = ("llama-2-7b", "llama-2-13b", "llama-2-70b")
+    pruned = {
+        (None, "magnitude"): (14.89, 6.37, 4.98), (None, "sparsegpt"): (6.51, 5.63, 3.98), (None, "wanda"): (6.42, 5.56, 3.98),
+        ("4:8", "magnitude"): (16.48, 6.76, 5.58), ("4:8", "sparsegpt"): (8.12, 6.60, 4.59), ("4:8", "wanda"): (7.97, 6.55, 4.47),
+        ("2:4", "magnitude"): (54.59, 8.33, 6.33), ("2:4", "sparsegpt"): (10.17, 8.32, 5.40), ("2:4", "wanda"): (11.02, 8.27, 5.16),
+    }  # fmt: skip
+    for (pattern, method), values in pruned.items():
+        for model, value in zip(sizes, values, strict=True):
+            kind = {"pattern": pattern} if pattern else {"sparsity": 0.5}
+            found.append(Anchor(WANDA_README, "P", model, method, "mean", "perplexity", "wikitext2", value, value, **kind))  # type: ignore[arg-type]
+    for model, value in zip(sizes, (5.12, 4.57, 3.12), strict=True):
+        found.append(Anchor(WANDA_README, "P", model, "dense", "mean", "perplexity", "wikitext2", value, value))
+    return found
+
+
+ANCHORS = (*_paper_a(), *_readmes())
+
+
+def canonical(model: str) -> str | None:
+    """`llama-2-7b` from `meta-llama/Llama-2-7b-hf`; None for a model that no anchor is about."""
+    text = re.sub(r"[^a-z0-9.]+", "-", model.lower())
+    size = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)b(?![a-z0-9])", text)
+    if size is None or re.search(r"chat|instruct|reference", text):
+        return None
+    number_ = {"30": "33"}.get(size.group(1), size.group(1)) if "llama" in text and "gptq" not in text else size.group(1)
+    if "vicuna" in text:
+        return f"vicuna-{number_}b"
+    if re.search(r"llama-?2", text):
+        return f"llama-2-{number_}b"
+    if re.search(r"llama-?[34](?![0-9b])|code-?llama|tiny-?llama|open-?llama", text):
+        return None
+    if "llama" in text:
+        return f"llama-{number_}b"
+    return f"opt-{size.group(1)}b" if re.search(r"(^|-)opt-", text) else None
+
+
+ANCHOR_SCHEMA = {
+    **dict.fromkeys(["model", "method_label", "source", "quantity", "published", "mark", "where"], pl.String),
+    "ours": pl.Float64,
+    "n": pl.Int64,
+    "inside": pl.Boolean,
+}
+
+
+def anchor_table(study: Study) -> pl.DataFrame:
+    """Published numbers that trials of this study match, and ours: empty when none does.
+
+    `inside` says whether ours lies in the published interval, or within 2 % of a single published number.
+    """
+    found: list[dict[str, object]] = []
+    names = {model: canonical(model) for model in study.trials["model"].unique().sort()}
+    for model, name in names.items():
+        for anchor in ANCHORS:
+            if anchor.model in (name, "llama-30b" if name == "llama-33b" else name):
+                found += _compare(study, model, anchor)
+    return pl.DataFrame(found, ANCHOR_SCHEMA).sort("model", "method_label", "quantity", "source")
+
+
+def _compare(study: Study, model: str, anchor: Anchor) -> list[dict[str, object]]:
+    """This study's value beside one anchor, for each label that matches it."""
+    settings = study.trials.filter(pl.col("model") == model, pl.col("method") == anchor.method)
+    labels = sorted({t["method_label"] for t in settings.iter_rows(named=True) if _matches(t, anchor)})
+    tasks = {anchor.task, f"{anchor.task}2"} if anchor.task.startswith("wikitext") else {anchor.task}
+    found: list[dict[str, object]] = []
+    for label in labels:
+        for task in sorted(tasks & set(study.main.filter(pl.col("measure") == anchor.measure)["task"])):
+            chosen = pl.col("model") == model, pl.col("method_label") == label
+            if anchor.statistic == "range":
+                rows = range_table(study, anchor.measure, task).filter(*chosen).select(pl.lit(None, pl.String).alias("source"), "range", "n")
+            else:
+                table = source_table(study, anchor.measure, task).filter(*chosen)
+                rows = table.select("source", "sd" if anchor.statistic == "sd" else "mean", "n")
+            for source, ours, n in rows.iter_rows():
+                if ours is None or (anchor.source is not None and source != anchor.source):
+                    continue
+                slack = 0.02 * anchor.high if anchor.low == anchor.high else 1e-9
+                span = number(anchor.low) if anchor.low == anchor.high else f"{anchor.low} to {anchor.high}"
+                found.append({"model": model, "method_label": label, "source": source,
+                              "quantity": f"{anchor.statistic} of {task} {anchor.measure}", "published": span,
+                              "mark": f"[{anchor.mark}]", "where": anchor.where, "ours": ours, "n": n,
+                              "inside": anchor.low - slack <= ours <= anchor.high + slack})  # fmt: skip
+    return found
+
+
+def _matches(trial: dict[str, Any], anchor: Anchor) -> bool:
+    """Whether a trial was run with what the number was published for."""
+    settings = json.loads(trial["settings"] or "{}")
+    settings = settings if isinstance(settings, dict) else {}
+    wanted = {"bits": anchor.bits, "sparsity": anchor.sparsity}
+    if any(value is not None and trial[name] != value for name, value in wanted.items()):
+        return False
+    if anchor.pattern != trial["pattern"]:
+        return False
+    return all(settings.get(name) == value for name, value in anchor.settings.items())
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published order or direction, and the function that holds this study against it."""
+
+    text: str
+    mark: str
+    where: str
+    check: Callable[[Study], tuple[str, bool | None]]
+
+
+def claim_table(study: Study) -> pl.DataFrame:
+    """Published claims and what this study says: `agrees` is null where it cannot tell."""
+    rows = [(c.text, f"[{c.mark}]", c.where, *c.check(study)) for c in CLAIMS]
+    schema = {"claim": pl.String, "mark": pl.String, "where": pl.String, "here": pl.String, "agrees": pl.Boolean}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _order_of_methods(study: Study) -> tuple[str, bool | None]:
+    order = ["sparsegpt", "wanda", "gptq", "spqr"]
+    table = range_table(study).filter(pl.col("method").is_in(order)).drop_nulls("range")
+    means = {m: float(p["range"].max()) for (m,), p in table.group_by("method")}  # type: ignore[arg-type]
+    present = [name for name in order if name in means]
+    if len(present) < 2:
+        return "needs accuracy of two of these methods", None
+    text = ", ".join(f"{name} {means[name]:.1f}" for name in present)
+    return f"largest range of mean accuracy, points: {text}", present == sorted(present, key=lambda n: -means[n])
+
+
+def _magnitude_worst(study: Study) -> tuple[str, bool | None]:
+    verdicts, texts = [], []
+    for measure in ("js_divergence", "perplexity_increase"):
+        plain = baseline_table(study, measure).filter((pl.col("method") == "magnitude"))
+        kinds = study.trials.select("method_label", "sparsity", "pattern").unique()
+        pruned = source_table(study, measure).filter(pl.col("method").is_in(["sparsegpt", "wanda"]))
+        pairs = plain.join(kinds, on="method_label").join(
+            pruned.join(kinds, on="method_label"), on=["model", "sparsity", "pattern"], nulls_equal=True, suffix="_pruned"
+        )
+        if pairs.height:
+            worse = (pairs["value"] > pairs["mean"]).sum()
+            verdicts.append(worse == pairs.height)
+            texts.append(f"{measure.replace('_', ' ')}: magnitude worse in {worse} of {pairs.height} cells")
+    return ("; ".join(texts), all(verdicts)) if verdicts else ("needs magnitude beside Wanda or SparseGPT", None)
+
+
+def _domain_helps(study: Study) -> tuple[str, bool | None]:
+    table = domain_match(study).drop_nulls("low")
+    if table.is_empty():
+        return "needs held-out text of a source's own domain and two sets", None
+    good = table.filter(pl.col("low") > 0).height
+    return f"own domain better, 95 % interval above zero, in {good} of {table.height} (model, method) pairs", good > table.height / 2
+
+
+def _source_order(study: Study) -> tuple[str, bool | None]:
+    table = source_table(study).filter((pl.col("method") == "sparsegpt") & pl.col("source").is_in(["refinedweb", "wikipedia"]))
+    wide = table.pivot(on="source", index=["model", "method_label"], values="mean") if table.height else table
+    if not {"refinedweb", "wikipedia"} <= set(wide.columns):
+        return "needs SparseGPT calibrated on refinedweb and on wikipedia", None
+    wins = (wide["refinedweb"] > wide["wikipedia"]).sum()
+    return f"refinedweb above wikipedia in {wins} of {wide.height} rows", wins == wide.height
+
+
+def _more_windows(study: Study) -> tuple[str, bool | None]:
+    table = size_table(study, "perplexity").filter(pl.col("method") == "sparsegpt").sort("nsamples")
+    table = table.filter(pl.col("nsamples").n_unique().over("model", "method_label", "source") > 1)
+    if table.is_empty():
+        return "needs SparseGPT with two sizes of calibration set", None
+    cells = table.group_by("model", "method_label", "source").agg(pl.col("mean").first().alias("few"), pl.col("mean").last().alias("many"))
+    better = (cells["many"] < cells["few"]).sum()
+    return f"perplexity lower with the largest size in {better} of {cells.height} cells", better == cells.height
+
+
+def _divergence_predicts(study: Study) -> tuple[str, bool | None]:
+    table = correlation_table(study).filter((pl.col("level") != "all trials") & pl.col("metric").is_in(["js_divergence", "perplexity_increase"]))
+    wide = table.pivot(on="metric", index=["model", "level"], values="spearman") if table.height else table
+    if not {"js_divergence", "perplexity_increase"} <= set(wide.columns):
+        return "needs accuracy, perplexity and divergence of several sets", None
+    wide = wide.drop_nulls()
+    better = (wide["js_divergence"] > wide["perplexity_increase"]).sum()
+    return f"divergence ranks closer to accuracy than perplexity does in {better} of {wide.height} comparisons within a method", better > wide.height / 2
+
+
+CLAIMS = (
+    Claim("Sensitivity to calibration data: SparseGPT > Wanda > GPTQ > SpQR", "S", PAPER_A, _order_of_methods),
+    Claim("With SparseGPT, RefinedWeb is better than Wikipedia", "S", PAPER_A, _source_order),
+    Claim("More calibration windows lower SparseGPT's perplexity", "S", PAPER_A, _more_windows),
+    Claim("Magnitude pruning is clearly worse than Wanda and SparseGPT on divergence and perplexity", "U", PAPER_B, _magnitude_worst),
+    Claim("Divergence is a better guide to task accuracy than perplexity", "P", PAPER_B, _divergence_predicts),
+    Claim("Calibrating on another domain costs perplexity", "S", AWQ_PAPER, _domain_helps),
+)

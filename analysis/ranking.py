@@ -1,0 +1,196 @@
+"""Which source is best, how sure is that, and does the answer carry over to other tasks and models?
+
+A ranking of means is not an answer: with three sets per source the best mean is often luck. So each source mean gets the
+distribution that its draws allow (pooled variance within sources, t), and from it come the probability of being best and
+the expected regret: how much worse than the best source one is, on average, with this choice. The hard case is a source
+with one set: it takes the pooled variance of the others, and where no source has two sets nothing is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from scipy import special, stats
+
+from analysis.frames import Study
+from analysis.measures import MEAN, MEASURES
+from analysis.tables import range_table
+
+DRAWS = 20_000
+RANK_SCHEMA = {
+    "model": pl.String,
+    "parameters": pl.Int64,
+    "method_label": pl.String,
+    "task": pl.String,
+    "source": pl.String,
+    "n": pl.Int64,
+    **dict.fromkeys(["mean", "p_best", "p_best_single_set", "regret", "regret_high"], pl.Float64),
+}
+
+
+def rank_table(study: Study, measure: str = "accuracy", task: str = MEAN, seed: int = 0) -> pl.DataFrame:
+    """Per (model, method, source): probability of being the best source, and expected regret of choosing it.
+
+    `p_best` is about the mean over all draws from a source, `p_best_single_set` about one new set of each. `regret` is
+    in the measure's unit, `regret_high` its 95 % quantile. The test examples are these; see `analysis.compare` for new ones.
+    """
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
+    sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
+    found: list[dict[str, object]] = []
+    groups = rows.group_by("model", "parameters", "method_label", maintain_order=True)
+    for number, ((model, parameters, label), part) in enumerate(groups):
+        cells = {str(s): sign * p["value"].to_numpy() for (s,), p in part.group_by("source", maintain_order=True)}
+        ranked = rank(cells, np.random.default_rng([seed, number]))
+        for source, values in ranked.items():
+            context = {"model": model, "parameters": parameters, "method_label": label, "task": task, "source": source}
+            found.append({**context, "n": len(cells[source]), "mean": sign * float(cells[source].mean()), **values})
+    frame = pl.DataFrame(found, RANK_SCHEMA)
+    return frame.sort(
+        "parameters", "model", "method_label", "p_best", "source", descending=[False, False, False, True, False]
+    )
+
+
+def rank(cells: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    """Per source (values of its sets, larger is better): p_best, p_best_single_set, regret, regret_high; {} if unknown."""
+    names = sorted(cells)
+    counts = np.array([len(cells[name]) for name in names])
+    freedom = int((counts - 1).sum())
+    if freedom == 0 or len(names) < 2:
+        return {name: {} for name in names}
+    means = np.array([cells[name].mean() for name in names])
+    squares = sum(float(((cells[name] - cells[name].mean()) ** 2).sum()) for name in names)
+    spread = np.sqrt(squares / rng.chisquare(freedom, DRAWS))[:, None]
+    truth = means + spread * rng.standard_normal((DRAWS, len(names))) / np.sqrt(counts)
+    single = truth + spread * rng.standard_normal(truth.shape)
+    regret = truth.max(axis=1, keepdims=True) - truth
+    best, best_single = _winners(truth), _winners(single)
+    return {
+        name: {
+            "p_best": float(best[i]),
+            "p_best_single_set": float(best_single[i]),
+            "regret": float(regret[:, i].mean()),
+            "regret_high": float(np.quantile(regret[:, i], 0.95)),
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def _winners(values: np.ndarray) -> np.ndarray:
+    """Share of rows in which each column is the largest; ties are shared."""
+    top = values == values.max(axis=1, keepdims=True)
+    return np.asarray((top / top.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+AGREEMENT_SCHEMA = {
+    "over": pl.String,
+    "model": pl.String,
+    "method_label": pl.String,
+    **dict.fromkeys(["judges", "sources"], pl.Int64),
+    **dict.fromkeys(["w", "p"], pl.Float64),
+    "order": pl.String,
+}
+
+
+def agreement_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
+    """Kendall's W of the order of sources: over tasks within a (model, method), and over models within a method.
+
+    W is 1 when every task (or model) orders the sources alike and 0 when the orders have nothing in common; `p` is for
+    the hypothesis of no agreement. `order` lists the sources by their mean rank, best first.
+    """
+    rows = study.calibrated.filter(pl.col("measure") == measure).drop_nulls("value")
+    means = rows.group_by("model", "method_label", "task", "source", maintain_order=True).agg(pl.col("value").mean())
+    found: list[dict[str, object]] = []
+    tasks = means.filter(pl.col("task") != MEAN)
+    for (model, label), part in tasks.group_by("model", "method_label", maintain_order=True):
+        found += _agreement(part, "task", measure, {"over": "tasks", "model": model, "method_label": label})
+    overall = means.filter(pl.col("task") == MEAN)
+    for (label,), part in overall.group_by("method_label", maintain_order=True):
+        found += _agreement(part, "model", measure, {"over": "models", "model": None, "method_label": label})
+    return pl.DataFrame(found, AGREEMENT_SCHEMA).sort("over", "model", "method_label")
+
+
+def _agreement(part: pl.DataFrame, judge: str, measure: str, context: dict[str, object]) -> list[dict[str, object]]:
+    wide = part.pivot(on="source", index=judge, values="value", sort_columns=True).drop_nulls()
+    names = wide.columns[1:]
+    if wide.height < 2 or len(names) < 2:
+        return []
+    values = wide.select(names).to_numpy() * (-1 if MEASURES[measure].higher_is_better else 1)
+    w, p, ranks = kendall_w(values)
+    order = " > ".join(names[i] for i in np.argsort(ranks, kind="stable"))
+    return [{**context, "judges": wide.height, "sources": len(names), "w": w, "p": p, "order": order}]
+
+
+def kendall_w(values: np.ndarray, permutations: int = 2000) -> tuple[float, float, np.ndarray]:
+    """(W, p, mean ranks) of [judges, items]; ties get mean ranks and their correction; p by permutation, seeded."""
+    ranks = np.apply_along_axis(stats.rankdata, 1, values)
+    judges, items = ranks.shape
+    ties = sum(float((counts**3 - counts).sum()) for counts in (np.unique(r, return_counts=True)[1] for r in ranks))
+    scale = judges**2 * (items**3 - items) - judges * ties
+    if scale == 0:  # every judge ties all items: there is no order to agree on
+        return float("nan"), float("nan"), ranks.mean(axis=0)
+    deviation = ranks.sum(axis=0) - judges * (items + 1) / 2
+    square = float((deviation**2).sum())
+    shuffled = np.random.default_rng(0).permuted(np.broadcast_to(ranks, (permutations, judges, items)), axis=2)
+    null = ((shuffled.sum(axis=1) - judges * (items + 1) / 2) ** 2).sum(axis=1)
+    p = (1 + int((null >= square - 1e-9).sum())) / (1 + permutations)
+    return 12 * square / scale, p, ranks.mean(axis=0)
+
+
+TREND_SCHEMA = {
+    "method_label": pl.String,
+    "models": pl.Int64,
+    **dict.fromkeys(["factor_per_tenfold", "low", "high", "p"], pl.Float64),
+}
+
+
+def sensitivity_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """SD over the draws of one source per (model, method), with the 95 % interval of an SD (χ²)."""
+    table = range_table(study, measure, task).drop_nulls("sd_within")
+    freedom = pl.col("n") - pl.col("sources")
+    bounds = [
+        pl.struct("sd_within", freedom.alias("df"))
+        .map_elements(lambda row, q=q: _sd_bound(row["sd_within"], row["df"], q), return_dtype=pl.Float64)
+        .alias(name)
+        for name, q in (("low", 0.975), ("high", 0.025))
+    ]
+    columns = ["model", "parameters", "method_label", "n", "sources", "sd_within", "low", "high"]
+    return table.with_columns(bounds).select(columns).sort("parameters", "model", "method_label")
+
+
+def _sd_bound(sd: float, freedom: int, quantile: float) -> float:
+    return float(sd * (freedom / stats.chi2.ppf(quantile, freedom)) ** 0.5)
+
+
+def trend_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+    """Does the sensitivity to draws change with model size? One row per method with two models or more.
+
+    `factor_per_tenfold` is what ten times the parameters do to the SD over draws (0.5: halved), with its 95 % interval
+    and the p value of no change: weighted regression of log SD² on log parameters; log of a χ² variable has a known mean
+    and variance, so that even two models have an interval, a wide one.
+    """
+    found: list[dict[str, object]] = []
+    table = sensitivity_table(study, measure, task).filter(pl.col("sd_within") > 0)
+    for (label,), part in table.group_by("method_label", maintain_order=True):
+        if part["parameters"].n_unique() > 1:
+            freedom = (part["n"] - part["sources"]).to_numpy()
+            trend = log_variance_trend(part["sd_within"].to_numpy() ** 2, freedom, np.log10(part["parameters"].to_numpy()))
+            found.append({"method_label": label, "models": part.height, **trend})
+    return pl.DataFrame(found, TREND_SCHEMA).sort("method_label")
+
+
+def log_variance_trend(variances: np.ndarray, freedom: Sequence[int] | np.ndarray, x: np.ndarray) -> dict[str, float]:
+    """Slope of log SD on x, as a factor per unit of x, from sample variances with their degrees of freedom."""
+    half = np.asarray(freedom) / 2
+    y = np.log(variances) - (special.digamma(half) - np.log(half))  # the mean of log χ²/df is not zero
+    weight = 1 / special.polygamma(1, half)
+    centre = x - np.average(x, weights=weight)
+    slope = float((weight * centre * y).sum() / (weight * centre**2).sum())
+    error = float((weight * centre**2).sum() ** -0.5)
+    return {
+        "factor_per_tenfold": float(np.exp(slope / 2)),
+        "low": float(np.exp((slope - 1.959964 * error) / 2)),
+        "high": float(np.exp((slope + 1.959964 * error) / 2)),
+        "p": float(2 * stats.norm.sf(abs(slope) / error)),
+    }
