@@ -91,7 +91,7 @@ class Scorer:
             first, last = np.searchsorted(batch.bounds, [start, start + step])
             logits = self._logits(head, hidden[start : start + step])
             read, target = batch.prediction[first:last] - start, batch.target[first:last]
-            norm, top = log_norm(logits)
+            norm, top = log_norm(logits, self.budget.work_rows(logits.shape[1]))
             value = logits[read, target]
             values.append(value - norm[read])
             hits.append(_is_best(logits, read, target, value == top[read]))

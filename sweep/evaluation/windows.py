@@ -104,7 +104,7 @@ class WindowScorer:
         hidden = torch.cat([part[:, :-1].flatten(0, 1) for part in window_hidden(model, text.tokens, self.budget)])
         norms, best = [], []
         for _, logits in self._logits(self.head, hidden):
-            norms.append(log_norm(logits)[0])
+            norms.append(log_norm(logits, self.budget.work_rows(logits.shape[1]))[0])
             best.append(logits.argmax(-1))
         return _Dense(hidden, torch.cat(norms), torch.cat(best))
 
