@@ -56,7 +56,9 @@ def main(
     address: Annotated[str | None, typer.Option(help="A running Ray cluster (auto, or host:port).")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers [default: as many as there is room for].")] = None,
-    gpus_per_worker: Annotated[float, typer.Option(min=0.01, help="GPUs of a worker; 0.5 lets two share one.")] = 1.0,
+    gpus_per_worker: Annotated[
+        float, typer.Option(min=0.0, help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
+    ] = 1.0,
 ) -> None:
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
 
@@ -257,7 +259,7 @@ def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> An
 
         if options["address"] or (options["workers"] or 1) > 1:
             raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
-        return LocalRunner(root, provenance())
+        return LocalRunner(root, provenance(), None if options["gpus_per_worker"] else "cpu")
     from sweep.remote import RayRunner
 
     return RayRunner(

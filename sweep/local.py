@@ -21,15 +21,16 @@ class LocalRunner:
 
     workers = 1
 
-    def __init__(self, results: str, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, results: str, provenance: Mapping[str, Any], device: str | None = None) -> None:
         self.results = results
         self.provenance = provenance
+        self.device = device
         self._sets: dict[str, CalibrationSet] = {}
         self._requests: dict[object, EvaluationData] = {}
 
     def start(self) -> str:
         """Returns the device of the trials, `cuda` or `cpu`."""
-        return quiet_torch()
+        return quiet_torch(self.device)
 
     def prepare(self, pools: Sequence[Pool], evaluations: Mapping[Any, tuple[Trial, Sequence[int]]]) -> None:
         """Build all calibration sets and requests. Raises SettingsError."""
@@ -40,7 +41,7 @@ class LocalRunner:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""
-        worker = Worker(self.results, self.provenance)
+        worker = Worker(self.results, self.provenance, self.device)
         queue, held = Queue(jobs), None
         while queue:
             job = queue.take(held)

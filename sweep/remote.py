@@ -40,8 +40,9 @@ class ClusterError(RuntimeError):
 class _Actor(Worker):
     """A worker in an actor: it fetches the requests itself, and only when its model changes."""
 
-    def ready(self) -> str:
-        return self.device
+    def process(self) -> int:
+        """The number of this process; the first call, answered when the worker is ready."""
+        return os.getpid()
 
     def run_boxed(self, trial: Trial, calibration: Any, box: Sequence[Any], attempts: int) -> Outcome:
         # a reference inside a list arrives as a reference; a plain argument would be fetched for every trial
@@ -94,38 +95,45 @@ class RayRunner:
     def start(self) -> str:
         """Connect to Ray, or start it here, and see what there is. Returns the device of the trials.
 
-        Raises SettingsError when more workers are asked for than the machines have room for.
+        On a cluster this waits until there is room for one worker; the others start when their nodes join. Raises
+        SettingsError when there is no room for a worker, or here for all of those that are asked for.
         """
         _connect(self.address, self.asked_workers)
-        self._device, room = self._room()
-        deadline = time.monotonic() + (NODES_MINUTES * 60 if self.address else 0)
-        while (self.asked_workers or 1) > room and time.monotonic() < deadline:
-            self.notify(f"waiting for nodes to join: room for {room} of {self.asked_workers or 1} workers")
+        deadline = time.monotonic() + NODES_MINUTES * 60
+        while self.address and not self._room() and time.monotonic() < deadline:
+            kind = f"{self.gpus_per_worker:g} GPUs" if self.gpus_per_worker else "a CPU"
+            self.notify(f"waiting for a node with {kind} to join (for CPUs alone: --gpus-per-worker 0)")
             time.sleep(15)
-            self._device, room = self._room()
-        self.workers = self.asked_workers or room
+        has_gpus = any(node.get("GPU") for node in _nodes())
+        self._device = "cuda" if self.gpus_per_worker and (has_gpus or self.address) else "cpu"
         self.check_room()
+        self.workers = self.asked_workers or self._room()
         return self._device
 
     def check_room(self) -> None:
         """Raise SettingsError when the machines have no room for the workers that are asked for."""
-        asked, room = self.asked_workers or 1, self._room()[1]
-        if asked > room:
-            resources = ray.cluster_resources()
-            have = f"{resources.get('GPU', 0):g} GPUs and {resources.get('CPU', 0):g} CPUs"
-            each = f" of {self.gpus_per_worker:g} GPUs each" if self._device == "cuda" else ""
-            raise SettingsError(
-                f"--workers {asked}: the cluster has {have}, room for {room} workers{each}; "
-                "ask for fewer workers, or see `ray status` for nodes that have not joined"
-            )
+        asked, room = self.asked_workers or 1, self._room()
+        if asked <= room:
+            return
+        have = f"{sum(node.get('GPU', 0) for node in _nodes()):g} GPUs and "
+        have += f"{sum(node.get('CPU', 0) for node in _nodes()):g} CPUs, room for {room} workers"
+        each = f" of {self.gpus_per_worker:g} GPUs each" if self._device == "cuda" else ""
+        if self.address and room:
+            self.notify(f"the cluster has {have}{each}; the other {asked - room} start when nodes join")
+            return
+        raise SettingsError(
+            f"--workers {asked}: there are {have}{each}; ask for fewer workers or another --gpus-per-worker"
+            + (", or see `ray status` for nodes that have not joined" if self.address else "")
+        )
 
-    def _room(self) -> tuple[str, int]:
-        resources = ray.cluster_resources()
-        gpus = resources.get("GPU", 0.0)
-        if gpus:
-            return "cuda", int(gpus / self.gpus_per_worker + 1e-9)
-        cpus = int(resources.get("CPU", 0.0))
-        return "cpu", cpus - 1 if len(ray.nodes()) > 1 else cpus  # one is left to rebuild what a lost node held
+    def _room(self) -> int:
+        """Workers that the nodes have room for."""
+        nodes = _nodes()
+        gpus = [node.get("GPU", 0.0) for node in nodes]
+        if self.gpus_per_worker and (any(gpus) or self.address):
+            return sum(int(count / self.gpus_per_worker + 1e-9) for count in gpus)
+        cpus = sum(int(node.get("CPU", 0.0)) for node in nodes)
+        return cpus - 1 if len(nodes) > 1 else cpus  # one is left to rebuild what a lost node held
 
     def prepare(self, pools: Sequence[Pool], evaluations: Mapping[Any, tuple[Trial, Sequence[int]]]) -> None:
         """Build all calibration sets and requests, in parallel. Raises SettingsError when one of them cannot be."""
@@ -164,27 +172,32 @@ class RayRunner:
             if outcome is not None:
                 deaths, last = 0 if not dead else deaths, time.monotonic()
                 yield outcome
+        self._dismiss()
 
     def close(self) -> None:
         """End the workers and the connection (and Ray itself, when it was started here)."""
         if ray.is_initialized():
-            for actor in self._crew.actors():
-                ray.kill(actor)
-            self._crew = _Crew()
+            self._dismiss()
             ray.shutdown()
+
+    def _dismiss(self) -> None:
+        """End all workers, so that their CPUs and GPUs are free."""
+        for actor in self._crew.actors():
+            ray.kill(actor)
+        self._crew = _Crew()
 
     def _hire(self, size: int) -> None:
         """Start workers until there are `size`. A worker gets its first trial when it answers, so a trial is never
         bound to a worker that the cluster has no room for."""
         need: dict[str, Any] = {"num_gpus": self.gpus_per_worker} if self._device == "cuda" else {"num_cpus": 1}
         while self._crew.size() < size:
-            actor: Any = ray.remote(**need)(_Actor).remote(self.results, self.provenance)
-            self._crew.starting[actor.ready.remote()] = actor
+            actor: Any = ray.remote(**need)(_Actor).remote(self.results, self.provenance, self._device)
+            self._crew.starting[actor.process.remote()] = actor
 
     def _look_for_more_room(self) -> None:
         """On a cluster that still grows, use the nodes that have joined since the start."""
         if self.address and self.asked_workers is None:
-            self.workers = max(self.workers, self._room()[1])
+            self.workers = max(self.workers, self._room())
 
     def _hand_out(self, actor: Any, queue: Queue) -> None:
         job = queue.take(self._crew.held.get(actor))
@@ -283,6 +296,11 @@ def _raise_settings_error(reference: Any) -> None:
         if isinstance(error.cause, SettingsError):
             raise error.cause from None
         raise
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    """Resources of each node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _connect(address: str | None, workers: int | None) -> None:

@@ -150,10 +150,10 @@ class Outcome:
 class Worker:
     """Holds one dense model and runs trials on it, one after the other; writes each trial's rows itself."""
 
-    def __init__(self, results: str, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, results: str, provenance: Mapping[str, Any], device: str | None = None) -> None:
         self.results = Results(results)
         self.provenance = dict(provenance)
-        self.device = quiet_torch()
+        self.device = quiet_torch(device)
         self._held: object = None
         self._dense: DenseModel | None = None
         self._evaluator: Evaluator | None = None
@@ -262,8 +262,8 @@ def headline(rows: TrialRows) -> str:
 # the machine
 
 
-def quiet_torch() -> str:
-    """Set up torch for a worker; returns its device, `cuda` or `cpu`.
+def quiet_torch(device: str | None = None) -> str:
+    """Set up torch for a worker; returns its device, `cuda` or `cpu` (None: a GPU if there is one).
 
     On a CPU a worker always computes with one thread: sums are split by the number of threads, so a fixed number makes
     one worker and many give the same bits. More cores are used by more workers.
@@ -274,8 +274,10 @@ def quiet_torch() -> str:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return "cuda"
+    if device == "cuda":
+        raise RuntimeError("this worker was given a GPU, but torch sees none: install a CUDA build of torch there")
     torch.set_num_threads(1)
     return "cpu"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import parse_study
 from sweep.results import Results
@@ -43,31 +44,33 @@ def numbers(root: str | Path) -> list[Any]:
     return [trials.to_dicts(), *(table.rows() for table in tables), results.read("layers").drop("seconds").rows()]
 
 
-@pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Makes a runner of two workers on a Ray of its own."""
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    """What the runner told the person in front of it."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def runner(said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A runner of two workers on a Ray of its own, shared by the tests because Ray takes seconds to start."""
     from sweep.launch import provenance
     from sweep.remote import RayRunner
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    made = []
-
-    def make(**options: Any) -> Any:
-        result = RayRunner(str(tmp_path / "results"), provenance(), **{"workers": 2, **options})
-        made.append(result)
-        return result
-
-    yield make
-    for result in made:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        result = RayRunner(str(tmp_path_factory.mktemp("results")), provenance(), workers=2, notify=said.append)
+        assert result.start() == "cpu"
+        yield result
         result.close()
 
 
-def start(runner: Any, trials: list[plan.Trial]) -> None:
+def prepare(runner: Any, document: Document, **calibration: Any) -> list[plan.Trial]:
     from sweep.launch import evaluations_with_lengths
 
-    assert runner.start() == "cpu"
+    trials = plan.expand(parse_study({**document, "calibration": {**document["calibration"], **calibration}}))
     runner.prepare(plan.pools(trials), evaluations_with_lengths(trials))
+    return trials
 
 
 def test_one_worker_and_two_give_the_same_table(
@@ -91,109 +94,101 @@ def test_one_worker_and_two_give_the_same_table(
 
 
 def test_killed_worker_is_replaced_and_its_trial_started_again(
-    runner: Callable[..., Any], document: Document, tmp_path: Path
+    runner: Any, document: Document, said: list[str]
 ) -> None:
-    trials = plan.expand(parse_study({**document, "calibration": {**document["calibration"], "sets": 3}}))
-    said: list[str] = []
-    ray_runner = runner(notify=said.append)
-    start(ray_runner, trials)
-    outcomes, killed = [], None
-    for outcome in ray_runner.run([Job(trial) for trial in trials]):
+    trials = prepare(runner, document, sets=3)
+    outcomes, size = [], 0
+    for outcome in runner.run([Job(trial) for trial in trials]):
         outcomes.append(outcome)
-        if killed is None:
-            killed = int(Results(tmp_path / "results").read("trials")["worker"][0].rpartition(":")[2])
-            os.kill(killed, signal.SIGKILL)
+        if len(outcomes) == 1:
+            worker = Results(runner.results).read("trials")["worker"][0]
+            os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
+        size = max(size, runner._crew.size())
     assert sorted(outcome.trial.id for outcome in outcomes) == sorted(trial.id for trial in trials)
     assert {outcome.status for outcome in outcomes} == {"ok"}
-    rows = Results(tmp_path / "results").read("trials")
+    rows = Results(runner.results).read("trials")
+    assert len(rows) == 14
     assert rows.get_column("attempts").max() == 2
     assert any("a worker died during" in line for line in said)
-    assert len(rows.get_column("worker").unique()) == 3  # two at first, and the new one
+    assert size == 2
 
 
 def test_trial_that_kills_its_worker_becomes_a_failed_row_and_the_rest_goes_on(
-    runner: Callable[..., Any], document: Document, tmp_path: Path
+    runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The poison is a tokenizer-sized trap: a method whose compression ends the process."""
-    trials = plan.expand(parse_study(document))
-    ray_runner = runner(notify=lambda _: None)
-    start(ray_runner, trials)
-    poisoned = trials[2].id
-    submit = ray_runner._submit
+    import ray
 
-    def submit_or_die(actor: Any, job: Job) -> Any:
+    trials = prepare(runner, document)
+    poisoned, submit = trials[2].id, runner._submit
+
+    def submit_and_die(actor: Any, job: Job) -> Any:
         reference = submit(actor, job)
         if job.trial.id == poisoned:
-            import ray
-
             ray.kill(actor)
         return reference
 
-    ray_runner._submit = submit_or_die
-    outcomes = {outcome.trial.id: outcome for outcome in ray_runner.run([Job(trial) for trial in trials])}
+    monkeypatch.setattr(runner, "_submit", submit_and_die)
+    outcomes = {outcome.trial.id: outcome for outcome in runner.run([Job(trial) for trial in trials])}
     assert len(outcomes) == 6
     assert [trial_id for trial_id, outcome in outcomes.items() if outcome.status == "failed"] == [poisoned]
-    rows = {row["trial_id"]: row for row in Results(tmp_path / "results").read("trials").iter_rows(named=True)}
-    assert rows[poisoned]["status"] == "failed"
-    assert rows[poisoned]["phase"] == "worker"
-    assert rows[poisoned]["attempts"] == 3
-    assert "its worker died 3 times" in rows[poisoned]["error"]
+    row = {row["trial_id"]: row for row in Results(runner.results).read("trials").iter_rows(named=True)}[poisoned]
+    assert (row["status"], row["phase"], row["attempts"]) == ("failed", "worker", 3)
+    assert "its worker died 3 times" in row["error"]
 
 
-def test_killed_driver_loses_nothing_and_a_rerun_gives_the_same_table(
+def test_row_that_cannot_be_written_fails_its_trial_and_the_run_goes_on(runner: Any, document: Document) -> None:
+    trials = prepare(runner, document, sets=1)
+    taken = Path(runner.results) / "metrics" / f"{trials[1].id}.parquet"
+    taken.unlink(missing_ok=True)
+    taken.mkdir()  # a file can not be renamed to a folder
+    outcomes = {outcome.trial.id: outcome for outcome in runner.run([Job(trial) for trial in trials[:3]])}
+    taken.rmdir()
+    assert [outcome.status for outcome in outcomes.values()].count("ok") == 2
+    assert outcomes[trials[1].id].status == "failed"
+    assert "directory" in str(outcomes[trials[1].id].error)
+
+
+def test_what_cannot_work_is_found_before_any_worker_starts(
+    runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match=r"sets 0 to 5 of 8 windows need 48, which is enough for 5 sets"):
+        prepare(runner, document, sampling="long_documents", seqlen=64, nsamples=8, sets=6)
+    monkeypatch.setattr(runner, "asked_workers", 99)
+    with pytest.raises(SettingsError, match=r"--workers 99: there are 0 GPUs and \d+ CPUs, room for \d+ workers"):
+        runner.check_room()
+
+
+def test_interrupted_and_killed_drivers_lose_nothing_and_a_rerun_gives_the_same_table(
     run_python: Any, start_launch: Any, write_study: Write, document: Document, tmp_path: Path
 ) -> None:
-    document["calibration"]["sets"] = 3
-    study = write_study(document)
-    process = start_launch([study, "--workers", "2", "--results", "killed"])
-    wait_for(lambda: len(Results(tmp_path / "killed").keys("trials")) >= 3, process)
-    process.kill()
-    process.wait()
-    kept = len(Results(tmp_path / "killed").keys("trials"))
-    assert 3 <= kept < 14
-    again = run_python("-m", "sweep.launch", study, "--workers", "2", "--results", "killed", timeout=300)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "0 to run" not in again.stdout
-    whole = run_python("-m", "sweep.launch", study, "--local", "--results", "whole")
-    assert whole.returncode == 0
-    assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
-    last = run_python("-m", "sweep.launch", study, "--results", "killed")
-    assert last.returncode == 0
-    assert "14 already there, 0 to run" in last.stdout
+    document["calibration"]["sets"] = 6
+    arguments = [write_study(document), "--workers", "2", "--results", "r"]
 
+    def committed() -> int:
+        return len(Results(tmp_path / "r").keys("trials"))
 
-def test_interrupt_ends_quickly_and_says_what_is_kept(
-    start_launch: Any, write_study: Write, document: Document, tmp_path: Path
-) -> None:
-    document["calibration"]["sets"] = 8
-    process = start_launch([write_study(document), "--workers", "1", "--results", "r"])
-    wait_for(lambda: len(Results(tmp_path / "r").keys("trials")) >= 2, process)
+    process = start_launch(arguments)
+    wait_for(lambda: committed() >= 3, process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "trials are kept in r; the same command goes on" in output
+    assert "of 26 trials are kept in r; the same command goes on" in output
     assert "Traceback" not in output
+    first = committed()
 
+    process = start_launch(arguments)
+    wait_for(lambda: committed() >= first + 3, process)
+    process.kill()
+    process.wait()
+    second = committed()
+    assert 3 <= first < second < 26
 
-def test_too_little_text_is_found_by_the_tasks_before_any_worker_starts(
-    run_python: Any, write_study: Write, document: Document, tmp_path: Path
-) -> None:
-    document["calibration"].update(sampling="long_documents", seqlen=64, nsamples=8, sets=6)
-    result = run_python("-m", "sweep.launch", write_study(document), "--workers", "1")
-    assert result.returncode == 2, result.stdout + result.stderr
-    assert "which is enough for 5 sets" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "results/tiny/trials").exists()
-
-
-def test_resources_that_do_not_exist_are_refused(runner: Callable[..., Any]) -> None:
-    from calib.settings import SettingsError
-
-    first = runner(workers=1)
-    assert first.start() == "cpu"
-    first.asked_workers = 99
-    with pytest.raises(SettingsError, match=r"--workers 99: the cluster has 0 GPUs and \d+ CPUs, room for \d+ workers"):
-        first.check_room()
+    again = run_python("-m", "sweep.launch", *arguments, timeout=300)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"26 trials, {second} already there, {26 - second} to run" in again.stdout
+    whole = run_python("-m", "sweep.launch", arguments[0], "--local", "--results", "whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert numbers(tmp_path / "r") == numbers(tmp_path / "whole")
 
 
 def test_cluster_that_does_not_answer_is_explained(run_python: Any, write_study: Write, document: Document) -> None:
