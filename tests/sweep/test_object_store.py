@@ -1,0 +1,52 @@
+"""Results in an object store: a local S3 server stands for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sweep.results import Results
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Makes s3:// URIs in a fresh bucket of a server on this machine."""
+    boto3 = pytest.importorskip("boto3")
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="results")
+    yield lambda path: f"s3://results/{path}?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    server.stop()
+
+
+def test_study_runs_into_a_bucket_and_is_found_there_again(
+    bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
+) -> None:
+    document["methods"] = ["rtn", {"method": "wanda"}]
+    study, root = write_study(document), bucket("tiny")
+    first = launch(study, "--local", "--results", root)
+    assert first.exit_code == 0, first.output
+    local = launch(study, "--local", "--results", "here")
+    assert local.exit_code == 0, local.output
+    for table in ("metrics", "samples", "calibration"):
+        assert Results(root).read(table).equals(Results("here").read(table))
+    again = launch(study, "--local", "--results", root)
+    assert again.exit_code == 0
+    assert "4 already there, 0 to run" in again.output
+
+
+def test_bucket_that_does_not_exist_is_refused(
+    bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
+) -> None:
+    result = launch(write_study(document), "--local", "--results", bucket("x").replace("s3://results/", "s3://missing/"))
+    assert result.exit_code == 2, result.output
+    assert "cannot be used" in result.stderr
