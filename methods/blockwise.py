@@ -204,6 +204,7 @@ class Walk:
 
     def run(self, data: Data | None) -> list[LayerReport]:
         """Compress every block; `data` is None when data-free."""
+        _check(self.model, self.method)  # again: an earlier step may have changed the shapes
         blocks = decoder_blocks(self.model)
         scope = [self._scope(block, index, len(blocks)) for index, block in enumerate(blocks)]
         last = max((index for index, linears in enumerate(scope) if linears), default=-1)

@@ -3,16 +3,19 @@
 Everything here is transposed, [cols, rows], so that one column of the weight is contiguous; rows are independent and
 several linears that share an input are stacked along them. A block of columns is solved on its own (`quantize_block`,
 `prune_block`), then its errors reach the later columns in one product. The block functions below are the plain torch
-version; a device kernel replaces them one for one.
+version; on a CUDA device the kernels of `methods/kernels/columns.py` replace them one for one.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
-from methods.masks import at_most_threshold, smallest_in_groups
+from methods.masks import at_most_threshold, smallest_of_first_axis
 from methods.quantizer import Grid, fit_grid
 from methods.solver import full_precision
 
@@ -81,12 +84,13 @@ def quantize_columns(
     table = grids if isinstance(grids, GridTable) else None
     group_size = grids.group_size if isinstance(grids, GroupPlan) else columns.shape[0]
     fresh = isinstance(grids, GroupPlan) and grids.fresh
+    solver = _solver(columns)
     for start, stop in column_blocks(columns.shape[0], block_size, group_size if fresh else None):
         if isinstance(grids, GroupPlan):
             table = _extend(table, columns, start, stop, grids)
         assert table is not None
         scale, low, high = table.columns(start, stop)
-        quantized[start:stop], errors = quantize_block(
+        quantized[start:stop], errors = solver.quantize_block(
             columns[start:stop],
             upper[start:stop, start:stop],
             scale,
@@ -118,12 +122,13 @@ def prune_columns(
     """
     result = torch.empty_like(columns)
     loss = torch.zeros(columns.shape[1], dtype=columns.dtype, device=columns.device)
+    solver = _solver(columns)
     for start, stop in column_blocks(columns.shape[0], block_size, None):
         block, factor = columns[start:stop], upper[start:stop, start:stop]
         forced = None if pruned is None else pruned[start:stop]
         mask = None if kept_of is not None else _block_mask(block, factor, share, segments, forced)
         grid = None if grids is None else grids.columns(start, stop)
-        result[start:stop], errors = prune_block(block, factor, mask, kept_of, grid, forced)
+        result[start:stop], errors = solver.prune_block(block, factor, mask, kept_of, grid, forced)
         loss += errors.square().sum(0)
         push(columns, upper, errors, start, stop)
     return result.add_(0.0), loss
@@ -173,9 +178,7 @@ def prune_block(
     for i, (w, q, e, k, spread) in enumerate(zip(*(part.unbind(0) for part in per_column), strict=True)):
         if kept_of is not None and i % kept_of[1] == 0:
             group = slice(i, i + kept_of[1])
-            keep[group] = ~_group_mask(
-                block[group], diagonal[group], kept_of, None if forced is None else forced[group]
-            )
+            keep[group] = ~group_mask(block[group], diagonal[group], kept_of, None if forced is None else forced[group])
         torch.mul(w, k, out=q)
         if grid is not None:
             scale, low, high = grid[0][i], grid[1][i], grid[2][i]
@@ -205,6 +208,11 @@ def push(columns: torch.Tensor, upper: torch.Tensor, errors: torch.Tensor, start
     if stop < columns.shape[0]:
         with full_precision():
             columns[stop:].addmm_(upper[start:stop, stop : columns.shape[0]].T, errors, alpha=-1)
+
+
+def _solver(columns: torch.Tensor) -> Any:
+    """What offers `quantize_block` and `prune_block` for these columns: the device kernels, or this file."""
+    return device_kernels(columns) or sys.modules[__name__]
 
 
 def _extend(table: GridTable | None, columns: torch.Tensor, start: int, stop: int, plan: GroupPlan) -> GridTable:
@@ -241,10 +249,11 @@ def _block_mask(
     return torch.cat([at_most_threshold(part, share) for part in scores.split(list(segments), dim=1)], dim=1)
 
 
-def _group_mask(
+def group_mask(
     group: torch.Tensor, diagonal: torch.Tensor, kept_of: tuple[int, int], forced: torch.Tensor | None
 ) -> torch.Tensor:
+    """Mask [m, rows] of the weights of one n:m group with the smallest (w / U_jj)², `forced` ones first."""
     scores = (group / diagonal[:, None]).square_()
     if forced is not None:
         scores = scores.masked_fill(forced, -1.0)
-    return smallest_in_groups(scores.T, *kept_of).T
+    return smallest_of_first_axis(scores, kept_of[1] - kept_of[0])

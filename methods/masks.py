@@ -124,8 +124,14 @@ def at_most_threshold(scores: torch.Tensor, share: float) -> torch.Tensor:
 
 def smallest_in_groups(scores: torch.Tensor, kept: int, group: int) -> torch.Tensor:
     """Mask of the group − kept smallest scores in each run of `group` along the last axis, lower index first."""
-    grouped = scores.unflatten(-1, (-1, group))
-    mine, other = grouped.unsqueeze(-1), grouped.unsqueeze(-2)
-    earlier = torch.ones(group, group, dtype=torch.bool, device=scores.device).tril(-1)
-    rank = ((other < mine) | ((other == mine) & earlier)).sum(-1)
-    return (rank < group - kept).flatten(-2)
+    grouped = scores.unflatten(-1, (-1, group)).movedim(-1, 0).contiguous()
+    return smallest_of_first_axis(grouped, group - kept).movedim(0, -1).flatten(-2)
+
+
+def smallest_of_first_axis(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Mask of the `count` smallest along the first, short axis; among equal scores the lower index goes first."""
+    size = scores.shape[0]
+    earlier = torch.ones(size, size, dtype=torch.bool, device=scores.device).tril(-1)
+    earlier = earlier.view(size, size, *[1] * (scores.dim() - 1))
+    mine, other = scores[:, None], scores[None]
+    return torch.where(earlier, other <= mine, other < mine).sum(1) < count

@@ -19,6 +19,7 @@ from calib.settings import SettingsError, settings
 from methods.base import HALF_PRECISION_BITS, CompressedWeight, WeightMethod, register
 from methods.columns import column_blocks, push, spread_of
 from methods.gptq import stack_columns, stack_masks
+from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
 from methods.quantizer import check_group_size
 from methods.statistics import Hessian, Statistic
@@ -67,14 +68,15 @@ class SpQR(WeightMethod):
 
     def check_shape(self, rows: int, cols: int, where: str) -> None:
         check_group_size(self.group_size, cols, where)
-        if self._bilevel and rows % self.statistics_group:
+        if self.bilevel and rows % self.statistics_group:
             raise SettingsError(
                 f"statistics_group: {self.statistics_group} does not divide the {rows} outputs of {where}; "
                 "use a divisor, or null scale_bits and zero_bits"
             )
 
     @property
-    def _bilevel(self) -> bool:
+    def bilevel(self) -> bool:
+        """Whether scales or zero points are themselves quantized, in blocks of rows."""
         return self.scale_bits is not None or self.zero_bits is not None
 
     def stored_bits(self, cols: int, outlier_share: float) -> float:
@@ -146,20 +148,17 @@ class SpQR(WeightMethod):
         group = self.group_size or cols
         values, errors = torch.empty_like(columns), torch.empty_like(columns)
         outliers = torch.zeros_like(columns, dtype=torch.bool)
+        kernels = device_kernels(columns)
+        solve = spqr_block if kernels is None else kernels.spqr_block
         for start, stop in column_blocks(cols, max(self.block_size // group, 1) * group, None):
-            inside = columns[:stop]  # updates within the block stop at its end
-            for first in range(start, stop, group):
-                part = slice(first, first + group)
-                factor = upper[part, part]
-                grid = self._fit(columns[part], factor.diagonal(), threshold)
-                values[part], errors[part], outliers[part] = spqr_group(
-                    columns[part], factor, grid, threshold, None if keep is None else keep[part]
-                )
-                push(inside, upper, errors[part], first, first + group)
-            push(columns, upper, errors[start:stop], start, stop)
+            part = slice(start, stop)
+            values[part], errors[part], outliers[part] = solve(
+                self, columns[part], upper[part, part], threshold, None if keep is None else keep[part]
+            )
+            push(columns, upper, errors[part], start, stop)
         return values.add_(0.0), outliers, errors.square().sum(0)
 
-    def _fit(self, group: torch.Tensor, diagonal: torch.Tensor, threshold: torch.Tensor | None) -> RealGrid:
+    def fit(self, group: torch.Tensor, diagonal: torch.Tensor, threshold: torch.Tensor | None) -> RealGrid:
         """The grid of every row for one group [n, rows]: fitted without likely outliers, then itself quantized."""
         levels = 2**self.bits - 1
         if threshold is not None and not self.simplified_outliers and group.shape[0] > 1:
@@ -228,6 +227,28 @@ def leave_one_out_gain(group: torch.Tensor, diagonal: torch.Tensor, levels: int)
         without = errors.scatter(0, index[None], 0.0).sum(0)
         gain.scatter_(0, index[None], (total - without)[None])
     return gain
+
+
+def spqr_block(
+    method: SpQR, block: torch.Tensor, upper: torch.Tensor, threshold: torch.Tensor | None, keep: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Solve one block of n columns [n, rows], whole groups, with `upper` [n, n]; `block` is updated in place.
+
+    Returns values, errors e = (w − ŵ) / U_ii and outliers, each [n, rows]. Plain torch: the twin of the kernel of the
+    same name.
+    """
+    values, errors = torch.empty_like(block), torch.empty_like(block)
+    outliers = torch.zeros_like(block, dtype=torch.bool)
+    group = method.group_size or block.shape[0]
+    for first in range(0, block.shape[0], group):
+        part = slice(first, first + group)
+        factor = upper[part, part]
+        grid = method.fit(block[part], factor.diagonal(), threshold)
+        values[part], errors[part], outliers[part] = spqr_group(
+            block[part], factor, grid, threshold, None if keep is None else keep[part]
+        )
+        push(block, upper, errors[part], first, first + group)
+    return values, errors, outliers
 
 
 def spqr_group(

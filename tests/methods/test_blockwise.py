@@ -197,7 +197,9 @@ def test_scope_that_fits_nothing_is_refused(make_llama, tokens):
 
 def test_group_size_that_does_not_divide_is_refused_before_any_change(make_llama, tokens):
     model, dense = make_llama(), weights_of(make_llama())
-    with pytest.raises(SettingsError, match=r"group_size: 64 does not divide the 32 inputs of block 0 self_attn.q_proj"):
+    with pytest.raises(
+        SettingsError, match=r"group_size: 64 does not divide the 32 inputs of block 0 self_attn.q_proj"
+    ):
         compress_model(model, get_method("rtn", group_size=64), None)
     assert all(torch.equal(dense[name], weight) for name, weight in weights_of(model).items())
 
@@ -209,6 +211,29 @@ def test_failure_names_block_and_linear(make_llama, tokens):
         CompressionError, match=r"block 1 mlp.down_proj: GPTQ 4-bit on mlp.down_proj: its inputs hold NaN or infinity"
     ):
         compress_model(model, get_method("gptq", linears=["mlp.down_proj"]), tokens)
+
+
+def test_raised_damping_is_in_the_report_of_every_linear_that_needed_it(make_llama, tokens):
+    """One window of few tokens leaves the Hessian singular; without damping its factorization must be helped."""
+    report = compress_model(make_llama(), get_method("gptq", percdamp=0.0), tokens[:1, :8])
+    helped = [layer for layer in report.layers if layer.fallback]
+    assert len(helped) == report.fallbacks > 0
+    assert all(layer.retries >= 1 and layer.damping >= 1e-3 for layer in helped)
+    assert all("damping raised to" in layer.fallback for layer in helped)
+
+
+def test_one_short_window_is_enough_for_the_default_damping(make_llama, tokens):
+    report = compress_model(make_llama(), get_method("sparsegpt"), tokens[:1, :8])
+    assert report.fallbacks == 0
+    assert all(layer.damping == 0.01 for layer in report.layers)
+
+
+def test_groups_that_do_not_divide_a_rank_are_refused(make_llama, tokens):
+    method = parse_method([{"method": "svd", "ratio": 0.6}, {"method": "rtn", "group_size": 16}], "m")
+    with pytest.raises(
+        SettingsError, match=r"group_size: 16 does not divide the 9 inputs of block 0 self_attn.q_proj.1"
+    ):
+        compress_model(make_llama(), method, None)
 
 
 def test_hooks_and_patches_come_off_even_after_a_failure(make_llama, tokens):
