@@ -1,8 +1,9 @@
 """Is A better than B, by how much, and how sure is that?
 
-Three questions, three pairings. Two sources are compared over their draws (the sets of different sources have nothing in
-common but the test). Two methods are compared on the very same calibration sets, so they are paired by set. Two models'
-answers are compared example by example (flips, McNemar). Every difference is signed so that positive means A is better.
+Three questions, three pairings. Two sources are compared over their draws (the sets of different sources have nothing
+in common but the test). Two methods are compared on the very same calibration sets, so they are paired by set. Two
+models' answers are compared example by example (flips, McNemar). Every difference is signed so that positive means A
+is better.
 
 The hard case is what "sure" refers to. A difference can be certain for these test questions and still be luck of the
 questions, so intervals and probabilities are given for new draws on the same test, and for new draws on a new test.
@@ -37,8 +38,14 @@ def domain_match(study: Study, measure: str = "perplexity_increase") -> pl.DataF
         found = _match_contrast(part)
         if found is not None:
             parts.append({"model": model, "parameters": parameters, "method_label": label, **found})
-    schema = {"model": pl.String, "parameters": pl.Int64, "method_label": pl.String, "texts": pl.Int64, "trials": pl.Int64,
-              **dict.fromkeys(["matched", "mismatched", "difference", "low", "high"], pl.Float64)}  # fmt: skip
+    schema = {
+        "model": pl.String,
+        "parameters": pl.Int64,
+        "method_label": pl.String,
+        "texts": pl.Int64,
+        "trials": pl.Int64,
+        **dict.fromkeys(["matched", "mismatched", "difference", "low", "high"], pl.Float64),
+    }
     return pl.DataFrame(parts, schema=schema).sort("parameters", "model", "method_label")
 
 
@@ -71,8 +78,15 @@ def _match_contrast(part: pl.DataFrame) -> dict[str, float | int | None] | None:
         variance = squares / freedom * sum(1 / count for count in counts)
         half = float(stats.t.ppf(0.975, freedom)) * variance**0.5
         low, high = mismatched - matched - half, mismatched - matched + half
-    return {"texts": len(texts), "trials": len(owner), "matched": matched, "mismatched": mismatched,
-            "difference": mismatched - matched, "low": low, "high": high}  # fmt: skip
+    return {
+        "texts": len(texts),
+        "trials": len(owner),
+        "matched": matched,
+        "mismatched": mismatched,
+        "difference": mismatched - matched,
+        "low": low,
+        "high": high,
+    }
 
 
 SOURCE_PAIR_SCHEMA = {
@@ -84,7 +98,17 @@ SOURCE_PAIR_SCHEMA = {
     "b": pl.String,
     **dict.fromkeys(["n_a", "n_b"], pl.Int64),
     **dict.fromkeys(
-        ["difference", "low", "high", "low_new_test", "high_new_test", "p", "p_holm", "a_wins_new_draw", "a_wins_new_test"],
+        [
+            "difference",
+            "low",
+            "high",
+            "low_new_test",
+            "high_new_test",
+            "p",
+            "p_holm",
+            "a_wins_new_draw",
+            "a_wins_new_test",
+        ],
         pl.Float64,
     ),
 }
@@ -106,9 +130,10 @@ def source_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
     """Every pair of sources of a (model, method): is A better than B?
 
     `difference` is the advantage of A in the measure's unit, positive where A is better. `low`, `high`: 95 % Welch
-    interval over draws, for these test examples. `low_new_test`, `high_new_test`: also over test examples, paired, where
-    samples/ tell the source-by-example component. `p` is Welch's test, `p_holm` corrected within a (model, method).
-    `a_wins_new_draw`: probability that one new set of A beats one new set of B; `a_wins_new_test`: on new examples too.
+    interval over draws, for these test examples. `low_new_test`, `high_new_test`: also over test examples, paired,
+    where samples/ tell the source-by-example component. `p` is Welch's test, `p_holm` corrected within a (model,
+    method). `a_wins_new_draw`: probability that one new set of A beats one new set of B; `a_wins_new_test`: on new
+    examples too.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
@@ -174,9 +199,9 @@ def _step(difference: float) -> float:
 def method_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """Every pair of methods of a model on the calibration sets that both saw: paired by set.
 
-    `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval and
-    `p` are over draws within sources, corrected by Holm within a model. `a_wins_new_draw` is for one new set of a new
-    source. `reversed` is the share of sets on which the method that is better on average is the worse one, with its
+    `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
+    and `p` are over draws within sources, corrected by Holm within a model. `a_wins_new_draw` is for one new set of a
+    new source. `reversed` is the share of sets on which the method that is better on average is the worse one, with its
     Wilson interval: how often a study with a single set would have told the opposite.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
@@ -207,8 +232,14 @@ def _paired(gap: np.ndarray, sources: Sequence[object]) -> dict[str, object]:
     mean = float(np.mean([group.mean() for group in groups]))
     wrong = int((gap * mean < 0).sum())
     low, high = wilson(wrong, len(gap))
-    row: dict[str, object] = {"pairs": len(gap), "sources": len(groups), "difference": mean,
-                              "reversed": wrong / len(gap), "reversed_low": low, "reversed_high": high}  # fmt: skip
+    row: dict[str, object] = {
+        "pairs": len(gap),
+        "sources": len(groups),
+        "difference": mean,
+        "reversed": wrong / len(gap),
+        "reversed_low": low,
+        "reversed_high": high,
+    }
     freedom = sum(len(group) - 1 for group in groups)
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
     if freedom and squares > 0:

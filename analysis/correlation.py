@@ -26,7 +26,9 @@ SCHEMA = {
     "metric": pl.String,
     "level": pl.String,
     "n": pl.Int64,
-    **dict.fromkeys(["spearman", "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high"], pl.Float64),
+    **dict.fromkeys(
+        ["spearman", "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high"], pl.Float64
+    ),
 }
 
 
@@ -49,7 +51,9 @@ def correlation_table(study: Study, seed: int = 0) -> pl.DataFrame:
             for level, points in _levels(rows).items():
                 if points.height < 4 or points["x"].n_unique() < 2 or points["y"].n_unique() < 2:
                     continue
-                values = correlate(sign * points["x"].to_numpy(), points["y"].to_numpy(), points["cluster"].to_numpy(), rng)
+                values = correlate(
+                    sign * points["x"].to_numpy(), points["y"].to_numpy(), points["cluster"].to_numpy(), rng
+                )
                 context = {"model": model, "parameters": parameters, "metric": metric, "level": level}
                 found.append({**context, "n": points.height, **values})
     return pl.DataFrame(found, SCHEMA).sort("parameters", "model", "metric", "level")

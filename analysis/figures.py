@@ -36,17 +36,47 @@ CONFIG: Spec = {
     "padding": 12,
     "font": "Helvetica, Arial, sans-serif",
     "view": {"stroke": None},
-    "title": {"anchor": "start", "fontSize": 15, "fontWeight": 600, "subtitleFontSize": 12, "subtitleColor": GREY,
-              "offset": 14, "subtitlePadding": 5, "color": INK},
-    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500, "labelColor": INK, "titleColor": INK,
-             "gridColor": "#e6e6e6", "domainColor": "#b5b5b5", "tickColor": "#b5b5b5", "labelLimit": 230,
-             "titlePadding": 8},
-    "header": {"labelFontSize": 12, "labelFontWeight": 600, "labelAnchor": "start", "labelColor": INK, "title": None,
-               "labelPadding": 4},
-    "legend": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500, "labelLimit": 260, "symbolSize": 80,
-               "labelColor": INK, "titleColor": INK},
+    "title": {
+        "anchor": "start",
+        "fontSize": 15,
+        "fontWeight": 600,
+        "subtitleFontSize": 12,
+        "subtitleColor": GREY,
+        "offset": 14,
+        "subtitlePadding": 5,
+        "color": INK,
+    },
+    "axis": {
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": 500,
+        "labelColor": INK,
+        "titleColor": INK,
+        "gridColor": "#e6e6e6",
+        "domainColor": "#b5b5b5",
+        "tickColor": "#b5b5b5",
+        "labelLimit": 230,
+        "titlePadding": 8,
+    },
+    "header": {
+        "labelFontSize": 12,
+        "labelFontWeight": 600,
+        "labelAnchor": "start",
+        "labelColor": INK,
+        "title": None,
+        "labelPadding": 4,
+    },
+    "legend": {
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": 500,
+        "labelLimit": 260,
+        "symbolSize": 80,
+        "labelColor": INK,
+        "titleColor": INK,
+    },
     "range": {"category": OKABE_ITO, "symbol": SHAPES},
-}  # fmt: skip
+}
 ROWS_AXIS: Spec = {"grid": True, "domain": False, "ticks": False}
 BELOW: Spec = {"title": None, "orient": "bottom", "columns": 3}
 
@@ -110,9 +140,14 @@ def domain_figure(domains: pl.DataFrame, baseline: pl.DataFrame, where: str) -> 
         frame = pl.concat([frame, extra.select(columns)])
     limit = max(_largest(domains["advantage"].abs()), 1e-9)
     frame = frame.with_columns((pl.col("advantage").abs() > 0.72 * limit).alias("strong"))
-    tips = [_tip("source", "calibrated on"), _tip("text", "held-out text"), _tip("mean", "perplexity increase, %", "+.2f"),
-            _tip("sd", "SD over sets", ".2f"), _tip("n", "sets"),
-            _tip("advantage", "points better than the average source", "+.2f")]  # fmt: skip
+    tips = [
+        _tip("source", "calibrated on"),
+        _tip("text", "held-out text"),
+        _tip("mean", "perplexity increase, %", "+.2f"),
+        _tip("sd", "SD over sets", ".2f"),
+        _tip("n", "sets"),
+        _tip("advantage", "points better than the average source", "+.2f"),
+    ]
     body = _heatmap(frame, ("text", "held-out text", texts), ("source", "calibrated on", rows), tips)
     body["layer"][0]["encoding"]["color"] = {
         "field": "advantage",
@@ -139,8 +174,13 @@ def best_figure(ranking: pl.DataFrame, where: str, n: str) -> Chart:
     frame = ranking.select("method_label", "source", "p_best", "regret", "n").with_columns(
         (pl.col("p_best") > 0.62).alias("strong")
     )
-    tips = [_tip("method_label", "method"), _tip("source"), _tip("p_best", "probability of being best", ".1%"),
-            _tip("regret", "expected regret", ".3~f"), _tip("n", "sets")]  # fmt: skip
+    tips = [
+        _tip("method_label", "method"),
+        _tip("source"),
+        _tip("p_best", "probability of being best", ".1%"),
+        _tip("regret", "expected regret", ".3~f"),
+        _tip("n", "sets"),
+    ]
     body = _heatmap(frame, ("method_label", None, methods), ("source", None, order["source"].to_list()), tips, step=78)
     body["layer"][0]["encoding"]["color"] = {
         "field": "p_best",
@@ -163,7 +203,8 @@ def _heatmap(
     tips: list[Spec],
     step: int = 60,
 ) -> Spec:
-    """Cells with a number in each: layer 0 takes the colour, the last layer the text; `strong` cells have white text."""
+    """Cells with a number in each: layer 0 takes the colour, the last layer the text; `strong` cells have white "
+    "text."""
     bare: Spec = {"grid": False, "domain": False, "ticks": False}
     return {
         "data": {"values": frame.to_dicts()},
@@ -213,8 +254,11 @@ def spread_figure(values: pl.DataFrame, summary: pl.DataFrame, measure: str, whe
             {
                 "data": {"values": dots.to_dicts()},
                 "mark": {"type": "circle", "size": 46, "opacity": 0.5, "color": BLUE},
-                "encoding": {"x": {"field": "value", **x}, "y": y,
-                             "tooltip": [_tip("row", "source"), _tip("set"), _tip("value", title, ".4~f")]},
+                "encoding": {
+                    "x": {"field": "value", **x},
+                    "y": y,
+                    "tooltip": [_tip("row", "source"), _tip("set"), _tip("value", title, ".4~f")],
+                },
             },
             {
                 "transform": [{"filter": "isValid(datum.low)"}],
@@ -222,12 +266,26 @@ def spread_figure(values: pl.DataFrame, summary: pl.DataFrame, measure: str, whe
                 "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, "y": y},
             },
             {
-                "mark": {"type": "point", "filled": True, "shape": "diamond", "size": 75, "color": ORANGE, "opacity": 1},
-                "encoding": {"x": {"field": "mean", **x}, "y": y,
-                             "tooltip": [_tip("row", "source"), _tip("mean", "mean", ".4~f"),
-                                         _tip("sd", "SD over sets", ".3~f"), _tip("n", "sets")]},
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "shape": "diamond",
+                    "size": 75,
+                    "color": ORANGE,
+                    "opacity": 1,
+                },
+                "encoding": {
+                    "x": {"field": "mean", **x},
+                    "y": y,
+                    "tooltip": [
+                        _tip("row", "source"),
+                        _tip("mean", "mean", ".4~f"),
+                        _tip("sd", "SD over sets", ".3~f"),
+                        _tip("n", "sets"),
+                    ],
+                },
             },
-        ]  # fmt: skip
+        ]
         panels.append(_panel(label, {"data": {"values": part.to_dicts()}, "height": {"step": 20}, "layer": layers}))
     n = span(summary.filter(~pl.col("row").str.starts_with("no data"))["n"])
     return Chart(
@@ -285,8 +343,13 @@ def size_figure(sizes: pl.DataFrame, measure: str, where: str) -> Chart:
     labels = sizes["method_label"].unique().sort().to_list()
     title = _axis_title(measure).split(", ")
     ticks = sizes["nsamples"].unique().sort().to_list()
-    x = {"field": "nsamples", "type": "quantitative", "title": "calibration windows",
-         "scale": {"type": "log", "base": 2, "nice": False}, "axis": {"values": ticks, "grid": False}}  # fmt: skip
+    x = {
+        "field": "nsamples",
+        "type": "quantitative",
+        "title": "calibration windows",
+        "scale": {"type": "log", "base": 2, "nice": False},
+        "axis": {"values": ticks, "grid": False},
+    }
     panels = []
     for label in labels:
         part = sizes.filter(pl.col("method_label") == label)
@@ -311,8 +374,12 @@ def layer_figure(layers: pl.DataFrame, where: str) -> Chart:
     """Relative output error by decoder block, mean over trials with ± SD as a band."""
     methods = layers["method_label"].unique().sort().to_list()
     blocks = int(_largest(layers["block"]))
-    x = {"field": "block", "type": "quantitative", "title": "decoder block",
-         "axis": {"tickMinStep": 1, "format": "d", "tickCount": min(blocks + 1, 12), "grid": False}}  # fmt: skip
+    x = {
+        "field": "block",
+        "type": "quantitative",
+        "title": "decoder block",
+        "axis": {"tickMinStep": 1, "format": "d", "tickCount": min(blocks + 1, 12), "grid": False},
+    }
     tips = [
         _tip("method_label", "method"),
         _tip("block"),
@@ -346,18 +413,29 @@ def _curves(
     plain = _category(column, names, None)
     return {
         "data": {"values": rows.to_dicts()},
-        "resolve": {"scale": {"color": "independent"}},
+        "resolve": {"scale": {"color": "independent", "shape": "independent"}},
         "layer": [
-            {"transform": [{"filter": "isValid(datum.lower)"}], "mark": {"type": "area", "opacity": 0.15},
-             "encoding": {"x": x, "y": {"field": "lower", **y}, "y2": {"field": "upper"}, "color": plain}},
-            {"mark": {"type": "line", "strokeWidth": 2},
-             "encoding": {"x": x, "y": {"field": "mean", **y}, "color": plain}},
-            {"mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
-             "encoding": {"x": x, "y": {"field": "mean", **y}, "tooltip": tips,
-                          "color": _category(column, names, legend),
-                          "shape": {"field": column, "type": "nominal", "scale": {"domain": names}, "legend": legend}}},
+            {
+                "transform": [{"filter": "isValid(datum.lower)"}],
+                "mark": {"type": "area", "opacity": 0.15},
+                "encoding": {"x": x, "y": {"field": "lower", **y}, "y2": {"field": "upper"}, "color": plain},
+            },
+            {
+                "mark": {"type": "line", "strokeWidth": 2},
+                "encoding": {"x": x, "y": {"field": "mean", **y}, "color": plain},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
+                "encoding": {
+                    "x": x,
+                    "y": {"field": "mean", **y},
+                    "tooltip": tips,
+                    "color": _category(column, names, legend),
+                    "shape": {"field": column, "type": "nominal", "scale": {"domain": names}, "legend": legend},
+                },
+            },
         ],
-    }  # fmt: skip
+    }
 
 
 def relation_figure(relation: pl.DataFrame, metric: str, where: str, note: str = "") -> Chart:
@@ -396,8 +474,12 @@ def component_figure(components: pl.DataFrame, where: str, unit: str) -> Chart:
     """
     names = components["component"].unique(maintain_order=True).to_list()
     panels = []
-    x = {"type": "quantitative", "title": f"SD of the score due to this component, {unit}", "scale": {"zero": True}}
-    for label in components["method_label"].unique().sort():
+    x: Spec = {
+        "type": "quantitative",
+        "title": f"SD of the score due to this component, {unit}",
+        "scale": {"zero": True},
+    }
+    for label in components["method_label"].unique().sort(descending=True):  # the last panel carries the axis title
         part = components.filter(pl.col("method_label") == label).select("component", "sd", "low", "high", "levels")
         y = {"field": "component", "type": "nominal", "sort": names, "title": None, "axis": ROWS_AXIS}
         tips = [
@@ -408,24 +490,33 @@ def component_figure(components: pl.DataFrame, where: str, unit: str) -> Chart:
             _tip("levels", "levels"),
         ]
         layers = [
-            {"mark": {"type": "bar", "height": 9, "color": BLUE, "opacity": 0.35},
-             "encoding": {"x": {"field": "sd", **x}, "y": y, "tooltip": tips}},
-            {"transform": [{"filter": "isValid(datum.low)"}], "mark": {"type": "rule", "strokeWidth": 2, "color": BLUE},
-             "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, "y": y}},
-            {"mark": {"type": "point", "filled": True, "size": 55, "color": BLUE, "opacity": 1},
-             "encoding": {"x": {"field": "sd", **x}, "y": y, "tooltip": tips}},
-        ]  # fmt: skip
+            {
+                "mark": {"type": "bar", "height": 9, "color": BLUE, "opacity": 0.35},
+                "encoding": {"x": {"field": "sd", **x}, "y": y, "tooltip": tips},
+            },
+            {
+                "transform": [{"filter": "isValid(datum.low)"}],
+                "mark": {"type": "rule", "strokeWidth": 2, "color": BLUE},
+                "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, "y": y},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 55, "color": BLUE, "opacity": 1},
+                "encoding": {"x": {"field": "sd", **x}, "y": y, "tooltip": tips},
+            },
+        ]
         panels.append(_panel(label, {"data": {"values": part.to_dicts()}, "height": {"step": 20}, "layer": layers}))
+        x = {**x, "title": None}
     return Chart(
         f"Where the spread comes from, {where}",
         f"Point and bar: SD of the score due to each component; line: 95 % interval. Levels: {_levels(components)}.",
-        {"vconcat": panels, "spacing": 16, "resolve": {"scale": {"x": "shared"}}},
+        {"vconcat": panels[::-1], "spacing": 16, "resolve": {"scale": {"x": "shared"}}},
     )
 
 
 def _levels(components: pl.DataFrame) -> str:
     """`6 sources, 30 sets, 950 test examples`."""
-    counts = {name: part["levels"].drop_nulls() for (name,), part in components.group_by("component")}
+    seen = components.filter(pl.col("levels") > 1)  # a data-free method has one source, none, and one trial
+    counts = {name: part["levels"] for (name,), part in seen.group_by("component")}
     named = (("source", "sources"), ("set within source", "sets"), ("test examples", "test examples"))
     return (
         ", ".join(f"{span(counts[key])} {word}" for key, word in named if key in counts and len(counts[key])) or "none"
@@ -435,8 +526,13 @@ def _levels(components: pl.DataFrame) -> str:
 def sensitivity_figure(spreads: pl.DataFrame, title: str, unit: str) -> Chart:
     """SD over the sets of one source against model size, one line per method, with the 95 % interval of the SD."""
     methods = spreads["method_label"].unique().sort().to_list()
-    x = {"field": "parameters", "type": "quantitative", "title": "parameters", "scale": {"type": "log", "nice": False, "padding": 14},
-         "axis": {"format": ".2~s", "values": spreads["parameters"].unique().sort().to_list(), "grid": False}}  # fmt: skip
+    x = {
+        "field": "parameters",
+        "type": "quantitative",
+        "title": "parameters",
+        "scale": {"type": "log", "nice": False, "padding": 14},
+        "axis": {"format": ".2~s", "values": spreads["parameters"].unique().sort().to_list(), "grid": False},
+    }
     y = {"type": "quantitative", "title": f"SD over draws, {unit}", "scale": {"zero": True}}
     tips = [_tip("method_label", "method"), _tip("model"), _tip("sd_within", "SD", ".3~f"), _tip("n", "sets")]
     plain = _category("method_label", methods, None)
@@ -445,17 +541,34 @@ def sensitivity_figure(spreads: pl.DataFrame, title: str, unit: str) -> Chart:
         "data": {"values": spreads.select(columns).to_dicts()},
         "width": WIDTH,
         "height": 240,
-        "resolve": {"scale": {"color": "independent"}},
+        "resolve": {"scale": {"color": "independent", "shape": "independent"}},
         "layer": [
-            {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": {"field": "sd_within", **y}, "color": plain}},
-            {"transform": [{"filter": "isValid(datum.low)"}], "mark": {"type": "rule", "opacity": 0.4, "strokeWidth": 2},
-             "encoding": {"x": x, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": plain}},
-            {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-             "encoding": {"x": x, "y": {"field": "sd_within", **y}, "tooltip": tips,
-                          "color": _category("method_label", methods, BELOW),
-                          "shape": {"field": "method_label", "type": "nominal", "scale": {"domain": methods}, "legend": BELOW}}},
+            {
+                "mark": {"type": "line", "strokeWidth": 2},
+                "encoding": {"x": x, "y": {"field": "sd_within", **y}, "color": plain},
+            },
+            {
+                "transform": [{"filter": "isValid(datum.low)"}],
+                "mark": {"type": "rule", "opacity": 0.4, "strokeWidth": 2},
+                "encoding": {"x": x, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": plain},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+                "encoding": {
+                    "x": x,
+                    "y": {"field": "sd_within", **y},
+                    "tooltip": tips,
+                    "color": _category("method_label", methods, BELOW),
+                    "shape": {
+                        "field": "method_label",
+                        "type": "nominal",
+                        "scale": {"domain": methods},
+                        "legend": BELOW,
+                    },
+                },
+            },
         ],
-    }  # fmt: skip
+    }
     return Chart(
         title,
         f"SD over the sets of one source, pooled over sources; {span(spreads['n'])} sets; line: 95 % interval.",
@@ -472,7 +585,7 @@ def span(counts: pl.Series) -> str:
 
 
 def _panel(label: str, body: Spec) -> Spec:
-    return {"title": {"text": label, "fontSize": 12.5, "offset": 6}, "width": WIDTH, **body}
+    return {"title": {"text": label, "fontSize": 12.5, "offset": 6, "frame": "group"}, "width": WIDTH, **body}
 
 
 def _tip(name: str, title: str | None = None, form: str | None = None) -> Spec:

@@ -80,9 +80,11 @@ def _spread(study: Study) -> list[Finding]:
         )
         text = (
             f"{info.title}: changing only the calibration data moves {top['method_label']} on {top['model']} by up to "
-            f"{number(top['range'], 3)}{unit} ({top['n']} sets of {top['sources']} sources); two draws from one source differ with an "
+            f"{number(top['range'], 3)}{unit} ({top['n']} sets of {top['sources']} sources); two draws from one "
+            "source differ with an "
             f"SD of {within}{sources}. "
-            f"The least sensitive is {least['method_label']} on {least['model']} with a range of {number(least['range'], 3)}{unit}."
+            f"The least sensitive is {least['method_label']} on {least['model']} with a range of "
+            f"{number(least['range'], 3)}{unit}."
         )
         found.append(Finding(text, f"table-ranges-{measure}"))
     return found
@@ -105,8 +107,10 @@ def _luck(study: Study) -> list[Finding]:
         return f"{top[f'sd_{name}']:.2f} points ({top[f'low_{name}']:.2f} to {top[f'high_{name}']:.2f})"
 
     text = (
-        f"Of the spread of mean accuracy with {top['method_label']} on {top['model']}, the source explains an SD of {told(SOURCE)}, "
-        f"the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; 95 % intervals in brackets."
+        f"Of the spread of mean accuracy with {top['method_label']} on {top['model']}, the source explains an SD of "
+        f"{told(SOURCE)}, "
+        f"the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; 95 % "
+        "intervals in brackets."
     )
     return [Finding(text, "table-components-accuracy")]
 
@@ -124,7 +128,8 @@ def _best(study: Study) -> list[Finding]:
         regret = ranking.filter(pl.col("source") == often[0])["regret"].to_list()
         unit = {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
         text = (
-            f"{MEASURES[measure].title}: one source is the best with more than 95 % probability in {sure} of {winners.height} model and "
+            f"{MEASURES[measure].title}: one source is the best with more than 95 % probability in {sure} of "
+            f"{winners.height} model and "
             f"method pairs. {often[0]} leads most often ({often[1]} of {winners.height}); choosing it everywhere costs "
             f"{number(sum(regret) / len(regret), 2)}{unit} on average against the best choice for each."
         )
@@ -136,15 +141,20 @@ def _reversals(study: Study) -> list[Finding]:
     """How often one set alone would have named the wrong method."""
     for measure in ("accuracy", "perplexity_increase"):
         table = method_pairs(study, measure)
-        close = table.filter(pl.col("reversed") > 0).sort("reversed", "model", "a", "b", descending=[True, False, False, False])
+        close = table.filter(pl.col("reversed") > 0).sort(
+            "reversed", "model", "a", "b", descending=[True, False, False, False]
+        )
         if close.is_empty():
             continue
         row = close.row(0, named=True)
         better, worse = (row["a"], row["b"]) if row["difference"] > 0 else (row["b"], row["a"])
         text = (
-            f"Changing only the calibration set reverses which method is better in {close.height} of {table.height} method pairs "
-            f"({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on {100 * row['reversed']:.0f} % of "
-            f"{row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to {100 * row['reversed_high']:.0f} %)."
+            f"Changing only the calibration set reverses which method is better in {close.height} of {table.height} "
+            "method pairs "
+            f"({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on "
+            f"{100 * row['reversed']:.0f} % of "
+            f"{row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to "
+            f"{100 * row['reversed_high']:.0f} %)."
         )
         return [Finding(text, f"table-methods-{measure}")]
     return []
@@ -161,13 +171,18 @@ def _proxies(study: Study) -> list[Finding]:
     for (metric,), part in table.group_by("metric", maintain_order=True):
         levels = {level: rows["spearman"].to_list() for (level,), rows in part.group_by("level")}
         told = [
-            f"{level} {min(levels[level]):+.2f} to {max(levels[level]):+.2f}" if len(levels[level]) > 1 else f"{level} {levels[level][0]:+.2f}"
+            f"{level} {min(levels[level]):+.2f} to {max(levels[level]):+.2f}"
+            if len(levels[level]) > 1
+            else f"{level} {levels[level][0]:+.2f}"
             for level in ("all trials", "between sources", "within sources")
             if level in levels
         ]
         parts.append(f"{names[str(metric)]}: {', '.join(told)}")
     models = table["model"].n_unique()
-    text = f"Do cheap metrics order trials as accuracy does? Spearman's correlation over {models} models (+1 is perfect). {'; '.join(parts)}."
+    text = (
+        f"Do cheap metrics order trials as accuracy does? Spearman's correlation over {models} models (+1 is perfect). "
+        f"{'; '.join(parts)}."
+    )
     return [Finding(text, "table-correlations")]
 
 
@@ -190,7 +205,7 @@ def _controls(study: Study) -> list[Finding]:
         worse += sign * (row["mean"] - control) < 0
     if not total:
         return []
-    labels = sorted({label for label in pairs.values()})
+    labels = sorted(set(pairs.values()))
     text = (
         f"Against the data-free control of the same size ({', '.join(labels)}; one trial per model, zero spread by "
         f"construction), calibration is worse in {worse} of {total} (model, method, source) cells on "

@@ -1,11 +1,11 @@
 """A results folder as frames that can be trusted: checked, tidy, and open about what is missing.
 
-A results folder grows for days under many hands: half of a study, a copied file, a trial that ran twice, a NaN, somebody
-else's Parquet. `load` reads what can be read and turns everything that it had to leave out or to assume into a
+A results folder grows for days under many hands: half of a study, a copied file, a trial that ran twice, a NaN,
+somebody else's Parquet. `load` reads what can be read and turns everything that it had to leave out or to assume into a
 `Limitation`, which the report shows on its first screen. Nothing is dropped in silence.
 
-The hard case is a folder whose trials are not a full grid: every table counts its own rows (n), and `load` says how many
-cells of the grid have no result.
+The hard case is a folder whose trials are not a full grid: every table counts its own rows (n), and `load` says how
+many cells of the grid have no result.
 """
 
 from __future__ import annotations
@@ -288,12 +288,14 @@ def _design_notes(trials: pl.DataFrame, notes: list[Limitation]) -> None:
         for factor in factors:
             full *= part[factor].n_unique()
         if part.height < full:
-            text = f"{full - part.height} of {full} cells of the grid ({condition}) have no result; n is stated everywhere."
+            holes = full - part.height
+            text = f"{holes} of {full} cells of the grid ({condition}) have no result; n is stated everywhere."
             notes.append(Limitation("unfinished", text))
     for column, what in (("device", "devices"), ("commit", "commits"), ("dtype", "dtypes")):
         kinds = trials[column].drop_nulls().unique().sort().to_list()
         if len(kinds) > 1:
-            text = f"Trials ran with several {what} ({', '.join(map(str, kinds[:4]))}); small differences may come from that."
+            named = ", ".join(map(str, kinds[:4]))
+            text = f"Trials ran with several {what} ({named}); small differences may come from that."
             notes.append(Limitation(f"several {what}", text))
     fallbacks = trials.filter(pl.col("fallbacks") > 0)
     if fallbacks.height:

@@ -69,9 +69,16 @@ def build_values(trials: pl.DataFrame, metrics: pl.DataFrame) -> tuple[pl.DataFr
     increase = _increase(perplexity, joined)
     divergence = _pick(joined, "divergence", ["js_divergence", "kl_divergence", "kl_divergence_reverse"], 1.0)
     agreement = _pick(joined, "divergence", ["top1_agreement"], 100.0)
-    parts = [_with_mean(part, geometric) for part, geometric in (
-        (accuracy, False), (perplexity, True), (increase, True), (divergence, False), (agreement, False)
-    )]  # fmt: skip
+    parts = [
+        _with_mean(part, geometric)
+        for part, geometric in (
+            (accuracy, False),
+            (perplexity, True),
+            (increase, True),
+            (divergence, False),
+            (agreement, False),
+        )
+    ]
     parts.append(_layer_error(trials))
     values = pl.concat(parts)
     holes = values.filter((pl.col("task") == MEAN) & pl.col("value").is_null())

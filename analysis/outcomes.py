@@ -1,9 +1,9 @@
 """Per-example outcomes as matrices: one row per trial, one column per example, one matrix per task.
 
 `samples/` holds tens of millions of rows, one file per trial. A model's trials are read one file at a time, and as
-trials of one study answer the same examples in the same order, a file adds a row to each matrix without any join: memory
-is one number per (trial, example) of one model. The hard case is trials that hold different examples; those are matched
-by (task, doc_id), and an example that a trial lacks is NaN in its row.
+trials of one study answer the same examples in the same order, a file adds a row to each matrix without any join:
+memory is one number per (trial, example) of one model. The hard case is trials that hold different examples; those are
+matched by (task, doc_id), and an example that a trial lacks is NaN in its row.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def _aligned(
     return every, aligned
 
 
-def _split(keys: pl.DataFrame, rows: list[np.ndarray | None], columns: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+def _split(
+    keys: pl.DataFrame, rows: list[np.ndarray | None], columns: Sequence[str]
+) -> dict[str, dict[str, np.ndarray]]:
     """The rows cut into tasks; a task whose column is empty in every trial is left out."""
     blank = np.full((len(columns), keys.height), np.nan, np.float32)
     cube = np.stack([blank if row is None else row for row in rows])  # (trials, columns, examples)

@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -72,7 +73,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>{html.escape(title)}</title>
-<style>{STYLE}</style>
+<style>{_asset("page.css")}</style>
 </head>
 <body>
 <header><h1>{html.escape(title)}</h1><p class="lead">{lead}</p></header>
@@ -80,13 +81,18 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 <main>{body}</main>
 <script>{_bundle()}</script>
 <script id="specs" type="application/json">{data}</script>
-<script>{SCRIPT}</script>
+<script>{_asset("page.js")}</script>
 </body>
 </html>
 """
 
 
 SNIPPET = "window.vegaEmbed = vegaEmbed;"  # what the page needs of Vega, Vega-Lite and vega-embed
+
+
+def _asset(name: str) -> str:
+    """The page's own style or script, a file beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)
@@ -119,9 +125,10 @@ def _figure(figure: Figure) -> str:
         if len(labels) > 1
         else f'<span class="choice">{html.escape(labels[0])}</span>'
     )
+    title = html.escape(figure.title)
     return (
-        f'<figure id="{figure.id}" data-subtitles="{html.escape(subtitles)}"><h3>{html.escape(figure.title)}</h3>{choice}'
-        f'<p class="subtitle"></p><div class="chart scroll" role="img" aria-label="{html.escape(figure.title)}"><div></div></div>'
+        f'<figure id="{figure.id}" data-subtitles="{html.escape(subtitles)}"><h3>{title}</h3>{choice}'
+        f'<p class="subtitle"></p><div class="chart scroll" role="img" aria-label="{title}"><div></div></div>'
         f"<figcaption>{figure.caption}</figcaption></figure>"
     )
 
@@ -166,108 +173,3 @@ def query_block(table: Table) -> str:
         f'<div class="query" id="query-{name}"><h3><a href="#{table.id}">{html.escape(table.title)}</a></h3>'
         f"<pre>{html.escape(table.query)}</pre></div>"
     )
-
-
-STYLE = """
-:root{--ink:#1d1f23;--soft:#5d6470;--paper:#ffffff;--panel:#f6f7f9;--line:#dfe3e8;--link:#00568a;--warn:#8a4b00;--warnbg:#fff4e5;--grid:#e6e6e6}
-@media (prefers-color-scheme:dark){:root{--ink:#e7e9ec;--soft:#a4abb6;--paper:#15171b;--panel:#1e2126;--line:#343941;--link:#7cc0ee;--warn:#ffc583;--warnbg:#2c2418;--grid:#33373e}}
-*{box-sizing:border-box}
-html{scroll-behavior:smooth}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;overflow-wrap:break-word}
-header,main,nav{max-width:980px;margin:0 auto;padding:0 20px}
-header{padding-top:40px}
-h1{font-size:30px;line-height:1.2;margin:0 0 8px;letter-spacing:-.01em}
-h2{font-size:22px;margin:56px 0 8px;padding-top:12px;border-top:1px solid var(--line)}
-h3{font-size:16px;margin:0 0 4px}
-p{margin:8px 0;max-width:46em}
-a{color:var(--link)}
-.lead{color:var(--soft);font-size:17px;max-width:46em}
-nav{display:flex;flex-wrap:wrap;gap:4px 18px;padding-top:12px;font-size:14px}
-nav a{text-decoration:none}
-nav a:hover{text-decoration:underline}
-figure,.table{margin:28px 0;padding:18px;background:var(--panel);border:1px solid var(--line);border-radius:10px;min-width:0}
-figure h3{display:inline-block;margin-right:14px}
-.choice{font-size:14px;color:var(--soft)}
-select{font:inherit;color:var(--ink);background:var(--paper);border:1px solid var(--line);border-radius:6px;padding:3px 6px;max-width:100%}
-.subtitle{font-size:13.5px;color:var(--soft);margin:2px 0 10px}
-figcaption,.caption{font-size:14px;color:var(--soft);max-width:52em}
-.scroll{overflow-x:auto;max-width:100%}
-.chart{min-height:60px}
-table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums;min-width:100%}
-th{font-weight:600;text-align:left;border-bottom:2px solid var(--line);padding:5px 12px 5px 0;vertical-align:bottom;white-space:nowrap}
-td{border-bottom:1px solid var(--line);padding:4px 12px 4px 0;vertical-align:top}
-th.number,td.number{text-align:right;white-space:nowrap}
-.downloads{white-space:nowrap}
-details.table summary{cursor:pointer;font-weight:600}
-.more{font-size:13px;color:var(--soft)}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(112px,1fr));gap:10px;padding:0;margin:18px 0;list-style:none}
-.facts li{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:10px 14px;color:var(--soft);font-size:13.5px}
-.facts b{display:block;font-size:22px;color:var(--ink);line-height:1.25}
-ul.notes{background:var(--warnbg);color:var(--warn);border-radius:10px;padding:12px 16px 12px 34px;font-size:14.5px}
-ol.findings{padding-left:0;counter-reset:f;list-style:none}
-ol.findings li{counter-increment:f;position:relative;padding:10px 0 10px 44px;border-bottom:1px solid var(--line);max-width:50em}
-ol.findings li::before{content:counter(f);position:absolute;left:0;top:12px;width:28px;height:28px;border-radius:50%;background:var(--link);color:var(--paper);text-align:center;line-height:28px;font-size:14px;font-weight:600}
-ol.findings a{font-size:14px;white-space:nowrap}
-pre{background:var(--paper);border:1px solid var(--line);border-radius:8px;padding:12px;overflow-x:auto;font-size:13px;line-height:1.45}
-code{font-size:.92em}
-.query{margin:18px 0}
-.chart .vega-embed{display:block;padding-right:0!important;background:transparent!important}
-.vega-embed summary{opacity:.5!important}
-#vg-tooltip-element{font-family:inherit!important}
-@media (max-width:600px){header,main,nav{padding-left:14px;padding-right:14px}header{padding-top:24px}h1{font-size:25px}figure,.table{padding:12px}.downloads{white-space:normal}}
-@media print{nav,.choice,.downloads{display:none}figure,.table{break-inside:avoid}}
-"""
-
-SCRIPT = """
-(function(){
-const root=document.documentElement,specs=JSON.parse(document.getElementById('specs').textContent),chosen={};
-root.dataset.charts='0';root.dataset.errors='0';root.dataset.expected=String(Object.keys(specs).length);
-function failed(error){root.dataset.errors=String(+root.dataset.errors+1);console.error(error)}
-addEventListener('error',()=>{root.dataset.errors=String(+root.dataset.errors+1)});
-const dark=matchMedia('(prefers-color-scheme: dark)');
-function colour(name){return getComputedStyle(root).getPropertyValue(name).trim()}
-function theme(config){
-  const ink=colour('--ink'),soft=colour('--soft'),grid=colour('--grid');
-  return Object.assign({},config,{background:'transparent',padding:4,
-    axis:Object.assign({},config.axis,{labelColor:ink,titleColor:ink,gridColor:grid,domainColor:soft,tickColor:soft}),
-    legend:Object.assign({},config.legend,{labelColor:ink,titleColor:ink}),
-    title:Object.assign({},config.title,{color:ink,subtitleColor:soft}),
-    header:Object.assign({},config.header,{labelColor:ink})});
-}
-function below(spec,narrow){ // on a narrow screen legends stand below the plot
-  if(Array.isArray(spec)){spec.forEach(part=>below(part,narrow));return}
-  if(!spec||typeof spec!=='object')return;
-  for(const channel of ['color','shape','opacity']){
-    const encoding=spec.encoding&&spec.encoding[channel];
-    if(encoding&&encoding.field&&encoding.legend!==null&&narrow)
-      encoding.legend=Object.assign({},encoding.legend,{orient:'bottom',columns:2,direction:encoding.type==='quantitative'?'horizontal':undefined,gradientLength:160});
-  }
-  ['layer','spec','hconcat','vconcat'].forEach(key=>spec[key]&&below(spec[key],narrow));
-}
-function fit(original,space){
-  let text=JSON.stringify(original);
-  if(dark.matches)text=text.replaceAll('#0072B2','#4DA3DB').replaceAll('#7A5195','#B08CCB').replaceAll('#111111','#ffffff');
-  const spec=JSON.parse(text),narrow=space<620;
-  spec.config=theme(spec.config);
-  if(narrow){spec.config.axis.labelLimit=110;spec.config.legend.labelLimit=130;below(spec,true)}
-  const least=(spec.usermeta&&spec.usermeta.minWidth)||260;
-  const plots=spec.vconcat||[spec.spec&&spec.facet?spec.spec:spec];
-  for(const plot of plots)if(typeof plot.width==='number')plot.width=Math.max(least-90,Math.min(plot.width,space-(narrow?145:330)));
-  return spec;
-}
-const drawn=new Set();
-function draw(id){
-  const figure=document.getElementById(id),frame=figure.querySelector('.chart'),target=frame.firstElementChild,which=chosen[id]||0;
-  figure.querySelector('.subtitle').textContent=JSON.parse(figure.dataset.subtitles)[which];
-  return vegaEmbed(target,fit(specs[id][which],frame.clientWidth),{mode:'vega-lite',renderer:'svg',tooltip:{theme:dark.matches?'dark':'light'},
-    actions:{export:true,source:false,compiled:false,editor:false},downloadFileName:id})
-    .then(()=>{drawn.add(id);root.dataset.charts=String(drawn.size)}).catch(failed);
-}
-document.querySelectorAll('select[data-figure]').forEach(select=>select.addEventListener('change',()=>{chosen[select.dataset.figure]=+select.value;draw(select.dataset.figure)}));
-async function all(){for(const id of Object.keys(specs))await draw(id);root.dataset.ready='yes'}
-let width=innerWidth,timer;
-addEventListener('resize',()=>{if(innerWidth===width)return;width=innerWidth;clearTimeout(timer);timer=setTimeout(all,150)});
-dark.addEventListener('change',all);
-all();
-})();
-"""

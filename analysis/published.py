@@ -31,7 +31,8 @@ AWQ_PAPER = "AWQ paper (arXiv 2306.00978)"
 
 @dataclass(frozen=True)
 class Anchor:
-    """A published number. `statistic`: mean | sd (over sets) | range (over all sets); `low` equals `high` for one number.
+    """A published number. `statistic`: mean | sd (over sets) | range (over all sets); `low` equals `high` for one
+    number.
 
     `settings` must be among the method's settings; `seqlen` is the context of the evaluation, checked through the
     length of the model's held-out windows where the trial records it.
@@ -54,9 +55,12 @@ class Anchor:
 
 
 def _paper_a() -> list[Anchor]:
-    models = [f"{family}-{size}" for family, sizes in (("llama", "7b 13b 33b"), ("vicuna", "7b 13b 33b"), ("opt", "6.7b 13b 30b"))
-              for size in sizes.split()]  # fmt: skip
-    spreads = {
+    models = [
+        f"{family}-{size}"
+        for family, sizes in (("llama", "7b 13b 33b"), ("vicuna", "7b 13b 33b"), ("opt", "6.7b 13b 30b"))
+        for size in sizes.split()
+    ]
+    spreads: dict[str, tuple[tuple[float, float], tuple[float, float], dict[str, Any]]] = {
         "gptq": ((0.2, 0.4), (0.9, 1.6), {"bits": 4.0}),
         "spqr": ((0.1, 0.2), (0.6, 1.0), {"bits": 4.0}),
         "wanda": ((0.1, 0.4), (0.6, 2.9), {"pattern": "2:4"}),
@@ -65,35 +69,69 @@ def _paper_a() -> list[Anchor]:
     found = []
     for model in models:
         for method, (sd, spread, kind) in spreads.items():
-            found.append(Anchor(PAPER_A, "S", model, method, "sd", "accuracy", MEAN, *sd, **kind))  # type: ignore[arg-type]
-            found.append(Anchor(PAPER_A, "S", model, method, "range", "accuracy", MEAN, *spread, **kind))  # type: ignore[arg-type]
-    perplexities = {"gptq": (5.90, {"bits": 4.0}), "sparsegpt": (11.12, {"pattern": "2:4"}),
-                    "wanda": (11.56, {"pattern": "2:4"}), "spqr": (5.74, {"bits": 4.0})}  # fmt: skip
+            found.append(Anchor(PAPER_A, "S", model, method, "sd", "accuracy", MEAN, *sd, **kind))
+            found.append(Anchor(PAPER_A, "S", model, method, "range", "accuracy", MEAN, *spread, **kind))
+    perplexities: dict[str, tuple[float, dict[str, Any]]] = {
+        "gptq": (5.90, {"bits": 4.0}),
+        "sparsegpt": (11.12, {"pattern": "2:4"}),
+        "wanda": (11.56, {"pattern": "2:4"}),
+        "spqr": (5.74, {"bits": 4.0}),
+    }
     for method, (value, kind) in perplexities.items():
-        found.append(Anchor(PAPER_A, "S", "llama-7b", method, "mean", "perplexity", "wikitext", value, value, source="c4", **kind))  # type: ignore[arg-type]
+        found.append(
+            Anchor(
+                PAPER_A, "S", "llama-7b", method, "mean", "perplexity", "wikitext", value, value, source="c4", **kind
+            )
+        )
     return found
 
 
 def _readmes() -> list[Anchor]:
     found = []
     tricks = {"act_order": True, "true_sequential": True}
-    rows: dict[str, tuple[float, ...]] = {"llama-7b": (6.29, 6.09, 25.54, 8.07), "llama-13b": (5.53, 5.36, 11.40, 6.63), "llama-30b": (4.54, 4.45, 14.89, 5.69)}
+    rows: dict[str, tuple[float, ...]] = {
+        "llama-7b": (6.29, 6.09, 25.54, 8.07),
+        "llama-13b": (5.53, 5.36, 11.40, 6.63),
+        "llama-30b": (4.54, 4.45, 14.89, 5.69),
+    }
     for model, values in rows.items():
         for (method, bits, settings), value in zip(
             (("rtn", 4.0, {}), ("gptq", 4.0, tricks), ("rtn", 3.0, {}), ("gptq", 3.0, tricks)), values, strict=True
         ):
             plain = {"group_size": None, **settings}
-            found.append(Anchor(GPTQ_README, "P", model, method, "mean", "perplexity", "wikitext2", value, value, bits=bits, settings=plain))
+            found.append(
+                Anchor(
+                    GPTQ_README,
+                    "P",
+                    model,
+                    method,
+                    "mean",
+                    "perplexity",
+                    "wikitext2",
+                    value,
+                    value,
+                    bits=bits,
+                    settings=plain,
+                )
+            )
     sizes = ("llama-2-7b", "llama-2-13b", "llama-2-70b")
     pruned = {
-        (None, "magnitude"): (14.89, 6.37, 4.98), (None, "sparsegpt"): (6.51, 5.63, 3.98), (None, "wanda"): (6.42, 5.56, 3.98),
-        ("4:8", "magnitude"): (16.48, 6.76, 5.58), ("4:8", "sparsegpt"): (8.12, 6.60, 4.59), ("4:8", "wanda"): (7.97, 6.55, 4.47),
-        ("2:4", "magnitude"): (54.59, 8.33, 6.33), ("2:4", "sparsegpt"): (10.17, 8.32, 5.40), ("2:4", "wanda"): (11.02, 8.27, 5.16),
-    }  # fmt: skip
+        (None, "magnitude"): (14.89, 6.37, 4.98),
+        (None, "sparsegpt"): (6.51, 5.63, 3.98),
+        (None, "wanda"): (6.42, 5.56, 3.98),
+        ("4:8", "magnitude"): (16.48, 6.76, 5.58),
+        ("4:8", "sparsegpt"): (8.12, 6.60, 4.59),
+        ("4:8", "wanda"): (7.97, 6.55, 4.47),
+        ("2:4", "magnitude"): (54.59, 8.33, 6.33),
+        ("2:4", "sparsegpt"): (10.17, 8.32, 5.40),
+        ("2:4", "wanda"): (11.02, 8.27, 5.16),
+    }
     for (pattern, method), values in pruned.items():
         for model, value in zip(sizes, values, strict=True):
             kind = {"pattern": pattern} if pattern else {"sparsity": 0.5}
-            found.append(Anchor(WANDA_README, "P", model, method, "mean", "perplexity", "wikitext2", value, value, **kind))  # type: ignore[arg-type]
+            found.append(
+                Anchor(WANDA_README, "P", model, method, "mean", "perplexity", "wikitext2", value, value, **kind)
+            )
     for model, value in zip(sizes, (5.12, 4.57, 3.12), strict=True):
         found.append(Anchor(WANDA_README, "P", model, "dense", "mean", "perplexity", "wikitext2", value, value))
     return found
@@ -108,7 +146,9 @@ def canonical(model: str) -> str | None:
     size = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)b(?![a-z0-9])", text)
     if size is None or re.search(r"chat|instruct|reference", text):
         return None
-    number_ = {"30": "33"}.get(size.group(1), size.group(1)) if "llama" in text and "gptq" not in text else size.group(1)
+    number_ = (
+        {"30": "33"}.get(size.group(1), size.group(1)) if "llama" in text and "gptq" not in text else size.group(1)
+    )
     if "vicuna" in text:
         return f"vicuna-{number_}b"
     if re.search(r"llama-?2", text):
@@ -152,7 +192,11 @@ def _compare(study: Study, model: str, anchor: Anchor) -> list[dict[str, object]
         for task in sorted(tasks & set(study.main.filter(pl.col("measure") == anchor.measure)["task"])):
             chosen = pl.col("model") == model, pl.col("method_label") == label
             if anchor.statistic == "range":
-                rows = range_table(study, anchor.measure, task).filter(*chosen).select(pl.lit(None, pl.String).alias("source"), "range", "n")
+                rows = (
+                    range_table(study, anchor.measure, task)
+                    .filter(*chosen)
+                    .select(pl.lit(None, pl.String).alias("source"), "range", "n")
+                )
             else:
                 table = source_table(study, anchor.measure, task).filter(*chosen)
                 rows = table.select("source", "sd" if anchor.statistic == "sd" else "mean", "n")
@@ -161,10 +205,20 @@ def _compare(study: Study, model: str, anchor: Anchor) -> list[dict[str, object]
                     continue
                 slack = 0.02 * anchor.high if anchor.low == anchor.high else 1e-9
                 span = number(anchor.low) if anchor.low == anchor.high else f"{anchor.low} to {anchor.high}"
-                found.append({"model": model, "method_label": label, "source": source,
-                              "quantity": f"{anchor.statistic} of {task} {anchor.measure}", "published": span,
-                              "mark": f"[{anchor.mark}]", "where": anchor.where, "ours": ours, "n": n,
-                              "inside": anchor.low - slack <= ours <= anchor.high + slack})  # fmt: skip
+                found.append(
+                    {
+                        "model": model,
+                        "method_label": label,
+                        "source": source,
+                        "quantity": f"{anchor.statistic} of {task} {anchor.measure}",
+                        "published": span,
+                        "mark": f"[{anchor.mark}]",
+                        "where": anchor.where,
+                        "ours": ours,
+                        "n": n,
+                        "inside": anchor.low - slack <= ours <= anchor.high + slack,
+                    }
+                )
     return found
 
 
@@ -200,7 +254,7 @@ def claim_table(study: Study) -> pl.DataFrame:
 def _order_of_methods(study: Study) -> tuple[str, bool | None]:
     order = ["sparsegpt", "wanda", "gptq", "spqr"]
     table = range_table(study).filter(pl.col("method").is_in(order)).drop_nulls("range")
-    means = {m: float(p["range"].max()) for (m,), p in table.group_by("method")}  # type: ignore[arg-type]
+    means = {m: max(p["range"].to_list()) for (m,), p in table.group_by("method")}
     present = [name for name in order if name in means]
     if len(present) < 2:
         return "needs accuracy of two of these methods", None
@@ -211,11 +265,14 @@ def _order_of_methods(study: Study) -> tuple[str, bool | None]:
 def _magnitude_worst(study: Study) -> tuple[str, bool | None]:
     verdicts, texts = [], []
     for measure in ("js_divergence", "perplexity_increase"):
-        plain = baseline_table(study, measure).filter((pl.col("method") == "magnitude"))
+        plain = baseline_table(study, measure).filter(pl.col("method") == "magnitude")
         kinds = study.trials.select("method_label", "sparsity", "pattern").unique()
         pruned = source_table(study, measure).filter(pl.col("method").is_in(["sparsegpt", "wanda"]))
         pairs = plain.join(kinds, on="method_label").join(
-            pruned.join(kinds, on="method_label"), on=["model", "sparsity", "pattern"], nulls_equal=True, suffix="_pruned"
+            pruned.join(kinds, on="method_label"),
+            on=["model", "sparsity", "pattern"],
+            nulls_equal=True,
+            suffix="_pruned",
         )
         if pairs.height:
             worse = (pairs["value"] > pairs["mean"]).sum()
@@ -229,11 +286,16 @@ def _domain_helps(study: Study) -> tuple[str, bool | None]:
     if table.is_empty():
         return "needs held-out text of a source's own domain and two sets", None
     good = table.filter(pl.col("low") > 0).height
-    return f"own domain better, 95 % interval above zero, in {good} of {table.height} (model, method) pairs", good > table.height / 2
+    return (
+        f"own domain better, 95 % interval above zero, in {good} of {table.height} (model, method) pairs",
+        good > table.height / 2,
+    )
 
 
 def _source_order(study: Study) -> tuple[str, bool | None]:
-    table = source_table(study).filter((pl.col("method") == "sparsegpt") & pl.col("source").is_in(["refinedweb", "wikipedia"]))
+    table = source_table(study).filter(
+        (pl.col("method") == "sparsegpt") & pl.col("source").is_in(["refinedweb", "wikipedia"])
+    )
     wide = table.pivot(on="source", index=["model", "method_label"], values="mean") if table.height else table
     if not {"refinedweb", "wikipedia"} <= set(wide.columns):
         return "needs SparseGPT calibrated on refinedweb and on wikipedia", None
@@ -246,26 +308,39 @@ def _more_windows(study: Study) -> tuple[str, bool | None]:
     table = table.filter(pl.col("nsamples").n_unique().over("model", "method_label", "source") > 1)
     if table.is_empty():
         return "needs SparseGPT with two sizes of calibration set", None
-    cells = table.group_by("model", "method_label", "source").agg(pl.col("mean").first().alias("few"), pl.col("mean").last().alias("many"))
+    cells = table.group_by("model", "method_label", "source").agg(
+        pl.col("mean").first().alias("few"), pl.col("mean").last().alias("many")
+    )
     better = (cells["many"] < cells["few"]).sum()
     return f"perplexity lower with the largest size in {better} of {cells.height} cells", better == cells.height
 
 
 def _divergence_predicts(study: Study) -> tuple[str, bool | None]:
-    table = correlation_table(study).filter((pl.col("level") != "all trials") & pl.col("metric").is_in(["js_divergence", "perplexity_increase"]))
+    table = correlation_table(study).filter(
+        (pl.col("level") != "all trials") & pl.col("metric").is_in(["js_divergence", "perplexity_increase"])
+    )
     wide = table.pivot(on="metric", index=["model", "level"], values="spearman") if table.height else table
     if not {"js_divergence", "perplexity_increase"} <= set(wide.columns):
         return "needs accuracy, perplexity and divergence of several sets", None
     wide = wide.drop_nulls()
     better = (wide["js_divergence"] > wide["perplexity_increase"]).sum()
-    return f"divergence ranks closer to accuracy than perplexity does in {better} of {wide.height} comparisons within a method", better > wide.height / 2
+    return (
+        f"divergence ranks closer to accuracy than perplexity does in {better} of {wide.height} comparisons within "
+        "a method",
+        better > wide.height / 2,
+    )
 
 
 CLAIMS = (
     Claim("Sensitivity to calibration data: SparseGPT > Wanda > GPTQ > SpQR", "S", PAPER_A, _order_of_methods),
     Claim("With SparseGPT, RefinedWeb is better than Wikipedia", "S", PAPER_A, _source_order),
     Claim("More calibration windows lower SparseGPT's perplexity", "S", PAPER_A, _more_windows),
-    Claim("Magnitude pruning is clearly worse than Wanda and SparseGPT on divergence and perplexity", "U", PAPER_B, _magnitude_worst),
+    Claim(
+        "Magnitude pruning is clearly worse than Wanda and SparseGPT on divergence and perplexity",
+        "U",
+        PAPER_B,
+        _magnitude_worst,
+    ),
     Claim("Divergence is a better guide to task accuracy than perplexity", "P", PAPER_B, _divergence_predicts),
     Claim("Calibrating on another domain costs perplexity", "S", AWQ_PAPER, _domain_helps),
 )

@@ -1,9 +1,9 @@
 """Which source is best, how sure is that, and does the answer carry over to other tasks and models?
 
-A ranking of means is not an answer: with three sets per source the best mean is often luck. So each source mean gets the
-distribution that its draws allow (pooled variance within sources, t), and from it come the probability of being best and
-the expected regret: how much worse than the best source one is, on average, with this choice. The hard case is a source
-with one set: it takes the pooled variance of the others, and where no source has two sets nothing is said.
+A ranking of means is not an answer: with three sets per source the best mean is often luck. So each source mean gets
+the distribution that its draws allow (pooled variance within sources, t), and from it come the probability of being
+best and the expected regret: how much worse than the best source one is, on average, with this choice. The hard case
+is a source with one set: it takes the pooled variance of the others, and where no source has two sets nothing is said.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def rank_table(study: Study, measure: str = "accuracy", task: str = MEAN, seed: 
     """Per (model, method, source): probability of being the best source, and expected regret of choosing it.
 
     `p_best` is about the mean over all draws from a source, `p_best_single_set` about one new set of each. `regret` is
-    in the measure's unit, `regret_high` its 95 % quantile. The test examples are these; see `analysis.compare` for new ones.
+    in the measure's unit, `regret_high` its 95 % quantile. The test examples are these; see `analysis.compare` for new
+    ones.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
@@ -53,7 +54,8 @@ def rank_table(study: Study, measure: str = "accuracy", task: str = MEAN, seed: 
 
 
 def rank(cells: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, dict[str, float]]:
-    """Per source (values of its sets, larger is better): p_best, p_best_single_set, regret, regret_high; {} if unknown."""
+    """Per source (values of its sets, larger is better): p_best, p_best_single_set, regret, regret_high; {} if "
+    "unknown."""
     names = sorted(cells)
     counts = np.array([len(cells[name]) for name in names])
     freedom = int((counts - 1).sum())
@@ -149,33 +151,34 @@ def sensitivity_table(study: Study, measure: str = "accuracy", task: str = MEAN)
     """SD over the draws of one source per (model, method), with the 95 % interval of an SD (χ²)."""
     table = range_table(study, measure, task).drop_nulls("sd_within")
     freedom = pl.col("n") - pl.col("sources")
-    bounds = [
-        pl.struct("sd_within", freedom.alias("df"))
-        .map_elements(lambda row, q=q: _sd_bound(row["sd_within"], row["df"], q), return_dtype=pl.Float64)
-        .alias(name)
-        for name, q in (("low", 0.975), ("high", 0.025))
-    ]
+    degrees = table.select(freedom).to_series().to_numpy()
+    low, high = ((degrees / stats.chi2.ppf(quantile, degrees)) ** 0.5 for quantile in (0.975, 0.025))
     columns = ["model", "parameters", "method_label", "n", "sources", "sd_within", "low", "high"]
-    return table.with_columns(bounds).select(columns).sort("parameters", "model", "method_label")
-
-
-def _sd_bound(sd: float, freedom: int, quantile: float) -> float:
-    return float(sd * (freedom / stats.chi2.ppf(quantile, freedom)) ** 0.5)
+    return (
+        table.with_columns(
+            (pl.col("sd_within") * pl.Series(low, dtype=pl.Float64)).alias("low"),
+            (pl.col("sd_within") * pl.Series(high, dtype=pl.Float64)).alias("high"),
+        )
+        .select(columns)
+        .sort("parameters", "model", "method_label")
+    )
 
 
 def trend_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """Does the sensitivity to draws change with model size? One row per method with two models or more.
 
     `factor_per_tenfold` is what ten times the parameters do to the SD over draws (0.5: halved), with its 95 % interval
-    and the p value of no change: weighted regression of log SD² on log parameters; log of a χ² variable has a known mean
-    and variance, so that even two models have an interval, a wide one.
+    and the p value of no change: weighted regression of log SD² on log parameters; log of a χ² variable has a known
+    mean and variance, so that even two models have an interval, a wide one.
     """
     found: list[dict[str, object]] = []
     table = sensitivity_table(study, measure, task).filter(pl.col("sd_within") > 0)
     for (label,), part in table.group_by("method_label", maintain_order=True):
         if part["parameters"].n_unique() > 1:
             freedom = (part["n"] - part["sources"]).to_numpy()
-            trend = log_variance_trend(part["sd_within"].to_numpy() ** 2, freedom, np.log10(part["parameters"].to_numpy()))
+            trend = log_variance_trend(
+                part["sd_within"].to_numpy() ** 2, freedom, np.log10(part["parameters"].to_numpy())
+            )
             found.append({"method_label": label, "models": part.height, **trend})
     return pl.DataFrame(found, TREND_SCHEMA).sort("method_label")
 

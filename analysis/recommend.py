@@ -3,9 +3,9 @@
     python -m analysis.recommend RESULTS --model M [--method gptq] [--tasks lambada,piqa] [--measure accuracy]
 
 Names the best source for a model, for one method or averaged over all, on the tasks that matter to the reader; says how
-sure that is (probability of being best, expected regret, and what is left of it on new test examples), and how many more
-sets would settle it. The hard case is a difference that no number of sets can settle, because it is smaller than the
-luck of the test questions; then it says so.
+sure that is (probability of being best, expected regret, and what is left of it on new test examples), and how many
+more sets would settle it. The hard case is a difference that no number of sets can settle, because it is smaller than
+the luck of the test questions; then it says so.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def recommend(
     tasks: Sequence[str] = (),
     measure: str | None = None,
 ) -> Recommendation:
-    """The source to calibrate on. Raises SettingsError for an unknown model, method, task or measure, or too few sources."""
+    """The source to calibrate on. Raises SettingsError for an unknown model, method, task or measure, or too few "
+    "sources."""
     rows, measure, what = _chosen(study, model, method, tasks, measure)
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
     cells = {str(s): sign * p["value"].to_numpy() for (s,), p in rows.group_by("source", maintain_order=True)}
@@ -106,7 +107,9 @@ def _chosen(
     rows = rows.filter((pl.col("measure") == measure) & pl.col("task").is_in(wanted)).drop_nulls("value")
     labels = rows["method_label"].unique().sort().to_list()
     expected = len(labels) * len(wanted)
-    sets = rows.group_by("source", "set").agg(pl.col("value").mean(), pl.len().alias("cells"), pl.col("trial_id").unique())
+    sets = rows.group_by("source", "set").agg(
+        pl.col("value").mean(), pl.len().alias("cells"), pl.col("trial_id").unique()
+    )
     sets = sets.filter(pl.col("cells") == expected).sort("source", "set")
     over = "all tasks" if not tasks else ", ".join(tasks)
     by = labels[0] if len(labels) == 1 else f"{len(labels)} methods ({', '.join(labels)})"
@@ -152,32 +155,43 @@ def _unit(measure: str) -> str:
 
 
 def _what_to_use(
-    best: dict[str, float], second: dict[str, float], worst: dict[str, float], gap: dict[str, object], measure: str,
-    what: str, sign: float,
-) -> str:  # fmt: skip
+    best: dict[str, float],
+    second: dict[str, float],
+    worst: dict[str, float],
+    gap: dict[str, object],
+    measure: str,
+    what: str,
+    sign: float,
+) -> str:
     info, unit = MEASURES[measure], _unit(measure)
     interval = ""
     if gap.get("low") is not None:
         low, high = number(float(str(gap["low"])), 2), number(float(str(gap["high"])), 2)
         interval = f" (95 % interval {low} to {high})"
     return (
-        f"For {what}, calibrate on {best['source']}: {info.title[0].lower() + info.title[1:]} {sign * best['mean']:.{info.decimals}f}"
-        f"{' %' if info.unit == '%' else unit}, {number(best['mean'] - second['mean'], 2)}{unit} better than {second['source']}{interval} and "
+        f"For {what}, calibrate on {best['source']}: {info.title[0].lower() + info.title[1:]} "
+        f"{sign * best['mean']:.{info.decimals}f}"
+        f"{' %' if info.unit == '%' else unit}, {number(best['mean'] - second['mean'], 2)}{unit} better than "
+        f"{second['source']}{interval} and "
         f"{number(best['mean'] - worst['mean'], 2)}{unit} better than {worst['source']}, the worst."
     )
 
 
-def _how_sure(best: dict[str, float], second: dict[str, float], gap: dict[str, object], sources: int, measure: str) -> str:
+def _how_sure(
+    best: dict[str, float], second: dict[str, float], gap: dict[str, object], sources: int, measure: str
+) -> str:
     if best["p_best"] is None:
         return "How sure: that cannot be said, because no source has two sets; run at least three sets per source."
     text = (
-        f"How sure: with {best['n']} sets it is the best of {sources} sources with probability {percent(best['p_best'])} and costs "
-        f"{number(best['regret'], 2)}{_unit(measure)} on average against the truly best one ({second['source']}: {percent(second['p_best'])}, "
+        f"How sure: with {best['n']} sets it is the best of {sources} sources with probability "
+        f"{percent(best['p_best'])} and costs {number(best['regret'], 2)}{_unit(measure)} on average against "
+        f"the truly best one ({second['source']}: {percent(second['p_best'])}, "
         f"{number(second['regret'], 2)}{_unit(measure)})"
     )
     wins = gap.get("a_wins_new_test")
     if wins is not None:
-        text += f"; one new set of it beats one of {second['source']} on new test questions with probability {percent(float(str(wins)))}"
+        chance = percent(float(str(wins)))
+        text += f"; one new set of it beats one of {second['source']} on new test questions with probability {chance}"
     return text + "."
 
 
@@ -193,31 +207,38 @@ def _what_would_settle(cells: dict[str, np.ndarray], best: str, second: str, tes
         return "What would settle it: nothing more; the sets of a source do not differ."
     needed = sets_needed(gap / spread)
     noise = test_variance is not None and gap < 1.96 * (2 * test_variance) ** 0.5
-    limit = " For other questions than these it takes a larger test as well: the gap is within the luck of the questions." if noise else ""
+    limit = (
+        " For other questions than these it takes a larger test as well: the gap is within the luck of the questions."
+        if noise
+        else ""
+    )
     if needed is None:
         return (
-            f"What would settle it: no affordable number of sets; {best} and {second} differ by {gap / spread:.2f} SD of a draw, "
-            f"so take either.{limit}"
+            f"What would settle it: no affordable number of sets; {best} and {second} differ by "
+            f"{gap / spread:.2f} SD of a draw, so take either.{limit}"
         )
     if needed <= have:
-        return f"What would settle it: nothing more; {have} sets are enough for a gap of {gap / spread:.1f} SD of a draw.{limit}"
+        enough = f"{have} sets are enough for a gap of {gap / spread:.1f} SD of a draw."
+        return f"What would settle it: nothing more; {enough}{limit}"
     return (
-        f"What would settle it: {needed - have} more sets of {best} and of {second} ({needed} in all) would show a gap of this size "
-        f"({gap / spread:.2f} SD of a draw) with a power of {100 * POWER:.0f} % at the {100 * ALPHA:.0f} % level.{limit}"
+        f"What would settle it: {needed - have} more sets of {best} and of {second} ({needed} in all) would show a gap "
+        f"of this size ({gap / spread:.2f} SD of a draw) with a power of {100 * POWER:.0f} % at the "
+        f"{100 * ALPHA:.0f} % level.{limit}"
     )
 
 
 def sets_needed(effect: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
-    """Sets per source with which a two-sided t-test sees a difference of `effect` SDs with this power; None beyond 1,000."""
+    """Sets per source with which a two-sided t-test sees a difference of `effect` SDs; None beyond 1,000."""
     if effect <= 0:
         return None
 
     def reaches(n: int) -> bool:
         freedom, shift = 2 * (n - 1), effect * (n / 2) ** 0.5
-        if shift > 10:  # certain, and beyond what the noncentral t is computed for
-            return True
         critical = stats.t.ppf(1 - alpha / 2, freedom)
-        return bool(stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift) >= power)
+        seen = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
+        if np.isnan(seen):  # too far out for the noncentral t, and so on one side of the critical value for certain
+            return bool(shift > critical)
+        return bool(seen >= power)
 
     if not reaches(MOST):
         return None
@@ -233,7 +254,9 @@ def _rich(table: pl.DataFrame) -> RichTable:
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     titles = {"p_best": "P(best)", "p_best_single_set": "P(best), one set", "low": "95 % low", "high": "95 % high"}
     for column in table.columns:
-        shown.add_column(titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=column == "source")
+        shown.add_column(
+            titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=column == "source"
+        )
     for row in table.iter_rows(named=True):
         shown.add_row(*(_cell(name, value) for name, value in row.items()))
     return shown

@@ -170,8 +170,10 @@ def _domains(study: Study) -> Section:
         variants.append((f"{model} · {label}", draw.domain_figure(part, baseline, f"{model}, {label}")))
     variants.sort(key=lambda pair: pair[0])
     caption = (
-        "Rows are calibration sources, columns held-out texts that nobody calibrated on. The number is how much perplexity "
-        "grew over the dense model; colour compares it with the average source on the same text, so a column is read from "
+        "Rows are calibration sources, columns held-out texts that nobody calibrated on. The number is how much "
+        "perplexity "
+        "grew over the dense model; colour compares it with the average source on the same text, so a column is "
+        "read from "
         "top to bottom."
     )
     match = domain_match(study)
@@ -180,7 +182,8 @@ def _domains(study: Study) -> Section:
         Table(
             "table-domain-match",
             "Own domain against other domains",
-            "Perplexity increase over dense, %, mean over texts; interval over calibration sets, the texts being fixed.",
+            "Perplexity increase over dense, %, mean over texts; interval over calibration sets, the texts being "
+            "fixed.",
             match,
             "from analysis.compare import domain_match\ndomain_match(study)",
         ),
@@ -216,7 +219,8 @@ def _sources(study: Study) -> Section:
             Table(
                 f"table-ranges-{measure}",
                 f"{MEASURES[measure].title}: range over all sets",
-                "Smallest, largest and range over all sets of all sources; SD within a source and between source means.",
+                "Smallest, largest and range over all sets of all sources; SD within a source and between source "
+                "means.",
                 tables.range_table(study, measure),
                 f'from analysis.tables import range_table\nrange_table(study, "{measure}")',
             )
@@ -323,13 +327,18 @@ def _components(study: Study) -> Section:
         ]
         title = "Accuracy" if measure == "accuracy" else "Logarithm of perplexity"
         caption = (
-            "Source: which text. Set: the luck of the draw within a source. Test examples: which questions were asked; it is "
+            "Source: which text. Set: the luck of the draw within a source. Test examples: which questions were "
+            "asked; it is "
             "the same for every trial and cancels when two of them are compared. The interactions do not cancel: other "
             "questions would favour other sources. Data-free methods are the control: source and set are exactly zero."
         )
         if variants:
             items.append(Figure(f"figure-components-{measure}", f"{title}: variance components", caption, variants))
-        shown = overall.drop("variance", "dropped_examples") if overall["dropped_examples"].sum() == 0 else overall.drop("variance")
+        shown = (
+            overall.drop("variance", "dropped_examples")
+            if overall["dropped_examples"].sum() == 0
+            else overall.drop("variance")
+        )
         items.append(
             Table(
                 f"table-components-{measure}",
@@ -360,13 +369,35 @@ def _best(study: Study) -> Section:
             if (part := known.filter(pl.col("model") == model)).height
         ]
         if variants:
-            caption = "Point at a cell for the expected regret: what choosing this source costs on average against the best."
-            items.append(Figure(f"figure-best-{measure}", f"{name}: probability of being the best source", caption, variants))
+            caption = (
+                "Point at a cell for the expected regret: what choosing this source costs on average against the best."
+            )
+            items.append(
+                Figure(f"figure-best-{measure}", f"{name}: probability of being the best source", caption, variants)
+            )
         for stem, title, caption, function, module in (
-            ("rank", "probability of being best and expected regret", "Over draws, for these test examples.", rank_table, "ranking"),
-            ("pairs", "every pair of sources", f"Positive: A is better ({MEASURES[measure].better}). Holm within a model and method.", source_pairs, "compare"),
-            ("agreement", "do tasks and models agree on the order?", "Kendall's W: 1 is perfect agreement; p by permutation.", agreement_table, "ranking"),
-        ):  # fmt: skip
+            (
+                "rank",
+                "probability of being best and expected regret",
+                "Over draws, for these test examples.",
+                rank_table,
+                "ranking",
+            ),
+            (
+                "pairs",
+                "every pair of sources",
+                f"Positive: A is better ({MEASURES[measure].better}). Holm within a model and method.",
+                source_pairs,
+                "compare",
+            ),
+            (
+                "agreement",
+                "do tasks and models agree on the order?",
+                "Kendall's W: 1 is perfect agreement; p by permutation.",
+                agreement_table,
+                "ranking",
+            ),
+        ):
             frame = function(study, measure)
             if frame.height:
                 query = f'from analysis.{module} import {function.__name__}\n{function.__name__}(study, "{measure}")'
@@ -382,26 +413,64 @@ def _methods(study: Study) -> Section:
         spreads = sensitivity_table(study, measure)
         unit = "points" if info.unit == "%" else info.unit or "perplexity"
         if spreads["parameters"].n_unique() > 1:
-            chart = draw.sensitivity_figure(spreads, f"Sensitivity to the draw against model size, {info.title.lower()}", unit)
+            chart = draw.sensitivity_figure(
+                spreads, f"Sensitivity to the draw against model size, {info.title.lower()}", unit
+            )
             caption = "Do larger models care less about which text they are calibrated on?"
-            items.append(Figure(f"figure-sensitivity-{measure}", f"{info.title}: sensitivity and model size", caption, [("all models", chart)]))
+            items.append(
+                Figure(
+                    f"figure-sensitivity-{measure}",
+                    f"{info.title}: sensitivity and model size",
+                    caption,
+                    [("all models", chart)],
+                )
+            )
         for stem, title, caption, function, module in (
-            ("methods", "every pair of methods, paired by calibration set",
-             "Reversed: share of sets on which the better method is the worse one.", method_pairs, "compare"),
-            ("sensitivity", "SD over draws", "Pooled over sources, with its 95 % interval.", sensitivity_table, "ranking"),
-            ("trend", "sensitivity per tenfold parameters", "Below 1: larger models feel the draw less.", trend_table, "ranking"),
-        ):  # fmt: skip
+            (
+                "methods",
+                "every pair of methods, paired by calibration set",
+                "Reversed: share of sets on which the better method is the worse one.",
+                method_pairs,
+                "compare",
+            ),
+            (
+                "sensitivity",
+                "SD over draws",
+                "Pooled over sources, with its 95 % interval.",
+                sensitivity_table,
+                "ranking",
+            ),
+            (
+                "trend",
+                "sensitivity per tenfold parameters",
+                "Below 1: larger models feel the draw less.",
+                trend_table,
+                "ranking",
+            ),
+        ):
             frame = function(study, measure)
             if frame.height:
                 query = f'from analysis.{module} import {function.__name__}\n{function.__name__}(study, "{measure}")'
-                items.append(Table(f"table-{stem}-{measure}", f"{info.title}: {title}", caption, frame, query, folded=True))
-    for stem, title, caption, function in (
-        ("flips", "Answers that compression flipped", "In % of the examples, mean over sets; accuracy shows only lost minus gained.", flip_table),
-        ("mcnemar", "McNemar's test between methods", "On each calibration set that both saw; exact, two-sided.", mcnemar_table),
-    ):  # fmt: skip
-        frame = function(study)
+                items.append(
+                    Table(f"table-{stem}-{measure}", f"{info.title}: {title}", caption, frame, query, folded=True)
+                )
+    for stem, title, caption, counted in (
+        (
+            "flips",
+            "Answers that compression flipped",
+            "In % of the examples, mean over sets; accuracy shows only lost minus gained.",
+            flip_table,
+        ),
+        (
+            "mcnemar",
+            "McNemar's test between methods",
+            "On each calibration set that both saw; exact, two-sided.",
+            mcnemar_table,
+        ),
+    ):
+        frame = counted(study)
         if frame.height:
-            query = f"from analysis.compare import {function.__name__}\n{function.__name__}(study)"
+            query = f"from analysis.compare import {counted.__name__}\n{counted.__name__}(study)"
             items.append(Table(f"table-{stem}", title, caption, frame, query, folded=True))
     return Section("methods", "Does the calibration data decide which method wins?", items=items)
 
@@ -415,13 +484,21 @@ def _published(study: Study) -> Section:
         query = "from analysis.published import anchor_table\nanchor_table(study)"
         items.append(Table("table-anchors", "Published numbers", caption, anchors, query))
     shown = claims.with_columns(
-        pl.col("agrees").replace_strict({True: "agrees", False: "does not agree"}, default="cannot tell").alias("agrees")
+        pl.col("agrees")
+        .replace_strict({True: "agrees", False: "does not agree"}, default="cannot tell")
+        .alias("agrees")
     )
     query = "from analysis.published import claim_table\nclaim_table(study)"
-    items.append(Table("table-claims", "Published claims", "What this study says about each.", claims, query, shown=shown))
+    items.append(
+        Table("table-claims", "Published claims", "What this study says about each.", claims, query, shown=shown)
+    )
     text = [
         "[P]: the paper's own text or README. [S]: public notes on the paper. [U]: inferred, a qualitative target only."
-        + ("" if anchors.height else " No trial of this study matches a published number, so claims alone are compared.")
+        + (
+            ""
+            if anchors.height
+            else " No trial of this study matches a published number, so claims alone are compared."
+        )
     ]
     return Section("published", "Beside the published studies", text, items)
 
@@ -437,13 +514,15 @@ def _relations(study: Study) -> Section:
         for model in _each_model(study):
             part = relation.filter(pl.col("model") == model).drop_nulls([metric, "accuracy"])
             if part.height > 2:
-                variants.append((model, draw.relation_figure(part, metric, model, _agreement_note(correlations, model, metric))))
+                variants.append(
+                    (model, draw.relation_figure(part, metric, model, _agreement_note(correlations, model, metric)))
+                )
         if variants:
             title = f"Accuracy against {MEASURES[metric].title[0].lower() + MEASURES[metric].title[1:]}"
             items.append(Figure(f"figure-relation-{metric}", title, "One mark per trial.", variants))
     if items:
         query = "from analysis.correlation import correlation_table\ncorrelation_table(study)"
-        caption = "Rank correlation with mean accuracy; +1: the metric orders as accuracy does. 95 % intervals over calibration sets."
+        caption = "Rank correlation with mean accuracy; +1: the same order. 95 % intervals over calibration sets."
         items.append(Table("table-correlations", "Rank correlations", caption, correlations, query))
         query = "from analysis.tables import relation_table\nrelation_table(study)"
         items.append(
@@ -554,8 +633,9 @@ def main(
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+    size = path.stat().st_size / 2**20
     typer.echo(
-        f"report: {path} ({path.stat().st_size / 2**20:.1f} MiB), {len(written)} figure files in {written[0].parent if written else '-'}"
+        f"report: {path} ({size:.1f} MiB); {len(written)} figure files{f' in {written[0].parent}' if written else ''}"
     )
 
 

@@ -173,9 +173,15 @@ class _Writer:
         return method.sensitivity * shrink * (1.0 if size is None else (size / max(self.design.sizes)) ** -0.4)
 
     def outcomes(
-        self, rng: np.random.Generator, model: str, method: SimulatedMethod, source: str | None, number: int | None,
-        size: int | None, task: str,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        rng: np.random.Generator,
+        model: str,
+        method: SimulatedMethod,
+        source: str | None,
+        number: int | None,
+        size: int | None,
+        task: str,
+    ) -> np.ndarray:
         """Right or wrong, bool [examples]. Examples answered right by a small margin feel the calibration most."""
         c, strength = self.design.components, self.strength(model, method, size)
         skill = 0.03 * np.log(self.design.models[model] / min(self.design.models.values()))
@@ -190,9 +196,15 @@ class _Writer:
         return np.where(moved, rng.random(centre.shape), luck) < centre
 
     def nll(
-        self, rng: np.random.Generator, model: str, method: SimulatedMethod, source: str | None, number: int | None,
-        size: int | None, domain: str,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        self,
+        rng: np.random.Generator,
+        model: str,
+        method: SimulatedMethod,
+        source: str | None,
+        number: int | None,
+        size: int | None,
+        domain: str,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(nats per token, divergence from dense), float64 [windows] each."""
         c, strength = self.design.components, self.strength(model, method, size)
         base = 3.2 - 0.12 * np.log(self.design.models[model] / 1e6) + self._rng("text", domain).normal(0, 0.5)

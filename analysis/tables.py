@@ -2,9 +2,10 @@
 
     python -m analysis.tables RESULTS source --measure accuracy --format markdown
 
-`source`, `ranges`, `tasks`, `sizes` and `relation` are the tables of the published studies: mean and SD over calibration
-sets, range over all sets, per-task values, number of windows, perplexity against accuracy. SD is the sample SD over
-sets (n - 1); intervals are 95 % t-intervals of the mean over sets, and empty where there is one set only.
+`source`, `ranges`, `tasks`, `sizes` and `relation` are the tables of the published studies: mean and SD over
+calibration sets, range over all sets, per-task values, number of windows, perplexity against accuracy. SD is the
+sample SD over sets (n - 1); intervals are 95 % t-intervals of the mean over sets, and empty where there is one set
+only.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ def relation_table(study: Study) -> pl.DataFrame:
 
 
 def layer_table(study: Study) -> pl.DataFrame:
-    """Relative output error per (model, method, block): mean and SD over trials of the trial's mean over its linears."""
+    """Relative output error per (model, method, block): mean and SD over trials of the trial's mean over its "
+    "linears."""
     keys = ["model", "parameters", "method_label", "source", "set"]
     in_main = pl.col("condition").is_null() | (pl.col("condition") == study.condition)
     trials = study.trials.filter(in_main).select("trial_id", *keys)
@@ -212,7 +214,8 @@ def plus_minus(mean: float | None, sd: float | None, digits: int) -> str:
 
 
 def measures_of(study: Study, wanted: Sequence[str] = HEADLINE) -> list[str]:
-    """The wanted measures that calibrated trials of the study have a mean for, perplexity only where nothing is relative."""
+    """The wanted measures that calibrated trials of the study have a mean for, perplexity only where nothing is "
+    "relative."""
     rows = study.calibrated.filter((pl.col("task") == MEAN) & pl.col("value").is_not_null())
     present = [name for name in wanted if name in set(rows["measure"])]
     return [name for name in present if name != "perplexity" or "perplexity_increase" not in present]

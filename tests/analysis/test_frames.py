@@ -49,14 +49,14 @@ def test_complete_results_have_no_limitation(simulated: Path) -> None:
 
 
 def test_empty_folder_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="no trials; run `python -m sweep.launch"):
+    with pytest.raises(ResultsError, match=r"no trials; run `python -m sweep.launch"):
         load(str(tmp_path))
 
 
 def test_only_failed_trials_raise_with_the_first_error(folder: Path) -> None:
     failed = (pl.lit("failed").alias("status"), pl.lit("out of memory").alias("error"))
     change(folder, "trials", lambda f: True, lambda f: f.with_columns(*failed))
-    with pytest.raises(ResultsError, match="all .* trials failed; the first one says: out of memory"):
+    with pytest.raises(ResultsError, match=r"all .* trials failed; the first one says: out of memory"):
         load(str(folder))
 
 
@@ -117,7 +117,7 @@ def test_newer_schema_is_left_out_and_older_is_kept_and_both_are_said(folder: Pa
 def test_results_of_a_newer_version_alone_are_refused(folder: Path) -> None:
     newer = pl.lit(SCHEMA_VERSION + 1, pl.Int32).alias("schema_version")
     change(folder, "trials", lambda f: True, lambda f: f.with_columns(newer))
-    with pytest.raises(ResultsError, match="newer version .* update this package"):
+    with pytest.raises(ResultsError, match=r"newer version .* update this package"):
         load(str(folder))
 
 

@@ -92,7 +92,7 @@ def test_every_table_is_the_value_of_its_query(simulated: Path, sections: list[S
     for table in tables:
         *before, last = table.query.strip().split("\n")
         names: dict[str, object] = {"pl": pl, "study": study}
-        exec("\n".join(before), names)  # noqa: S102
+        exec("\n".join(before), names)
         value = eval(last, names)
         assert isinstance(value, pl.DataFrame)
         assert value.equals(table.frame), table.id
@@ -127,5 +127,5 @@ def test_limitations_stand_on_the_page(simulated: Path, tmp_path: Path) -> None:
 
 
 def test_an_output_folder_that_is_not_there_is_refused(simulated: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--output: .* is no folder"):
+    with pytest.raises(SettingsError, match=r"--output: .* is no folder"):
         write_report(str(simulated), str(tmp_path / "nowhere" / "report.html"))

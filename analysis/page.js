@@ -1,0 +1,51 @@
+(function(){
+const root=document.documentElement,specs=JSON.parse(document.getElementById('specs').textContent),chosen={};
+root.dataset.charts='0';root.dataset.errors='0';root.dataset.expected=String(Object.keys(specs).length);
+function failed(error){root.dataset.errors=String(+root.dataset.errors+1);console.error(error)}
+addEventListener('error',()=>{root.dataset.errors=String(+root.dataset.errors+1)});
+const dark=matchMedia('(prefers-color-scheme: dark)');
+function colour(name){return getComputedStyle(root).getPropertyValue(name).trim()}
+function theme(config){
+  const ink=colour('--ink'),soft=colour('--soft'),grid=colour('--grid');
+  return Object.assign({},config,{background:'transparent',padding:4,
+    axis:Object.assign({},config.axis,{labelColor:ink,titleColor:ink,gridColor:grid,domainColor:soft,tickColor:soft}),
+    legend:Object.assign({},config.legend,{labelColor:ink,titleColor:ink}),
+    title:Object.assign({},config.title,{color:ink,subtitleColor:soft}),
+    header:Object.assign({},config.header,{labelColor:ink})});
+}
+function below(spec,narrow){ // on a narrow screen legends stand below the plot
+  if(Array.isArray(spec)){spec.forEach(part=>below(part,narrow));return}
+  if(!spec||typeof spec!=='object')return;
+  for(const channel of ['color','shape','opacity']){
+    const encoding=spec.encoding&&spec.encoding[channel];
+    if(encoding&&encoding.field&&encoding.legend!==null&&narrow)
+      encoding.legend=Object.assign({},encoding.legend,{orient:'bottom',columns:2,direction:encoding.type==='quantitative'?'horizontal':undefined,gradientLength:160});
+  }
+  ['layer','spec','hconcat','vconcat'].forEach(key=>spec[key]&&below(spec[key],narrow));
+}
+function fit(original,space){
+  let text=JSON.stringify(original);
+  if(dark.matches)text=text.replaceAll('#0072B2','#4DA3DB').replaceAll('#7A5195','#B08CCB').replaceAll('#111111','#ffffff');
+  const spec=JSON.parse(text),narrow=space<620;
+  spec.config=theme(spec.config);
+  if(narrow){spec.config.axis.labelLimit=110;spec.config.legend.labelLimit=130;below(spec,true)}
+  const least=(spec.usermeta&&spec.usermeta.minWidth)||260;
+  const plots=spec.vconcat||[spec.spec&&spec.facet?spec.spec:spec];
+  for(const plot of plots)if(typeof plot.width==='number')plot.width=Math.max(least-90,Math.min(plot.width,space-(narrow?145:330)));
+  return spec;
+}
+const drawn=new Set();
+function draw(id){
+  const figure=document.getElementById(id),frame=figure.querySelector('.chart'),target=frame.firstElementChild,which=chosen[id]||0;
+  figure.querySelector('.subtitle').textContent=JSON.parse(figure.dataset.subtitles)[which];
+  return vegaEmbed(target,fit(specs[id][which],frame.clientWidth),{mode:'vega-lite',renderer:'svg',tooltip:{theme:dark.matches?'dark':'light'},
+    actions:{export:true,source:false,compiled:false,editor:false},downloadFileName:id})
+    .then(()=>{drawn.add(id);root.dataset.charts=String(drawn.size)}).catch(failed);
+}
+document.querySelectorAll('select[data-figure]').forEach(select=>select.addEventListener('change',()=>{chosen[select.dataset.figure]=+select.value;draw(select.dataset.figure)}));
+async function all(){for(const id of Object.keys(specs))await draw(id);root.dataset.ready='yes'}
+let width=innerWidth,timer;
+addEventListener('resize',()=>{if(innerWidth===width)return;width=innerWidth;clearTimeout(timer);timer=setTimeout(all,150)});
+dark.addEventListener('change',all);
+all();
+})();

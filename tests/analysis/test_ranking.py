@@ -1,0 +1,117 @@
+"""Rankings: probabilities that come true, agreement and trends against their definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from analysis.frames import Study, load
+from analysis.ranking import (
+    agreement_table,
+    kendall_w,
+    log_variance_trend,
+    rank,
+    rank_table,
+    sensitivity_table,
+    trend_table,
+)
+
+
+@pytest.fixture(scope="module")
+def study(simulated: Path) -> Study:
+    return load(str(simulated))
+
+
+def test_probability_of_being_best_comes_true() -> None:
+    rng = np.random.default_rng(0)
+    said, happened = [], []
+    for number in range(150):
+        truth = rng.normal(0, 0.5, 4)
+        cells = {str(i): truth[i] + rng.normal(0, 1, 4) for i in range(4)}
+        ranked = rank(cells, np.random.default_rng(number))
+        for i in range(4):
+            said.append(ranked[str(i)]["p_best"])
+            happened.append(i == truth.argmax())
+    said_array, happened_array = np.array(said), np.array(happened)
+    assert abs(said_array.mean() - 0.25) < 1e-6
+    unsure = said_array < 0.1
+    assert happened_array[unsure].mean() < 0.2
+    assert happened_array[said_array > 0.6].mean() > 0.45
+
+
+def test_regret_is_zero_for_a_certain_winner_and_large_for_a_certain_loser() -> None:
+    rng = np.random.default_rng(1)
+    ranked = rank({"good": 10 + rng.normal(0, 0.1, 5), "bad": rng.normal(0, 0.1, 5)}, rng)
+    assert ranked["good"]["p_best"] == 1
+    assert ranked["good"]["regret"] == 0
+    assert 9.5 < ranked["bad"]["regret"] < 10.5
+
+
+def test_one_set_per_source_says_nothing() -> None:
+    assert rank({"a": np.array([1.0]), "b": np.array([2.0])}, np.random.default_rng(0)) == {"a": {}, "b": {}}
+
+
+def test_table_lists_every_source_and_its_probabilities_sum_to_one(study: Study) -> None:
+    for measure in ("accuracy", "perplexity_increase"):
+        table = rank_table(study, measure)
+        assert table.height == 2 * 4 * 3
+        sums = table.group_by("model", "method_label").agg(pl.col("p_best").sum())["p_best"]
+        assert np.allclose(sums, 1)
+        top = table.group_by("model", "method_label", maintain_order=True).first()
+        means = table.group_by("model", "method_label").agg(
+            pl.col("mean").max() if measure == "accuracy" else pl.col("mean").min()
+        )
+        assert np.isclose(top["mean"].sort(), means["mean"].sort()).mean() > 0.8
+
+
+def test_kendall_w_is_one_for_agreement_and_follows_friedman() -> None:
+    values = np.random.default_rng(0).normal(size=(6, 5))
+    w, _, ranks = kendall_w(values)
+    friedman = stats.friedmanchisquare(*values.T).statistic
+    assert np.isclose(w, friedman / (6 * 4))
+    assert np.isclose(ranks.sum(), 15)
+    w, p, _ = kendall_w(np.tile(np.arange(6.0), (5, 1)))
+    assert np.isclose(w, 1)
+    assert p < 0.01
+
+
+def test_kendall_w_corrects_for_ties() -> None:
+    values = np.array([[1, 1, 2, 3], [1, 2, 2, 3], [1, 1, 2, 2]], float)
+    w, _, _ = kendall_w(values)
+    assert np.isclose(w, stats.friedmanchisquare(*values.T).statistic / (3 * 3))
+
+
+def test_agreement_is_over_tasks_and_over_models(study: Study) -> None:
+    table = agreement_table(study)
+    assert table.filter(over="tasks").height == 8
+    assert table.filter(over="models").height == 4
+    assert (table.filter(over="tasks")["judges"] == 2).all()
+
+
+def test_sensitivity_interval_is_that_of_a_standard_deviation(study: Study) -> None:
+    row = sensitivity_table(study).row(0, named=True)
+    low, high = (row["sd_within"] * (6 / stats.chi2.ppf(q, 6)) ** 0.5 for q in (0.975, 0.025))
+    assert np.allclose([row["low"], row["high"]], [low, high])
+
+
+def test_trend_finds_a_known_slope_with_the_right_error() -> None:
+    rng = np.random.default_rng(0)
+    x = np.log10([1e6, 4e6, 16e6, 64e6])
+    truth = 0.5 ** (x - 6)  # SD halves per tenfold
+    covered = alarms = 0
+    for _ in range(500):
+        found = log_variance_trend(truth**2 * rng.chisquare(8, 4) / 8, [8] * 4, x)
+        covered += found["low"] <= 0.5 <= found["high"]
+        alarms += log_variance_trend(rng.chisquare(8, 4) / 8, [8] * 4, x)["p"] < 0.05
+    assert 0.92 < covered / 500 < 0.98
+    assert 0.02 < alarms / 500 < 0.08
+
+
+def test_trend_table_has_a_row_per_method(study: Study) -> None:
+    table = trend_table(study, "perplexity_increase")
+    assert table["models"].to_list() == [2, 2, 2, 2]
+    assert ((table["low"] < table["factor_per_tenfold"]) & (table["factor_per_tenfold"] < table["high"])).all()
