@@ -4,7 +4,8 @@ The inputs of all requests form a forest of token tries: two requests share the 
 context is computed once however many continuations branch from it. A trie is laid out in depth-first order, which
 makes its attention mask one comparison of two integers: position q attends to position k when `k <= q < end[k]`, where
 end[k] is one past the last descendant of k. The same rule keeps tries that lie in one row apart. A token's rotary or
-learned position is its depth in its trie. Tries are packed into rows, the largest first, each into the fullest row that takes it.
+learned position is its depth in its trie. Tries are packed into rows, the largest first, each into the fullest row
+that takes it.
 
 The hard case is where to cut the forest: every request begins with the same BOS token, so uncut it would be one trie
 larger than any row, and each cut computes the prefix at the cut once more.

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ def build_requests(
     settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
 ) -> TaskRequests:
     """Load the tasks, build and tokenize their requests. Raises SettingsError naming the task that does not work."""
-    with quiet("lm_eval"), _no_bars():
+    with quiet("lm_eval"), _no_bars(), _templates_compiled_once():
         tasks, groups = load_tasks(settings, path)
         for task in tasks.values():
             _build(task, settings, tokenizer, path)
@@ -275,6 +275,18 @@ def quiet(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _templates_compiled_once() -> Iterator[None]:
+    """lm-eval compiles a task's template again for every document, which takes most of the building."""
+    from lm_eval.utils import env
+
+    env.from_string = lru_cache(maxsize=None)(env.from_string)
+    try:
+        yield
+    finally:
+        del env.from_string
 
 
 @contextmanager

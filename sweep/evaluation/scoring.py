@@ -227,7 +227,7 @@ class PackedScorer(Scorer):
 
 
 def _is_best(logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, equals_top: torch.Tensor) -> torch.Tensor:
-    """Whether `argmax` gives the target; of equal logits it gives the first. It is slow on a CPU, so few rows see it."""
+    """Whether `argmax` gives the target; of equal logits it gives the first. Slow on a CPU, so few rows see it."""
     if logits.is_cuda:
         return logits.argmax(-1)[row] == target
     candidates = torch.nonzero(equals_top)[:, 0]
@@ -297,7 +297,8 @@ def _layer_kinds(model: Any) -> dict[str, int | None]:
 def _additive_mask(batch: _Batch, window: int | None, dtype: torch.dtype) -> torch.Tensor:
     """(rows, 1, length, length): 0 where a position may look, the smallest number where not."""
     ends, positions = batch.ends, batch.positions
-    assert ends is not None and positions is not None
+    assert ends is not None
+    assert positions is not None
     place = torch.arange(ends.shape[1], device=ends.device)
     seen = (place[None, None, :] <= place[None, :, None]) & (place[None, :, None] < ends[:, None, :])
     if window is not None:
@@ -311,7 +312,8 @@ def _block_mask(batch: _Batch, window: int | None, dtype: torch.dtype) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     ends, positions = batch.ends, batch.positions
-    assert ends is not None and positions is not None
+    assert ends is not None
+    assert positions is not None
 
     def seen(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         allowed = (key <= query) & (query < ends[row, key])

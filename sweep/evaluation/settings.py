@@ -43,7 +43,7 @@ class EvaluationSettings:
     perturbations: list[dict[str, Any]] = field(default_factory=list)
     """Variants of every task with a seeded perturbation of its prompts: `{perturbation: typos, strength: 0.05}`."""
     heldout: list[str | dict[str, Any]] = field(default_factory=list)
-    """Texts for perplexity and divergence: a domain of the bundled held-out text, or a calibration source's settings."""
+    """Texts for perplexity and divergence: a domain of the bundled held-out text, or the settings of a source."""
     heldout_windows: Count = None
     """Windows of each held-out text, drawn by a fixed seed; None takes all of them, in file order."""
     heldout_seqlen: Annotated[int, Field(ge=2)] = 2048

@@ -62,6 +62,25 @@ def test_loglikelihoods_equal_hflm(
     np.testing.assert_array_equal(plain_greedy, wanted_greedy)
 
 
+def test_bundled_models_and_tasks_equal_hflm() -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import sweep.reference
+
+    folder = Path(sweep.reference.__file__).parent / "models" / "reference-2m"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    data = build_evaluation(EvaluationSettings(tasks=["reference"], limit=1), tokenizer, 512)
+    requests = data.tasks.requests
+    scorer = choose_scorer(model, requests, TokenBudget(torch.device("cpu")), head_rule(model))
+    assert scorer.name == "packed"
+    found, greedy = scorer.score(model)
+    wanted, wanted_greedy = hflm_scores(model, tokenizer, requests, 512)
+    # HFLM adds the tokens' log-probabilities up in float32: of hundreds of nats it keeps seven digits
+    np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-6)
+    np.testing.assert_array_equal(greedy, wanted_greedy)
+
+
 @pytest.mark.parametrize(("kind", "num_fewshot"), [("llama", None), ("llama", 2), ("bloom", None)])
 def test_every_metric_equals_simple_evaluate(
     kind: str,
@@ -159,7 +178,8 @@ def test_a_window_shorter_than_the_requests_is_respected(make_model: Callable[..
     requests = Requests.pack([(rng.integers(3, 400, 40).tolist(), [5, 6, 7]) for _ in range(3)], CONTEXT)
     budget = TokenBudget(torch.device("cpu"))
     rule = head_rule(narrow)
-    assert rule is not None and why_not_packed(narrow) is None
+    assert rule is not None
+    assert why_not_packed(narrow) is None
     found, _ = PackedScorer(requests, budget, rule).score(narrow)
     other, _ = PackedScorer(requests, budget, rule).score(wide)
     wanted, _ = hflm_scores(narrow, tokenizer, requests)
