@@ -1,0 +1,118 @@
+"""How long does the report of the largest published study take?
+
+    python -m benchmarks.analysis make FOLDER [--examples 20000] [--sets 10]
+    python -m benchmarks.analysis time FOLDER
+
+`make` writes a simulated study of 1,800 calibrated trials (9 models, 4 methods, 5 sources, 10 sets) with 20,000 examples
+over eleven tasks each: 36 million rows in samples/. `time` measures, each in its own process, the load, one task's
+variance components and the full report with its figures, and their peak memory. Nothing here is asserted by a test.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analysis.simulate import Design, SimulatedMethod, simulate_study
+
+MODELS = {
+    "llama-7b": 6_700_000_000,
+    "llama-13b": 13_000_000_000,
+    "llama-33b": 32_500_000_000,
+    "vicuna-7b": 6_700_000_001,
+    "vicuna-13b": 13_000_000_001,
+    "vicuna-33b": 32_500_000_001,
+    "opt-6.7b": 6_700_000_002,
+    "opt-13b": 13_000_000_002,
+    "opt-30b": 30_000_000_000,
+}
+METHODS = (
+    SimulatedMethod("gptq", "GPTQ 4-bit g128", bits=4, damage=0.01, sensitivity=0.4),
+    SimulatedMethod("spqr", "SpQR 4-bit", bits=4, damage=0.005, sensitivity=0.2),
+    SimulatedMethod("sparsegpt", "SparseGPT 2:4", sparsity=0.5, pattern="2:4", damage=0.08, sensitivity=1.2),
+    SimulatedMethod("wanda", "Wanda 2:4", sparsity=0.5, pattern="2:4", damage=0.09, sensitivity=0.8),
+)
+SOURCES = ("c4", "cnn_dailymail", "redpajama", "refinedweb", "wikipedia")
+TASKS = (
+    "arc_easy",
+    "arc_challenge",
+    "boolq",
+    "hellaswag",
+    "lambada",
+    "openbookqa",
+    "piqa",
+    "rte",
+    "storycloze",
+    "winogrande",
+    "blimp",
+)
+PARTS = {
+    "load": "from analysis.frames import load; load({root!r})",
+    "components of one task": (
+        "import numpy as np, polars as pl; from analysis.frames import load; from analysis import outcomes, variance; "
+        "study = load({root!r}); method, model = pl.col('method') == 'wanda', pl.col('model') == 'llama-13b'; "
+        "part = study.trials.filter(method & model); "
+        "start = __import__('time').time(); "
+        "matrix = outcomes.read_outcomes(study, part, ['correct'])['correct']['hellaswag']; "
+        "variance.components([matrix], part['source'].to_list(), np.random.default_rng(0)); "
+        "print(f'{{__import__(\"time\").time() - start:.2f}} s of it for the components')"
+    ),
+    "full report": "from analysis.report import write_report; write_report({root!r}, {output!r})",
+}
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def make(
+    folder: Path,
+    examples: Annotated[int, typer.Option(help="examples per trial over all tasks")] = 20_000,
+    sets: Annotated[int, typer.Option(help="calibration sets per source")] = 10,
+    models: Annotated[int, typer.Option(help="how many of the nine models")] = 9,
+) -> None:
+    """Write the simulated study."""
+    share = {task: examples // len(TASKS) + (index < examples % len(TASKS)) for index, task in enumerate(TASKS)}
+    chosen = dict(list(MODELS.items())[:models])
+    design = Design(
+        "paper_a_simulated",
+        chosen,
+        METHODS,
+        SOURCES,
+        sets,
+        sizes=(128,),
+        seqlen=2048,
+        tasks=share,
+        heldout=("wikitext2",),
+        windows=40,
+        blocks=32,
+    )
+    start = time.time()
+    trials = simulate_study(str(folder), design)
+    typer.echo(f"{folder}: {trials} trials, {trials * examples:,} answers in samples/, {time.time() - start:.0f} s")
+
+
+@app.command(name="time")
+def measure(folder: Path) -> None:
+    """Wall time and peak memory of each part."""
+    for name, code in PARTS.items():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.time()
+        source = code.format(root=str(folder), output=str(folder / "report.html"))
+        tail = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        done = subprocess.run([sys.executable, "-c", source + tail], capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        *said, peak = done.stdout.split("\n")[:-1]
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        typer.echo(
+            f"{name}: {time.time() - start:.1f} s wall, {used:.1f} s of CPU, {int(peak) / 2**20:.2f} GiB {' '.join(said)}"
+        )
+
+
+if __name__ == "__main__":
+    app()
