@@ -119,7 +119,10 @@ def at_most_threshold(scores: torch.Tensor, share: float) -> torch.Tensor:
     if share <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     position = min(int(scores.numel() * share) + 1, scores.numel())
-    return scores <= torch.kthvalue(scores.flatten(), position).values
+    flat = scores.flatten()
+    if flat.is_cuda:  # one thread block searches for a kth value of one row; a sort uses them all
+        return scores <= torch.sort(flat).values[position - 1]
+    return scores <= torch.kthvalue(flat, position).values
 
 
 def smallest_in_groups(scores: torch.Tensor, kept: int, group: int) -> torch.Tensor:

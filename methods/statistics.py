@@ -171,6 +171,7 @@ class Hessian(Statistic):
 
     name = "hessian"
     panel = 512  # columns of one product; only the upper triangle of panels is computed
+    tokens_per_product = 2048  # of 16-bit inputs: matrix units round sums down, a bias that grows with their length
 
     def __init__(self, cols: int, device: Any = None) -> None:
         super().__init__(cols, device)
@@ -183,11 +184,12 @@ class Hessian(Statistic):
         self._factors.clear()
         width = self.panel if inputs.is_cuda else 256
         if inputs.is_cuda and inputs.dtype in (torch.bfloat16, torch.float16):
-            for start in range(0, self.cols, 4 * width):  # products of 16-bit numbers are exact in float32
-                part = inputs[:, start : start + 4 * width]
-                self._sum[start : start + 4 * width, start:] += torch.mm(
-                    part.T, inputs[:, start:], out_dtype=torch.float32
-                )
+            for piece in inputs.split(self.tokens_per_product):
+                for start in range(0, self.cols, 4 * width):  # products of 16-bit numbers are exact in float32
+                    part = piece[:, start : start + 4 * width]
+                    self._sum[start : start + 4 * width, start:] += torch.mm(
+                        part.T, piece[:, start:], out_dtype=torch.float32
+                    )
             return
         inputs = inputs.float()
         with full_precision():

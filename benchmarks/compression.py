@@ -1,0 +1,621 @@
+"""Seconds and memory of every method on one block of a 7B LLaMA, device kernels beside their plain torch twins.
+
+    python -m benchmarks.compression                            # one large GPU: all parts, under three minutes
+    python -m benchmarks.compression --parts methods --methods gptq,spqr
+    python -m benchmarks.compression --cpu --model reference-5m  # a bundled model on this machine's processor
+
+The model has the width of LLaMA-7B (hidden 4096, 32 heads, inner 11008), random bfloat16 weights and a few blocks; the
+calibration set is 128 windows of 2,048 random tokens (AWQ: 128 x 512). Blocks cost the same, so one block in the middle
+of the walk is timed and 32 of them are extrapolated, which the table says. Every time is a median of three after a
+warm-up unless `runs` says otherwise; the share of the ceiling relates the operations a method must do to what this
+device's bfloat16 matrix product reached in the same process. A part that fails says so and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics as stats
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from methods.base import Method, get_method
+from methods.blockwise import compress_model
+from methods.kernels.dispatch import backend_of, column_backend
+from methods.statistics import Hessian
+
+WIDTH, INNER, HEADS, VOCABULARY, BLOCKS_7B = 4096, 11008, 32, 32000, 32
+TWIN = "plain torch"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table: a method, its tokens, and what its statistics cost."""
+
+    label: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    nsamples: int = 128
+    seqlen: int = 2048
+    columns: bool = False  # has a column loop, so it runs with the twin as well
+
+
+CASES = [
+    Case("RTN 4-bit g128", "rtn", {"bits": 4, "group_size": 128}),
+    Case("magnitude 50 %", "magnitude"),
+    Case("Wanda 50 %", "wanda"),
+    Case("GPTQ 4-bit g128", "gptq", {"bits": 4, "group_size": 128}, columns=True),
+    Case("SparseGPT 50 %", "sparsegpt", columns=True),
+    Case("SparseGPT 2:4", "sparsegpt", {"pattern": "2:4"}, columns=True),
+    Case("SpQR 4-bit g16", "spqr", columns=True),
+    Case("AWQ 4-bit g128", "awq", {"bits": 4, "group_size": 128}, seqlen=512),
+]
+
+
+@dataclass
+class Timing:
+    """One timed method. `block` is the median time of a block in the middle, `extra` the peak above the weights."""
+
+    label: str
+    backend: str
+    block: float
+    first: float
+    runs: int
+    spread: float
+    extra_gib: float
+    share: float | None
+    model: float  # extrapolated to BLOCKS_7B blocks on the GPU; the whole model when it was run whole
+    error: float
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    clock = Clock(arguments.deadline)
+    if arguments.cpu:
+        tables = {"methods": part(lambda: bundled_model(arguments, clock))}
+    else:
+        if not torch.cuda.is_available():
+            sys.exit("no CUDA device: use --cpu for the bundled models on this processor")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        tables = {"device": describe_device()}
+        ceiling = part(bf16_ceiling)
+        tables["ceiling"] = ceiling
+        wanted = arguments.parts.split(",")
+        parts: dict[str, Callable[[], Any]] = {
+            "methods": lambda: random_7b(arguments, clock, ceiling.get("bf16_tflops")),
+            "loops": lambda: column_loops(arguments, clock),
+            "factor": factorization,
+            "selection": selection,
+            "statistics": hessian_accuracy,
+            "tune": lambda: launches(clock),
+            "profile": lambda: profile(arguments),
+        }
+        unknown = [name for name in wanted if name not in parts]
+        if unknown:
+            sys.exit(f"--parts: unknown {', '.join(unknown)}; choose from {', '.join(parts)}")
+        for name, work in parts.items():
+            if name in wanted:
+                tables[name] = part(work) if clock.left() > 0 else {"failed": "left out: the deadline has passed"}
+                torch.cuda.empty_cache()
+    show(tables, arguments.cpu)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(tables, indent=1))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", action="store_true", help="a bundled model on this processor")
+    parser.add_argument("--model", default="reference-5m", help="with --cpu: which bundled model")
+    parser.add_argument("--methods", help="only these methods, by name, such as gptq,spqr")
+    parser.add_argument("--parts", default="methods,loops,factor,selection,statistics,tune,profile")
+    parser.add_argument("--blocks", type=int, default=3, help="blocks of the random model, at least 3")
+    parser.add_argument("--nsamples", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-twin", action="store_true", help="leave the plain torch column loops out")
+    parser.add_argument("--deadline", type=float, default=170.0, help="seconds after which no further run starts")
+    parser.add_argument("--json", help="also write all numbers to this file")
+    return parser.parse_args()
+
+
+class Clock:
+    """Seconds left until the deadline."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+
+def part(work: Callable[[], Any]) -> Any:
+    """What `work` returns; its failure is printed and returned, so that the other parts go on."""
+    try:
+        return work()
+    except Exception as error:
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+# --- methods -------------------------------------------------------------------------------------------------------
+
+
+def random_7b(arguments: argparse.Namespace, clock: Clock, ceiling: float | None) -> list[dict[str, Any]]:
+    """Every method on a LLaMA of a few blocks with random weights."""
+    model = make_model(arguments.blocks)
+    restore = keep_weights(model)
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for case in chosen(arguments):
+        tokens = torch.randint(0, VOCABULARY, (arguments.nsamples, case.seqlen), generator=generator)
+        for twin in (False, True) if case.columns and not arguments.no_twin else (False,):
+            if clock.left() <= 0:
+                rows.append({"label": case.label, "failed": "left out: the deadline has passed"})
+                continue
+            row = part(lambda c=case, t=tokens, w=twin: time_method(c, model, restore, t, w, arguments, clock, ceiling))
+            rows.append(row if "label" in row else {"label": case.label, **row})
+            print_row(rows[-1])
+    return rows
+
+
+def time_method(
+    case: Case,
+    model: Any,
+    restore: Callable[[], None],
+    tokens: torch.Tensor,
+    twin: bool,
+    arguments: argparse.Namespace,
+    clock: Clock,
+    ceiling: float | None,
+) -> dict[str, Any]:
+    """Median over runs of the time of a block in the middle; the twin runs once, as its run shares all warm code."""
+    method = get_method(case.method, **case.settings)
+    blocks, totals, extra, error = [], [], 0.0, 0.0
+    with column_backend("torch" if twin else "auto"):
+        backend = TWIN if twin else backend_of(next(model.parameters())) if case.columns else "torch"
+        for repeat in range(1 if twin else arguments.repeats + 1):
+            if repeat > 1 and clock.left() <= 0:
+                break
+            restore()
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            marks, report = timed_walk(model, method, tokens)
+            error = report.layer_error
+            if repeat > 0 or twin:  # the first run compiles and fills caches
+                blocks.append(marks[2] - marks[1])
+                totals.append(marks[-1] - marks[0])
+                extra = max(extra, (torch.cuda.max_memory_allocated() - before) / 2**30)
+    restore()
+    block, total = stats.median(blocks), stats.median(totals)
+    floor = block_operations(case, arguments.nsamples * case.seqlen)
+    share = floor / block / (ceiling * 1e12) if floor and ceiling else None
+    model_seconds = total + (BLOCKS_7B - arguments.blocks) * block
+    spread = max(blocks) - min(blocks)
+    return asdict(Timing(case.label, backend, block, marks[1] - marks[0], len(blocks), spread, extra, share,
+                         model_seconds, error))  # fmt: skip
+
+
+def timed_walk(model: Any, method: Method, tokens: torch.Tensor | None) -> tuple[list[float], Any]:
+    """([start, end of block 0, end of block 1, …], report)."""
+    marks = [time.perf_counter()]
+
+    def progress(done: int, blocks: int) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+
+    report = compress_model(model, method, None if method.data_free else tokens, progress=progress)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    marks[-1] = time.perf_counter()  # the last call of progress repeats the last block's
+    return marks, report
+
+
+def block_operations(case: Case, tokens: int) -> float | None:
+    """bfloat16 operations that a block must do: two passes (one without its last linear) and the upper half of H."""
+    attention = 4 * WIDTH * WIDTH
+    mlp = 3 * WIDTH * INNER
+    scores = 2 * case.seqlen * WIDTH  # causal: half of 4 L d a token
+    second = 2 * tokens * (attention + mlp) + tokens * scores
+    first = 2 * tokens * (attention + mlp - WIDTH * INNER) + tokens * scores
+    if case.method == "wanda":
+        return float(first + second)
+    if case.columns:
+        return float(first + second + tokens * (3 * WIDTH**2 + INNER**2))
+    return None
+
+
+def make_model(blocks: int) -> Any:
+    """A LLaMA with random bfloat16 weights of the 7B width."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=blocks,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=2048,
+        dtype=torch.bfloat16,
+    )
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        return LlamaForCausalLM(config).to(torch.bfloat16).eval().requires_grad_(False)
+
+
+def keep_weights(model: Any) -> Callable[[], None]:
+    """A function that gives the weights back as they are now."""
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def restore() -> None:
+        current = model.state_dict()
+        for name, tensor in kept.items():
+            current[name].copy_(tensor)
+
+    return restore
+
+
+def chosen(arguments: argparse.Namespace) -> list[Case]:
+    """The cases of `--methods`, all without it."""
+    if arguments.methods is None:
+        return CASES
+    names = arguments.methods.split(",")
+    unknown = set(names) - {case.method for case in CASES}
+    if unknown:
+        sys.exit(f"--methods: unknown {', '.join(sorted(unknown))}; choose from {sorted({c.method for c in CASES})}")
+    return [case for case in CASES if case.method in names]
+
+
+def bundled_model(arguments: argparse.Namespace, clock: Clock) -> list[dict[str, Any]]:
+    """Every method on a bundled model, whole, on this processor: 16 windows of 256 tokens."""
+    from calib.build import build
+    from calib.source import get_source
+    from calib.spec import CalibrationSpec
+    from sweep.models import DenseModel, resolve_model
+
+    reference = resolve_model(arguments.model, "--model")
+    dense = DenseModel(reference, "cpu")
+    spec = CalibrationSpec(source=get_source("books", "source"), set=0, nsamples=16, seqlen=256)
+    tokens = torch.from_numpy(build(spec, dense.tokenizer, reference.tokenizer_id).tokens)
+    rows = []
+    for case in chosen(arguments):
+        settings = {**case.settings, **({"group_size": 32} if "group_size" in case.settings else {})}
+        method = get_method(case.method, **settings)
+        seconds, marks = [], [0.0]
+        for _ in range(arguments.repeats):
+            if seconds and clock.left() <= 0:
+                break
+            dense.restore()
+            marks, report = timed_walk(dense.model, method, tokens)
+            seconds.append(marks[-1] - marks[0])
+        spread = max(seconds) - min(seconds)
+        middle = marks[2] - marks[1]
+        rows.append(asdict(Timing(method.label, "torch", middle, marks[1] - marks[0], len(seconds), spread, 0.0, None,
+                                  stats.median(seconds), report.layer_error)))  # fmt: skip
+        print_row(rows[-1])
+    return rows
+
+
+# --- parts of a method ---------------------------------------------------------------------------------------------
+
+
+def median_ms(work: Callable[[], Any], repeats: int = 3, warm: bool = True) -> float:
+    """Median milliseconds by device events, after one warm-up."""
+    if warm:
+        work()
+    times = []
+    for _ in range(repeats):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(begin.elapsed_time(end))
+    return stats.median(times)
+
+
+def bf16_ceiling() -> dict[str, float]:
+    """TFLOP/s of matrix products of 8192 in bfloat16 and float32 (no TF32), and GB/s of a large copy."""
+    left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    low = median_ms(lambda: left @ right, 10)
+    wide = [part.float() for part in (left, right)]
+    high = median_ms(lambda: wide[0] @ wide[1], 3)
+    source = torch.randn(2**29, device="cuda")
+    target = torch.empty_like(source)
+    copy = median_ms(lambda: target.copy_(source), 5)
+    operations = 2 * 8192**3
+    return {
+        "bf16_tflops": operations / low / 1e9,
+        "fp32_tflops": operations / high / 1e9,
+        "copy_gb_s": 2 * source.numel() * 4 / copy / 1e6,
+    }
+
+
+def make_layer(rows: int, cols: int) -> tuple[torch.Tensor, Hessian]:
+    """A random weight and the Hessian of correlated inputs with a few large features."""
+    generator = torch.Generator("cuda").manual_seed(cols)
+    weight = torch.randn(rows, cols, generator=generator, device="cuda", dtype=torch.bfloat16) * 0.02
+    return weight, make_hessian(cols, generator)
+
+
+def make_hessian(cols: int, generator: torch.Generator) -> Hessian:
+    statistic = Hessian(cols, "cuda")
+    for inputs in make_inputs(cols, generator, 16384).split(8192):
+        statistic.update(inputs, windows=4)
+    return statistic
+
+
+def make_inputs(cols: int, generator: torch.Generator, tokens: int) -> torch.Tensor:
+    """[tokens, cols] bfloat16: a shared component, so that features correlate, and spread feature scales."""
+    shared = torch.randn(tokens, 64, generator=generator, device="cuda", dtype=torch.bfloat16)
+    mixing = torch.randn(64, cols, generator=generator, device="cuda", dtype=torch.bfloat16) * 0.1
+    own = torch.randn(tokens, cols, generator=generator, device="cuda", dtype=torch.bfloat16)
+    scales = torch.exp(torch.randn(cols, generator=generator, device="cuda")).to(torch.bfloat16)
+    return (own + shared @ mixing) * scales
+
+
+def column_loops(arguments: argparse.Namespace, clock: Clock) -> list[dict[str, Any]]:
+    """Milliseconds of one linear from weight to compressed weight (factor made before), kernels and twin."""
+    rows = []
+    for shape in ((11008, 4096), (4096, 11008)):
+        weight, statistic = make_layer(*shape)
+        for case in (case for case in CASES if case.columns):
+            method = get_method(case.method, **case.settings)
+            solve = lambda m=method, w=weight, s=statistic: m.compress_weight(w, s)  # noqa: E731
+            with column_backend("auto"), torch.no_grad():
+                kernel, found = median_ms(solve), solve()
+            row: dict[str, Any] = {"linear": f"{shape[0]} x {shape[1]}", "method": case.label, "kernel_ms": kernel}
+            if not arguments.no_twin and clock.left() > 0:
+                with column_backend("torch"), torch.no_grad():
+                    row["twin_ms"] = median_ms(solve, repeats=1, warm=False)
+                    expected = solve()
+                row |= compare(found, expected)
+            rows.append(row)
+            print("  ", {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+        del weight, statistic
+    return rows
+
+
+def compare(found: Any, expected: Any) -> dict[str, float]:
+    """How far the kernel's weight is from the twin's: shares of entries and rows, and the loss."""
+    limit = 1e-5 * expected.weight.abs().amax(1, keepdim=True)
+    differ = (found.weight - expected.weight).abs() > limit
+    return {
+        "entries_equal": 1 - differ.double().mean().item(),
+        "rows_equal": 1 - differ.any(1).double().mean().item(),
+        "loss_ratio": found.loss / expected.loss,
+    }
+
+
+def launches(clock: Clock) -> list[dict[str, Any]]:
+    """Microseconds of one launch over 128 columns and 11008 rows, for several tiles of rows and numbers of warps."""
+    from methods.kernels import columns
+
+    rows = 11008
+    block, ones = torch.randn(128, rows, device="cuda"), torch.ones(128, rows, device="cuda")
+    upper = torch.triu(torch.randn(128, 128, device="cuda") * 0.01, 1) + torch.eye(128, device="cuda")
+    mask = torch.rand(128, rows, device="cuda") < 0.5
+    spqr, tau = get_method("spqr"), torch.full((rows,), 0.5, device="cuda")
+    works: dict[str, tuple[str, Callable[[], Any]]] = {
+        "quantize": ("quantize", lambda: columns.quantize_block(block, upper, ones, -8 * ones, 7 * ones, None)),
+        "prune": ("prune", lambda: columns.prune_block(block, upper, mask, None, None, None)),
+        "prune 2:4": ("prune", lambda: columns.prune_block(block, upper, None, (2, 4), None, None)),
+        "spqr": ("spqr", lambda: columns.spqr_block(spqr, block, upper, tau, None)),
+    }
+    tiles = {"quantize": ((8, 1), (16, 1), (16, 2), (16, 4), (32, 4)), "prune": ((8, 1), (16, 2), (32, 4)),
+             "spqr": ((16, 2), (16, 4), (32, 4), (32, 8))}  # fmt: skip
+    results = []
+    for name, (kind, work) in works.items():
+        for tile in tiles[kind]:
+            if clock.left() <= 0:
+                return results
+            with launch_of(kind, *tile):
+                results.append({"kernel": name, "rows": tile[0], "warps": tile[1], "us": 1000 * median_ms(work, 5)})
+    return results
+
+
+@contextmanager
+def launch_of(kind: str, rows: int, warps: int) -> Iterator[None]:
+    from methods.kernels import columns
+
+    before = columns.LAUNCH[kind]
+    columns.LAUNCH[kind] = columns.Launch(rows, warps)
+    try:
+        yield
+    finally:
+        columns.LAUNCH[kind] = before
+
+
+def factorization() -> list[dict[str, Any]]:
+    """Milliseconds of Cholesky and triangular inverse, and the factor's error against float64."""
+    from methods.solver import inverse_factor
+
+    rows = []
+    for cols in (WIDTH, INNER):
+        hessian = make_hessian(cols, torch.Generator("cuda").manual_seed(cols)).hessian
+        milliseconds = median_ms(lambda h=hessian: inverse_factor(h, 0.01))
+        single = inverse_factor(hessian, 0.01).upper
+        double = inverse_factor_float64(hessian, 0.01)
+        error = ((single.double() - double).norm() / double.norm()).item()
+        rows.append({"cols": cols, "ms": milliseconds, "relative_error": error})
+    return rows
+
+
+def inverse_factor_float64(hessian: torch.Tensor, percdamp: float) -> torch.Tensor:
+    """U [cols, cols] in float64, by one Cholesky and one triangular inverse."""
+    matrix = hessian.double()
+    matrix.diagonal().add_(percdamp * matrix.diagonal().mean())
+    lower = torch.linalg.cholesky(matrix.flip(0, 1))
+    identity = torch.eye(matrix.shape[0], dtype=torch.float64, device=matrix.device)
+    return torch.linalg.solve_triangular(lower, identity, upper=False).flip(0, 1)
+
+
+def selection() -> dict[str, float]:
+    """Milliseconds to find the median of 128 x 11008 scores, in three ways."""
+    scores = torch.rand(128 * INNER, device="cuda")
+    half = scores.numel() // 2
+    return {
+        "kthvalue_ms": median_ms(lambda: torch.kthvalue(scores, half)),
+        "sort_ms": median_ms(lambda: torch.sort(scores).values[half - 1]),
+        "topk_ms": median_ms(lambda: torch.topk(scores, half, largest=False, sorted=False).values.amax()),
+    }
+
+
+def hessian_accuracy() -> list[dict[str, Any]]:
+    """Error of X Xᵀ over 262,144 tokens against float64, and time, by tokens summed in one product."""
+    rows = []
+    for cols in (WIDTH, INNER):
+        generator = torch.Generator("cuda").manual_seed(1)
+        batches = [make_inputs(cols, generator, 32768) for _ in range(8 if cols == WIDTH else 2)]
+        exact = torch.zeros(128, cols, dtype=torch.float64, device="cuda")
+        for batch in batches:
+            exact += batch[:, :128].double().T @ batch.double()
+        before = Hessian.tokens_per_product
+        for tokens in (1024, 2048, 4096, 8192, 32768):
+            Hessian.tokens_per_product = tokens
+            try:
+                rows.append(hessian_row(cols, batches, exact, f"mm, {tokens} tokens"))
+            finally:
+                Hessian.tokens_per_product = before
+        for tokens in (2048, 8192):
+            rows.append(part(lambda t=tokens, c=cols, b=batches, e=exact: addmm_row(c, b, e, t)))
+    return rows
+
+
+def hessian_row(cols: int, batches: list[torch.Tensor], exact: torch.Tensor, label: str) -> dict[str, Any]:
+    def collect() -> torch.Tensor:
+        statistic = Hessian(cols, "cuda")
+        for batch in batches:
+            statistic.update(batch, windows=16)
+        return statistic.hessian[:128] * (statistic.windows / 2)
+
+    return describe_sum(cols, batches, exact, label, collect)
+
+
+def addmm_row(cols: int, batches: list[torch.Tensor], exact: torch.Tensor, tokens: int) -> dict[str, Any]:
+    """The same sums added by the product itself, in place."""
+
+    def collect() -> torch.Tensor:
+        total = torch.zeros(cols, cols, device="cuda")
+        for batch in batches:
+            for piece in batch.split(tokens):
+                for start in range(0, cols, 2048):
+                    part_of = total[start : start + 2048, start:]
+                    torch.ops.aten.addmm.dtype_out(
+                        part_of, piece[:, start : start + 2048].T, piece[:, start:], torch.float32, out=part_of
+                    )
+        return torch.triu(total)[:128] + torch.triu(total, 1).T[:128]
+
+    return describe_sum(cols, batches, exact, f"addmm in place, {tokens} tokens", collect)
+
+
+def describe_sum(
+    cols: int, batches: list[torch.Tensor], exact: torch.Tensor, label: str, collect: Callable[[], torch.Tensor]
+) -> dict[str, Any]:
+    found = collect().double()
+    diagonal = torch.arange(128, device="cuda")
+    relative = (found[diagonal, diagonal] / exact[diagonal, diagonal] - 1).abs().max().item()
+    milliseconds = median_ms(collect, 2, warm=False) / len(batches)
+    return {
+        "cols": cols,
+        "sum": label,
+        "relative_error": ((found - exact).norm() / exact.norm()).item(),
+        "worst_diagonal": relative,
+        "ms_per_32768_tokens": milliseconds,
+    }
+
+
+def profile(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Where the time of GPTQ goes: the kernels that take most, and the share of time in which the GPU is busy."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    model = make_model(2)
+    tokens = torch.randint(0, VOCABULARY, (arguments.nsamples, 2048), generator=torch.Generator().manual_seed(0))
+    method = get_method("gptq", bits=4, group_size=128)
+    restore = keep_weights(model)
+    compress_model(model, method, tokens)
+    restore()
+    torch.cuda.synchronize()
+    with record(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+        begin = time.perf_counter()
+        compress_model(model, method, tokens)
+        torch.cuda.synchronize()
+        wall = time.perf_counter() - begin
+    events = [event for event in recorded.key_averages() if "CUDA" in str(event.device_type)]
+    events.sort(key=lambda event: -event.self_device_time_total)
+    busy = sum(event.self_device_time_total for event in events) / 1e6
+    return {
+        "wall_s": wall,
+        "busy_share": busy / wall,
+        "kernels": [
+            {"kernel": event.key[:90], "calls": event.count, "ms": event.self_device_time_total / 1000}
+            for event in events[:18]
+        ],
+    }
+
+
+# --- output --------------------------------------------------------------------------------------------------------
+
+
+def describe_device() -> dict[str, str]:
+    versions = {"torch": torch.__version__, "device": torch.cuda.get_device_name()}
+    return {**versions, "columns": backend_of(torch.zeros(1, device="cuda"))}
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """Progress while the benchmark runs."""
+    if "failed" in row:
+        print(f"  {row['label']}: {row['failed']}", flush=True)
+    else:
+        print(f"  {row['label']} ({row['backend']}): {row['block']:.3f} s a block, {row['runs']} runs", flush=True)
+
+
+def show(tables: dict[str, Any], on_cpu: bool) -> None:
+    """Print everything; the table of methods last."""
+    methods = tables.get("methods", [])
+    for name, table in tables.items():
+        if name != "methods":
+            print(f"\n{name}")
+            print_table(table)
+    whole = "model s" if on_cpu else f"{BLOCKS_7B} blocks s*"
+    print(f"\n{'method':<18} {'column loops':<14} {'block s':>8} {'spread':>7} {'runs':>4} {'+GiB':>6} {'of bf16':>8}"
+          f" {whole:>12} {'error':>9}")  # fmt: skip
+    if isinstance(methods, dict):
+        print(methods.get("failed"))
+        return
+    for row in methods:
+        if "failed" in row:
+            print(f"{row['label']:<18} {row['failed']}")
+            continue
+        share = "-" if row["share"] is None else f"{row['share']:.1%}"
+        print(f"{row['label']:<18} {row['backend']:<14} {row['block']:>8.3f} {row['spread']:>7.3f} {row['runs']:>4}"
+              f" {row['extra_gib']:>6.2f} {share:>8} {row['model']:>12.2f} {row['error']:>9.5f}")  # fmt: skip
+    if not on_cpu:
+        print("* extrapolated: the run of a few blocks, and the middle block's time for all others")
+
+
+def print_table(table: Any) -> None:
+    def text(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) and not 0.99 < value < 1.01 else str(value)
+
+    for row in table if isinstance(table, list) else [table]:
+        for key, value in row.items():
+            if isinstance(value, list):
+                print_table(value)
+            else:
+                print(f"  {key} {text(value)}", end=";")
+        print()
+
+
+if __name__ == "__main__":
+    main()

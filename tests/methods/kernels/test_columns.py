@@ -1,0 +1,335 @@
+"""The column kernels beside their plain torch twins, on one device: a CUDA device, or a CPU in Triton's interpreter.
+
+The interpreter has to be chosen before Triton is imported, so the default run starts it in a process of its own:
+`TRITON_INTERPRET=1 python -m pytest tests/methods/kernels` runs the same tests here, on small shapes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+
+from calib.settings import SettingsError
+from methods.base import compress_linear, get_method
+from methods.kernels.dispatch import backend_of, column_backend, device_kernels
+from methods.solver import inverse_factor
+from methods.statistics import Hessian
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+needs_kernels = pytest.mark.skipif(
+    not HAS_TRITON or not (INTERPRETED or torch.cuda.is_available()),
+    reason="needs Triton, and a CUDA device or TRITON_INTERPRET=1",
+)
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+CASES = sorted(path.stem for path in GOLDEN.glob("*.npz") if not path.stem.startswith("wanda"))
+ROWS, COLS = (48, 48) if INTERPRETED else (240, 384)
+
+GPTQ = [
+    {"bits": 4, "group_size": 16},
+    {"bits": 3, "group_size": 16, "fresh_group_stats": True},
+    {"bits": 2, "sym": True},
+    {"bits": 8, "group_size": 16, "act_order": True},
+    {"bits": 4, "group_size": 16, "act_order": True, "static_groups": True, "sym": True},
+    {"bits": 3, "group_size": 48, "mse": True, "block_size": 40},
+    {"bits": 4, "block_size": 1},
+    {"bits": 4, "group_size": 48, "block_size": 512},
+]
+SPARSEGPT = [
+    {"sparsity": 0.5},
+    {"sparsity": 0.7, "block_size": 37},
+    {"sparsity": 0.0},
+    {"pattern": "2:4"},
+    {"pattern": "4:8", "block_size": 16},
+    {"pattern": "1:3", "block_size": 48},
+    {"sparsity": 0.5, "bits": 4, "group_size": 16},
+    {"pattern": "2:4", "bits": 3, "sym": True},
+]
+SPQR = [
+    {},
+    {"bits": 3, "outlier_threshold": 0.05},
+    {"outlier_threshold": None},
+    {"simplified_outliers": True, "permutation": "identity"},
+    {"round_zero": True},
+    {"round_zero": True, "zero_bits": None, "scale_bits": None},
+    {"scale_bits": None, "group_size": 24, "statistics_group": 12},
+    {"zero_bits": None, "statistics_group": 2, "block_size": 16},
+    {"group_size": None, "outlier_threshold": 1.0},
+]
+SETTINGS = [(name, s) for name, cases in (("gptq", GPTQ), ("sparsegpt", SPARSEGPT), ("spqr", SPQR)) for s in cases]
+
+
+INTERPRETED_BY_DEFAULT = (
+    "test_kernel_equals_its_twin[gptq-bits=4-group_size=16]",
+    "test_kernel_equals_its_twin[sparsegpt-pattern=2:4]",
+    "test_kernel_equals_its_twin[sparsegpt-sparsity=0.5-bits=4-group_size=16]",
+    "test_kernel_equals_its_twin[spqr-defaults]",
+    "test_nan_is_not_rounded_away",
+    "test_rounding_is_half_to_even",
+)
+
+
+def interpreter_works():
+    if not HAS_TRITON:
+        return False
+    numbers = [tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy")]
+    return numbers[0] >= (3, 7) or numbers[1] < (2, 4)
+
+
+def describe(value):
+    return value if isinstance(value, str) else "-".join(f"{k}={v}" for k, v in value.items()) or "defaults"
+
+
+def solve(backend, method, weight, statistic, pruned=None):
+    with column_backend(backend), torch.no_grad():
+        return method.compress_weight(weight, statistic, pruned=pruned)
+
+
+def rows_that_differ(found, expected):
+    """Share of rows with an entry further than 1e-5 of the row's largest from the twin's."""
+    limit = 1e-5 * expected.abs().amax(1, keepdim=True).clamp_min(1e-12)
+    return ((found - expected).abs() > limit).any(1).double().mean().item()
+
+
+def assert_equal_but_for_ties(found, expected):
+    """A tie sends the rest of its row another way: few rows may differ, and the loss stays."""
+    assert torch.isfinite(found.weight).all()
+    assert rows_that_differ(found.weight, expected.weight) <= 0.015
+    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    assert found.bits == pytest.approx(expected.bits, rel=1e-3)
+
+
+@pytest.fixture(autouse=True)
+def one_program_does_a_test_in_the_interpreter(monkeypatch):
+    if INTERPRETED and HAS_TRITON:
+        from methods.kernels import columns
+
+        monkeypatch.setattr(columns, "LAUNCH", dict.fromkeys(columns.LAUNCH, columns.Launch(64, 1)))
+
+
+@pytest.fixture
+def layer(make_problem):
+    """(weight, statistic) of one linear on the device."""
+
+    def make(rows=ROWS, cols=COLS, windows=4, length=160, seed=0):
+        problem = make_problem(rows, cols, windows, length, seed)
+        statistic = Hessian(cols, DEVICE)
+        for window in problem.inputs:
+            statistic.update(window.to(DEVICE))
+        return problem.weight.to(DEVICE), statistic
+
+    return make
+
+
+@pytest.mark.skipif(not interpreter_works(), reason="needs Triton, 3.7 or later with numpy 2.4 or later")
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's run")
+def test_kernels_equal_their_twins_in_the_interpreter():
+    chosen = [f"{__file__}::{test}" for test in INTERPRETED_BY_DEFAULT]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *chosen]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    assert f"{len(INTERPRETED_BY_DEFAULT)} passed" in run.stdout
+
+
+def test_a_cpu_runs_the_twin():
+    assert device_kernels(torch.zeros(1)) is None
+    assert backend_of(torch.zeros(1)) == "torch"
+
+
+def test_without_triton_the_twin_runs_on_cuda_and_says_so_once(monkeypatch, caplog):
+    from methods.kernels import dispatch
+
+    class OnCuda:
+        is_cuda = True
+
+    monkeypatch.setattr(dispatch, "has_triton", lambda: False)
+    dispatch._say_once.cache_clear()
+    assert device_kernels(OnCuda()) is None
+    assert backend_of(OnCuda()) == "torch"
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["Triton is not installed"]
+    dispatch._say_once.cache_clear()
+
+
+def test_a_forced_backend_ends_with_its_block():
+    class OnCuda:
+        is_cuda = True
+
+    from methods.kernels import dispatch
+
+    with column_backend("torch"):
+        assert device_kernels(OnCuda()) is None
+    with pytest.raises(SettingsError, match="stop"), column_backend("torch"):
+        raise SettingsError("stop")
+    assert dispatch._backend == "auto"
+
+
+@pytest.mark.gpu
+@needs_kernels
+def test_a_cuda_device_runs_the_kernels():
+    with column_backend("triton" if INTERPRETED else "auto"):
+        assert backend_of(torch.zeros(1, device=DEVICE)).startswith("triton 3")
+
+
+@pytest.mark.gpu
+@needs_kernels
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=describe)
+def test_kernel_equals_its_twin(layer, name, settings):
+    weight, statistic = layer()
+    method = get_method(name, **settings)
+    expected = solve("torch", method, weight, statistic)
+    found = solve("triton", method, weight, statistic)
+    assert_equal_but_for_ties(found, expected)
+    if expected.outlier_share is not None:
+        assert found.outlier_share == pytest.approx(expected.outlier_share, rel=0.02, abs=1e-4)
+
+
+@pytest.mark.gpu
+@needs_kernels
+@pytest.mark.parametrize("name", ["gptq", "sparsegpt", "spqr"])
+def test_pruned_weights_stay_zero(layer, name):
+    weight, statistic = layer(cols=64 if INTERPRETED else 256)
+    pruned = torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE) < 0.4
+    method = get_method(name)
+    expected = solve("torch", method, weight, statistic, pruned)
+    found = solve("triton", method, weight, statistic, pruned)
+    assert not found.weight[pruned].any()
+    assert_equal_but_for_ties(found, expected)
+
+
+@pytest.mark.gpu
+@needs_kernels
+def test_pruned_weights_go_first_in_a_pattern(layer):
+    weight, statistic = layer(cols=64)
+    pruned = torch.zeros(weight.shape, dtype=torch.bool, device=DEVICE)
+    pruned[:, ::4] = True
+    method = get_method("sparsegpt", pattern="2:4")
+    found = solve("triton", method, weight, statistic, pruned)
+    assert not found.weight[pruned].any()
+    assert (found.weight == 0).sum().item() == weight.numel() // 2
+    assert_equal_but_for_ties(found, solve("torch", method, weight, statistic, pruned))
+
+
+@pytest.mark.gpu
+@needs_kernels
+@pytest.mark.parametrize(("rows", "cols"), [(1, 32), (7, 33), (17, 130)])
+def test_shapes_that_fill_no_tile(layer, rows, cols):
+    weight, statistic = layer(rows, cols)
+    for name, settings in (
+        ("gptq", {"bits": 3}),
+        ("sparsegpt", {}),
+        ("spqr", {"group_size": cols, "scale_bits": None}),
+    ):
+        method = get_method(name, **settings | ({"zero_bits": None} if name == "spqr" else {}))
+        found = solve("triton", method, weight, statistic)
+        assert torch.allclose(found.weight, solve("torch", method, weight, statistic).weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@needs_kernels
+def test_groups_wider_than_a_launch(layer):
+    weight, statistic = layer(8 if INTERPRETED else 64, 288)
+    for name, settings in (
+        ("sparsegpt", {"pattern": "72:144", "block_size": 144}),
+        ("spqr", {"group_size": 144, "statistics_group": 8}),
+        ("gptq", {"group_size": 144, "block_size": 288}),
+    ):
+        method = get_method(name, **settings)
+        assert_equal_but_for_ties(solve("triton", method, weight, statistic), solve("torch", method, weight, statistic))
+
+
+@pytest.mark.gpu
+@needs_kernels
+def test_statistics_over_more_rows_than_a_program_holds(layer):
+    weight, statistic = layer(96, 32)
+    method = get_method("spqr", statistics_group=96)
+    assert_equal_but_for_ties(solve("triton", method, weight, statistic), solve("torch", method, weight, statistic))
+
+
+@pytest.mark.gpu
+@needs_kernels
+def test_stacked_linears_get_their_own_masks_and_thresholds(layer):
+    first, statistic = layer(64, 32)
+    second = first.flip(0)[:48] * 3
+    for name in ("gptq", "sparsegpt", "spqr"):
+        method = get_method(name)
+        with column_backend("triton"):
+            together = method.compress_weights([first, second], statistic)
+        alone = [solve("torch", method, weight, statistic) for weight in (first, second)]
+        for found, expected in zip(together, alone, strict=True):
+            assert rows_that_differ(found.weight, expected.weight) <= 0.04
+
+
+@pytest.mark.gpu
+@needs_kernels
+def test_nan_is_not_rounded_away():
+    from methods.kernels import columns
+
+    block = torch.ones(16, 4, device=DEVICE)
+    block[3, 2] = float("nan")
+    ones = torch.ones_like(block)
+    upper = torch.triu(torch.full((16, 16), 0.1, device=DEVICE)) + torch.eye(16, device=DEVICE)
+    values, errors = columns.quantize_block(block, upper, ones, -ones, ones, None)
+    assert values[3:, 2].isnan().all()
+    assert errors[3:, 2].isnan().all()
+    assert torch.isfinite(values[:, :2]).all()
+
+
+@pytest.mark.gpu
+@needs_kernels
+def test_rounding_is_half_to_even():
+    from methods.kernels import columns
+
+    values = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 2.49999976, -100.0], device=DEVICE)[None]
+    ones = torch.ones_like(values)
+    found, _ = columns.quantize_block(values.clone(), torch.ones(1, 1, device=DEVICE), ones, -8 * ones, 7 * ones, None)
+    assert torch.equal(found[0], torch.tensor([-2.0, -2.0, 0.0, 0.0, 2.0, 2.0, 2.0, -8.0], device=DEVICE))
+
+
+@pytest.mark.gpu
+@needs_kernels
+@pytest.mark.parametrize("case", CASES[::6] if INTERPRETED else CASES)
+def test_kernel_reproduces_the_original_code(load_golden, case):
+    golden = load_golden(case)
+    weight, inputs = golden.problem.weight.to(DEVICE), golden.problem.inputs.to(DEVICE)
+    with column_backend("triton"):
+        result = compress_linear(get_method(golden.method, **golden.settings), weight, inputs)
+    found = result.weight.cpu()
+    equal = ((found - golden.expected).abs() <= 1e-4 * golden.expected.abs().clamp(min=1e-3)).double().mean().item()
+    mask = ((found == 0) == (golden.expected == 0)).double().mean().item()
+    assert equal >= 0.999
+    assert mask >= 0.999
+    assert golden.problem.output_error(found) == pytest.approx(golden.problem.output_error(golden.expected), rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_hessian_of_16_bit_inputs_is_within_1e_5_of_float64():
+    generator = torch.Generator().manual_seed(0)
+    inputs = (torch.randn(8, 2048, 768, generator=generator) * 2 + 0.5).to(torch.bfloat16)
+    statistic = Hessian(768, "cuda")
+    statistic.update(inputs.reshape(-1, 768).cuda(), windows=8)
+    exact = inputs.reshape(-1, 768).double()
+    exact = 2 / 8 * exact.T @ exact
+    error = (statistic.hessian.cpu().double() - exact).norm() / exact.norm()
+    assert error <= 1e-5
+    assert torch.equal(statistic.hessian, statistic.hessian.T)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("act_order", [False, True])
+def test_factor_on_the_device_is_that_of_the_cpu(layer, act_order):
+    _, statistic = layer(cols=512, length=320)
+    found = inverse_factor(statistic.hessian, 0.01, act_order=act_order)
+    expected = inverse_factor(statistic.hessian.cpu().double(), 0.01, act_order=act_order)
+    assert found.retries == expected.retries == 0
+    assert (found.upper.cpu() - expected.upper).abs().max() <= 1e-3 * expected.upper.abs().max()
