@@ -12,6 +12,7 @@ from sweep.progress import duration
 
 CPU_RATE = 1.5e10  # useful operations a second of one core with models of a few million parameters (measured here)
 GPU_RATE = 2.5e14  # of one H200 with a 7B model, compression and evaluation together (docs: performance)
+GPU_FLOOR = 2.0  # seconds of a trial that no arithmetic explains: kernel launches, writing
 REQUEST_TOKENS = 150  # of one example of a task with all its choices, a typical multiple-choice question
 EXAMPLES = 2000  # of a task without a limit
 COMPRESS_PASSES = 4  # forward passes over the calibration windows that a method's walk costs, statistics included
@@ -28,7 +29,7 @@ def estimate(trials: Sequence[Trial], before: pl.DataFrame) -> str:
         return "estimate: unknown, because the size of a model is known only when it is downloaded"
     work = sum(_operations(trial) for trial in trials)
     largest = max(trial.model.parameters or 0 for trial in trials)
-    parts = [f"{duration(work / GPU_RATE)} on one H200"]
+    parts = [f"{duration(max(work / GPU_RATE, GPU_FLOOR * len(trials)))} on one H200"]
     if largest < 2e9:
         parts.insert(0, f"{duration(work / CPU_RATE)} on one CPU core")
     return f"estimate: about {' or '.join(parts)} (a rough count of arithmetic, starting up not included)"
