@@ -167,18 +167,13 @@ def test_planning_loads_neither_torch_nor_ray_and_takes_little_time(
 ) -> None:
     script = (
         "import sys, time, json\n"
-        "begin = time.perf_counter()\n"
         "from sweep.launch import app\n"
         f"app(['{write_study(document)}', '--dry-run'], standalone_mode=False)\n"
         "heavy = {'torch', 'ray', 'transformers', 'datasets', 'lm_eval', 'pandas'} & set(sys.modules)\n"
-        "print(json.dumps([sorted(heavy), time.perf_counter() - begin]))\n"
+        "print(json.dumps([sorted(heavy), time.process_time()]))\n"
     )
     result = run_python("-c", script)
     assert result.returncode == 0, result.stderr
     heavy, seconds = json.loads(result.stdout.splitlines()[-1])
     assert heavy == []
-    assert seconds < 3 or run_again_takes(run_python, script) < 3  # a busy machine gets a second chance
-
-
-def run_again_takes(run_python: Any, script: str) -> float:
-    return float(json.loads(run_python("-c", script).stdout.splitlines()[-1])[1])
+    assert seconds < 3  # of computing: on a busy machine a clock on the wall says nothing
