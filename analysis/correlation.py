@@ -10,6 +10,8 @@ independent.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import polars as pl
 from scipy import stats
@@ -32,6 +34,7 @@ SCHEMA = {
 }
 
 
+@lru_cache(maxsize=4)
 def correlation_table(study: Study, seed: int = 0) -> pl.DataFrame:
     """Spearman's and Kendall's correlation with mean accuracy per (model, metric, level), signed: 1 is perfect.
 

@@ -9,6 +9,7 @@ is a source with one set: it takes the pooled variance of the others, and where 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,7 @@ RANK_SCHEMA = {
 }
 
 
+@lru_cache(maxsize=16)
 def rank_table(study: Study, measure: str = "accuracy", task: str = MEAN, seed: int = 0) -> pl.DataFrame:
     """Per (model, method, source): probability of being the best source, and expected regret of choosing it.
 

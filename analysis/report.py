@@ -12,6 +12,7 @@ import html
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -61,17 +62,18 @@ def _default_output(results: str) -> Path:
 
 def save_figures(sections: list[Section], folder: Path) -> list[Path]:
     """Every variant of every figure as PNG and SVG."""
-    written: list[Path] = []
+    charts: list[tuple[draw.Chart, Path]] = []
     for item in (item for section in sections for item in section.items):
         if isinstance(item, Figure):
             for label, chart in item.variants:
                 name = item.id.removeprefix("figure-") + (f"-{_slug(label)}" if len(item.variants) > 1 else "")
-                written += draw.save(chart, folder / name)
-    return written
+                charts.append((chart, folder / name))
+    with ThreadPoolExecutor(2) as pool:  # one thread draws while the other one encodes
+        return [path for paths in pool.map(lambda pair: draw.save(*pair), charts) for path in paths]
 
 
 def _slug(text: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
 
 
 def build(study: Study, results: str) -> list[Section]:
@@ -169,6 +171,8 @@ def _domains(study: Study) -> Section:
         baseline = control.select(pl.col("method_label").alias("label"), text="task", mean="value").drop_nulls()
         variants.append((f"{model} · {label}", draw.domain_figure(part, baseline, f"{model}, {label}")))
     variants.sort(key=lambda pair: pair[0])
+    if table["source"].n_unique() < 2:  # nothing to compare in a column
+        variants = []
     caption = (
         "Rows are calibration sources, columns held-out texts that nobody calibrated on. The number is how much "
         "perplexity "
@@ -177,8 +181,9 @@ def _domains(study: Study) -> Section:
         "top to bottom."
     )
     match = domain_match(study)
+    figure = Figure("figure-domains", "Calibration source by held-out text", caption, variants)
     items: list[Figure | Table] = [
-        Figure("figure-domains", "Calibration source by held-out text", caption, variants),
+        *([figure] if variants else []),
         Table(
             "table-domain-match",
             "Own domain against other domains",

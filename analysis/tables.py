@@ -195,11 +195,11 @@ def summary_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> 
         if plain.height:
             row["no data"] = plus_minus(plain.item(0, "mean"), None, info.decimals)
         if known.height:
-            for key, index in (("best source", 0), ("worst source", -1)):
+            for key, index in (("best source", 0), ("worst source", -1))[: known.height]:
                 cell = known.row(index, named=True)
                 row[key] = f"{cell['source']} {plus_minus(cell['mean'], cell['sd'], info.decimals)}"
             spread = ranges[(model, label)]
-            row["range"] = plus_minus(spread["range"], None, info.decimals)
+            row["range"] = plus_minus(spread["range"], None, info.decimals) if spread["n"] > 1 else ""
             row["SD of draws"] = plus_minus(spread["sd_within"], None, info.decimals + 1)
         rows.append(row)
     columns = ["model", "method", "no data", "best source", "worst source", "range", "SD of draws"]

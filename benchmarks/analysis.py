@@ -3,9 +3,9 @@
     python -m benchmarks.analysis make FOLDER [--examples 20000] [--sets 10]
     python -m benchmarks.analysis time FOLDER
 
-`make` writes a simulated study of 1,800 calibrated trials (9 models, 4 methods, 5 sources, 10 sets) with 20,000 examples
-over eleven tasks each: 36 million rows in samples/. `time` measures, each in its own process, the load, one task's
-variance components and the full report with its figures, and their peak memory. Nothing here is asserted by a test.
+`make` writes a simulated study of 1,800 calibrated trials (9 models, 4 methods, 5 sources, 10 sets) with 20,000
+examples over eleven tasks each: 36 million rows in samples/. `time` measures the load, the variance components of one
+task and the full report with its figures, each in its own process, with peak memory. Nothing here is asserted by a test.
 """
 
 from __future__ import annotations
@@ -109,9 +109,8 @@ def measure(folder: Path) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         *said, peak = done.stdout.split("\n")[:-1]
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        typer.echo(
-            f"{name}: {time.time() - start:.1f} s wall, {used:.1f} s of CPU, {int(peak) / 2**20:.2f} GiB {' '.join(said)}"
-        )
+        wall = time.time() - start
+        typer.echo(f"{name}: {wall:.1f} s, {used:.1f} s of CPU, {int(peak) / 2**20:.2f} GiB {' '.join(said)}")
 
 
 if __name__ == "__main__":
