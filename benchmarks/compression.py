@@ -84,7 +84,6 @@ def main() -> None:
     else:
         if not torch.cuda.is_available():
             sys.exit("no CUDA device: use --cpu for the bundled models on this processor")
-        torch.backends.cuda.matmul.allow_tf32 = False
         tables = {"device": describe_device()}
         ceiling = part(bf16_ceiling)
         tables["ceiling"] = ceiling
@@ -140,8 +139,11 @@ def part(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except Exception as error:
-        traceback.print_exc()
-        return {"failed": f"{type(error).__name__}: {error}"}
+        places = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)[-4:]]
+        first = (str(error).splitlines() or [""])[0][:200]
+        message = f"{type(error).__name__}: {first} ({' > '.join(places)})"
+        print(f"  failed: {message}", flush=True)
+        return {"failed": message}
 
 
 # --- methods -------------------------------------------------------------------------------------------------------
@@ -285,7 +287,7 @@ def bundled_model(arguments: argparse.Namespace, clock: Clock) -> list[dict[str,
     reference = resolve_model(arguments.model, "--model")
     dense = DenseModel(reference, "cpu")
     spec = CalibrationSpec(source=get_source("books", "source"), set=0, nsamples=16, seqlen=256)
-    tokens = torch.from_numpy(build(spec, dense.tokenizer, reference.tokenizer_id).tokens)
+    tokens = torch.tensor(build(spec, dense.tokenizer, reference.tokenizer_id).tokens)
     rows = []
     for case in chosen(arguments):
         settings = {**case.settings, **({"group_size": 32} if "group_size" in case.settings else {})}
@@ -375,10 +377,10 @@ def column_loops(arguments: argparse.Namespace, clock: Clock) -> list[dict[str, 
                 kernel, found = median_ms(solve), solve()
             row: dict[str, Any] = {"linear": f"{shape[0]} x {shape[1]}", "method": case.label, "kernel_ms": kernel}
             if not arguments.no_twin and clock.left() > 0:
+                results: list[Any] = []
                 with column_backend("torch"), torch.no_grad():
-                    row["twin_ms"] = median_ms(solve, repeats=1, warm=False)
-                    expected = solve()
-                row |= compare(found, expected)
+                    row["twin_ms"] = median_ms(lambda r=results, s=solve: r.append(s()), repeats=1, warm=False)
+                row |= compare(found, results[0])
             rows.append(row)
             print("  ", {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
         del weight, statistic

@@ -28,6 +28,7 @@ from methods.base import (
     layer_report,
 )
 from methods.fisher import Sums, squared_gradients
+from methods.kernels.dispatch import backend_of
 from methods.lazy import torch
 from methods.masks import PruningMethod
 from methods.owl import block_sparsities, outlier_share
@@ -43,10 +44,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class CompressionReport:
-    """What happened to every linear, and the model's totals. `seconds` is the wall time of the walk."""
+    """What happened to every linear, and the model's totals. `seconds` is the wall time of the walk.
+
+    `backend` names what runs column loops on the model's device: `torch`, or Triton with its version.
+    """
 
     layers: list[LayerReport] = field(default_factory=list)
     seconds: float = 0.0
+    backend: str = "torch"
 
     @property
     def final(self) -> list[LayerReport]:
@@ -164,7 +169,7 @@ def compress_model(
         raise SettingsError(f"tokens: {method.label} needs calibration tokens [nsamples, seqlen], got None")
     for step in steps:
         _check(model, step)
-    report = CompressionReport()
+    report = CompressionReport(backend=backend_of(next(model.parameters())))
     was_training = model.training
     model.eval()
     try:
