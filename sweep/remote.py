@@ -153,8 +153,14 @@ class RayRunner:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs on all workers; yields each outcome when its row is committed."""
-        queue, crew = Queue(jobs), self._crew
+        queue = Queue(jobs)
         self.workers = min(self.workers, len(queue))
+        try:
+            yield from self._run(queue, self._crew)
+        finally:
+            self._dismiss()
+
+    def _run(self, queue: Queue, crew: _Crew) -> Iterator[Outcome]:
         deaths, last = 0, time.monotonic()
         while queue or crew.running:
             self._hire(min(self.workers, len(queue) + len(crew.running)))
@@ -172,7 +178,6 @@ class RayRunner:
             if outcome is not None:
                 deaths, last = 0 if not dead else deaths, time.monotonic()
                 yield outcome
-        self._dismiss()
 
     def close(self) -> None:
         """End the workers and the connection (and Ray itself, when it was started here)."""
@@ -252,9 +257,10 @@ class RayRunner:
     def _give_up(self, job: Job, error: str) -> Outcome:
         """Commit a failed row for a trial whose worker could not."""
         rows = failed_rows(job.trial, "worker", error)
-        Results(self.results).write_trial(
-            replace(rows, trial={**rows.trial, **self.provenance, "attempts": job.attempts})
-        )
+        try:
+            Results(self.results).commit({**rows.trial, **self.provenance, "attempts": job.attempts})
+        except OSError as second:
+            error += f"; nor could its row be written: {second}"
         return Outcome(job.trial, "failed", job.attempts, error=error, phase="worker")
 
     def _say_when_quiet(self, last: float) -> float:

@@ -215,7 +215,7 @@ class Results:
         self.put_table(name, key, pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema=schema))
 
     def put_table(self, name: str, key: str, table: pa.Table) -> None:
-        """One file of one table that is columns already. Raises ResultsError unless it has the table's schema and key."""
+        """One file of a table that is columns already. Raises ResultsError unless it has the schema and key."""
         if not table.schema.equals(TABLES[name]):
             raise ResultsError(f"{name}: columns differ from the schema in sweep/results.py")
         _check_key(name, table)
@@ -276,10 +276,10 @@ class Results:
         return {path.rpartition("/")[2].removesuffix(".parquet") for path in self.files(name)}
 
     def scan(self, name: str) -> pl.LazyFrame:
-        """The table as a lazy frame, all files together. Rows of trials that never committed are left out."""
+        """The table as a lazy frame, all files together. Rows of trials that failed or never committed are left out."""
         frame = self._scan_files(name)
         if name in ("metrics", "samples", "layers"):
-            committed = self._scan_files("trials").select("trial_id")
+            committed = self._scan_files("trials").filter(pl.col("status") == "ok").select("trial_id")
             frame = frame.join(committed, on="trial_id", how="semi")
         return frame
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from methods.base import method_name
 from sweep.models import DenseModel, weights_hash
 from sweep.plan import Trial
-from sweep.results import Results, TrialRows
+from sweep.results import Results, ResultsError, TrialRows
 from sweep.schedule import held_by
 
 if TYPE_CHECKING:
@@ -185,7 +185,11 @@ class Worker:
             "seconds_restore": clock.seconds.get("restore"),
             "seconds_compress": clock.seconds.get("compress"),
         }
-        return self._write(trial, TrialRows({**rows.trial, **common}, rows.metrics, rows.samples, rows.layers), clock)
+        rows = TrialRows({**rows.trial, **common}, rows.metrics, rows.samples, rows.layers)
+        try:
+            return self._write(trial, rows, clock)
+        except (OSError, ResultsError) as error:
+            return self._write_failed(trial, common, one_line(error), clock)
 
     def _hold(self, trial: Trial, requests: Callable[[], EvaluationData]) -> tuple[DenseModel, Evaluator]:
         """The dense model of this trial and the evaluator made from it, loaded when another one is held."""
@@ -206,20 +210,28 @@ class Worker:
         total = sum(clock.seconds.values()) - clock.seconds.get("load", 0.0)
         row = {**rows.trial, "seconds_write": clock.seconds["write"], "seconds_total": total}
         self.results.commit(row)
+        return self._outcome(trial, row, headline(rows), clock)
+
+    def _write_failed(self, trial: Trial, common: Mapping[str, Any], error: str, clock: Clock) -> Outcome:
+        """A trial whose tables cannot be written (a full disk, a broken contract) fails; its row may still fit."""
+        row = {**failed_rows(trial, "write", error).trial, **common}
+        try:
+            self.results.commit(row)
+        except OSError as second:
+            row["error"] = f"{error}; nor could this row be written: {one_line(second)}"
+        return self._outcome(trial, row, "", clock)
+
+    def _outcome(self, trial: Trial, row: Mapping[str, Any], figures: str, clock: Clock) -> Outcome:
         failed = row["status"] == "failed"
         if failed:
             free_memory(self.device)
-        seconds = {
-            **clock.seconds,
-            "tasks": row.get("seconds_tasks") or 0.0,
-            "windows": row.get("seconds_windows") or 0.0,
-        }
+        parts = {name: row.get(f"seconds_{name}") or 0.0 for name in ("tasks", "windows")}
         return Outcome(
             trial=trial,
             status=row["status"],
             attempts=row["attempts"],
-            seconds=seconds,
-            headline=headline(rows),
+            seconds={**clock.seconds, **parts},
+            headline=figures,
             error=row.get("error"),
             phase=row.get("phase"),
             broken=failed and not device_works(self.device),

@@ -136,18 +136,6 @@ def test_trial_that_kills_its_worker_becomes_a_failed_row_and_the_rest_goes_on(
     assert "its worker died 3 times" in row["error"]
 
 
-def test_row_that_cannot_be_written_fails_its_trial_and_the_run_goes_on(runner: Any, document: Document) -> None:
-    trials = prepare(runner, document, sets=1)
-    taken = Path(runner.results) / "metrics" / f"{trials[1].id}.parquet"
-    taken.unlink(missing_ok=True)
-    taken.mkdir()  # a file can not be renamed to a folder
-    outcomes = {outcome.trial.id: outcome for outcome in runner.run([Job(trial) for trial in trials[:3]])}
-    taken.rmdir()
-    assert [outcome.status for outcome in outcomes.values()].count("ok") == 2
-    assert outcomes[trials[1].id].status == "failed"
-    assert "directory" in str(outcomes[trials[1].id].error)
-
-
 def test_what_cannot_work_is_found_before_any_worker_starts(
     runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,23 @@ def describe_numbers(results: Results, trial: Trial) -> Any:
     return rows[0]["weights_hash"], metrics
 
 
+def test_trial_whose_tables_cannot_be_written_fails_and_leaves_no_numbers(trials: list[Trial], tmp_path: Any) -> None:
+    taken = tmp_path / "samples" / f"{trials[1].id}.parquet"
+    taken.mkdir(parents=True)  # a file cannot take the place of a folder
+    outcomes = run(trials[:3], str(tmp_path))
+    taken.rmdir()
+    assert [(outcome.status, outcome.phase) for outcome in outcomes] == [
+        ("ok", None),
+        ("failed", "write"),
+        ("ok", None),
+    ]
+    assert "IsADirectoryError" in str(outcomes[1].error)
+    results = Results(tmp_path)
+    assert dict(results.read("trials").select("trial_id", "status").rows())[trials[1].id] == "failed"
+    assert trials[1].id in results.keys("metrics")  # written before the failure
+    assert trials[1].id not in results.read("metrics").get_column("trial_id").to_list()
+
+
 def test_model_that_cannot_be_loaded_fails_its_trials_alone(
     trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
