@@ -317,7 +317,6 @@ def _connect(address: str | None, workers: int | None) -> None:
         if address:
             ray.init(address=address, **quiet)
         else:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # only this user's processes may talk to it
             cpus = max(workers or 1, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
