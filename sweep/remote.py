@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,11 +100,15 @@ class RayRunner:
         SettingsError when there is no room for a worker, or here for all of those that are asked for.
         """
         _connect(self.address, self.asked_workers)
+        if self.address and not self._room():
+            kind = f"{self.gpus_per_worker:g} GPU" if self.gpus_per_worker else "a CPU"
+            self.notify(
+                f"waiting up to {NODES_MINUTES:.0f} minutes for a node with {kind} to join "
+                "(--gpus-per-worker 0 runs on CPUs)"
+            )
         deadline = time.monotonic() + NODES_MINUTES * 60
         while self.address and not self._room() and time.monotonic() < deadline:
-            kind = f"{self.gpus_per_worker:g} GPUs" if self.gpus_per_worker else "a CPU"
-            self.notify(f"waiting for a node with {kind} to join (for CPUs alone: --gpus-per-worker 0)")
-            time.sleep(15)
+            time.sleep(5)
         has_gpus = any(node.get("GPU") for node in _nodes())
         self._device = "cuda" if self.gpus_per_worker and (has_gpus or self.address) else "cpu"
         self.check_room()
@@ -315,12 +320,20 @@ def _connect(address: str | None, workers: int | None) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
     try:
         if address:
+            _knock(address)
             ray.init(address=address, **quiet)
         else:
             cpus = max(workers or 1, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise SettingsError(_connection_hint(address, error)) from None
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nobody listens at host:port; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _connection_hint(address: str | None, error: Exception) -> str:
