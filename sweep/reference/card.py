@@ -34,10 +34,13 @@ CHANCE = {"BLiMP": 0.5, "continuation choice": 0.25, "LAMBADA": 0.0, "PIQA": 0.5
 
 def evaluate(name: str) -> list[dict[str, Any]]:
     """Accuracy rows (task, value, stderr, n) of one dense model on every bundled task, in float32."""
+    import torch
+
     from sweep.evaluation.settings import EvaluationSettings
     from sweep.evaluation.suite import Evaluator, build_evaluation
     from sweep.models import DenseModel, resolve_model
 
+    torch.set_num_threads(1)
     dense = DenseModel(resolve_model(name, "model"), "cpu", "float32")
     data = build_evaluation(EvaluationSettings(tasks=["reference"]), dense.tokenizer, dense.ref.max_length)
     result = Evaluator(data, dense.model, dense.tokenizer, "cpu").evaluate(dense.model)
