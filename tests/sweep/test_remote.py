@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import signal
 import subprocess
 import time
@@ -173,7 +174,11 @@ def test_interrupted_and_killed_drivers_lose_nothing_and_a_rerun_gives_the_same_
 
     again = run_python("-m", "sweep.launch", *arguments, timeout=300)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"26 trials, {second} already there, {26 - second} to run" in again.stdout
+    found = re.search(r"26 trials, (\d+) already there, (\d+) to run", again.stdout)
+    assert found is not None, again.stdout
+    there, missing = int(found.group(1)), int(found.group(2))
+    assert there >= second  # a worker may have finished its trial after the driver was gone
+    assert missing == 26 - there > 0
     whole = run_python("-m", "sweep.launch", arguments[0], "--local", "--results", "whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert numbers(tmp_path / "r") == numbers(tmp_path / "whole")
