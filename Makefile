@@ -12,7 +12,6 @@ ARGS ?=
 
 sweep: $(VENV)/.installed
 	$(BIN)/python -m sweep.launch $(STUDY) --results $(RESULTS) $(ARGS)
-	$(BIN)/python -m analysis.report $(RESULTS)
 	$(BIN)/python -m analysis.summary $(RESULTS)
 
 test: $(VENV)/.installed-dev
