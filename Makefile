@@ -28,7 +28,9 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.evaluation
-	$(BIN)/python -m benchmarks.analysis
+	$(BIN)/python -m benchmarks.compression --cpu
+	$(BIN)/python -m benchmarks.analysis make build/benchmark
+	$(BIN)/python -m benchmarks.analysis time build/benchmark
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

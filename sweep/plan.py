@@ -21,7 +21,7 @@ from calib.spec import CalibrationSpec
 from methods.base import Composition, Method, method_name
 from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.tasks import _local_names as local_names
+from sweep.evaluation.tasks import local_names
 from sweep.evaluation.tasks import builtin_folders, local_folders
 from sweep.models import ModelRef, linear_shapes
 

@@ -32,7 +32,7 @@ _ITEM = re.compile(r"\n[ \t]*-[ \t]*([^\n:]+)(?=\n|$)")
 
 def missing_tasks(names: Sequence[str], task_path: str | None, path: str) -> None:
     """Raise SettingsError for the first name that no file defines; reads file text only."""
-    local = _local_names(task_path)
+    local = local_names(task_path)
     for number, name in enumerate(names):
         for task in expand_tasks([name]):
             if task not in local and not builtin_folders(task):
@@ -126,7 +126,7 @@ def _manager(names: Sequence[str], task_path: str | None) -> Any:
     from lm_eval.tasks import TaskManager
 
     local = local_folders(task_path)
-    in_local = _local_names(task_path)
+    in_local = local_names(task_path)
     builtin: set[Path] = set()
     for name in names:
         if name not in in_local:
@@ -207,7 +207,7 @@ def _all_builtin() -> dict[str, set[Path]]:
     return found
 
 
-def _local_names(task_path: str | None) -> set[str]:
+def local_names(task_path: str | None) -> set[str]:
     return {name for folder in local_folders(task_path) for name in _names_in(folder)}
 
 
