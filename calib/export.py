@@ -1,8 +1,8 @@
 """A calibration set as a file that can be published beside a compressed model: tokens, text, origin, hash.
 
 Studies of calibration data can only be repeated when the very tokens are known. A `.parquet` file has one row a window,
-with the columns of the results' `calibration` table (so a file out of a results folder is such a file as well); a `.json`
-file has the same for readers without Parquet. Reading verifies the hash: a file that was edited or cut is refused.
+with the columns of the results' `calibration` table (so a file out of a results folder is such a file as well); a
+`.json` file has the same for readers without Parquet. Reading verifies the hash: an edited or cut file is refused.
 
     python -m calib.export --source books --tokenizer MODEL_FOLDER --nsamples 128 --seqlen 2048 --out books.parquet
 """

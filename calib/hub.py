@@ -5,7 +5,7 @@ Files are named one by one (`hf://datasets/OWNER/NAME@REVISION/FILE`) and read b
 files take the same way. A stream has no row numbers that survive, so the id of a document is a hash of its text.
 
 The hard part is honesty about the pool. A set of 128 windows needs a few hundred documents out of hundreds of millions;
-which of them can be drawn at all is decided by `documents`, `every` and `interleave`, and they are part of the identity.
+which of them can be drawn at all is decided by `documents`, `every` and `interleave`, and they are in the identity.
 """
 
 from __future__ import annotations

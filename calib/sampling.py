@@ -9,7 +9,7 @@ A pool is all documents of a source as token ids. A policy lays some of them out
 - `long_documents`: one random window out of each document that is long enough. Sets share no document. This conditions
   on length: short documents never take part. It is the convention of the C4 loaders of GPTQ, SparseGPT and Wanda,
   without their replacement.
-- `sequential`: documents in their own order, windows from the start, the tail dropped. No chance at all; for evaluation.
+- `sequential`: documents in their own order, windows from the start, the tail dropped. No chance; for evaluation.
 
 The hard part is stability. Set k must not depend on the number of sets, so each policy fixes one order of the whole
 pool by the seed and set k takes its place in it. And it must be equal on every machine: the draws use the raw 64-bit
@@ -166,7 +166,7 @@ POLICIES: dict[str, Callable[[Pool, Draw], list[Window]]] = {
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """`total` windows divided by `shares` (largest remainders, ties to the first), each at least as its share's floor."""
+    """`total` windows divided by `shares` (largest remainders, ties to the first), each at least its share's floor."""
     exact = [total * share / sum(shares) for share in shares]
     counts = [int(value) for value in exact]
     by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - exact[i], i))

@@ -190,7 +190,8 @@ def real_grid(low: torch.Tensor, high: torch.Tensor, levels: int) -> RealGrid:
     """The grid from `low` to `high`; where they are equal, from −1 to 1."""
     constant = low == high
     low, high = torch.where(constant, -1.0, low), torch.where(constant, 1.0, high)
-    scale = (high - low) / levels
+    # a tensor: CUDA multiplies by the inverse of a plain number, and the last bit decides ties between integer zeros
+    scale = (high - low) / torch.full((), levels, dtype=high.dtype, device=high.device)
     return RealGrid(scale, -low / scale, levels)
 
 

@@ -21,8 +21,7 @@ from calib.spec import CalibrationSpec
 from methods.base import Composition, Method, method_name
 from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.tasks import local_names
-from sweep.evaluation.tasks import builtin_folders, local_folders
+from sweep.evaluation.tasks import builtin_folders, local_folders, local_names
 from sweep.models import ModelRef, linear_shapes
 
 PLAN_VERSION = 1  # raised when a change of the code outside methods and calibration changes a trial's numbers

@@ -1,6 +1,7 @@
 """C4, the cleaned Common Crawl text of T5 (https://arxiv.org/abs/1910.10683), first shard of the English part.
 
-The first shard (about 356,000 documents) is what GPTQ, SparseGPT and Wanda calibrate on, and what published studies mean by C4.
+The first shard (about 356,000 documents) is what GPTQ, SparseGPT and Wanda calibrate on, and what published
+studies mean by C4.
 """
 
 from __future__ import annotations

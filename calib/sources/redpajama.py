@@ -1,8 +1,8 @@
 """RedPajama-Data-1T-Sample: one billion tokens drawn from the open copy of LLaMA's training mix.
 
 The sample is one JSON-lines file a slice (web, code, books, papers, ...), so a slice is a ready-made domain. By default
-all slices are read and one document in forty is kept (about 23,000 of 930,000), so that the pool has the mix of the sample
-and not its first slice. That reads about 3 GB; a single slice is cheaper.
+all slices are read and one document in forty is kept (about 23,000 of 930,000), so that the pool has the sample's
+mix and not its first slice. That reads about 3 GB; a single slice is cheaper.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """WikiText-2, raw (https://arxiv.org/abs/1609.07843): for perplexity as GPTQ and Wanda report it, and for calibration.
 
-The data set has one line a row. `unit: article` puts the lines of each article together; `unit: whole` joins all rows by
-empty lines into one text, which is the convention of those papers.
+The data set has one line a row. `unit: article` puts the lines of each article together; `unit: whole` joins all rows
+by empty lines into one text, which is the convention of those papers.
 """
 
 from __future__ import annotations

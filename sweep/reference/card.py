@@ -42,7 +42,7 @@ def evaluate(name: str) -> list[dict[str, Any]]:
 
     torch.set_num_threads(1)
     dense = DenseModel(resolve_model(name, "model"), "cpu", "float32")
-    data = build_evaluation(EvaluationSettings(tasks=["reference"]), dense.tokenizer, dense.ref.max_length)
+    data = build_evaluation(EvaluationSettings(tasks=["reference"]), dense.tokenizer, dense.ref.max_length or 512)
     result = Evaluator(data, dense.model, dense.tokenizer, "cpu").evaluate(dense.model)
     keep = ("task", "value", "stderr", "n")
     return [{key: row[key] for key in keep} for row in result.metrics if row["metric"] == "acc"]

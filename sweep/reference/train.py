@@ -218,7 +218,8 @@ def main(
                 "learning_rate": learning_rate or shape.learning_rate,
             }
         )
-        model = build_model(shape, seed).to(device)
+        model: Any = build_model(shape, seed)
+        model.to(device)
         started = time.perf_counter()
         curve = fit(model, documents, shape, batch=batch, seed=seed, device=device)
         minutes = (time.perf_counter() - started) / 60

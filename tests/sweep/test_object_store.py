@@ -47,6 +47,8 @@ def test_study_runs_into_a_bucket_and_is_found_there_again(
 def test_bucket_that_does_not_exist_is_refused(
     bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
 ) -> None:
-    result = launch(write_study(document), "--local", "--results", bucket("x").replace("s3://results/", "s3://missing/"))
+    result = launch(
+        write_study(document), "--local", "--results", bucket("x").replace("s3://results/", "s3://missing/")
+    )
     assert result.exit_code == 2, result.output
     assert "cannot be used" in result.stderr
