@@ -145,7 +145,7 @@ def test_rows_fit_the_results_tables(
     model = make_model("llama")
     result = Evaluator(data, model, tokenizer, "cpu").evaluate(model)
     store = Results(tmp_path)
-    store.write_trial(TrialRows(trial={"trial_id": "t"}, metrics=result.metrics, samples=result.samples))
+    store.write_trial(TrialRows({"trial_id": "t", "status": "ok"}, metrics=result.metrics, samples=result.samples))
     metrics, samples = store.read("metrics"), store.read("samples")
     assert set(metrics["kind"]) == {"task", "group", "perplexity", "divergence"}
     assert len(samples.filter(samples["task"] == "north")) == 3
