@@ -28,6 +28,7 @@ from methods.base import (
     layer_report,
 )
 from methods.fisher import Sums, squared_gradients
+from methods.fused import fused
 from methods.kernels.dispatch import backend_of
 from methods.lazy import torch
 from methods.masks import PruningMethod
@@ -173,7 +174,7 @@ def compress_model(
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), fused(model):
             for number, step in enumerate(steps):
                 keep_zeros = any(earlier.prunes for earlier in steps[:number])
                 walk = Walk(model, step, number, keep_zeros, progress, number, len(steps))

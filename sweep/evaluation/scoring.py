@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from methods.fused import fused
 from sweep.evaluation.forward import HeadRule, TokenBudget, body, head_rule, log_norm, row_batches
 from sweep.evaluation.packing import Packing, pack
 from sweep.evaluation.requests import Requests
@@ -65,7 +66,7 @@ class Scorer:
         """(log-likelihoods in nats, is_greedy), one of each for every request."""
         if not len(self.requests):
             return np.zeros(0), np.zeros(0, bool)
-        with torch.inference_mode(), self._attention(model):
+        with torch.inference_mode(), self._attention(model), fused(model):
             return self.budget.run(lambda: self._score(model))
 
     def _score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:

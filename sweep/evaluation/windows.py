@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from calib.settings import SettingsError
+from methods.fused import fused
 from sweep.evaluation.divergence import divergences
 from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, log_norm, window_hidden
 
@@ -92,12 +93,12 @@ class WindowScorer:
         self.dense: list[_Dense] = []
         if divergence and texts:
             self.head = dense_head(model)
-            with torch.inference_mode():
+            with torch.inference_mode(), fused(model):
                 self.dense = [budget.run(partial(self._remember, model, text)) for text in texts]
 
     def score(self, model: Any) -> list[WindowScores]:
         """The numbers of every text, in order."""
-        with torch.inference_mode():
+        with torch.inference_mode(), fused(model):
             return [self.budget.run(partial(self._text, model, number)) for number in range(len(self.texts))]
 
     def _remember(self, model: Any, text: HeldOut) -> _Dense:
