@@ -394,7 +394,7 @@ def compare(found: Any, expected: Any) -> dict[str, float]:
     return {
         "entries_equal": 1 - differ.double().mean().item(),
         "rows_equal": 1 - differ.any(1).double().mean().item(),
-        "loss_ratio": found.loss / expected.loss,
+        "loss_ratio": float(found.loss) / float(expected.loss),
     }
 
 

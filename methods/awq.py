@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import BlockMethod, CompressedWeight, CompressionError, LayerReport, layer_report, register
+from methods.base import (
+    BlockMethod,
+    CompressedWeight,
+    CompressionError,
+    LayerReport,
+    Replacement,
+    layer_reports,
+    register,
+)
 from methods.folding import ScaleGroup, find_folds
 from methods.lazy import torch
 from methods.quantizer import check_group_size, grid_bits, quantize_groups
@@ -84,7 +92,7 @@ class AWQ(BlockMethod):
         for group, scale in zip(groups, scales, strict=True):
             for linear in group.linears:
                 self._round(linear, group.statistic, scale, zeros.get(linear.name))
-                reports.append(self._report(linear, dense[linear.name], changed[linear.name], group.statistic))
+            reports += self._reports(group, dense, changed)
         reports += [
             job.unreached(linear) for linears, statistic in collected if not statistic.tokens for linear in linears
         ]
@@ -155,13 +163,19 @@ class AWQ(BlockMethod):
             best, best_error = torch.where(better, limit, best), torch.where(better, error, best_error)
         return best
 
-    def _report(self, linear: Linear, dense: torch.Tensor, change: _Change, statistic: Statistic) -> LayerReport:
-        """Telemetry against the dense weight: the stored one with the folded scales undone."""
-        bits = grid_bits(self.bits, dense.shape[1], self.group_size, self.sym)
-        report = layer_report(dense, change.undo(linear.weight.float()), CompressedWeight(dense, bits=bits), statistic)
-        report.linear = linear.name
-        report.sparsity = float((linear.weight == 0).sum()) / dense.numel()
-        return report
+    def _reports(
+        self, group: ScaleGroup, dense: dict[str, torch.Tensor], changed: dict[str, _Change]
+    ) -> list[LayerReport]:
+        """Telemetry against the dense weights: the stored ones with the folded scales undone."""
+        replaced = []
+        for linear in group.linears:
+            weight, stored = dense[linear.name], changed[linear.name].undo(linear.weight.float())
+            bits = grid_bits(self.bits, weight.shape[1], self.group_size, self.sym)
+            replaced.append(Replacement(weight, stored, CompressedWeight(weight, bits=bits)))
+        reports = layer_reports(replaced, group.statistic)
+        for linear, report in zip(group.linears, reports, strict=True):
+            report.linear = linear.name
+        return reports
 
 
 @dataclass

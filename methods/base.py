@@ -13,7 +13,7 @@ import fnmatch
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 from calib.registry import Registry
 from calib.settings import SettingsError, as_dict, parse, settings
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="type[Method]")
 
 HALF_PRECISION_BITS = 16.0  # an uncompressed weight, a scale or a kept outlier is stored in fp16 or bf16
+
+Number: TypeAlias = "float | torch.Tensor"  # a tensor is a scalar that still waits on the weight's device
 
 
 class CompressionError(RuntimeError):
@@ -64,19 +66,20 @@ class CompressedWeight:
 
     `weight` is the dense equivalent, [rows, cols]. When `factors` (left [rows, rank], right [rank, cols]) is given, the
     linear holds these two instead. `bits` counts everything stored per weight: codes, grids, outliers. `loss` is the
-    solver's own objective, where it has one: tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ].
+    solver's own objective, where it has one: tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]. Telemetry that a solver finds on the device may
+    stay there: `layer_reports` reads it together with its own, so that the host waits once for all weights of an input.
     """
 
     weight: torch.Tensor
     factors: tuple[torch.Tensor, torch.Tensor] | None = None
-    bits: float = HALF_PRECISION_BITS
+    bits: Number = HALF_PRECISION_BITS
     damping: float | None = None
     retries: int = 0
     fallback: str | None = None
-    dead_columns: int = 0
-    outlier_share: float | None = None
+    dead_columns: Number = 0
+    outlier_share: Number | None = None
     rank: int | None = None
-    loss: float | None = None
+    loss: Number | None = None
 
 
 @settings
@@ -324,28 +327,71 @@ def _finish(
     method: Method, weight: torch.Tensor, compressed: CompressedWeight, statistic: Statistic | None, started: float
 ) -> CompressedLinear:
     stored = compressed.weight.to(weight.dtype)
-    report = layer_report(weight, stored, compressed, statistic)
+    (report,) = layer_reports([Replacement(weight, stored, compressed)], statistic)
     report.seconds = time.perf_counter() - started
     return CompressedLinear(stored, report, compressed)
 
 
-def layer_report(
-    dense: torch.Tensor, stored: torch.Tensor, compressed: CompressedWeight, statistic: Statistic | None
-) -> LayerReport:
-    """Telemetry of one weight: `dense` and `stored` are [rows, cols], `stored` in the dtype that the model keeps."""
-    from methods.statistics import relative_error
+@dataclass(frozen=True)
+class Replacement:
+    """A weight and what takes its place, [rows, cols]; `stored` has the dtype that the model keeps."""
 
-    return LayerReport(
-        rows=dense.shape[0],
-        cols=dense.shape[1],
-        relative_error=relative_error(dense, stored, statistic),
-        damping=compressed.damping,
-        retries=compressed.retries,
-        fallback=compressed.fallback,
-        dead_columns=compressed.dead_columns,
-        sparsity=float((stored == 0).sum().item()) / stored.numel(),
-        bits=compressed.bits,
-        outlier_share=compressed.outlier_share,
-        rank=compressed.rank,
-        tokens=statistic.tokens if statistic is not None and statistic.of_data else 0,
-    )
+    dense: torch.Tensor
+    stored: torch.Tensor
+    compressed: CompressedWeight
+
+
+def layer_reports(replaced: Sequence[Replacement], statistic: Statistic | None) -> list[LayerReport]:
+    """Telemetry of weights that share an input. The host waits for the device once, for all numbers of all weights.
+
+    Puts the numbers into each `CompressedWeight` as well. Raises CompressionError when a weight is not finite.
+    """
+    from methods.statistics import output_error
+
+    waiting: list[dict[str, Any]] = []
+    for each in replaced:
+        error, size = output_error(each.dense, each.stored, statistic)
+        finite, zeros = torch.isfinite(each.stored).all(), (each.stored == 0).sum()
+        found = {name: getattr(each.compressed, name) for name in ("bits", "dead_columns", "outlier_share", "loss")}
+        waiting.append({"error": error, "size": size, "finite": finite, "zeros": zeros, **found})
+    reports = []
+    for each, numbers in zip(replaced, _read(waiting), strict=True):
+        if not numbers["finite"]:
+            raise CompressionError("the compressed weight holds NaN or infinity")
+        done = each.compressed
+        done.bits, done.outlier_share, done.loss = numbers["bits"], numbers["outlier_share"], numbers["loss"]
+        done.dead_columns = int(numbers["dead_columns"])
+        reports.append(
+            LayerReport(
+                rows=each.dense.shape[0],
+                cols=each.dense.shape[1],
+                relative_error=_ratio(numbers["error"], numbers["size"]),
+                damping=done.damping,
+                retries=done.retries,
+                fallback=done.fallback,
+                dead_columns=done.dead_columns,
+                sparsity=numbers["zeros"] / each.stored.numel(),
+                bits=numbers["bits"],
+                outlier_share=numbers["outlier_share"],
+                rank=done.rank,
+                tokens=statistic.tokens if statistic is not None and statistic.of_data else 0,
+            )
+        )
+    return reports
+
+
+def _read(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same mappings with every scalar tensor replaced by its number, all of them read at once."""
+    scalars = [value for values in waiting for value in values.values() if isinstance(value, torch.Tensor)]
+    numbers = iter(torch.stack([scalar.double() for scalar in scalars]).tolist())
+    return [
+        {name: next(numbers) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+        for values in waiting
+    ]
+
+
+def _ratio(error: float, size: float) -> float | None:
+    """Relative squared error; None when the output is zero and the error is not."""
+    if size > 0:
+        return max(error, 0.0) / size
+    return 0.0 if error <= 0 else None

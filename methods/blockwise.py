@@ -24,8 +24,9 @@ from methods.base import (
     CompressionError,
     LayerReport,
     Method,
+    Replacement,
     WeightMethod,
-    layer_report,
+    layer_reports,
 )
 from methods.fisher import Sums, squared_gradients
 from methods.fused import fused
@@ -386,29 +387,26 @@ class BlockJob:
             weights = [linear.weight for linear in linears]
             pruned = [weight == 0 for weight in weights] if self.keep_zeros else None
             compressed = self.method.compress_weights(weights, statistic, pruned=pruned)
-            reports = [
-                self._store(linear, result, statistic) for linear, result in zip(linears, compressed, strict=True)
+            replaced = [
+                Replacement(dense, result.weight.to(dense.dtype), result)
+                for dense, result in zip(weights, compressed, strict=True)
             ]
+            reports = layer_reports(replaced, statistic)
+        for linear, new, report in zip(linears, replaced, reports, strict=True):
+            report.linear = linear.name
+            if new.compressed.factors is not None:
+                linear.store_factors(*new.compressed.factors)
+            else:
+                linear.store(new.stored)
         for report in reports:
             report.seconds = (time.perf_counter() - started) / len(reports)
         return reports
 
-    def _store(self, linear: Linear, result: CompressedWeight, statistic: Statistic | None) -> LayerReport:
-        stored = result.weight.to(linear.weight.dtype)
-        if not bool(torch.isfinite(stored).all()):
-            raise CompressionError("the compressed weight holds NaN or infinity")
-        report = layer_report(linear.weight, stored, result, statistic)
-        report.linear = linear.name
-        if result.factors is not None:
-            linear.store_factors(*result.factors)
-        else:
-            linear.store(stored)
-        return report
-
     def unreached(self, linear: Linear) -> LayerReport:
         """The report of a linear that no calibration token reached."""
         weight = linear.weight
-        report = layer_report(weight, weight, CompressedWeight(weight, fallback=NO_TOKENS), None)
+        dense = Replacement(weight, weight, CompressedWeight(weight, fallback=NO_TOKENS))
+        (report,) = layer_reports([dense], None)
         report.linear = linear.name
         return report
 

@@ -110,7 +110,7 @@ def split_columns(
 ) -> list[CompressedWeight]:
     """Undo `stack_columns` after the solver: one result for each of `weights`, with the factor's telemetry."""
     rows = [weight.shape[0] for weight in weights]
-    dead = int(factor.dead.sum())
+    dead = factor.dead.sum()
     return [
         CompressedWeight(
             part.T.contiguous(),
@@ -119,7 +119,7 @@ def split_columns(
             retries=factor.retries,
             fallback=factor.fallback,
             dead_columns=dead,
-            loss=float(losses.sum()),
+            loss=losses.sum(),
         )
         for part, losses in zip(columns.split(rows, dim=1), loss.split(rows), strict=True)
     ]

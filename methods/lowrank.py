@@ -144,7 +144,7 @@ class ASVD(LowRank):
         smallest = sizes[~dead].min() if bool((~dead).any()) else torch.ones((), device=sizes.device)
         scale = torch.where(dead, smallest, sizes).pow(self.alpha)
         left, right = self.truncate(weight.detach().float() * scale, self.rank(*weight.shape))
-        return self.factored(left, right / scale, dead_columns=int(dead.sum()))
+        return self.factored(left, right / scale, dead_columns=dead.sum())
 
 
 @register("svd_llm")
@@ -191,6 +191,7 @@ class FWSVD(LowRank):
         self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
     ) -> CompressedWeight:
         assert isinstance(statistic, Fisher)
+        statistic.check()
         information = (statistic.rows if self.axis == "rows" else statistic.columns).sqrt()
         live = information > 0
         if not bool(torch.isfinite(information).all()) or not bool(live.any()):
@@ -201,7 +202,7 @@ class FWSVD(LowRank):
             left, right = self.truncate(dense * scale[:, None], rank)
             return self.factored(left / scale[:, None], right)
         left, right = self.truncate(dense * scale, rank)
-        return self.factored(left, right / scale, dead_columns=int((~live).sum()))
+        return self.factored(left, right / scale, dead_columns=(~live).sum())
 
 
 def whiten(hessian: torch.Tensor, percdamp: float) -> tuple[torch.Tensor, dict[str, Any]]:

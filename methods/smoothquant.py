@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import BlockMethod, CompressedWeight, CompressionError, LayerReport, layer_report, register
+from methods.base import (
+    BlockMethod,
+    CompressedWeight,
+    CompressionError,
+    LayerReport,
+    Replacement,
+    layer_reports,
+    register,
+)
 from methods.folding import find_folds
 from methods.lazy import torch
 from methods.statistics import Magnitudes
@@ -51,9 +59,12 @@ class SmoothQuant(BlockMethod):
             if group.foldable:
                 scale = self.scales(group.statistic.largest, [linear.weight for linear in group.linears])
                 group.apply(scale)
-            for linear in group.linears:
-                weight = dense[linear.name]
-                report = layer_report(weight, linear.weight.float() / scale, CompressedWeight(weight), group.statistic)
+            weights = [dense[linear.name] for linear in group.linears]
+            replaced = [
+                Replacement(weight, linear.weight.float() / scale, CompressedWeight(weight))
+                for linear, weight in zip(group.linears, weights, strict=True)
+            ]
+            for linear, report in zip(group.linears, layer_reports(replaced, group.statistic), strict=True):
                 report.linear = linear.name
                 reports.append(report)
         return reports

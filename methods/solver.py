@@ -35,6 +35,12 @@ class Factor:
     fallback: str | None
 
 
+def check_finite(sums: torch.Tensor) -> None:
+    """Raise CompressionError when what was summed over the inputs of a linear is not finite."""
+    if not bool(torch.isfinite(sums).all()):
+        raise CompressionError("its inputs hold NaN or infinity; the model or the calibration text is at fault")
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """float32 products in float32: with TF32 a Hessian loses ten bits and its Cholesky factorization often fails."""
@@ -55,14 +61,15 @@ def inverse_factor(
     """Factor (H + λI)⁻¹ with λ = percdamp · mean(diag H); dead inputs get a diagonal of 1.
 
     `act_order` sorts the inputs by falling diagonal, equal ones by index. `damp_dead`: that 1 counts in the mean and in
-    the order and is damped too (GPTQ, SparseGPT); false: it replaces the diagonal at last (SpQR). Raises
-    CompressionError when neither more damping nor float64 helps.
+    the order and is damped too (GPTQ, SparseGPT); false: it replaces the diagonal at last (SpQR). The host asks the
+    device once, whether it worked. Raises CompressionError when `hessian` is not finite, or when neither more damping
+    nor float64 helps.
     """
     raw = hessian.diagonal()
     dead = raw == 0
     diagonal = torch.where(dead, 1.0, raw) if damp_dead else raw
     order = torch.argsort(diagonal, descending=True, stable=True) if act_order else None
-    mean = float(diagonal.mean())
+    mean = diagonal.mean().double()
     for dtype in (torch.float32, torch.float64):
         for retry, damping in _dampings(percdamp, dtype is torch.float64):
             matrix = hessian.to(dtype, copy=True)
@@ -73,6 +80,8 @@ def inverse_factor(
             upper = _upper_inverse(matrix)
             if upper is not None:
                 return Factor(upper.float(), dead, order, damping, retry, _describe(retry, damping, dtype))
+            if retry == 0:
+                check_finite(hessian)
     raise CompressionError(
         f"the Hessian of {hessian.shape[0]} inputs could not be factorized, in float64 with damping"
         f" {max(percdamp, SMALLEST_RAISED) * DAMPING_STEPS[-1]:g}; give more calibration windows or a larger percdamp"
@@ -95,9 +104,7 @@ def _upper_inverse(matrix: torch.Tensor) -> torch.Tensor | None:
     """U [cols, cols] with UᵀU = matrix⁻¹, or None when the matrix is not positive definite in its dtype."""
     with full_precision():
         lower, failed = torch.linalg.cholesky_ex(matrix.flip(0, 1))
-        if int(failed):
-            return None
         identity = torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
         inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
     upper = inverse.flip(0, 1)
-    return upper if bool(torch.isfinite(upper).all()) else None
+    return upper if bool((failed == 0) & torch.isfinite(upper).all()) else None

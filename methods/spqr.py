@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from calib.settings import SettingsError, settings
-from methods.base import HALF_PRECISION_BITS, CompressedWeight, WeightMethod, register
+from methods.base import HALF_PRECISION_BITS, CompressedWeight, Number, WeightMethod, register
 from methods.columns import column_blocks, push, spread_of
 from methods.gptq import stack_columns, stack_masks
 from methods.kernels.dispatch import device_kernels
@@ -79,7 +79,7 @@ class SpQR(WeightMethod):
         """Whether scales or zero points are themselves quantized, in blocks of rows."""
         return self.scale_bits is not None or self.zero_bits is not None
 
-    def stored_bits(self, cols: int, outlier_share: float) -> float:
+    def stored_bits(self, cols: int, outlier_share: Number) -> Number:
         """Stored bits per weight: codes, first- and second-level grids, outliers (row pointers are not counted)."""
         group = self.group_size or cols
         first = sum(bits or HALF_PRECISION_BITS for bits in (self.scale_bits, self.zero_bits))
@@ -111,10 +111,10 @@ class SpQR(WeightMethod):
         values, outliers, loss = self._solve(columns, factor.upper, threshold, keep)
         if factor.order is not None:
             values = torch.empty_like(values).index_copy_(0, factor.order, values)
-        dead = int(factor.dead.sum())
+        dead = factor.dead.sum()
         results = []
         for part, out, losses in zip(values.split(rows, 1), outliers.split(rows, 1), loss.split(rows), strict=True):
-            share = float(out.sum()) / out.numel()
+            share = out.sum().double() / out.numel()
             results.append(
                 CompressedWeight(
                     part.T.contiguous(),
@@ -124,7 +124,7 @@ class SpQR(WeightMethod):
                     fallback=factor.fallback,
                     dead_columns=dead,
                     outlier_share=share,
-                    loss=float(losses.sum()),
+                    loss=losses.sum(),
                 )
             )
         return results

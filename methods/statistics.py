@@ -3,8 +3,10 @@
 A statistic sees the input vectors of one distinct input (q, k and v share theirs) and sums in float32, whatever the
 dtype of the activations. Windows are counted, not tokens, as in the reference code of GPTQ, SparseGPT and Wanda, so
 scales agree with theirs. Each statistic also answers what a replaced weight costs in the layer's output,
-`relative_error`: exactly when it holds the Hessian, on a fixed sample of input vectors otherwise (a diagonal
-alone ignores how inputs move together). Padding never gets here; NaN and infinity raise.
+`output_error`: exactly when it holds the Hessian, on a fixed sample of input vectors otherwise (a diagonal
+alone ignores how inputs move together). Padding never gets here; NaN and infinity raise, when the statistic is read.
+
+Nothing here waits for the device while batches go through a block: an answer that the host needs is asked for once.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from calib.settings import SettingsError
-from methods.base import CompressionError
 from methods.lazy import torch
-from methods.solver import Factor, full_precision, inverse_factor
+from methods.products import add_product, split_product
+from methods.solver import Factor, check_finite, full_precision, inverse_factor
 
 if TYPE_CHECKING:
     from methods.base import Method
@@ -37,24 +39,28 @@ class Statistic:
         self.device = device
         self.windows = 0
         self.tokens = 0
+        self._checked = False
 
     def update(self, inputs: torch.Tensor, windows: int = 1) -> None:
         """Add `inputs` [tokens, cols], which come from `windows` windows."""
         self.windows += windows
         self.tokens += inputs.shape[0]
+        self._checked = False
         if inputs.shape[0]:
             self._add(inputs, windows)
 
-    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
-        """‖ΔX‖² / ‖WX‖² for `delta` and `weight` [rows, cols]; None when WX is zero and ΔX is not."""
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(‖ΔX‖², ‖WX‖²) for `delta` and `weight` [rows, cols], float32, as scalars on the device."""
         raise NotImplementedError(f"{type(self).__name__}.output_error")
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         raise NotImplementedError(f"{type(self).__name__}._add")
 
     def _check(self, sums: torch.Tensor) -> None:
-        if not bool(torch.isfinite(sums).all()):
-            raise CompressionError("its inputs hold NaN or infinity; the model or the calibration text is at fault")
+        """Raise CompressionError when `sums` are not finite; the device is asked once for all linears."""
+        if not self._checked:
+            check_finite(sums)
+            self._checked = True
 
 
 class Sampled(Statistic):
@@ -77,9 +83,13 @@ class Sampled(Statistic):
         """The kept input vectors, [vectors, cols], float32."""
         return torch.cat(self._sample).float() if self._sample else torch.zeros(0, self.cols, device=self.device)
 
-    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._sample and self._sample[0].dtype == torch.bfloat16 and delta.is_cuda:
+            outputs = split_product(torch.cat(self._sample), torch.cat([delta, weight]).T)
+            change, size = outputs.split([delta.shape[0], weight.shape[0]], dim=1)
+            return change.square().sum(), size.square().sum()
         sample = self.sample()
-        return _ratio((sample @ delta.T).square().sum(), (sample @ weight.T).square().sum())
+        return (sample @ delta.T).square().sum(), (sample @ weight.T).square().sum()
 
 
 class FeatureNorms(Sampled):
@@ -132,8 +142,16 @@ class InputSample(Sampled):
 
     name = "sample"
 
+    def __init__(self, cols: int, device: Any = None) -> None:
+        super().__init__(cols, device)
+        self._total = torch.zeros((), dtype=torch.float32, device=device)  # finite as long as every input is
+
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
-        self._check(inputs)
+        self._total += torch.where(torch.isfinite(inputs).all(), 0.0, float("nan"))
+
+    def check(self) -> None:
+        """Raise CompressionError when an input was NaN or infinite."""
+        self._check(self._total)
 
 
 class Structure(Statistic):
@@ -145,8 +163,8 @@ class Structure(Statistic):
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         pass
 
-    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
-        return _ratio(delta.square().sum(), weight.square().sum())
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return delta.square().sum(), weight.square().sum()
 
 
 class Fisher(Statistic):
@@ -159,10 +177,15 @@ class Fisher(Statistic):
 
     def __init__(self, sample: Statistic, rows: torch.Tensor, columns: torch.Tensor) -> None:
         super().__init__(sample.cols, sample.device)
+        assert isinstance(sample, InputSample)
         self._sample, self.windows, self.tokens = sample, sample.windows, sample.tokens
         self.rows, self.columns = rows, columns
 
-    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
+    def check(self) -> None:
+        """Raise CompressionError when an input was NaN or infinite."""
+        self._sample.check()
+
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self._sample.output_error(delta, weight)
 
 
@@ -170,28 +193,30 @@ class Hessian(Statistic):
     """H = (2 / windows) Σ x xᵀ, the Hessian of the layer's squared output error (Frantar et al. 2022, eq. 3)."""
 
     name = "hessian"
-    panel = 512  # columns of one product; only the upper triangle of panels is computed
+    panel = 256  # columns of one product; only the upper triangle of panels is computed
+    cuda_panel = 512  # the same on a CUDA device, and of 16-bit inputs
+    half_panel = 2048
     tokens_per_product = 2048  # of 16-bit inputs: matrix units round sums down, a bias that grows with their length
 
     def __init__(self, cols: int, device: Any = None) -> None:
         super().__init__(cols, device)
         self._sum = torch.zeros(cols, cols, dtype=torch.float32, device=device)
-        self._hessian: torch.Tensor | None = None
+        self._half = False  # of 16-bit inputs on a CUDA device
+        self._symmetric: torch.Tensor | None = None
         self._factors: dict[tuple[float, bool, bool], Factor] = {}
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
-        self._hessian = None
+        self._symmetric = None
         self._factors.clear()
-        width = self.panel if inputs.is_cuda else 256
-        if inputs.is_cuda and inputs.dtype in (torch.bfloat16, torch.float16):
+        self._half = inputs.is_cuda and inputs.dtype in (torch.bfloat16, torch.float16)
+        if self._half:
             for piece in inputs.split(self.tokens_per_product):
-                for start in range(0, self.cols, 4 * width):  # products of 16-bit numbers are exact in float32
-                    part = piece[:, start : start + 4 * width]
-                    self._sum[start : start + 4 * width, start:] += torch.mm(
-                        part.T, piece[:, start:], out_dtype=torch.float32
-                    )
+                for start in range(0, self.cols, self.half_panel):
+                    stop = start + self.half_panel
+                    add_product(self._sum[start:stop, start:], piece[:, start:stop].T, piece[:, start:])
             return
         inputs = inputs.float()
+        width = self.cuda_panel if inputs.is_cuda else self.panel
         with full_precision():
             for start in range(0, self.cols, width):
                 part = inputs[:, start : start + width]
@@ -199,25 +224,32 @@ class Hessian(Statistic):
 
     @property
     def hessian(self) -> torch.Tensor:
-        """[cols, cols], float32, symmetric, without damping."""
-        if self._hessian is None:
-            self._check(self._sum)
+        """[cols, cols], float32, symmetric, without damping. Raises CompressionError when it is not finite."""
+        self._check(self._sum)
+        return self._unchecked()
+
+    def _unchecked(self) -> torch.Tensor:
+        if self._symmetric is None:
             upper = torch.triu(self._sum).mul_(2.0 / max(self.windows, 1))
-            self._hessian = upper + torch.triu(upper, 1).T
-        return self._hessian
+            self._symmetric = upper + torch.triu(upper, 1).T
+        return self._symmetric
 
     def factor(self, percdamp: float, act_order: bool = False, damp_dead: bool = True) -> Factor:
         """The factor of the damped inverse, made once for all linears that share this input."""
         key = (percdamp, act_order, damp_dead)
-        if key not in self._factors:
-            self._factors[key] = inverse_factor(self.hessian, percdamp, act_order=act_order, damp_dead=damp_dead)
+        if key not in self._factors:  # which checks as well, but only when it fails
+            self._factors[key] = inverse_factor(self._unchecked(), percdamp, act_order=act_order, damp_dead=damp_dead)
         return self._factors[key]
 
-    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> float | None:
-        with full_precision():
-            products = torch.cat([delta, weight]) @ self.hessian
+    def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        both = torch.cat([delta, weight])
+        if self._half:
+            products = split_product(both, self._unchecked())
+        else:
+            with full_precision():
+                products = both @ self._unchecked()
         rows = delta.shape[0]
-        return _ratio((products[:rows] * delta).sum(), (products[rows:] * weight).sum())
+        return (products[:rows] * delta).sum(), (products[rows:] * weight).sum()
 
 
 STATISTICS: dict[str, type[Statistic]] = {
@@ -254,17 +286,12 @@ def collect(method: Method, inputs: Any, weight: torch.Tensor) -> Statistic | No
     return statistic
 
 
-def relative_error(weight: torch.Tensor, stored: torch.Tensor, statistic: Statistic | None) -> float | None:
-    """‖(W−Ŵ)X‖² / ‖WX‖² on the calibration inputs, or ‖W−Ŵ‖² / ‖W‖² without a statistic."""
+def output_error(
+    weight: torch.Tensor, stored: torch.Tensor, statistic: Statistic | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(‖(W−Ŵ)X‖², ‖WX‖²) on the calibration inputs, or (‖W−Ŵ‖², ‖W‖²) without a statistic: scalars on the device."""
     dense = weight.float()
     delta = dense - stored.float()
     if statistic is None:
-        return _ratio(delta.square().sum(), dense.square().sum())
+        return delta.square().sum(), dense.square().sum()
     return statistic.output_error(delta, dense)
-
-
-def _ratio(error: torch.Tensor, size: torch.Tensor) -> float | None:
-    top, bottom = float(error), float(size)
-    if bottom > 0:
-        return max(top, 0.0) / bottom
-    return 0.0 if top <= 0 else None

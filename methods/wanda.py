@@ -47,7 +47,7 @@ class Wanda(PruningMethod):
             mask = search_alpha(scores, self.share)
         else:
             mask = smallest(scores, int(weight.shape[1] * self.share))
-        return CompressedWeight(weight.masked_fill(mask, 0), dead_columns=int((norms == 0).sum()))
+        return CompressedWeight(weight.masked_fill(mask, 0), dead_columns=(norms == 0).sum())
 
 
 def search_alpha(scores: torch.Tensor, share: float) -> torch.Tensor:

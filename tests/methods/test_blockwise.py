@@ -156,6 +156,16 @@ def test_shared_inputs_are_collected_once(make_llama, tokens, monkeypatch):
     assert len(report.layers) == 3 * 7
 
 
+def test_telemetry_is_read_once_for_linears_that_share_an_input(make_llama, tokens, monkeypatch):
+    import methods.base as base
+
+    read = []
+    plain = base._read
+    monkeypatch.setattr(base, "_read", lambda waiting: read.append(len(waiting)) or plain(waiting))
+    compress_model(make_llama(num_hidden_layers=1), get_method("spqr"), tokens)
+    assert read == [3, 1, 2, 1]
+
+
 def test_collecting_stops_at_the_last_input_and_the_last_block_is_not_propagated(make_llama, tokens):
     model = make_llama()
     ran = dict.fromkeys(range(3), 0)

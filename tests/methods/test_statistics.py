@@ -5,7 +5,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import CompressionError, compress_linear, get_method
-from methods.statistics import FeatureNorms, Hessian
+from methods.statistics import STATISTICS, FeatureNorms, Hessian, make_statistic
 
 
 def fill(statistic, inputs, batch):
@@ -70,3 +70,18 @@ def test_inputs_of_the_wrong_width_are_refused(problem):
         compress_linear(get_method("gptq"), problem.weight[:, :32], problem.inputs)
     with pytest.raises(SettingsError, match="needs inputs"):
         compress_linear(get_method("wanda"), problem.weight)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", STATISTICS)
+def test_collecting_never_waits_for_the_device(name, dtype):
+    inputs = torch.randn(64, 128, device="cuda").to(dtype)
+    statistic = make_statistic(name, 128, inputs.device)
+    statistic.update(inputs)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        statistic.update(inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
