@@ -102,7 +102,10 @@ class FeatureNorms(Sampled):
         self._squares = torch.zeros(cols, dtype=torch.float32, device=device)
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
-        self._squares += inputs.float().square().sum(0)
+        if inputs.is_cuda:
+            self._squares += column_norms(inputs, 2).square_()
+        else:
+            self._squares += inputs.float().square().sum(0)
 
     @property
     def squared_norms(self) -> torch.Tensor:
@@ -122,9 +125,13 @@ class Magnitudes(Sampled):
         self._largest = torch.zeros(cols, dtype=torch.float32, device=device)
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
-        sizes = inputs.float().abs()
-        self._sum += sizes.sum(0)
-        self._largest = torch.maximum(self._largest, sizes.amax(0))
+        if inputs.is_cuda:
+            self._sum += column_norms(inputs, 1)
+            self._largest = torch.maximum(self._largest, column_norms(inputs, float("inf")))
+        else:
+            sizes = inputs.float().abs()
+            self._sum += sizes.sum(0)
+            self._largest = torch.maximum(self._largest, sizes.amax(0))
 
     @property
     def mean(self) -> torch.Tensor:
@@ -284,6 +291,15 @@ def collect(method: Method, inputs: Any, weight: torch.Tensor) -> Statistic | No
     for window in inputs:
         statistic.update(window)
     return statistic
+
+
+def column_norms(inputs: torch.Tensor, order: float) -> torch.Tensor:
+    """The norm of every column of `inputs` [tokens, cols], float32 [cols], in one reading of 16-bit inputs.
+
+    On a CUDA device within 1e-5 of float64, relative: it sums in float32, as a tree.
+    """
+    norms: torch.Tensor = torch.linalg.vector_norm(inputs, order, dim=0, dtype=torch.float32)
+    return norms
 
 
 def output_error(
