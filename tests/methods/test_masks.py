@@ -5,7 +5,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import get_method
-from methods.masks import at_most_threshold, parse_pattern, smallest, smallest_in_groups
+from methods.masks import at_most_threshold, kth_smallest, parse_pattern, smallest, smallest_in_groups
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 11, 12])
@@ -17,6 +17,37 @@ def test_exact_count_and_lower_index_first_among_ties(count):
         for index in sorted(range(12), key=lambda i: (row[i], i))[:count]:
             marks[index] = True
     assert torch.equal(mask, expected)
+
+
+@pytest.mark.parametrize("shape", [(1000,), (7, 300), (2, 3, 64)])
+def test_kth_smallest_from_bits_is_the_sorted_one(shape):
+    scores = torch.randn(shape, generator=torch.Generator().manual_seed(0)).square() * 1e-3
+    scores[..., ::7] = 0
+    scores[..., 3::11] = -1
+    scores[..., 5] = 1e-42  # a denormal
+    scores[..., 8] = torch.inf
+    scores[..., 10::13] = scores[..., 4:5]  # ties
+    ordered = scores.sort(-1).values
+    for k in (1, 2, 7, shape[-1] // 3, shape[-1] // 2, shape[-1] - 1, shape[-1]):
+        assert torch.equal(kth_smallest(scores, k), ordered[..., k - 1 : k]), k
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("shape", [(5_000_000,), (3, 40_000), (700, 300)])
+def test_masks_on_the_device_are_those_of_the_cpu_without_waiting(shape):
+    scores = torch.randn(shape, generator=torch.Generator().manual_seed(0)).abs().bfloat16().float()  # many ties
+    scores.view(-1)[::17] = -1
+    count = shape[-1] // 3
+    on_device = scores.cuda()
+    smallest(on_device, count)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = smallest(on_device, count), at_most_threshold(on_device, 0.3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found[0].cpu(), smallest(scores, count))
+    assert torch.equal(found[1].cpu(), at_most_threshold(scores, 0.3))
 
 
 @pytest.mark.parametrize(("kept", "group"), [(2, 4), (4, 8), (1, 4), (3, 4)])
