@@ -108,23 +108,25 @@ class AWQ(BlockMethod):
         parent = calls.parent_of(group.linears)
         sizes = group.statistic.mean
         dense = [linear.weight.clone() for linear in group.linears]
-        expected = list(calls.outputs(parent))
-        best, best_loss = torch.ones_like(sizes), float("inf")
+        expected = [output.float() for output in calls.outputs(parent)]
+        scales, losses = [], []
         try:
             for step in range(self.scale_steps):
                 scale = sizes.pow(step / self.scale_steps).clamp_min(SMALLEST_SCALE)
                 scale = scale / (scale.max() * scale.min()).sqrt()
                 for linear, weight in zip(group.linears, dense, strict=True):
-                    linear.store(self._grid(weight.float() * scale) / scale)
-                loss = sum(_squared(a, b) for a, b in zip(calls.outputs(parent), expected, strict=True))
-                if loss < best_loss:
-                    best, best_loss = scale, loss
+                    linear.store(self._grid(weight * scale) / scale)
+                changes = [_squared(a, b) for a, b in zip(calls.outputs(parent), expected, strict=True)]
+                scales.append(scale)
+                losses.append(torch.stack(changes).sum())
         finally:
             for linear, weight in zip(group.linears, dense, strict=True):
                 linear.store(weight)
-        if best_loss == float("inf"):
+        found = torch.stack(losses).tolist()  # the host waits here alone
+        best = min((loss for loss in found if loss < float("inf")), default=None)
+        if best is None:
             raise CompressionError(f"the output of {parent} is NaN or infinite for every scale")
-        return best
+        return scales[found.index(best)]
 
     def _grid(self, weight: torch.Tensor) -> torch.Tensor:
         return quantize_groups(weight, self.bits, self.group_size, sym=self.sym, mse=False)
@@ -158,7 +160,8 @@ class AWQ(BlockMethod):
             limit = largest * (1 - step * CLIP_STEP)
             clipped = torch.maximum(torch.minimum(groups, limit[..., None]), -limit[..., None])
             delta = self._grid(clipped.flatten(1)).unflatten(1, (-1, size)) - groups
-            error = torch.einsum("rgi,gij,rgj->rg", delta, gram, delta)
+            partial = torch.bmm(delta.transpose(0, 1), gram).transpose(0, 1)  # one product for each group of inputs
+            error = (partial * delta).sum(-1)
             better = error < best_error
             best, best_error = torch.where(better, limit, best), torch.where(better, error, best_error)
         return best
@@ -263,5 +266,6 @@ def _recorder(calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Callable[.
     return hook
 
 
-def _squared(first: torch.Tensor, second: torch.Tensor) -> float:
-    return float((first.float() - second.float()).square().sum(dtype=torch.float64))
+def _squared(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Squared distance to `second`, float32: float32 differences summed in float64, a scalar on the device."""
+    return (first - second).square_().sum(dtype=torch.float64)

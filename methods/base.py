@@ -185,7 +185,11 @@ class BlockMethod(Method):
     """A method that changes a whole block at once: scales that move between layers, searches over a block's output."""
 
     def compress_block(self, job: BlockJob) -> list[LayerReport]:
-        """Change `job.block` in place and report on each of `job.linears`. Raises CompressionError."""
+        """Change `job.block` in place and report on each of `job.linears`. Raises CompressionError.
+
+        `job.collect` is called once, while the block is still dense: without `propagate` it keeps the outputs of that
+        pass, which are the next block's inputs.
+        """
         raise NotImplementedError(f"{type(self).__name__}.compress_block")
 
 

@@ -128,7 +128,11 @@ class Batches:
         return result
 
     def keep(self, batch: int, hidden: torch.Tensor) -> None:
-        self.hidden[batch] = hidden if self.home is None else hidden.to(self.home)
+        self.hidden[batch] = self.at_home(hidden)
+
+    def at_home(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states where they wait between blocks."""
+        return hidden if self.home is None else hidden.to(self.home)
 
 
 class _StopPassError(Exception):
@@ -301,6 +305,7 @@ class BlockJob:
     last: bool
     keep_zeros: bool
     gradients: dict[int, Sums] = field(default_factory=dict)
+    dense_outputs: list[torch.Tensor] = field(default_factory=list)  # of a pass in `collect`, per batch
 
     def run(self) -> list[LayerReport]:
         if isinstance(self.method, BlockMethod):
@@ -315,15 +320,12 @@ class BlockJob:
 
     def _as_a_whole(self, method: BlockMethod) -> list[LayerReport]:
         assert self.batches is not None
-        numbers = range(len(self.batches))
-        following: list[torch.Tensor] | None = None
-        if not method.propagate and not self.last:
-            following = [self.batches.run(self.block, self.index, batch) for batch in numbers]
         with self.located(self.linears):
             reports = method.compress_block(self) if self.linears else []
         if not self.last:
-            for batch in numbers:
-                done = self.batches.run(self.block, self.index, batch) if following is None else following[batch]
+            known = bool(self.linears) and not method.propagate
+            for batch in range(len(self.batches)):
+                done = self.dense_outputs[batch] if known else self.batches.run(self.block, self.index, batch)
                 self.batches.keep(batch, done)
         return reports
 
@@ -348,11 +350,18 @@ class BlockJob:
         return reports
 
     def collect(self, to_the_end: bool = False) -> list[SharedInput]:
-        """Statistics of all linears of the block, grouped by shared input, in order of execution."""
+        """Statistics of all linears of the block, grouped by shared input, in order of execution.
+
+        The block's outputs are kept in `dense_outputs` when they are the next block's inputs.
+        """
         assert self.batches is not None
-        collector = Collector(self.linears, self.method.needs, False, to_the_end)
+        keep = not self.method.propagate and not self.last
+        collector = Collector(self.linears, self.method.needs, False, to_the_end or keep)
+        self.dense_outputs.clear()
         for batch in range(len(self.batches)):
-            collector.run(self.block, self.index, self.batches, batch)
+            output = collector.run(self.block, self.index, self.batches, batch)
+            if output is not None and keep:
+                self.dense_outputs.append(self.batches.at_home(output))
         return collector.finished()
 
     def _collect(
@@ -367,7 +376,7 @@ class BlockJob:
         for batch in range(len(batches)):
             output = collector.run(self.block, self.index, batches, batch)
             if output is not None and to_the_end:
-                outputs.append(output if batches.home is None else output.to(batches.home))
+                outputs.append(batches.at_home(output))
         return collector.finished(), outputs
 
     def _compress_group(self, group: SharedInput) -> list[LayerReport]:
