@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from methods.lazy import torch
@@ -19,7 +19,7 @@ from methods.statistics import Statistic
 from methods.targets import Linear
 
 if TYPE_CHECKING:
-    from methods.blockwise import BlockJob
+    from methods.blockwise import Batches, BlockJob
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 6e-2}
 
@@ -124,8 +124,7 @@ def restored(group: ScaleGroup) -> Iterator[None]:
 
 def _run(job: BlockJob) -> _Trace:
     """Run the block on its first window. The trace holds the block's change of its input, not the residual itself."""
-    assert job.batches is not None
-    batches = job.batches
+    window = _first_window(job)
     trace = _Trace(torch.empty(0))
     made: dict[int, tuple[torch.Tensor, Any]] = {}
     with ExitStack() as stack:
@@ -136,9 +135,26 @@ def _run(job: BlockJob) -> _Trace:
         for linear in job.linears:
             if linear.kind != "expert":
                 stack.callback(linear.module.register_forward_hook(_follow(linear, made, trace)).remove)
-        output = batches.run(job.block, job.index, 0)
-    trace.output = output - batches.hidden[0].to(output.device)
+        output = window.run(job.block, job.index, 0)
+    trace.output = output - window.hidden[0].to(output.device)
     return trace
+
+
+def _first_window(job: BlockJob) -> Batches:
+    """The first calibration window alone, with its part of the arguments that differ from window to window."""
+    assert job.batches is not None
+    hidden = job.batches.hidden[0]
+    windows = hidden.shape[0]
+
+    def part(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value[:1] if value.dim() > 1 and value.shape[0] == windows else value
+        if isinstance(value, (tuple, list)):
+            return type(value)(part(item) for item in value)
+        return {key: part(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    arguments = [part(given) for given in job.batches.arguments[0]]
+    return replace(job.batches, hidden=[hidden[:1]], arguments=[arguments], valid=[None])
 
 
 def _remember(made: dict[int, tuple[torch.Tensor, Any]]) -> Any:
