@@ -34,11 +34,13 @@ from methods.kernels.dispatch import backend_of
 from methods.lazy import torch
 from methods.masks import PruningMethod
 from methods.owl import block_sparsities, outlier_share
+from methods.residency import device_memory, home_of, parked, resident
 from methods.statistics import FeatureNorms, Fisher, Statistic, make_statistic
 from methods.targets import Linear, linears_of, watched
 
 TOKENS_PER_BATCH_CPU = 512  # fits the caches of a core: measured on the bundled models
 TOKENS_PER_BATCH_GPU = 32768
+HIDDEN_SHARE = 0.25  # of the free memory of a GPU for hidden states; a pass may hold inputs and outputs
 NO_TOKENS = "no calibration token reached it: left dense"
 
 Progress = Callable[[int, int], None]
@@ -123,16 +125,16 @@ class Batches:
         """The output of `block`, number `index` of the model, for one batch."""
         positional, keywords = self.arguments[batch][index]
         device = next(block.parameters()).device
-        output = block(self.hidden[batch].to(device), *positional, **keywords)
+        output = block(self.hidden[batch].to(device, non_blocking=True), *positional, **keywords)
         result: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return result
 
     def keep(self, batch: int, hidden: torch.Tensor) -> None:
-        self.hidden[batch] = self.at_home(hidden)
+        self.hidden[batch] = self.at_home(hidden, self.hidden[batch])
 
-    def at_home(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states where they wait between blocks."""
-        return hidden if self.home is None else hidden.to(self.home)
+    def at_home(self, hidden: torch.Tensor, place: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states where they wait between blocks, in the memory of `place` where it can be used again."""
+        return hidden if self.home is None or hidden.device == self.home else parked(hidden, place)
 
 
 class _StopPassError(Exception):
@@ -160,13 +162,13 @@ def compress_model(
     *,
     attention_mask: Any = None,
     batch_size: int | None = None,
-    offload: bool = False,
+    offload: bool | None = None,
     progress: Progress | None = None,
 ) -> CompressionReport:
     """Compress the model in place with calibration `tokens` [nsamples, seqlen] (None for a data-free method).
 
     attention_mask: [nsamples, seqlen], zero at padding. batch_size: windows per forward, a matter of speed. offload:
-    hidden states wait in host memory between blocks. progress: called with (blocks done, blocks in all). Raises
+    hidden states wait in host memory between blocks (None: when a GPU has no room for them). progress: called with (blocks done, blocks in all). Raises
     SettingsError before any work when the settings do not fit the model, CompressionError naming block and linear.
     """
     started = time.perf_counter()
@@ -198,7 +200,7 @@ class Data:
     tokens: Any
     attention_mask: Any = None
     batch_size: int | None = None
-    offload: bool = False
+    offload: bool | None = None
 
 
 @dataclass
@@ -229,7 +231,8 @@ class Walk:
             job = BlockJob(
                 methods[index], block, index, scope[index], batches, index == last, self.keep_zeros, gradients
             )
-            reports.extend(self._number(job.run(), index))
+            with resident(self.model, index, index + 1 if index < last else None, changes=bool(scope[index])):
+                reports.extend(self._number(job.run(), index))
             if self.progress is not None:
                 self.progress(self.done_steps * len(blocks) + index + 1, self.steps * len(blocks))
         if self.progress is not None:
@@ -262,10 +265,11 @@ class Walk:
         batches = capture(self.model, blocks, data)
         shares: dict[int, float] = {}
         for index, block in enumerate(blocks):
-            if scope[index]:
-                shares[index] = self._outlier_share(block, index, scope[index], batches)
-            for batch in range(len(batches)):
-                batches.keep(batch, batches.run(block, index, batch))
+            with resident(self.model, index, index + 1 if index + 1 < len(blocks) else None):
+                if scope[index]:
+                    shares[index] = self._outlier_share(block, index, scope[index], batches)
+                for batch in range(len(batches)):
+                    batches.keep(batch, batches.run(block, index, batch))
         sparsities = dict(
             zip(shares, block_sparsities(list(shares.values()), method.share, method.owl_lambda), strict=True)
         )
@@ -555,34 +559,62 @@ def capture(model: Any, blocks: Any, data: Data) -> Batches:
     result = Batches([], [], [], torch.device("cpu") if data.offload else None)
     for start in range(0, tokens.shape[0], size):
         part = None if mask is None else mask[start : start + size]
-        recorded = _record(model, blocks, tokens[start : start + size], part)
-        result.hidden.append(recorded[0][0])
+        recorded = record(model, blocks, tokens[start : start + size], attention_mask=part)
+        if start == 0 and data.offload is None and _crowded(recorded[0][0], tokens):
+            result.home = torch.device("cpu")
+        result.hidden.append(result.sent_home(recorded[0][0]))
         result.arguments.append([(_shared(r[1], result, i), _shared(r[2], result, i)) for i, r in enumerate(recorded)])
         result.valid.append(None if part is None else part.flatten().bool())
-    if data.offload:
-        for batch, hidden in enumerate(result.hidden):
-            result.keep(batch, hidden)
     return result
+
+
+def _crowded(first: torch.Tensor, tokens: torch.Tensor) -> bool:
+    """Whether the hidden states of all `tokens` are too many for the GPU; `first` are those of the first batch."""
+    if first.device.type != "cuda":
+        return False
+    size = first.element_size() * first.shape[-1] * tokens.numel()
+    return size > HIDDEN_SHARE * device_memory(first.device)
 
 
 def _batch_size(seqlen: int, device: Any) -> int:
     return max(1, (TOKENS_PER_BATCH_GPU if device.type == "cuda" else TOKENS_PER_BATCH_CPU) // seqlen)
 
 
-def _record(model: Any, blocks: Any, tokens: torch.Tensor, mask: torch.Tensor | None) -> list[tuple[Any, Any, Any]]:
-    """(hidden, other arguments, keyword arguments) of every block; blocks that want a tuple back get one."""
+def record(
+    model: Any, blocks: Any, tokens: torch.Tensor, **arguments: Any
+) -> list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]]:
+    """(hidden, other arguments, keyword arguments) of every block, from one forward that runs none of them."""
+    recorded: list[tuple[Any, Any, Any]] = []
+
+    def note(number: int, hidden: Any, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        del recorded[number:]  # of an earlier try
+        recorded.append((hidden, positional, keywords))
+        return hidden
+
+    in_place_of_blocks(blocks, note, lambda: _decoder(model)(input_ids=tokens, use_cache=False, **arguments))
+    return recorded
+
+
+def in_place_of_blocks(
+    blocks: Any, forward: Callable[[int, Any, tuple[Any, ...], dict[str, Any]], Any], call: Callable[[], Any]
+) -> Any:
+    """`call()` with `forward(number, hidden, arguments, keywords)` in place of every block's own.
+
+    Models whose blocks give back a tuple are found out by trying.
+    """
+
+    def stand_in(number: int, as_tuple: bool) -> Callable[..., Any]:
+        def run(hidden: Any, *arguments: Any, **keywords: Any) -> Any:
+            output = forward(number, hidden, arguments, keywords)
+            return (output,) if as_tuple else output
+
+        return run
+
     for as_tuple in (False, True):
-        recorded: list[tuple[Any, Any, Any]] = []
-
-        def identity(hidden: Any, *arguments: Any, **keywords: Any) -> Any:
-            recorded.append((hidden, arguments, keywords))  # noqa: B023 (used up before the next turn)
-            return (hidden,) if as_tuple else hidden  # noqa: B023
-
         try:
-            for block in blocks:
-                block.forward = identity
-            _decoder(model)(input_ids=tokens, attention_mask=mask, use_cache=False)
-            return recorded
+            for number, block in enumerate(blocks):
+                block.forward = stand_in(number, as_tuple)
+            return call()
         except (IndexError, AttributeError, TypeError):
             if as_tuple:
                 raise
@@ -633,6 +665,11 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 def _check(model: Any, method: Method) -> None:
     """Raise SettingsError when the settings do not fit the model's linears."""
+    if method.needs == "fisher" and home_of(model) is not None:
+        raise SettingsError(
+            f"{method.label}: needs gradients of the whole model at once, and this model is streamed block by block; "
+            "leave the method out for it"
+        )
     blocks = decoder_blocks(model)
     for number in method.skip_blocks:
         if not -len(blocks) <= number < len(blocks):
