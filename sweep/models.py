@@ -24,12 +24,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from calib.settings import SettingsError, parse, settings, suggestion
+from methods.residency import home_of
+from sweep.checkpoint import stored_tensors
 
 if TYPE_CHECKING:
     import torch
 
 MODELS = Path(__file__).parent / "reference" / "models"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+PLACEMENTS = ("auto", "whole", "streamed")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -59,6 +62,13 @@ class ModelEntry:
     """Context length used for evaluation, in tokens; the model's own when none is given."""
     name: str | None = None
     """Label in tables and figures."""
+    placement: str = "auto"
+    """Where the weights are while trials run; a matter of speed and memory that changes no number.
+
+    whole: all on the device. streamed: decoder blocks stay in their safetensors files, and each is on the device only
+    while it is compressed or evaluated, with the next one; not for `fwsvd` and not for tasks that generate text. auto:
+    streamed where a GPU (or the host, while loading) cannot hold the weights and 8 GiB besides; never on a CPU.
+    """
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class ModelRef:
     stored_dtype: str | None = None  # of the checkpoint, where its config says so
     length_given: bool = False  # max_length was chosen in the study, so it is part of a trial's identity
     on_hub: bool = False
+    placement: str = "auto"  # not part of a trial's identity
 
     def identity(self) -> dict[str, Any]:
         """What of the model can change a trial's numbers.
@@ -110,6 +121,10 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
     given = parse(ModelEntry, {"model": entry} if isinstance(entry, str) else entry, path)
     if given.dtype not in DTYPES:
         raise SettingsError(f"{path}.dtype: unknown dtype '{given.dtype}'{suggestion(given.dtype, DTYPES)}")
+    if given.placement not in PLACEMENTS:
+        raise SettingsError(
+            f"{path}.placement: unknown placement '{given.placement}'{suggestion(given.placement, PLACEMENTS)}"
+        )
     location, _, at_revision = given.model.partition("@")
     if at_revision and given.revision and at_revision != given.revision:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
@@ -135,6 +150,7 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         dtype=given.dtype,
         max_length=given.max_length or ref.max_length,
         length_given=given.max_length is not None,
+        placement=given.placement,
     )
 
 
@@ -251,8 +267,8 @@ def _tokenizer_id(folder: Path) -> str:
 def _count_parameters(files: list[Path], config: Mapping[str, Any]) -> int:
     """Parameters from the safetensors headers; a tied output matrix that was saved as well counts once."""
     tied = config.get("tie_word_embeddings", False)
-    shapes = _shapes(files)
-    return sum(math.prod(shape) for name, shape in shapes.items() if not (tied and name == "lm_head.weight"))
+    stored = stored_tensors(files)
+    return sum(math.prod(tensor.shape) for name, tensor in stored.items() if not (tied and name == "lm_head.weight"))
 
 
 def linear_shapes(ref: ModelRef) -> dict[str, tuple[int, int]]:
@@ -263,21 +279,13 @@ def linear_shapes(ref: ModelRef) -> dict[str, tuple[int, int]]:
     if ref.on_hub:
         return {}
     found = {}
-    for name, shape in _shapes(weight_files(Path(ref.path))).items():
+    for name, tensor in stored_tensors(weight_files(Path(ref.path))).items():
         match = _BLOCK_LINEAR.fullmatch(name)
-        if match and len(shape) == 2:
-            found[match.group(1)] = (shape[0], shape[1])
+        if match and len(tensor.shape) == 2:
+            found[match.group(1)] = (tensor.shape[0], tensor.shape[1])
     return found
 
 
-def _shapes(files: list[Path]) -> dict[str, list[int]]:
-    shapes: dict[str, list[int]] = {}
-    for file in files:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length)) if 0 < length < 2**28 else {}
-        shapes.update({name: about["shape"] for name, about in header.items() if name != "__metadata__"})
-    return shapes
 
 
 # loading
@@ -317,11 +325,9 @@ def _unreachable(ref: ModelRef, error: Exception) -> str:
 
 
 class DenseModel:
-    """One model in memory: compressed in place by trials, and given back dense by `restore()`.
+    """One model in memory: compressed in place by trials, and given back dense by `restore()`."""
 
-    The dense weights are kept twice: in the model itself and in a copy, on the same GPU when half of the free memory
-    holds it, otherwise in the host's memory (pinned when the model is on a GPU).
-    """
+    placement = "whole"
 
     def __init__(self, ref: ModelRef, device: str = "cpu", dtype: str | None = None) -> None:
         import transformers
@@ -342,16 +348,32 @@ class DenseModel:
         self.max_length = context_length(ref)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        self._modules = [(module, _snapshot(module)) for module in self.model.modules()]
-        self._copies = self._copy_tensors()
+        self._snapshot = Snapshot(self.model, self.device)
 
     def restore(self) -> None:
         """Give back the dense model in place: the modules as they were, and every weight and buffer exactly."""
+        self._snapshot.restore()
+
+
+class Snapshot:
+    """A model as it is now: its modules, and a copy of every weight and buffer that holds data.
+
+    The copy is on the same GPU when half of the free memory holds it, otherwise in the host's memory (pinned when the
+    model is on a GPU).
+    """
+
+    def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
+        self.device = device
+        self._modules = [(module, _attributes(module.__dict__)) for module in model.modules()]
+        self._copies = self._copy_tensors()
+
+    def restore(self) -> None:
+        """Give the model back in place: the modules as they were, and every weight and buffer exactly."""
         import torch
 
         for module, state in self._modules:
             module.__dict__.clear()
-            module.__dict__.update({key: copy.copy(value) for key, value in state.items()})
+            module.__dict__.update(_attributes(state))
         with torch.no_grad():
             for tensor, dense in self._copies:
                 if tensor.shape == dense.shape and tensor.dtype == dense.dtype and tensor.device == self.device:
@@ -367,7 +389,7 @@ class DenseModel:
         tensors: dict[int, torch.Tensor] = {}  # a tied weight is one tensor
         for module, _ in self._modules:
             for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None:
+                if tensor is not None and not tensor.is_meta:
                     tensors[id(tensor)] = tensor
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         on_gpu = self.device.type == "cuda"
@@ -379,9 +401,12 @@ class DenseModel:
         return pairs
 
 
-def _snapshot(module: torch.nn.Module) -> dict[str, Any]:
-    """The module's attributes; its dictionaries (parameters, children, hooks) copied one level deep."""
-    return {key: copy.copy(value) if isinstance(value, dict) else value for key, value in module.__dict__.items()}
+def _attributes(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's attributes; its dictionaries (parameters, children, hooks) copied one level deep.
+
+    All else stays the very object, such as the configuration, which modules share.
+    """
+    return {key: copy.copy(value) if isinstance(value, dict) else value for key, value in state.items()}
 
 
 # the hash of compressed weights
@@ -395,15 +420,20 @@ def weights_hash(model: torch.nn.Module) -> str:
     Every tensor is read once, where it lies: its elements as integers are multiplied by odd pseudo-random numbers
     of their position and summed modulo 2^64. Integer sums do not depend on their order, so CPUs and GPUs agree, and
     any change of a single element changes the sum. A sha256 over all sums follows. This takes a fraction of a second
-    for 7B parameters on a GPU, where copying them out for a sha256 of the bytes would take many.
+    for 7B parameters on a GPU, where copying them out for a sha256 of the bytes would take many. A streamed model knows
+    the sums of the blocks that are not here.
     """
+    home = home_of(model)
+    elsewhere: Mapping[str, int] = home.checksums() if home else {}
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:{_checksum(tensor)};".encode())
+        total = elsewhere[name] if tensor.is_meta else checksum(tensor)
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:{total};".encode())
     return digest.hexdigest()
 
 
-def _checksum(tensor: torch.Tensor) -> int:
+def checksum(tensor: torch.Tensor) -> int:
+    """Its elements as integers times odd numbers of their place, summed modulo 2^64."""
     import torch
 
     integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]

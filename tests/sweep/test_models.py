@@ -145,6 +145,15 @@ def test_restore_gives_back_weights_modules_and_hooks(dense: DenseModel) -> None
     assert "forward" not in block.__dict__
 
 
+def test_restored_modules_still_share_their_configuration(dense: DenseModel) -> None:
+    dense.restore()
+    dense.model.set_attn_implementation("eager")
+    try:
+        assert dense.model.model.layers[0].self_attn.config._attn_implementation == "eager"
+    finally:
+        dense.model.set_attn_implementation("sdpa")
+
+
 def test_restored_model_computes_what_the_dense_one_did(dense: DenseModel) -> None:
     import torch
 
@@ -190,7 +199,7 @@ def test_checksum_equals_its_plain_formula(dtype: str) -> None:
     columns = models._multipliers(models._ROW, 1, "cpu").tolist()
     rows = models._multipliers(-(-len(numbers) // models._ROW), 2, "cpu").tolist()
     plain = sum(x * columns[i % models._ROW] * rows[i // models._ROW] for i, x in enumerate(numbers)) % 2**64
-    assert models._checksum(tensor) == plain
+    assert models.checksum(tensor) == plain
 
 
 def test_auto_dtype_is_float32_on_a_cpu(tiny_model: Path, tmp_path: Path) -> None:
