@@ -168,8 +168,9 @@ def compress_model(
     """Compress the model in place with calibration `tokens` [nsamples, seqlen] (None for a data-free method).
 
     attention_mask: [nsamples, seqlen], zero at padding. batch_size: windows per forward, a matter of speed. offload:
-    hidden states wait in host memory between blocks (None: when a GPU has no room for them). progress: called with (blocks done, blocks in all). Raises
-    SettingsError before any work when the settings do not fit the model, CompressionError naming block and linear.
+    hidden states wait in host memory between blocks (None: when a GPU is crowded). progress: called with (blocks done,
+    blocks in all). Raises SettingsError before any work when the settings do not fit the model, CompressionError
+    naming block and linear.
     """
     started = time.perf_counter()
     steps = list(method.steps) if isinstance(method, Composition) else [method]
@@ -562,7 +563,7 @@ def capture(model: Any, blocks: Any, data: Data) -> Batches:
         recorded = record(model, blocks, tokens[start : start + size], attention_mask=part)
         if start == 0 and data.offload is None and _crowded(recorded[0][0], tokens):
             result.home = torch.device("cpu")
-        result.hidden.append(result.sent_home(recorded[0][0]))
+        result.hidden.append(result.at_home(recorded[0][0]))
         result.arguments.append([(_shared(r[1], result, i), _shared(r[2], result, i)) for i, r in enumerate(recorded)])
         result.valid.append(None if part is None else part.flatten().bool())
     return result

@@ -39,7 +39,8 @@ class StudyFile:
     seed: int = Field(default=0, ge=0)
     """Seed of the calibration sets (unless `calibration.seed` is given)."""
     models: list[Any]
-    """Names of bundled models, folders, hub ids, or mappings {model, revision, dtype, max_length, name}."""
+    """Names of bundled models, folders, hub ids, or mappings {model, revision, dtype, max_length, name,
+    placement}."""
     methods: list[Any]
     """Mappings {method, its settings}; a list value runs several settings, a list of mappings is a composition."""
     calibration: Any = None

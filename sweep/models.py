@@ -286,8 +286,6 @@ def linear_shapes(ref: ModelRef) -> dict[str, tuple[int, int]]:
     return found
 
 
-
-
 # loading
 
 
@@ -298,7 +296,7 @@ def load_tokenizer(ref: ModelRef) -> Any:
     try:
         return transformers.AutoTokenizer.from_pretrained(ref.path, revision=ref.revision)
     except (OSError, ValueError) as error:
-        raise SettingsError(_unreachable(ref, error)) from None
+        raise SettingsError(unreachable(ref, error)) from None
 
 
 def context_length(ref: ModelRef) -> int:
@@ -310,14 +308,14 @@ def context_length(ref: ModelRef) -> int:
     try:
         config = transformers.AutoConfig.from_pretrained(ref.path, revision=ref.revision)
     except (OSError, ValueError) as error:
-        raise SettingsError(_unreachable(ref, error)) from None
+        raise SettingsError(unreachable(ref, error)) from None
     length = _context_length(config.to_dict())
     if length is None:
         raise SettingsError(f"models: the config of {ref.name} names no context length; give `max_length`")
     return length
 
 
-def _unreachable(ref: ModelRef, error: Exception) -> str:
+def unreachable(ref: ModelRef, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     where = "download it first, log in with `hf auth login` if it is gated, or give a local folder"
     place = f"{ref.path}@{ref.revision}" if ref.revision else ref.path
@@ -341,7 +339,7 @@ class DenseModel:
                 ref.path, revision=ref.revision, dtype=chosen
             )
         except (OSError, ValueError) as error:
-            raise SettingsError(_unreachable(ref, error)) from None
+            raise SettingsError(unreachable(ref, error)) from None
         self.model: Any = model.to(device).eval().requires_grad_(False)
         self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
         self.tokenizer = load_tokenizer(ref)

@@ -133,6 +133,7 @@ def check(study: Study) -> None:
     study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
     preflight(_last_sets(study.calibration))
     for model in study.models:
+        _check_placement(model, study.methods)
         for linear, (rows, cols) in linear_shapes(model).items():
             for method in study.methods:
                 _check_shape(method, linear, rows, cols, model.name)
@@ -228,6 +229,16 @@ def _check_shape(method: Method, linear: str, rows: int, cols: int, model: str) 
                 step.check_shape(rows, cols, f"{linear} of {model}")
             except SettingsError as error:
                 raise SettingsError(f"methods: {step.label}: {error}") from None
+
+
+def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
+    for method in methods:
+        for step in method.steps if isinstance(method, Composition) else [method]:
+            if model.placement == "streamed" and step.needs == "fisher":
+                raise SettingsError(
+                    f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
+                    "leave the method out, or the model's `placement`"
+                )
 
 
 def _refuse_same_ids(trials: Sequence[Trial]) -> None:

@@ -47,7 +47,7 @@ def make_requests(trial: Trial, seqlens: Sequence[int] = ()) -> EvaluationData:
     `seqlens` are the lengths of the calibration windows that this model will see. Raises SettingsError when a window is
     longer than the model's context (of hub models known only now), or a data set cannot be reached.
     """
-    from sweep.evaluation.suite import build_evaluation
+    from sweep.evaluation.suite import build_evaluation, refuse_generation
 
     length = context_length(trial.model)
     for seqlen in seqlens:
@@ -56,7 +56,10 @@ def make_requests(trial: Trial, seqlens: Sequence[int] = ()) -> EvaluationData:
                 f"calibration.seqlen: {seqlen} is longer than the context of {trial.model.name} ({length} tokens); "
                 f"choose at most {length}"
             )
-    return build_evaluation(trial.evaluation, load_tokenizer(trial.model), length)
+    data = build_evaluation(trial.evaluation, load_tokenizer(trial.model), length)
+    if trial.model.placement == "streamed":
+        refuse_generation(data, trial.model.name)
+    return data
 
 
 def _check_stored(store: Results, calibration: Any) -> None:

@@ -71,6 +71,7 @@ TRIALS = _schema(
         "seconds_write": (_real, "wall seconds to write the other tables"),
         "peak_memory": (_int, "bytes: peak device memory on a GPU, peak resident memory of the worker on a CPU"),
         "dtype": (_text, "dtype of the weights during the trial"),
+        "placement": (_text, "whole: all weights were on the device | streamed: one decoder block at a time"),
         "device": (_text, "name of the GPU or CPU"),
         "worker": (_text, "host and process of the worker"),
         "versions": (_text, "JSON: versions of Python, torch, transformers, lm_eval, ray, and of this package"),

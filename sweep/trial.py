@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.base import method_name
-from sweep.models import DenseModel, weights_hash
+from sweep.models import weights_hash
 from sweep.plan import Trial
 from sweep.results import Results, ResultsError, TrialRows
 from sweep.schedule import held_by
@@ -31,12 +31,18 @@ if TYPE_CHECKING:
     from calib.build import CalibrationSet
     from methods.blockwise import CompressionReport
     from sweep.evaluation.suite import EvaluationData, EvaluationResult, Evaluator
+    from sweep.models import DenseModel
+    from sweep.streaming import StreamedModel
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def run_trial(
-    trial: Trial, dense: DenseModel, evaluator: Evaluator, calibration: CalibrationSet | None, clock: Clock
+    trial: Trial,
+    dense: DenseModel | StreamedModel,
+    evaluator: Evaluator,
+    calibration: CalibrationSet | None,
+    clock: Clock,
 ) -> TrialRows:
     """Run one trial on the dense model, which is changed in place. Raises whatever fails; `clock.phase` says where."""
     with clock("restore"):
@@ -60,6 +66,7 @@ def run_trial(
         "weights_hash": compressed_hash,
         "parameters": dense.parameters,
         "dtype": dense.dtype,
+        "placement": dense.placement,
     }
     layers = [layer.as_row() for layer in report.layers] if report else []
     return TrialRows(row, result.metrics, result.samples, layers)
@@ -155,7 +162,7 @@ class Worker:
         self.provenance = dict(provenance)
         self.device = quiet_torch(device)
         self._held: object = None
-        self._dense: DenseModel | None = None
+        self._dense: DenseModel | StreamedModel | None = None
         self._evaluator: Evaluator | None = None
 
     def run(
@@ -191,15 +198,18 @@ class Worker:
         except (OSError, ResultsError) as error:
             return self._write_failed(trial, common, one_line(error), clock)
 
-    def _hold(self, trial: Trial, requests: Callable[[], EvaluationData]) -> tuple[DenseModel, Evaluator]:
+    def _hold(
+        self, trial: Trial, requests: Callable[[], EvaluationData]
+    ) -> tuple[DenseModel | StreamedModel, Evaluator]:
         """The dense model of this trial and the evaluator made from it, loaded when another one is held."""
         from sweep.evaluation.suite import Evaluator
+        from sweep.streaming import load_dense
 
         wanted = held_by(trial)
         if self._held != wanted or self._dense is None or self._evaluator is None:
             self._held = self._dense = self._evaluator = None
             free_memory(self.device)
-            dense = DenseModel(trial.model, self.device)
+            dense = load_dense(trial.model, self.device)
             self._evaluator = Evaluator(requests(), dense.model, dense.tokenizer, self.device)
             self._dense, self._held = dense, wanted
         return self._dense, self._evaluator

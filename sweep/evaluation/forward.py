@@ -130,9 +130,8 @@ def row_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         start += rows
 
 
-def window_hidden(model: Any, windows: np.ndarray, budget: TokenBudget) -> Iterator[torch.Tensor]:
-    """Final hidden states (windows, length, width) of full windows, a batch at a time, in order."""
+def window_batches(windows: np.ndarray, budget: TokenBudget) -> Iterator[torch.Tensor]:
+    """Token ids (windows, length) of full windows on the device, a batch at a time, in order."""
     count = max(1, budget.tokens // windows.shape[1])
     for start in range(0, len(windows), count):
-        tokens = torch.as_tensor(windows[start : start + count].astype(np.int64), device=budget.device)
-        yield body(model, tokens)
+        yield torch.as_tensor(windows[start : start + count].astype(np.int64), device=budget.device)

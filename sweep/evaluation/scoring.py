@@ -26,6 +26,7 @@ from methods.fused import fused
 from sweep.evaluation.forward import HeadRule, TokenBudget, body, head_rule, log_norm, row_batches
 from sweep.evaluation.packing import Packing, pack
 from sweep.evaluation.requests import Requests
+from sweep.evaluation.states import ModelCall, final_states
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,12 @@ class Scorer:
     def _score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
         if self._batches is None:
             self._batches = list(self._prepare())
-        found = [(batch.order, *self._predict(model, batch)) for batch in self._batches]
+        calls = (ModelCall(batch.tokens, self._arguments(model, batch)) for batch in self._batches)
+        states = final_states(model, calls, _logits if self.rule is None else body)
+        found = [
+            (batch.order, *self._predict(model, batch, next(states).flatten(0, 1)[batch.places]))
+            for batch in self._batches
+        ]
         order = np.concatenate([part[0] for part in found])
         values = torch.cat([part[1] for part in found]).cpu().numpy().astype(np.float64)
         hits = torch.cat([part[2] for part in found]).cpu().numpy()
@@ -82,9 +88,11 @@ class Scorer:
         misses = np.bincount(request, weights=~hits, minlength=count)
         return loglikelihood, misses == 0
 
-    def _predict(self, model: Any, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability of each target, and whether it is the most likely token."""
-        hidden = self._hidden(model, batch)
+    def _predict(self, model: Any, batch: _Batch, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of each target, and whether it is the most likely token.
+
+        hidden: what predicts, at the batch's places: final hidden states, or logits when the head cannot be run alone.
+        """
         head = model.get_output_embeddings()
         step = self.budget.logit_rows(int(model.config.get_text_config().vocab_size))
         values, hits = [], []
@@ -100,14 +108,6 @@ class Scorer:
 
     def _logits(self, head: Any, hidden: torch.Tensor) -> torch.Tensor:
         return hidden.float() if self.rule is None else self.rule.logits(head, hidden)
-
-    def _hidden(self, model: Any, batch: _Batch) -> torch.Tensor:
-        """What predicts, at the batch's places: final hidden states, or logits when the head cannot be run alone."""
-        if self.rule is None:
-            states = model(input_ids=batch.tokens, use_cache=False).logits
-        else:
-            states = body(model, batch.tokens, **self._arguments(model, batch))
-        return states.flatten(0, 1)[batch.places]
 
     def _arguments(self, model: Any, batch: _Batch) -> dict[str, Any]:
         return {}
@@ -225,6 +225,12 @@ class PackedScorer(Scorer):
             yield
         finally:
             model.set_attn_implementation(before)
+
+
+def _logits(model: Any, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
+    """(rows, length, vocabulary), of a model whose head cannot be run alone."""
+    logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **arguments).logits
+    return logits
 
 
 def _is_best(logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, equals_top: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from calib.settings import SettingsError
+from methods.residency import home_of
 from sweep.evaluation.replay import Outcome, Scores, TaskMetrics
 from sweep.evaluation.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
@@ -53,6 +56,18 @@ def build_evaluation(
     return EvaluationData(settings, max_length, build_requests(settings, tokenizer, max_length, path), heldout)
 
 
+def refuse_generation(data: EvaluationData, model: str) -> None:
+    """Raise SettingsError when a task generates text, which a streamed model would be read for once a token."""
+    if not data.tasks.generations:
+        return
+    generating = [task.name for task in data.tasks.tasks if any(call.kind == "generation" for call in task.calls)]
+    names = ", ".join(generating)
+    raise SettingsError(
+        f"evaluation.tasks: {names} generate text, and {model} is streamed block by block, so every token would read "
+        "the whole model; leave them out, or use placement: whole"
+    )
+
+
 class Evaluator:
     """Evaluates any number of compressed copies of one dense model."""
 
@@ -62,12 +77,19 @@ class Evaluator:
 
         from sweep.evaluation.forward import TokenBudget, head_rule
         from sweep.evaluation.scoring import choose_scorer
+        from sweep.evaluation.states import check_blocks_alone
 
         self.data = data
         self.tokenizer = tokenizer
         self.budget = TokenBudget(torch.device(device))
-        rule = head_rule(model)
-        self.scorer = choose_scorer(model, data.tasks.requests, self.budget, rule)
+        home = home_of(model)
+        if home is not None:
+            refuse_generation(data, type(model).__name__)
+        with nullcontext(model) if home is None else home.sample() as small:
+            if home is not None:
+                check_blocks_alone(small, home.blocks)
+            rule = head_rule(small)
+            self.scorer = choose_scorer(small, data.tasks.requests, self.budget, rule)
         self.windows = WindowScorer(data.heldout, model, self.budget, rule, data.settings.divergence)
         self.dense = self._tasks(model)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,8 @@ import torch
 from calib.settings import SettingsError
 from methods.fused import fused
 from sweep.evaluation.divergence import divergences
-from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, log_norm, window_hidden
+from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, log_norm, window_batches
+from sweep.evaluation.states import ModelCall, final_states
 
 if TYPE_CHECKING:
     from sweep.evaluation.settings import EvaluationSettings
@@ -94,26 +94,43 @@ class WindowScorer:
         if divergence and texts:
             self.head = dense_head(model)
             with torch.inference_mode(), fused(model):
-                self.dense = [budget.run(partial(self._remember, model, text)) for text in texts]
+                self.dense = budget.run(lambda: self._remember(model))
 
     def score(self, model: Any) -> list[WindowScores]:
         """The numbers of every text, in order."""
         with torch.inference_mode(), fused(model):
-            return [self.budget.run(partial(self._text, model, number)) for number in range(len(self.texts))]
+            return self.budget.run(lambda: self._score(model))
 
-    def _remember(self, model: Any, text: HeldOut) -> _Dense:
-        hidden = torch.cat([part[:, :-1].flatten(0, 1) for part in window_hidden(model, text.tokens, self.budget)])
+    def _score(self, model: Any) -> list[WindowScores]:
+        states = self._states(model)
+        return [self._text(model, number, states) for number in range(len(self.texts))]
+
+    def _states(self, model: Any) -> Iterator[torch.Tensor]:
+        """Final hidden states (windows, length, width) of all texts, text by text, in one pass over the model."""
+        batches = (tokens for text in self.texts for tokens in window_batches(text.tokens, self.budget))
+        return final_states(model, (ModelCall(tokens) for tokens in batches))
+
+    def _remember(self, model: Any) -> list[_Dense]:
+        states = self._states(model)
+        return [self._remember_text(text, states) for text in self.texts]
+
+    def _remember_text(self, text: HeldOut, states: Iterator[torch.Tensor]) -> _Dense:
+        parts: list[torch.Tensor] = []
+        while sum(map(len, parts)) < len(text.tokens) * (text.tokens.shape[1] - 1):
+            parts.append(next(states)[:, :-1].flatten(0, 1))
+        hidden = torch.cat(parts)
         norms, best = [], []
         for _, logits in self._logits(self.head, hidden):
             norms.append(log_norm(logits, self.budget.work_rows(logits.shape[1]))[0])
             best.append(logits.argmax(-1))
         return _Dense(hidden, torch.cat(norms), torch.cat(best))
 
-    def _text(self, model: Any, number: int) -> WindowScores:
+    def _text(self, model: Any, number: int, states: Iterator[torch.Tensor]) -> WindowScores:
         tokens = self.texts[number].tokens
         parts: list[list[torch.Tensor]] = []
         start = 0
-        for hidden in window_hidden(model, tokens, self.budget):
+        while start < len(tokens):
+            hidden = next(states)
             windows = slice(start, start + len(hidden))
             positions = slice(start * (tokens.shape[1] - 1), (start + len(hidden)) * (tokens.shape[1] - 1))
             start += len(hidden)

@@ -120,12 +120,12 @@ def test_trial_whose_tables_cannot_be_written_fails_and_leaves_no_numbers(trials
 def test_model_that_cannot_be_loaded_fails_its_trials_alone(
     trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweep import trial as module
+    from sweep import streaming
 
     def refuse(*_: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(module, "DenseModel", refuse)
+    monkeypatch.setattr(streaming, "load_dense", refuse)
     outcomes = run(trials[:2], str(tmp_path))
     assert [(outcome.status, outcome.phase) for outcome in outcomes] == [("failed", "load")] * 2
     assert "out of memory" in str(outcomes[0].error)
