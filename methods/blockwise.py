@@ -117,6 +117,7 @@ class Batches:
     arguments: list[list[tuple[tuple[Any, ...], dict[str, Any]]]]
     valid: list[torch.Tensor | None]
     home: Any = None  # where hidden states wait between blocks; None: on the model's device
+    tuples: bool | None = None  # blocks give back a tuple, known when one has run
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -126,7 +127,8 @@ class Batches:
         positional, keywords = self.arguments[batch][index]
         device = next(block.parameters()).device
         output = block(self.hidden[batch].to(device, non_blocking=True), *positional, **keywords)
-        result: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        self.tuples = isinstance(output, tuple)
+        result: torch.Tensor = output[0] if self.tuples else output
         return result
 
     def keep(self, batch: int, hidden: torch.Tensor) -> None:
@@ -597,27 +599,33 @@ def record(
 
 
 def in_place_of_blocks(
-    blocks: Any, forward: Callable[[int, Any, tuple[Any, ...], dict[str, Any]], Any], call: Callable[[], Any]
+    blocks: Any,
+    forward: Callable[[int, Any, tuple[Any, ...], dict[str, Any]], Any],
+    call: Callable[[], Any],
+    tuples: bool | None = None,
 ) -> Any:
     """`call()` with `forward(number, hidden, arguments, keywords)` in place of every block's own.
 
-    Models whose blocks give back a tuple are found out by trying.
+    tuples: whether blocks of this model give back a tuple; None finds it out by trying.
     """
 
-    def stand_in(number: int, as_tuple: bool) -> Callable[..., Any]:
+    def stand_in(number: int, as_tuple: bool, given: list[Any]) -> Callable[..., Any]:
         def run(hidden: Any, *arguments: Any, **keywords: Any) -> Any:
-            output = forward(number, hidden, arguments, keywords)
-            return (output,) if as_tuple else output
+            if number and not as_tuple and hidden.shape != given[-1].shape:
+                raise IndexError("the model took the first row of a tensor for the first item of a tuple")
+            given.append(forward(number, hidden, arguments, keywords))
+            return (given[-1],) if as_tuple else given[-1]
 
         return run
 
-    for as_tuple in (False, True):
+    for as_tuple in (False, True) if tuples is None else (tuples,):
         try:
+            given: list[Any] = []
             for number, block in enumerate(blocks):
-                block.forward = stand_in(number, as_tuple)
+                block.forward = stand_in(number, as_tuple, given)
             return call()
         except (IndexError, AttributeError, TypeError):
-            if as_tuple:
+            if as_tuple or tuples is not None:
                 raise
         finally:
             for block in blocks:

@@ -104,7 +104,7 @@ class StreamedBlocks:
 
     @contextmanager
     def resident(self, index: int, following: int | None = None, *, changes: bool = False) -> Iterator[None]:
-        """See `methods.residency.BlockHome`. A block in which an error is raised is as if it had never been here."""
+        """See `methods.residency.BlockHome`. After an error in a block that changes, the model must be restored."""
         self._install(index)
         try:
             if following is not None and following != index:
@@ -124,15 +124,16 @@ class StreamedBlocks:
         kinds = self._kinds()
         count = next((n for n in range(1, SAMPLED) if set(kinds[:n]) == set(kinds)), min(SAMPLED, len(kinds)))
         whole = self.blocks._modules
-        for index in range(count):
-            self._install(index)
-        home, self.model.block_home = self.model.block_home, None  # type: ignore[assignment]
-        self.blocks._modules = dict(list(whole.items())[:count])
+        home = self.model.block_home
         try:
+            for index in range(count):
+                self._install(index)
+            self.model.block_home = None  # type: ignore[assignment]
+            self.blocks._modules = dict(list(whole.items())[:count])
             yield self.model
         finally:
             self.blocks._modules = whole
-            self.model.block_home = home  # type: ignore[assignment]
+            self.model.block_home = home
             for index in range(count):
                 _to_meta(self.blocks[index])
 

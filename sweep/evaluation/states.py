@@ -119,15 +119,19 @@ def _block_by_block(
         hidden = batches.hidden[number].to(model.device, non_blocking=True)
         batches.hidden[number] = hidden.new_empty(0)  # what was given out needs no room here
         batches.arguments[number] = []
-        yield _finish(model, blocks, call, hidden, forward)
+        yield _finish(model, blocks, call, hidden, forward, batches.tuples)
 
 
-def _finish(model: Any, blocks: Any, call: ModelCall, hidden: torch.Tensor, forward: Forward) -> torch.Tensor:
+def _finish(
+    model: Any, blocks: Any, call: ModelCall, hidden: torch.Tensor, forward: Forward, tuples: bool | None
+) -> torch.Tensor:
     """What `forward` makes of `hidden`, the output of the last block."""
     last = len(blocks) - 1
 
     def pass_on(number: int, given: Any, _: tuple[Any, ...], __: dict[str, Any]) -> Any:
         return hidden if number == last else given
 
-    finished: torch.Tensor = in_place_of_blocks(blocks, pass_on, lambda: forward(model, call.tokens, **call.arguments))
+    finished: torch.Tensor = in_place_of_blocks(
+        blocks, pass_on, lambda: forward(model, call.tokens, **call.arguments), tuples
+    )
     return finished

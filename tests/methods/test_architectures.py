@@ -100,6 +100,16 @@ def test_blocks_one_by_one_compute_what_the_model_computes(name, tokens):
     assert torch.allclose(torch.cat(batches.hidden), seen[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("layers", [1, 3, 5])
+def test_blocks_that_return_tuples_are_recognised_at_any_depth(layers, tokens):
+    # a tensor taken for a tuple loses a dimension a block; three blocks made a scalar of it, without an IndexError
+    model = build("falcon", num_hidden_layers=layers)
+    with torch.no_grad():
+        batches = capture(model, decoder_blocks(model), Data(tokens, batch_size=3))
+    assert [hidden.shape for hidden in batches.hidden] == [(3, 24, 32), (1, 24, 32)]
+    assert len(batches.arguments[0]) == layers
+
+
 @pytest.mark.parametrize("method_name", METHODS.names())
 @pytest.mark.parametrize("name", MODELS)
 def test_every_method_runs_on_every_architecture(name, method_name, tokens):
