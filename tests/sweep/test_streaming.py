@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from calib.settings import SettingsError
+from methods import blockwise
 from methods.base import CompressionError, get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
 from sweep import plan
@@ -517,3 +518,60 @@ def test_headers_name_what_safetensors_reads(llama: Path) -> None:
         for name, stored in found.items():
             file.seek(stored.start)
             assert file.read(stored.size) == content[name].numpy().tobytes()
+
+
+@pytest.mark.gpu
+def test_a_study_gives_the_same_tables_streamed_and_whole_on_a_gpu(document: dict[str, Any], tmp_path: Path) -> None:
+    document["methods"] = [{"method": "gptq", "bits": 3}, {"method": "wanda", "allocation": "owl"}, METHODS[4]]
+    document["calibration"]["source"] = document["calibration"]["source"][0]
+    found = {}
+    for placement in ("whole", "streamed"):
+        document["models"] = [{"model": "reference-2m", "placement": placement, "dtype": "bfloat16"}]
+        found[placement] = numbers(run_study(document, tmp_path / placement))
+    assert found["whole"]["trials"].get_column("scorer").unique().to_list() == ["packed"]
+    for table, whole in found["whole"].items():
+        assert found["streamed"][table].equals(whole), table
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["gptq", "awq", "svd"])
+def test_hidden_states_that_wait_on_the_host_change_no_bit(
+    name: str, tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = resolve_model({"model": "reference-2m", "dtype": "bfloat16"}, "m")
+    dense, streamed = DenseModel(ref, "cuda"), StreamedModel(ref, "cuda")
+    compress_model(dense.model, get_method(name), tokens, batch_size=2)
+    monkeypatch.setattr(blockwise, "HIDDEN_SHARE", 0.0)
+    monkeypatch.setattr(states, "DEVICE_SHARE", 0.0)
+    compress_model(streamed.model, get_method(name), tokens, batch_size=2)
+    assert weights_hash(streamed.model) == weights_hash(dense.model)
+    calls = [ModelCall(torch.as_tensor(part, device="cuda").long()) for part in np.split(tokens, 2)]
+    with torch.inference_mode():
+        found = list(final_states(streamed.model, calls))
+        assert all(torch.equal(ours, body(dense.model, call.tokens)) for ours, call in zip(found, calls, strict=True))
+
+
+@pytest.mark.gpu
+def test_a_gpu_holds_two_blocks_at_most(tiny_model: Path, tmp_path: Path) -> None:
+    import transformers
+
+    settings = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 10, "num_attention_heads": 8}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**LLAMA, **settings})).to(torch.bfloat16)
+    shutil.copytree(tiny_model, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    model.save_pretrained(tmp_path / "m")
+    ref = resolve_model({"model": str(tmp_path / "m"), "dtype": "bfloat16"}, "m")
+    streamed = StreamedModel(ref, "cuda")
+    block = streamed.blocks.bytes / 10
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.inference_mode():
+        list(final_states(streamed.model, [ModelCall(torch.arange(16, device="cuda")[None])]))
+    assert 1.9 * block < torch.cuda.max_memory_allocated() - before < 2.4 * block
+    expected = weights_hash(model.cuda())
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(2):
+        assert weights_hash(streamed.model) == expected
+        compress_model(
+            streamed.model, get_method("svd", ratio=0.5), None
+        )  # frees dense weights in the middle of a block
+        streamed.restore()
