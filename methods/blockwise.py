@@ -40,7 +40,7 @@ from methods.targets import Linear, linears_of, watched
 
 TOKENS_PER_BATCH_CPU = 512  # fits the caches of a core: measured on the bundled models
 TOKENS_PER_BATCH_GPU = 32768
-HIDDEN_SHARE = 0.25  # of the free memory of a GPU for hidden states; a pass may hold inputs and outputs
+HIDDEN_SHARE = 0.125  # of the free memory of a GPU for hidden states: the factor of a wide Hessian needs most of it
 NO_TOKENS = "no calibration token reached it: left dense"
 
 Progress = Callable[[int, int], None]
