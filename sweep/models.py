@@ -357,11 +357,12 @@ class Snapshot:
     """A model as it is now: its modules, and a copy of every weight and buffer that holds data.
 
     The copy is on the same GPU when half of the free memory holds it, otherwise in the host's memory (pinned when the
-    model is on a GPU).
+    model is on a GPU). `spare_gpu`: always there.
     """
 
-    def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
+    def __init__(self, model: torch.nn.Module, device: torch.device, *, spare_gpu: bool = False) -> None:
         self.device = device
+        self.spare_gpu = spare_gpu
         self._modules = [(module, _attributes(module.__dict__)) for module in model.modules()]
         self._copies = self._copy_tensors()
 
@@ -391,7 +392,7 @@ class Snapshot:
                     tensors[id(tensor)] = tensor
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         on_gpu = self.device.type == "cuda"
-        keep_on_gpu = on_gpu and size < torch.cuda.mem_get_info(self.device)[0] // 2
+        keep_on_gpu = on_gpu and not self.spare_gpu and size < torch.cuda.mem_get_info(self.device)[0] // 2
         pairs = []
         for tensor in tensors.values():
             dense = tensor.detach().clone() if keep_on_gpu or not on_gpu else tensor.detach().cpu().pin_memory()

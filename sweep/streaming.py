@@ -72,7 +72,7 @@ class StreamedModel:
         self.max_length = context_length(ref)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        self._snapshot = Snapshot(self.model, self.device)
+        self._snapshot = Snapshot(self.model, self.device, spare_gpu=True)
 
     def restore(self) -> None:
         """Give back the dense model: modules as they were, and every block as its files have it."""

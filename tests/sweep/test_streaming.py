@@ -261,13 +261,15 @@ def test_head_that_cannot_be_run_alone_is_scored_streamed(llama: Path) -> None:
     assert np.array_equal(found[1], expected[1])
 
 
-def test_sample_shows_every_kind_of_layer_and_is_given_back(save: Save) -> None:
-    _, streamed = pair(save("gemma2"))
+@pytest.mark.parametrize(("name", "count"), [("llama", 1), ("gemma2", 2), ("gpt2", 1), ("opt", 1), ("falcon", 1)])
+def test_sample_shows_every_kind_of_layer_and_is_given_back(save: Save, name: str, count: int) -> None:
+    _, streamed = pair(save(name))
+    blocks = decoder_blocks(streamed.model)
     with streamed.blocks.sample() as small:
-        assert len(decoder_layers := small.model.layers) == 2
-        assert all(not parameter.is_meta for block in decoder_layers for parameter in block.parameters())
+        assert len(blocks) == count
+        assert not any(parameter.is_meta for parameter in small.parameters())
         assert head_rule(small) is not None
-    assert len(decoder_blocks(streamed.model)) == 3
+    assert len(blocks) == 3
     assert present(streamed.model) == 0
 
 
