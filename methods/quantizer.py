@@ -73,8 +73,17 @@ def check_group_size(group_size: int | None, cols: int, where: str) -> None:
         )
 
 
+def divide(values: torch.Tensor, number: float) -> torch.Tensor:
+    """`values` / `number`, rounded correctly on every device.
+
+    CUDA multiplies by the inverse of a plain number, and 16-bit weights make exact ties between two zero points common
+    enough that the last bit of a scale decides codes of a whole group.
+    """
+    return values / torch.full((), number, dtype=values.dtype, device=values.device)
+
+
 def _grid(low: torch.Tensor, high: torch.Tensor, levels: int, sym: bool) -> Grid:
-    scale = (high - low) / levels
+    scale = divide(high - low, levels)
     zero = torch.full_like(scale, (levels + 1) / 2) if sym else torch.round(-low / scale)
     return Grid(scale, zero, levels)
 

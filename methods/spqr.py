@@ -21,7 +21,7 @@ from methods.columns import column_blocks, push, spread_of
 from methods.gptq import stack_columns, stack_masks
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
-from methods.quantizer import check_group_size
+from methods.quantizer import check_group_size, divide
 from methods.statistics import Hessian, Statistic
 
 SMALLEST_SCALE = 1e-9
@@ -190,8 +190,7 @@ def real_grid(low: torch.Tensor, high: torch.Tensor, levels: int) -> RealGrid:
     """The grid from `low` to `high`; where they are equal, from −1 to 1."""
     constant = low == high
     low, high = torch.where(constant, -1.0, low), torch.where(constant, 1.0, high)
-    # a tensor: CUDA multiplies by the inverse of a plain number, and the last bit decides ties between integer zeros
-    scale = (high - low) / torch.full((), levels, dtype=high.dtype, device=high.device)
+    scale = divide(high - low, levels)
     return RealGrid(scale, -low / scale, levels)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from calib.settings import SettingsError
 from methods.lazy import torch
 from methods.products import add_product, split_product
+from methods.quantizer import divide
 from methods.solver import Factor, check_finite, full_precision, inverse_factor
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class FeatureNorms(Sampled):
     def squared_norms(self) -> torch.Tensor:
         """[cols], float32: the mean over windows of the squared norm of each input."""
         self._check(self._squares)
-        return self._squares / max(self.windows, 1)
+        return divide(self._squares, max(self.windows, 1))
 
 
 class Magnitudes(Sampled):
@@ -136,7 +137,7 @@ class Magnitudes(Sampled):
     @property
     def mean(self) -> torch.Tensor:
         self._check(self._sum)
-        return self._sum / max(self.tokens, 1)
+        return divide(self._sum, max(self.tokens, 1))
 
     @property
     def largest(self) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from calib.settings import SettingsError
-from methods.quantizer import check_group_size, fit_grid, grid_bits, quantize, quantize_groups
+from methods.quantizer import check_group_size, divide, fit_grid, grid_bits, quantize, quantize_groups
 
 
 def test_values_lie_on_the_grid_and_within_half_a_step(problem):
@@ -69,3 +69,26 @@ def test_stored_bits_count_scale_and_zero():
 def test_group_size_that_does_not_divide_names_sizes_that_do():
     with pytest.raises(SettingsError, match=r"group_size: 32 does not divide the 176 inputs of .*down_proj.*16"):
         check_group_size(32, 176, "block 0 mlp.down_proj")
+
+
+def test_ties_between_zero_points_are_common_in_16_bit_weights():
+    """Why `divide` exists: multiplying by the inverse, as CUDA does with a plain number, moves some zero points."""
+    weights = torch.randn(20_000, 32, generator=torch.Generator().manual_seed(0)).bfloat16().float()
+    grid = fit_grid(weights, 3)
+    low, high = weights.amin(1).clamp(max=0), weights.amax(1).clamp(min=0)
+    inverse = (high - low) * torch.tensor(1 / 7)
+    moved = (torch.round(-low / inverse) != grid.zero).double().mean()
+    assert torch.equal(divide(high - low, 7), (high - low) / 7)
+    assert moved > 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sym", [False, True])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_grids_on_the_device_are_bit_for_bit_those_of_the_cpu(bits, sym):
+    weights = torch.randn(20_000, 32, generator=torch.Generator().manual_seed(0)).bfloat16().float()
+    here, there = fit_grid(weights, bits, sym=sym), fit_grid(weights.cuda(), bits, sym=sym)
+    assert torch.equal(here.scale, there.scale.cpu())
+    assert torch.equal(here.zero, there.zero.cpu())
+    assert torch.equal(quantize(weights, here), quantize(weights.cuda(), there).cpu())
