@@ -34,15 +34,29 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+        ),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> str:
+    """Where the problems and models of a test live: with `-m gpu` every such test runs on a CUDA device as well."""
+    return str(request.param)
+
+
 @pytest.fixture
-def make_problem() -> Callable[..., Problem]:
+def make_problem(device: str) -> Callable[..., Problem]:
     def make(rows: int = 24, cols: int = 64, windows: int = 4, length: int = 40, seed: int = 0) -> Problem:
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(rows, cols, generator=generator) * 0.1
         mixing = torch.randn(cols, cols, generator=generator) / cols**0.5 + torch.eye(cols)
         scales = torch.rand(cols, generator=generator) * 3 + 0.1
         inputs = torch.randn(windows, length, cols, generator=generator) @ mixing * scales
-        return Problem(weight, inputs)
+        return Problem(weight.to(device), inputs.to(device))
 
     return make
 
@@ -64,7 +78,7 @@ class Golden:
 
 
 @pytest.fixture
-def load_golden() -> Callable[[str], Golden]:
+def load_golden(device: str) -> Callable[[str], Golden]:
     def load(name: str) -> Golden:
         with np.load(GOLDEN / f"{name}.npz") as file:
             arrays = dict(file)
@@ -72,15 +86,17 @@ def load_golden() -> Callable[[str], Golden]:
         if "prune_n" in settings:  # theirs: pruned of m; ours: kept:m
             pruned, group = settings.pop("prune_n"), settings.pop("prune_m")
             settings["pattern"] = f"{group - pruned}:{group}"
-        problem = Problem(torch.from_numpy(arrays["weight"]), torch.from_numpy(arrays["inputs"]))
-        return Golden(problem, str(arrays["method"]), settings, torch.from_numpy(arrays["expected"]), arrays)
+        weight, inputs, expected = (
+            torch.from_numpy(arrays[key]).to(device) for key in ("weight", "inputs", "expected")
+        )
+        return Golden(Problem(weight, inputs), str(arrays["method"]), settings, expected, arrays)
 
     return load
 
 
 @pytest.fixture
-def make_llama() -> Callable[..., Any]:
-    """A tiny random LLaMA; two of them with one seed are equal."""
+def make_llama(device: str) -> Callable[..., Any]:
+    """A tiny random LLaMA on the test's device; two of them with one seed are equal."""
 
     def make(seed: int = 0, **changes: Any) -> Any:
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -95,7 +111,7 @@ def make_llama() -> Callable[..., Any]:
             "max_position_embeddings": 64,
         }
         torch.manual_seed(seed)
-        return LlamaForCausalLM(LlamaConfig(**{**config, **changes})).eval()
+        return LlamaForCausalLM(LlamaConfig(**{**config, **changes})).eval().to(device)
 
     return make
 

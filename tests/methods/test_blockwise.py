@@ -19,7 +19,7 @@ def inputs_of(model, tokens, block, name):
     handle = decoder_blocks(model)[block].get_submodule(name).register_forward_pre_hook(lambda _, a: seen.append(a[0]))
     with torch.no_grad():
         for window in tokens:
-            model(torch.as_tensor(window[None]).long())
+            model(torch.as_tensor(window[None], device=model.device).long())
     handle.remove()
     return torch.cat(seen)
 

@@ -107,8 +107,9 @@ def test_dtype_shape_and_arrays_are_kept(name, dtype, problem):
 
 @pytest.mark.parametrize("name", ON_ONE_MATRIX)
 def test_numpy_arrays_and_parameters_are_taken(name, problem):
-    arrays = compress_linear(make(name), problem.weight.numpy(), problem.inputs.numpy())
-    parameter = compress_linear(make(name), torch.nn.Parameter(problem.weight), problem.inputs)
+    weight, inputs = problem.weight.cpu(), problem.inputs.cpu()
+    arrays = compress_linear(make(name), weight.numpy(), inputs.numpy())
+    parameter = compress_linear(make(name), torch.nn.Parameter(weight), inputs)
     assert torch.equal(arrays.weight, parameter.weight)
     assert not parameter.weight.requires_grad
 
@@ -170,7 +171,7 @@ def test_scope_holds_for_every_method(name, make_llama, tokens):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_padding_changes_nothing_for_any_method(name, make_llama, tokens):
+def test_padding_changes_nothing_for_any_method(name, make_llama, tokens, device):
     """Right padding that is masked gives the weights of the unpadded windows, up to rounding."""
     method = make(name)
     if method.data_free:
@@ -180,7 +181,7 @@ def test_padding_changes_nothing_for_any_method(name, make_llama, tokens):
     plain, masked = make_llama(num_hidden_layers=1), make_llama(num_hidden_layers=1)
     compress_model(plain, method, tokens)
     compress_model(masked, method, padded, attention_mask=mask)
-    batch = torch.as_tensor(tokens).long()
+    batch = torch.as_tensor(tokens, device=device).long()
     with torch.no_grad():
         assert torch.allclose(plain(batch).logits, masked(batch).logits, atol=2e-2)
 

@@ -41,23 +41,23 @@ def test_trying_leaves_the_model_as_it_was(make_llama, tokens):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), untouched.parameters(), strict=True))
 
 
-def test_scaled_and_folded_block_equals_the_original(make_llama, tokens):
+def test_scaled_and_folded_block_equals_the_original(make_llama, tokens, device):
     model = make_llama(num_key_value_heads=4)
-    batch = torch.as_tensor(tokens).long()
+    batch = torch.as_tensor(tokens, device=device).long()
     with torch.no_grad():
         before = model(batch).logits
         groups, _ = folds_of(model, tokens)
         for number, group in enumerate(groups.values()):
             generator = torch.Generator().manual_seed(number)
-            group.apply(torch.rand(group.statistic.cols, generator=generator) * 3 + 0.2)
+            group.apply(torch.rand(group.statistic.cols, generator=generator).to(device) * 3 + 0.2)
         after = model(batch).logits
     assert torch.allclose(before, after, atol=1e-5)
 
 
-def test_smoothing_changes_weights_but_not_what_the_model_computes(make_llama, tokens):
+def test_smoothing_changes_weights_but_not_what_the_model_computes(make_llama, tokens, device):
     model, dense = make_llama(), make_llama()
     report = compress_model(model, get_method("smoothquant"), tokens)
-    batch = torch.as_tensor(tokens).long()
+    batch = torch.as_tensor(tokens, device=device).long()
     with torch.no_grad():
         assert torch.allclose(model(batch).logits, dense(batch).logits, atol=1e-5)
     assert not torch.allclose(
@@ -90,8 +90,8 @@ def with_outlier_inputs(model):
     return model
 
 
-def test_scale_search_includes_the_identity_and_lowers_the_models_error(make_llama, tokens):
-    batch = torch.as_tensor(tokens).long()
+def test_scale_search_includes_the_identity_and_lowers_the_models_error(make_llama, tokens, device):
+    batch = torch.as_tensor(tokens, device=device).long()
 
     def error(method):
         model, dense = with_outlier_inputs(make_llama()), with_outlier_inputs(make_llama())

@@ -14,12 +14,16 @@ def one_column_at_a_time(problem, bits, group_size, act_order, static, sym, fres
     weight, cols = problem.weight.double(), problem.weight.shape[1]
     flat = problem.inputs.reshape(-1, cols).double()
     hessian = 2 / problem.inputs.shape[0] * flat.T @ flat
-    order = torch.argsort(hessian.diagonal(), descending=True, stable=True) if act_order else torch.arange(cols)
+    order = (
+        torch.argsort(hessian.diagonal(), descending=True, stable=True)
+        if act_order
+        else torch.arange(cols, device=weight.device)
+    )
     size = group_size or cols
     static_grids = [fit_grid(weight[:, s : s + size], bits, sym=sym) for s in range(0, cols, size)]
     weight, hessian = weight[:, order].clone(), hessian[order][:, order]
     outer = weight.clone()  # one block as wide as the matrix: stale groups see the dense weights
-    inverse = torch.linalg.inv(hessian + 0.01 * hessian.diagonal().mean() * torch.eye(cols))
+    inverse = torch.linalg.inv(hessian + 0.01 * hessian.diagonal().mean() * torch.eye(cols, device=weight.device))
     result = torch.zeros_like(weight)
     for j in range(cols):
         if static or group_size is None:
@@ -66,8 +70,8 @@ def test_block_size_does_not_change_the_result(problem, settings):
         assert torch.isclose(results[0], other, rtol=1e-4, atol=1e-6).double().mean() > 0.99
 
 
-def test_uncorrelated_inputs_of_equal_size_give_round_to_nearest(problem):
-    inputs = torch.eye(64)[None]
+def test_uncorrelated_inputs_of_equal_size_give_round_to_nearest(problem, device):
+    inputs = torch.eye(64, device=device)[None]
     gptq = compress_linear(get_method("gptq", bits=3, group_size=16), problem.weight, inputs).weight
     rtn = compress_linear(get_method("rtn", bits=3, group_size=16), problem.weight).weight
     assert torch.allclose(gptq, rtn, atol=1e-7)
@@ -83,13 +87,13 @@ def test_output_error_is_below_round_to_nearest(make_problem, seed):
 
 
 @pytest.mark.parametrize("settings", [{"bits": 3}, {"bits": 4, "act_order": True}], ids=str)
-def test_sum_of_column_errors_is_the_proxy_loss(problem, settings):
+def test_sum_of_column_errors_is_the_proxy_loss(problem, settings, device):
     """Σ e² = tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]: the identity behind optimal brain compression."""
     method = get_method("gptq", **settings)
     result = compress_linear(method, problem.weight, problem.inputs)
     hessian = collect(method, problem.inputs, problem.weight).hessian.double()
     delta = (problem.weight - result.compressed.weight).double()
-    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(64)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(64, device=device)
     assert result.compressed.loss == pytest.approx((delta @ damped * delta).sum().item(), rel=1e-3)
 
 
@@ -114,7 +118,7 @@ def test_dead_inputs_and_zero_rows_are_zero(problem):
 def test_zeros_of_an_earlier_step_stay_and_the_rest_makes_up(problem):
     method = get_method("gptq", bits=4)
     statistic = collect(method, problem.inputs, problem.weight)
-    pruned = torch.rand(24, 64, generator=torch.Generator().manual_seed(1)) < 0.5
+    pruned = torch.rand(24, 64, generator=torch.Generator().manual_seed(1)).to(problem.weight.device) < 0.5
     weight = problem.weight.masked_fill(pruned, 0)
     quantized = method.compress_weight(weight, statistic, pruned=pruned).weight
     assert (quantized[pruned] == 0).all()

@@ -76,23 +76,23 @@ def test_asvd_weights_columns_by_the_size_of_their_inputs(problem):
     assert torch.allclose(plain, compress_linear(get_method("svd", ratio=0.5), problem.weight).weight, atol=1e-5)
 
 
-def test_fwsvd_weights_rows_by_their_fisher_information(problem):
+def test_fwsvd_weights_rows_by_their_fisher_information(problem, device):
     method = get_method("fwsvd", ratio=0.5)
-    sample = InputSample(64)
+    sample = InputSample(64, device)
     sample.update(problem.inputs.reshape(-1, 64), 4)
-    rows = torch.rand(24, generator=torch.Generator().manual_seed(0)) + 0.1
-    result = method.compress_weight(problem.weight, Fisher(sample, rows, torch.ones(64)))
+    rows = torch.rand(24, generator=torch.Generator().manual_seed(0)).to(device) + 0.1
+    result = method.compress_weight(problem.weight, Fisher(sample, rows, torch.ones(64, device=device)))
     left, singular, right = torch.linalg.svd(problem.weight * rows.sqrt()[:, None], full_matrices=False)
     expected = left[:, : result.rank] * singular[: result.rank] @ right[: result.rank] / rows.sqrt()[:, None]
     assert torch.allclose(result.weight, expected, atol=1e-5)
 
 
-def test_squared_gradients_are_means_over_windows_of_squares(make_llama, tokens):
+def test_squared_gradients_are_means_over_windows_of_squares(make_llama, tokens, device):
     model = make_llama()
     linears = linears_of(decoder_blocks(model)[1])
     sums = squared_gradients(model, linears, tokens)
     squares = torch.zeros_like(linears[0].weight)
-    for window in torch.as_tensor(tokens).long():
+    for window in torch.as_tensor(tokens, device=device).long():
         model.zero_grad()
         model(window[None], labels=window[None]).loss.backward()
         squares += linears[0].module.weight.grad.square() / len(tokens)
@@ -111,7 +111,7 @@ def test_joint_svd_shares_the_right_factor_among_linears_with_one_input(make_lla
 
 
 @pytest.mark.parametrize("name", ["svd", "asvd", "svd_llm", "fwsvd", "joint_svd"])
-def test_linears_really_hold_two_factors_and_keep_their_bias(make_llama, tokens, name):
+def test_linears_really_hold_two_factors_and_keep_their_bias(make_llama, tokens, name, device):
     model = make_llama(attention_bias=True)
     bias = decoder_blocks(model)[0].self_attn.q_proj.bias
     before = sum(p.numel() for p in model.parameters())
@@ -121,7 +121,7 @@ def test_linears_really_hold_two_factors_and_keep_their_bias(make_llama, tokens,
     assert q_proj[1].bias is bias
     assert q_proj[0].bias is None
     assert sum(p.numel() for p in model.parameters()) < before
-    assert torch.isfinite(model(torch.as_tensor(tokens).long()).logits).all()
+    assert torch.isfinite(model(torch.as_tensor(tokens, device=device).long()).logits).all()
     assert report.average_bits <= 8
 
 

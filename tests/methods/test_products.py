@@ -8,20 +8,11 @@ import torch
 from methods.products import add_product, split_product
 from methods.statistics import FeatureNorms, Hessian
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-    ),
-]
-
 
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bit_operands_are_multiplied_exactly_and_added(device, dtype):
     left, right = normal(48, 96).to(dtype), normal(96, 80, seed=1).to(dtype)
@@ -33,7 +24,6 @@ def test_16_bit_operands_are_multiplied_exactly_and_added(device, dtype):
     assert (whole[:, 96:] == 3).all()
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_halves_give_a_float32_product_to_1e_5(device):
     left, right = normal(64, 512), normal(512, 64, seed=1)
     found = split_product(left.to(device), right.to(device)).cpu()
@@ -46,7 +36,6 @@ def test_a_bfloat16_operand_loses_nothing():
     assert torch.allclose(split_product(left, right).double(), left.double() @ right.double(), atol=1e-5)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_output_error_from_halves_is_holds_where_the_change_avoids_the_strongest_direction(device):
     """One direction holds 99 % of the inputs' energy, and the change of the weight is orthogonal to it."""
     strong = normal(256)

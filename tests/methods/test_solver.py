@@ -20,7 +20,7 @@ def three_steps(hessian: torch.Tensor) -> torch.Tensor:
 
 def test_factor_equals_cholesky_inverse_cholesky(problem):
     hessian = hessian_of(problem.inputs)
-    damped = hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(64)
+    damped = hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(64, device=hessian.device)
     factor = inverse_factor(hessian, 0.01)
     assert torch.allclose(factor.upper.double(), three_steps(damped), rtol=1e-3, atol=1e-4)
     assert torch.equal(factor.upper, factor.upper.triu())
@@ -29,7 +29,9 @@ def test_factor_equals_cholesky_inverse_cholesky(problem):
 def test_factor_follows_optimal_brain_surgery_step_by_step(make_problem):
     hessian = hessian_of(make_problem(cols=20).inputs)
     factor = inverse_factor(hessian, 0.01).upper.double()
-    inverse = torch.linalg.inv(hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(20))
+    inverse = torch.linalg.inv(
+        hessian.double() + 0.01 * hessian.diagonal().double().mean() * torch.eye(20, device=hessian.device)
+    )
     for i in range(20):  # eliminating input i from the inverse leaves the inverse of what remains
         assert factor[i, i] ** 2 == pytest.approx(inverse[i, i].item(), rel=1e-3)
         assert torch.allclose(factor[i, i:] / factor[i, i], inverse[i, i:] / inverse[i, i], rtol=1e-3, atol=1e-4)

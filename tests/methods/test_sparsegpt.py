@@ -22,8 +22,9 @@ def test_each_column_block_has_the_asked_share(problem):
         assert (result[:, start : start + 16] == 0).sum() == int(24 * 16 * 0.3) + 1
 
 
-def test_uncorrelated_inputs_of_equal_size_give_blockwise_magnitude(problem):
-    result = compress_linear(get_method("sparsegpt", block_size=32), problem.weight, torch.eye(64)[None]).weight
+def test_uncorrelated_inputs_of_equal_size_give_blockwise_magnitude(problem, device):
+    identity = torch.eye(64, device=device)[None]
+    result = compress_linear(get_method("sparsegpt", block_size=32), problem.weight, identity).weight
     for start in range(0, 64, 32):
         part = problem.weight[:, start : start + 32]
         threshold = part.abs().flatten().sort().values[part.numel() // 2]
@@ -39,12 +40,12 @@ def test_output_error_is_below_wandas(make_problem, seed):
     assert problem.output_error(ours) < 0.8 * problem.output_error(wanda)
 
 
-def test_sum_of_column_errors_is_the_proxy_loss(problem):
+def test_sum_of_column_errors_is_the_proxy_loss(problem, device):
     method = get_method("sparsegpt", sparsity=0.4)
     result = compress_linear(method, problem.weight, problem.inputs)
     hessian = collect(method, problem.inputs, problem.weight).hessian.double()
     delta = (problem.weight - result.compressed.weight).double()
-    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(64)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(64, device=device)
     assert result.compressed.loss == pytest.approx((delta @ damped * delta).sum().item(), rel=1e-3)
 
 

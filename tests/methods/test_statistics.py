@@ -15,38 +15,39 @@ def fill(statistic, inputs, batch):
     return statistic
 
 
-def test_hessian_is_twice_the_mean_over_windows(problem):
-    got = fill(Hessian(64), problem.inputs, 1).hessian
+def test_hessian_is_twice_the_mean_over_windows(problem, device):
+    got = fill(Hessian(64, device), problem.inputs, 1).hessian
     flat = problem.inputs.reshape(-1, 64).double()
     assert torch.allclose(got.double(), 2 / 4 * flat.T @ flat, rtol=1e-5, atol=1e-4)
     assert torch.equal(got, got.T)
 
 
-def test_panels_of_a_wide_hessian_give_the_same(make_problem, monkeypatch):
+def test_panels_of_a_wide_hessian_give_the_same(make_problem, device):
     wide = make_problem(cols=600, windows=2)
     flat = wide.inputs.reshape(-1, 600).double()
-    got = fill(Hessian(600), wide.inputs, 1).hessian
+    got = fill(Hessian(600, device), wide.inputs, 1).hessian
     assert torch.allclose(got.double(), flat.T @ flat, rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", [Hessian, FeatureNorms])
-def test_batch_size_changes_only_rounding(problem, kind):
-    one, four = (fill(kind(64), problem.inputs, size) for size in (1, 4))
+def test_batch_size_changes_only_rounding(problem, kind, device):
+    one, four = (fill(kind(64, device), problem.inputs, size) for size in (1, 4))
     a, b = (s.hessian if kind is Hessian else s.squared_norms for s in (one, four))
     assert (a - b).abs().max() <= 1e-5 * a.abs().max()
     assert one.tokens == four.tokens == 160
     assert one.windows == four.windows == 4
 
 
-def test_half_precision_activations_are_summed_in_float32(problem):
+def test_half_precision_activations_are_summed_in_float32(problem, device):
     inputs = problem.inputs.bfloat16()
-    expected = fill(Hessian(64), inputs.float(), 1).hessian
-    assert torch.equal(fill(Hessian(64), inputs, 1).hessian, expected)
+    expected = fill(Hessian(64, device), inputs.float(), 1).hessian
+    found = fill(Hessian(64, device), inputs, 1).hessian
+    assert (found - expected).abs().max() <= (1e-5 if device == "cuda" else 0) * expected.abs().max()
 
 
-def test_feature_norms_are_the_hessians_half_diagonal(problem):
-    norms = fill(FeatureNorms(64), problem.inputs, 1).squared_norms
-    assert torch.allclose(norms, fill(Hessian(64), problem.inputs, 1).hessian.diagonal() / 2, rtol=1e-4)
+def test_feature_norms_are_the_hessians_half_diagonal(problem, device):
+    norms = fill(FeatureNorms(64, device), problem.inputs, 1).squared_norms
+    assert torch.allclose(norms, fill(Hessian(64, device), problem.inputs, 1).hessian.diagonal() / 2, rtol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -72,16 +73,6 @@ def test_inputs_of_the_wrong_width_are_refused(problem):
         compress_linear(get_method("wanda"), problem.weight)
 
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-    ),
-]
-
-
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize(("tokens", "cols"), [(16384, 96), (3, 1), (1000, 257)])
 def test_column_norms_are_those_of_float64(device, dtype, tokens, cols):

@@ -22,8 +22,8 @@ def test_every_row_loses_the_same_count_and_the_rest_is_untouched(problem, spars
     assert torch.equal(result[result != 0], problem.weight[result != 0])
 
 
-def test_equal_input_norms_give_magnitude_within_rows(problem):
-    inputs = torch.eye(64)[None].repeat(3, 1, 1)
+def test_equal_input_norms_give_magnitude_within_rows(problem, device):
+    inputs = torch.eye(64, device=device)[None].repeat(3, 1, 1)
     wanda = compress_linear(get_method("wanda"), problem.weight, inputs).weight
     assert torch.equal(wanda, compress_linear(get_method("magnitude", compare="row"), problem.weight).weight)
 

@@ -116,6 +116,11 @@ def one_program_does_a_test_in_the_interpreter(monkeypatch):
 
 
 @pytest.fixture
+def device():
+    return DEVICE
+
+
+@pytest.fixture
 def layer(make_problem):
     """(weight, statistic) of one linear on the device."""
 
@@ -123,8 +128,8 @@ def layer(make_problem):
         problem = make_problem(rows, cols, windows, length, seed)
         statistic = Hessian(cols, DEVICE)
         for window in problem.inputs:
-            statistic.update(window.to(DEVICE))
-        return problem.weight.to(DEVICE), statistic
+            statistic.update(window)
+        return problem.weight, statistic
 
     return make
 
@@ -299,10 +304,9 @@ def test_rounding_is_half_to_even():
 @pytest.mark.parametrize("case", CASES[::6] if INTERPRETED else CASES)
 def test_kernel_reproduces_the_original_code(load_golden, case):
     golden = load_golden(case)
-    weight, inputs = golden.problem.weight.to(DEVICE), golden.problem.inputs.to(DEVICE)
+    weight, inputs = golden.problem.weight, golden.problem.inputs
     with column_backend("triton"):
-        result = compress_linear(get_method(golden.method, **golden.settings), weight, inputs)
-    found = result.weight.cpu()
+        found = compress_linear(get_method(golden.method, **golden.settings), weight, inputs).weight
     equal = ((found - golden.expected).abs() <= 1e-4 * golden.expected.abs().clamp(min=1e-3)).double().mean().item()
     mask = ((found == 0) == (golden.expected == 0)).double().mean().item()
     assert equal >= 0.999
