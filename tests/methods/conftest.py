@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,23 @@ def make_llama(device: str) -> Callable[..., Any]:
         return LlamaForCausalLM(LlamaConfig(**{**config, **changes})).eval().to(device)
 
     return make
+
+
+@pytest.fixture
+def without_waiting() -> Callable[[], AbstractContextManager[None]]:
+    """Inside `with without_waiting():` any wait of the host for the CUDA device is an error."""
+
+    @contextmanager
+    def watch() -> Iterator[None]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that it may miss some
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return watch
 
 
 @pytest.fixture

@@ -35,17 +35,14 @@ def test_kth_smallest_from_bits_is_the_sorted_one(shape):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("shape", [(5_000_000,), (3, 40_000), (700, 300)])
-def test_masks_on_the_device_are_those_of_the_cpu_without_waiting(shape):
+def test_masks_on_the_device_are_those_of_the_cpu_without_waiting(shape, without_waiting):
     scores = torch.randn(shape, generator=torch.Generator().manual_seed(0)).abs().bfloat16().float()  # many ties
     scores.view(-1)[::17] = -1
     count = shape[-1] // 3
     on_device = scores.cuda()
     smallest(on_device, count)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waiting():
         found = smallest(on_device, count), at_most_threshold(on_device, 0.3)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(found[0].cpu(), smallest(scores, count))
     assert torch.equal(found[1].cpu(), at_most_threshold(scores, 0.3))
 

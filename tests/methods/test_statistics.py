@@ -107,12 +107,9 @@ def test_sums_on_the_device_are_those_of_the_cpu():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", STATISTICS)
-def test_collecting_never_waits_for_the_device(name, dtype):
+def test_collecting_never_waits_for_the_device(name, dtype, without_waiting):
     inputs = torch.randn(64, 128, device="cuda").to(dtype)
     statistic = make_statistic(name, 128, inputs.device)
     statistic.update(inputs)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with without_waiting():
         statistic.update(inputs)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
