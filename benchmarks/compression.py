@@ -1,6 +1,6 @@
 """Seconds and memory of every method on one block of a 7B LLaMA, device kernels beside their plain torch twins.
 
-    python -m benchmarks.compression                            # one large GPU: all parts, under three minutes
+    python -m benchmarks.compression                            # one large GPU: all parts, under nine minutes
     python -m benchmarks.compression --parts methods --methods gptq,spqr
     python -m benchmarks.compression --cpu --model reference-5m  # a bundled model on this machine's processor
 
@@ -8,7 +8,11 @@ The model has the width of LLaMA-7B (hidden 4096, 32 heads, inner 11008), random
 calibration set is 128 windows of 2,048 random tokens (AWQ: 128 x 512). Blocks cost the same, so one block in the middle
 of the walk is timed and 32 of them are extrapolated, which the table says. Every time is a median of three after a
 warm-up unless `runs` says otherwise; the share of the ceiling relates the operations a method must do to what this
-device's bfloat16 matrix product reached in the same process. A part that fails says so and the others go on.
+device's bfloat16 matrix product reached in the same process. Cases come in the order of their worth, and one that would
+not end before the deadline, judged by a smaller run of itself, is left out and says so. A part that fails says so and
+the others go on.
+
+    python -m benchmarks.compression --parts trial --picture time.png   # one whole trial, and where its time goes
 """
 
 from __future__ import annotations
@@ -27,37 +31,52 @@ from typing import Any
 
 import torch
 
-from methods.base import Method, get_method
+from benchmarks.llama import BLOCKS_7B, INNER, WIDTH, keep_weights, make_model, random_tokens
+from methods.base import Composition, Method, get_method, parse_method
 from methods.blockwise import compress_model
 from methods.kernels.dispatch import backend_of, column_backend
 from methods.statistics import Hessian
 
-WIDTH, INNER, HEADS, VOCABULARY, BLOCKS_7B = 4096, 11008, 32, 32000, 32
 TWIN = "plain torch"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: a method, its tokens, and what its statistics cost."""
+    """A row of the table: a method with its settings, its tokens, and what its statistics cost."""
 
     label: str
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
+    after: str | None = None  # a method that is applied first
     nsamples: int = 128
     seqlen: int = 2048
     columns: bool = False  # has a column loop, so it runs with the twin as well
+    low_rank: bool = False  # decompositions: one linear is timed before a whole model is tried
+
+    def make(self, **changes: Any) -> Method:
+        """The method, with `changes` to the settings that it has."""
+        entry = {"method": self.method, **self.settings, **changes}
+        return parse_method(entry if self.after is None else [self.after, entry], self.label)
 
 
 CASES = [
-    Case("RTN 4-bit g128", "rtn", {"bits": 4, "group_size": 128}),
-    Case("magnitude 50 %", "magnitude"),
-    Case("Wanda 50 %", "wanda"),
     Case("GPTQ 4-bit g128", "gptq", {"bits": 4, "group_size": 128}, columns=True),
     Case("SparseGPT 50 %", "sparsegpt", columns=True),
-    Case("SparseGPT 2:4", "sparsegpt", {"pattern": "2:4"}, columns=True),
     Case("SpQR 4-bit g16", "spqr", columns=True),
+    Case("Wanda 50 %", "wanda"),
     Case("AWQ 4-bit g128", "awq", {"bits": 4, "group_size": 128}, seqlen=512),
+    Case("magnitude 50 %", "magnitude"),
+    Case("RTN 4-bit g128", "rtn", {"bits": 4, "group_size": 128}),
+    Case("SparseGPT 2:4", "sparsegpt", {"pattern": "2:4"}, columns=True),
+    Case("SmoothQuant + RTN", "rtn", {"bits": 4, "group_size": 128}, after="smoothquant", seqlen=512),
+    Case("SVD 80 %", "svd", low_rank=True),
+    Case("ASVD 80 %", "asvd", low_rank=True),
+    Case("FWSVD 80 %", "fwsvd", low_rank=True),
+    Case("joint SVD 80 %", "joint_svd", low_rank=True),
+    Case("SVD-LLM 80 %", "svd_llm", low_rank=True),
 ]
+DECOMPOSITIONS = 12  # of a block: four of 4096 x 4096, three of 4096 x 11008, in the time of one of the former
+PROBE = "self_attn.o_proj"
 
 
 @dataclass
@@ -96,6 +115,7 @@ def main() -> None:
             "statistics": hessian_accuracy,
             "tune": lambda: launches(clock),
             "profile": lambda: profile(arguments),
+            "trial": lambda: trial(arguments, clock),
         }
         unknown = [name for name in wanted if name not in parts]
         if unknown:
@@ -107,6 +127,10 @@ def main() -> None:
     show(tables, arguments.cpu)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(tables, indent=1))
+    if arguments.picture:
+        from benchmarks.picture import draw
+
+        part(lambda: draw(tables, Path(arguments.picture)))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -114,12 +138,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cpu", action="store_true", help="a bundled model on this processor")
     parser.add_argument("--model", default="reference-5m", help="with --cpu: which bundled model")
     parser.add_argument("--methods", help="only these methods, by name, such as gptq,spqr")
-    parser.add_argument("--parts", default="methods,loops,factor,selection,statistics,tune,profile")
+    parser.add_argument("--parts", default="methods,loops,factor,selection,statistics,tune,profile,trial")
     parser.add_argument("--blocks", type=int, default=3, help="blocks of the random model, at least 3")
     parser.add_argument("--nsamples", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-twin", action="store_true", help="leave the plain torch column loops out")
-    parser.add_argument("--deadline", type=float, default=170.0, help="seconds after which no further run starts")
+    parser.add_argument("--deadline", type=float, default=540.0, help="seconds in which everything should end")
+    parser.add_argument("--trial-blocks", type=int, default=BLOCKS_7B, help="blocks of the model of the part `trial`")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the eleven-task suite in the part `trial`")
+    parser.add_argument("--picture", help="draw where the time of the parts `profile` and `trial` goes: a PNG file")
     parser.add_argument("--json", help="also write all numbers to this file")
     return parser.parse_args()
 
@@ -150,20 +177,19 @@ def part(work: Callable[[], Any]) -> Any:
 
 
 def random_7b(arguments: argparse.Namespace, clock: Clock, ceiling: float | None) -> list[dict[str, Any]]:
-    """Every method on a LLaMA of a few blocks with random weights."""
+    """Every method on a LLaMA of a few blocks with random weights; the plain torch loops after the kernels."""
     model = make_model(arguments.blocks)
     restore = keep_weights(model)
-    generator = torch.Generator().manual_seed(0)
+    cases = [(case, False) for case in chosen(arguments) if not case.low_rank]
+    if not arguments.no_twin:
+        cases += [(case, True) for case in chosen(arguments) if case.columns]
+    cases += [(case, False) for case in chosen(arguments) if case.low_rank]  # decompositions may take minutes
     rows = []
-    for case in chosen(arguments):
-        tokens = torch.randint(0, VOCABULARY, (arguments.nsamples, case.seqlen), generator=generator)
-        for twin in (False, True) if case.columns and not arguments.no_twin else (False,):
-            if clock.left() <= 0:
-                rows.append({"label": case.label, "failed": "left out: the deadline has passed"})
-                continue
-            row = part(lambda c=case, t=tokens, w=twin: time_method(c, model, restore, t, w, arguments, clock, ceiling))
-            rows.append(row if "label" in row else {"label": case.label, **row})
-            print_row(rows[-1])
+    for case, twin in cases:
+        row = part(lambda c=case, w=twin: time_method(c, model, restore, w, arguments, clock, ceiling))
+        rows.append({"label": case.label, **row})
+        print_row(rows[-1])
+        part(restore)
     return rows
 
 
@@ -171,31 +197,40 @@ def time_method(
     case: Case,
     model: Any,
     restore: Callable[[], None],
-    tokens: torch.Tensor,
     twin: bool,
     arguments: argparse.Namespace,
     clock: Clock,
     ceiling: float | None,
 ) -> dict[str, Any]:
     """Median over runs of the time of a block in the middle; the twin runs once, as its run shares all warm code."""
-    method = get_method(case.method, **case.settings)
-    blocks, totals, extra, error = [], [], 0.0, 0.0
+    tokens = random_tokens(arguments.nsamples, case.seqlen)
+    method = case.make()
+    if case.low_rank:
+        expected = probe(case, model, tokens, arguments.blocks)
+        restore()
+        if expected > clock.left():
+            return {"failed": f"left out: about {expected:.0f} s for {arguments.blocks} blocks, judged by one linear"}
+    blocks, totals, extra, error, longest = [], [], 0.0, 0.0, 0.0
     with column_backend("torch" if twin else "auto"):
         backend = TWIN if twin else backend_of(next(model.parameters())) if case.columns else "torch"
-        for repeat in range(1 if twin else arguments.repeats + 1):
-            if repeat > 1 and clock.left() <= 0:
+        for repeat in range(1 if twin or case.low_rank else arguments.repeats + 1):
+            if clock.left() <= longest:
                 break
             restore()
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             marks, report = timed_walk(model, method, tokens)
-            error = report.layer_error
-            if repeat > 0 or twin:  # the first run compiles and fills caches
-                blocks.append(marks[2] - marks[1])
-                totals.append(marks[-1] - marks[0])
-                extra = max(extra, (torch.cuda.max_memory_allocated() - before) / 2**30)
+            error, longest = report.layer_error, marks[-1] - marks[0]
+            if repeat == 1:  # the first run compiles and fills caches; it counts when there is no other
+                blocks.clear()
+                totals.clear()
+            blocks.append(middle_block(method, marks))
+            totals.append(longest)
+            extra = max(extra, (torch.cuda.max_memory_allocated() - before) / 2**30)
     restore()
+    if not blocks:
+        return {"failed": "left out: the deadline has passed"}
     block, total = stats.median(blocks), stats.median(totals)
     floor = block_operations(case, arguments.nsamples * case.seqlen)
     share = floor / block / (ceiling * 1e12) if floor and ceiling else None
@@ -203,6 +238,22 @@ def time_method(
     spread = max(blocks) - min(blocks)
     return asdict(Timing(case.label, backend, block, marks[1] - marks[0], len(blocks), spread, extra, share,
                          model_seconds, error))  # fmt: skip
+
+
+def probe(case: Case, model: Any, tokens: torch.Tensor, blocks: int) -> float:
+    """Seconds that the whole model would take, from one linear of one block: for methods that decompose matrices."""
+    begin = time.perf_counter()
+    method = case.make(linears=[PROBE], skip_blocks=list(range(1, blocks)))
+    compress_model(model, method, None if method.data_free else tokens)
+    torch.cuda.synchronize()
+    return DECOMPOSITIONS * blocks * (time.perf_counter() - begin)
+
+
+def middle_block(method: Method, marks: list[float]) -> float:
+    """Seconds of the block number 1 in all steps of a method; `marks` as `timed_walk` gives them."""
+    steps = len(method.steps) if isinstance(method, Composition) else 1
+    calls = (len(marks) - 1) // steps  # a step reports every block, and its end
+    return sum(marks[step * calls + 2] - marks[step * calls + 1] for step in range(steps))
 
 
 def timed_walk(model: Any, method: Method, tokens: torch.Tensor | None) -> tuple[list[float], Any]:
@@ -235,37 +286,6 @@ def block_operations(case: Case, tokens: int) -> float | None:
     return None
 
 
-def make_model(blocks: int) -> Any:
-    """A LLaMA with random bfloat16 weights of the 7B width."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=blocks,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=2048,
-        dtype=torch.bfloat16,
-    )
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        return LlamaForCausalLM(config).to(torch.bfloat16).eval().requires_grad_(False)
-
-
-def keep_weights(model: Any) -> Callable[[], None]:
-    """A function that gives the weights back as they are now."""
-    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-    def restore() -> None:
-        current = model.state_dict()
-        for name, tensor in kept.items():
-            current[name].copy_(tensor)
-
-    return restore
-
-
 def chosen(arguments: argparse.Namespace) -> list[Case]:
     """The cases of `--methods`, all without it."""
     if arguments.methods is None:
@@ -290,18 +310,21 @@ def bundled_model(arguments: argparse.Namespace, clock: Clock) -> list[dict[str,
     tokens = torch.tensor(build(spec, dense.tokenizer, reference.tokenizer_id).tokens)
     rows = []
     for case in chosen(arguments):
-        settings = {**case.settings, **({"group_size": 32} if "group_size" in case.settings else {})}
-        method = get_method(case.method, **settings)
-        seconds, marks = [], [0.0]
+        method = case.make(**({"group_size": 32} if "group_size" in case.settings else {}))
+        seconds, middle, marks = [], [], [0.0]
         for _ in range(arguments.repeats):
-            if seconds and clock.left() <= 0:
+            if clock.left() <= (max(seconds) if seconds else 0.0):
                 break
             dense.restore()
             marks, report = timed_walk(dense.model, method, tokens)
             seconds.append(marks[-1] - marks[0])
-        spread = max(seconds) - min(seconds)
-        middle = marks[2] - marks[1]
-        rows.append(asdict(Timing(method.label, "torch", middle, marks[1] - marks[0], len(seconds), spread, 0.0, None,
+            middle.append(middle_block(method, marks))
+        if not seconds:
+            rows.append({"label": method.label, "failed": "left out: the deadline has passed"})
+            print_row(rows[-1])
+            continue
+        block, spread = stats.median(middle), max(middle) - min(middle)
+        rows.append(asdict(Timing(method.label, "torch", block, marks[1] - marks[0], len(seconds), spread, 0.0, None,
                                   stats.median(seconds), report.layer_error)))  # fmt: skip
         print_row(rows[-1])
     return rows
@@ -371,7 +394,7 @@ def column_loops(arguments: argparse.Namespace, clock: Clock) -> list[dict[str, 
     for shape in ((11008, 4096), (4096, 11008)):
         weight, statistic = make_layer(*shape)
         for case in (case for case in CASES if case.columns):
-            method = get_method(case.method, **case.settings)
+            method = case.make()
             solve = lambda m=method, w=weight, s=statistic: m.compress_weight(w, s)  # noqa: E731
             with column_backend("auto"), torch.no_grad():
                 kernel, found = median_ms(solve), solve()
@@ -438,18 +461,68 @@ def launch_of(kind: str, rows: int, warps: int) -> Iterator[None]:
 
 
 def factorization() -> list[dict[str, Any]]:
-    """Milliseconds of Cholesky and triangular inverse, and the factor's error against float64."""
+    """Milliseconds of Cholesky and triangular inverse, as used and in other ways, and the error against float64."""
     from methods.solver import inverse_factor
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cols in (WIDTH, INNER):
         hessian = make_hessian(cols, torch.Generator("cuda").manual_seed(cols)).hessian
-        milliseconds = median_ms(lambda h=hessian: inverse_factor(h, 0.01))
-        single = inverse_factor(hessian, 0.01).upper
         double = inverse_factor_float64(hessian, 0.01)
+        single = inverse_factor(hessian, 0.01).upper
         error = ((single.double() - double).norm() / double.norm()).item()
-        rows.append({"cols": cols, "ms": milliseconds, "relative_error": error})
+        work = lambda h=hessian: inverse_factor(h, 0.01)  # noqa: E731
+        rows.append({"cols": cols, "how": "as used", "ms": median_ms(work), "relative_error": error})
+        damped = hessian.flip(0, 1)
+        damped.diagonal().add_(0.01 * damped.diagonal().mean())
+        identity = torch.eye(cols, device="cuda")
+        lower = torch.linalg.cholesky_ex(damped)[0]
+        rows.append(
+            {"cols": cols, "how": "Cholesky alone", "ms": median_ms(lambda d=damped: torch.linalg.cholesky_ex(d))}
+        )
+        solve = lambda m=lower, i=identity: torch.linalg.solve_triangular(m, i, upper=False)  # noqa: E731
+        rows.append({"cols": cols, "how": "triangular solve alone", "ms": median_ms(solve)})
+        found = inverse_by_halves(lower).flip(0, 1)
+        error = ((found.double() - double).norm() / double.norm()).item()
+        halves = lambda m=lower: inverse_by_halves(m)  # noqa: E731
+        rows.append(
+            {"cols": cols, "how": "triangular inverse by halves", "ms": median_ms(halves), "relative_error": error}
+        )
+        if cols == WIDTH:
+            rows += batched_factors(damped, identity)
     return rows
+
+
+def batched_factors(damped: torch.Tensor, identity: torch.Tensor) -> list[dict[str, Any]]:
+    """Three matrices of a block's equal widths in one call, beside one after the other."""
+    batch = torch.stack([damped] * 3)
+    identities = identity.expand(3, -1, -1)
+
+    def together() -> Any:
+        return torch.linalg.solve_triangular(torch.linalg.cholesky_ex(batch)[0], identities, upper=False)
+
+    def apart() -> Any:
+        lowers = [torch.linalg.cholesky_ex(matrix)[0] for matrix in batch]
+        return [torch.linalg.solve_triangular(lower, identity, upper=False) for lower in lowers]
+
+    cols = damped.shape[0]
+    return [
+        {"cols": cols, "how": "three, one after the other", **part(lambda: {"ms": median_ms(apart)})},
+        {"cols": cols, "how": "three in one call", **part(lambda: {"ms": median_ms(together)})},
+    ]
+
+
+def inverse_by_halves(lower: torch.Tensor, smallest: int = 512) -> torch.Tensor:
+    """The inverse of a lower triangular matrix from those of its halves and two products: what a solver may save."""
+    size = lower.shape[0]
+    result = torch.zeros_like(lower)
+    if size <= smallest:
+        identity = torch.eye(size, dtype=lower.dtype, device=lower.device)
+        return torch.linalg.solve_triangular(lower, identity, upper=False)
+    half = size // 2
+    first, second = inverse_by_halves(lower[:half, :half], smallest), inverse_by_halves(lower[half:, half:], smallest)
+    result[:half, :half], result[half:, half:] = first, second
+    torch.mm(second, lower[half:, :half] @ first, out=result[half:, :half]).neg_()
+    return result
 
 
 def inverse_factor_float64(hessian: torch.Tensor, percdamp: float) -> torch.Tensor:
@@ -461,15 +534,24 @@ def inverse_factor_float64(hessian: torch.Tensor, percdamp: float) -> torch.Tens
     return torch.linalg.solve_triangular(lower, identity, upper=False).flip(0, 1)
 
 
-def selection() -> dict[str, float]:
-    """Milliseconds to find the median of 128 x 11008 scores, in three ways."""
-    scores = torch.rand(128 * INNER, device="cuda")
-    half = scores.numel() // 2
-    return {
-        "kthvalue_ms": median_ms(lambda: torch.kthvalue(scores, half)),
-        "sort_ms": median_ms(lambda: torch.sort(scores).values[half - 1]),
-        "topk_ms": median_ms(lambda: torch.topk(scores, half, largest=False, sorted=False).values.amax()),
-    }
+def selection() -> list[dict[str, Any]]:
+    """Milliseconds to find the median of scores: of one column block, of a whole matrix, and of every row."""
+    from methods.masks import kth_smallest, smallest
+
+    rows = []
+    for name, shape in (("128 x 11008 as one", (128 * INNER,)), ("11008 x 4096 as one", (INNER * WIDTH,)),
+                        ("11008 x 4096 by row", (INNER, WIDTH)), ("4096 x 11008 by row", (WIDTH, INNER))):  # fmt: skip
+        scores = torch.rand(shape, device="cuda")
+        half = scores.shape[-1] // 2
+        works: dict[str, Callable[[], Any]] = {
+            "kthvalue": lambda s=scores, k=half: torch.kthvalue(s, k, dim=-1),
+            "bit by bit": lambda s=scores, k=half: kth_smallest(s, k),
+            "sort": lambda s=scores: torch.sort(s, dim=-1),
+            "mask as used": lambda s=scores, k=half: smallest(s, k),
+        }
+        for how, work in works.items():
+            rows.append({"scores": name, "how": how, **part(lambda w=work: {"ms": median_ms(w)})})
+    return rows
 
 
 def hessian_accuracy() -> list[dict[str, Any]]:
@@ -485,11 +567,11 @@ def hessian_accuracy() -> list[dict[str, Any]]:
         for tokens in (1024, 2048, 4096, 8192, 32768):
             Hessian.tokens_per_product = tokens
             try:
-                rows.append(hessian_row(cols, batches, exact, f"mm, {tokens} tokens"))
+                rows.append(hessian_row(cols, batches, exact, f"added in place, {tokens} tokens"))
             finally:
                 Hessian.tokens_per_product = before
         for tokens in (2048, 8192):
-            rows.append(part(lambda t=tokens, c=cols, b=batches, e=exact: addmm_row(c, b, e, t)))
+            rows.append(part(lambda t=tokens, c=cols, b=batches, e=exact: mm_row(c, b, e, t)))
     return rows
 
 
@@ -503,21 +585,21 @@ def hessian_row(cols: int, batches: list[torch.Tensor], exact: torch.Tensor, lab
     return describe_sum(cols, batches, exact, label, collect)
 
 
-def addmm_row(cols: int, batches: list[torch.Tensor], exact: torch.Tensor, tokens: int) -> dict[str, Any]:
-    """The same sums added by the product itself, in place."""
+def mm_row(cols: int, batches: list[torch.Tensor], exact: torch.Tensor, tokens: int) -> dict[str, Any]:
+    """The same sums from products that are added afterwards."""
 
     def collect() -> torch.Tensor:
         total = torch.zeros(cols, cols, device="cuda")
         for batch in batches:
             for piece in batch.split(tokens):
                 for start in range(0, cols, 2048):
-                    part_of = total[start : start + 2048, start:]
-                    torch.ops.aten.addmm.dtype_out(
-                        part_of, piece[:, start : start + 2048].T, piece[:, start:], torch.float32, out=part_of
+                    part_of = piece[:, start : start + 2048]
+                    total[start : start + 2048, start:] += torch.mm(
+                        part_of.T, piece[:, start:], out_dtype=torch.float32
                     )
         return torch.triu(total)[:128] + torch.triu(total, 1).T[:128]
 
-    return describe_sum(cols, batches, exact, f"addmm in place, {tokens} tokens", collect)
+    return describe_sum(cols, batches, exact, f"product and addition, {tokens} tokens", collect)
 
 
 def describe_sum(
@@ -537,33 +619,18 @@ def describe_sum(
 
 
 def profile(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Where the time of GPTQ goes: the kernels that take most, and the share of time in which the GPU is busy."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as record
+    """Where the time of GPTQ goes on two blocks, of which the first also goes on to the next."""
+    from benchmarks.timeline import compression_parts
 
     model = make_model(2)
-    tokens = torch.randint(0, VOCABULARY, (arguments.nsamples, 2048), generator=torch.Generator().manual_seed(0))
-    method = get_method("gptq", bits=4, group_size=128)
-    restore = keep_weights(model)
-    compress_model(model, method, tokens)
-    restore()
-    torch.cuda.synchronize()
-    with record(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
-        begin = time.perf_counter()
-        compress_model(model, method, tokens)
-        torch.cuda.synchronize()
-        wall = time.perf_counter() - begin
-    events = [event for event in recorded.key_averages() if "CUDA" in str(event.device_type)]
-    events.sort(key=lambda event: -event.self_device_time_total)
-    busy = sum(event.self_device_time_total for event in events) / 1e6
-    return {
-        "wall_s": wall,
-        "busy_share": busy / wall,
-        "kernels": [
-            {"kernel": event.key[:90], "calls": event.count, "ms": event.self_device_time_total / 1000}
-            for event in events[:18]
-        ],
-    }
+    return compression_parts(model, random_tokens(arguments.nsamples, 2048), keep_weights(model), blocks=2)
+
+
+def trial(arguments: argparse.Namespace, clock: Clock) -> dict[str, Any]:
+    """One whole trial of the 7B shape: GPTQ, the eleven-task suite, and the weights given back."""
+    from benchmarks.timeline import whole_trial
+
+    return whole_trial(arguments.trial_blocks, arguments.nsamples, arguments.share, clock.left)
 
 
 # --- output --------------------------------------------------------------------------------------------------------
@@ -612,7 +679,8 @@ def print_table(table: Any) -> None:
 
     for row in table if isinstance(table, list) else [table]:
         for key, value in row.items():
-            if isinstance(value, list):
+            if isinstance(value, (list, dict)):
+                print()
                 print_table(value)
             else:
                 print(f"  {key} {text(value)}", end=";")
