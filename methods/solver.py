@@ -70,13 +70,15 @@ def inverse_factor(
     diagonal = torch.where(dead, 1.0, raw) if damp_dead else raw
     order = torch.argsort(diagonal, descending=True, stable=True) if act_order else None
     mean = diagonal.mean().double()
+    backwards = torch.arange(hessian.shape[0], device=hessian.device) if order is None else order
+    backwards = backwards.flip(0)
     for dtype in (torch.float32, torch.float64):
         for retry, damping in _dampings(percdamp, dtype is torch.float64):
-            matrix = hessian.to(dtype, copy=True)
+            matrix = hessian.flip(0, 1) if order is None else hessian[backwards][:, backwards]
+            matrix = matrix.to(dtype)
             damped = diagonal.to(dtype) + damping * mean
-            matrix.diagonal().copy_(damped if damp_dead else torch.where(dead, 1.0, damped))
-            if order is not None:
-                matrix = matrix[order][:, order]
+            damped = damped if damp_dead else torch.where(dead, 1.0, damped)
+            matrix.diagonal().copy_(damped[backwards])
             upper = _upper_inverse(matrix)
             if upper is not None:
                 return Factor(upper.float(), dead, order, damping, retry, _describe(retry, damping, dtype))
@@ -100,11 +102,16 @@ def _describe(retries: int, damping: float, dtype: torch.dtype) -> str | None:
     return f"damping raised to {damping:g}" if retries else None
 
 
-def _upper_inverse(matrix: torch.Tensor) -> torch.Tensor | None:
-    """U [cols, cols] with UᵀU = matrix⁻¹, or None when the matrix is not positive definite in its dtype."""
+def _upper_inverse(reversed_matrix: torch.Tensor) -> torch.Tensor | None:
+    """U [cols, cols] with UᵀU = M⁻¹, or None when M is not positive definite in its dtype.
+
+    Takes M with rows and columns in reversed order, and its memory: a Hessian of 29 thousand inputs fills 3 GiB.
+    """
     with full_precision():
-        lower, failed = torch.linalg.cholesky_ex(matrix.flip(0, 1))
-        identity = torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
-        inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
+        lower, failed = torch.linalg.cholesky_ex(reversed_matrix)
+        inverse = reversed_matrix.zero_().T  # column by column, as the solver writes it
+        inverse.diagonal().fill_(1.0)
+        torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+    del lower
     upper = inverse.flip(0, 1)
     return upper if bool((failed == 0) & torch.isfinite(upper).all()) else None

@@ -238,8 +238,7 @@ class Hessian(Statistic):
 
     def _unchecked(self) -> torch.Tensor:
         if self._symmetric is None:
-            upper = torch.triu(self._sum).mul_(2.0 / max(self.windows, 1))
-            self._symmetric = upper + torch.triu(upper, 1).T
+            self._symmetric = mirrored(torch.triu(self._sum).mul_(2.0 / max(self.windows, 1)))
         return self._symmetric
 
     def factor(self, percdamp: float, act_order: bool = False, damp_dead: bool = True) -> Factor:
@@ -258,6 +257,16 @@ class Hessian(Statistic):
                 products = both @ self._unchecked()
         rows = delta.shape[0]
         return (products[:rows] * delta).sum(), (products[rows:] * weight).sum()
+
+
+def mirrored(upper: torch.Tensor, panel: int = 2048) -> torch.Tensor:
+    """The symmetric matrix of an upper triangular one [cols, cols], in its memory."""
+    for start in range(0, upper.shape[0], panel):
+        stop = start + panel
+        upper[stop:, start:stop] = upper[start:stop, stop:].T
+        corner = upper[start:stop, start:stop]
+        corner += torch.triu(corner, 1).T
+    return upper
 
 
 STATISTICS: dict[str, type[Statistic]] = {
