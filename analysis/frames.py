@@ -37,6 +37,7 @@ class CheckedResults(Results):
         super().__init__(root)
         self.set_aside: list[tuple[str, str]] = []
         self._files: dict[str, list[str]] = {}
+        self._accepted: dict[str, pa.Schema] = {}  # a good file's schema: the other files have the same, as a rule
 
     def files(self, name: str) -> list[str]:
         if name not in self._files:
@@ -56,6 +57,8 @@ class CheckedResults(Results):
             schema = pq.read_schema(path, filesystem=self.filesystem)
         except (pa.ArrowInvalid, OSError) as error:
             return f"not a whole Parquet file ({str(error).splitlines()[0][:80]})"
+        if name in self._accepted and schema.equals(self._accepted[name]):
+            return None
         missing = [key for key in KEYS[name] if key not in schema.names]
         if missing:
             return f"no column {', '.join(missing)}"
@@ -63,16 +66,15 @@ class CheckedResults(Results):
             found = schema.field(wanted.name).type if wanted.name in schema.names else pa.null()
             if found not in (wanted.type, pa.null()) and _polars_type(found) != _polars_type(wanted.type):
                 return f"column {wanted.name} is {found}, expected {wanted.type}"
+        self._accepted[name] = schema
         return None
 
     def scan_trials(self, name: str, trial_ids: list[str]) -> pl.LazyFrame:
-        """The rows of some trials, from their own files alone where files carry the trial's id."""
-        wanted = set(trial_ids)
+        """The rows of some trials; from their own files alone, in the order given, where each has its own file."""
         by_key = {path.rpartition("/")[2].removesuffix(".parquet"): path for path in self.files(name)}
-        if self.is_local and wanted <= set(by_key):
-            paths = [by_key[trial_id] for trial_id in sorted(wanted)]
-            return pl.scan_parquet(paths, schema=_polars_schema(name), missing_columns="insert", extra_columns="ignore")
-        return self.scan(name).filter(pl.col("trial_id").is_in(sorted(wanted)))
+        if set(trial_ids) <= set(by_key):
+            return self._scan_paths(name, [by_key[trial_id] for trial_id in trial_ids])
+        return self.scan(name).filter(pl.col("trial_id").is_in(trial_ids))
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,9 +308,3 @@ def _design_notes(trials: pl.DataFrame, notes: list[Limitation]) -> None:
 def _polars_type(kind: pa.DataType) -> pl.DataType:
     """What Polars makes of an Arrow type: plain, large and view strings are one to it."""
     return pl.Series(pa.array([], kind)).dtype
-
-
-def _polars_schema(name: str) -> pl.Schema:
-    frame = pl.from_arrow(TABLES[name].empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame.schema

@@ -1,7 +1,7 @@
 """Per-example outcomes as matrices: one row per trial, one column per example, one matrix per task.
 
-`samples/` holds tens of millions of rows, one file per trial. A model's trials are read one file at a time, and as
-trials of one study answer the same examples in the same order, a file adds a row to each matrix without any join:
+`samples/` holds tens of millions of rows, one file per trial. A model's trials are read a few files at a time, and as
+trials of one study answer the same examples in the same order, a trial adds a row to each matrix without any join:
 memory is one number per (trial, example) of one model. The hard case is trials that hold different examples; those are
 matched by (task, doc_id), and an example that a trial lacks is NaN in its row.
 """
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
 from analysis.frames import Study
 
+EXAMPLE = ["task", "doc_id"]  # what an example is known by
+BATCH = 32  # trials read at a time: opening files one by one costs ten times the reading of their rows
 COLUMNS = ("correct", "nll", "js")
 COLUMN_OF = {"accuracy": "correct", "perplexity": "nll", "js_divergence": "js"}  # which column a measure's examples are
 
@@ -47,77 +48,69 @@ def outcomes_by_model(study: Study, columns: Sequence[str] = COLUMNS) -> Iterato
 def read_outcomes(study: Study, trials: pl.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """column -> task -> float32 [trials, examples], rows in the order of `trials`."""
     keys: pl.DataFrame | None = None
-    rows: list[np.ndarray | None] = []  # each float32 [columns, examples of all tasks]
-    strange: dict[int, pl.DataFrame] = {}
-    for index, (trial_keys, values, frame) in enumerate(_trial_samples(study, trials["trial_id"].to_list(), columns)):
-        if frame.is_empty():
-            rows.append(None)
-            continue
-        keys = trial_keys if keys is None else keys
-        same = trial_keys is keys or trial_keys.equals(keys)
-        rows.append(values if same else None)
-        if not same:
-            strange[index] = frame
+    rows: dict[str, np.ndarray] = {}  # trial -> float32 [columns, examples of all tasks]
+    strange: dict[str, pl.DataFrame] = {}  # trials that hold other examples, or the same in another order
+    trial_ids = trials["trial_id"].to_list()
+    for trial_id, frame in _trial_samples(study, trial_ids, columns):
+        same = keys is not None and frame.select(EXAMPLE).equals(keys)
+        if not same:  # the same examples as before need no second look
+            frame = frame.unique(EXAMPLE, keep="first", maintain_order=True)
+            keys = frame.select(EXAMPLE) if keys is None else keys
+            same = frame.select(EXAMPLE).equals(keys)
+        if same:
+            rows[trial_id] = np.stack([frame[column].to_numpy() for column in columns])
+        else:
+            strange[trial_id] = frame
     if keys is None:
         return {column: {} for column in columns}
     if strange:
         keys, rows = _aligned(keys, rows, strange, columns)
-    return _split(keys, rows, columns)
+    return _split(keys, [rows.get(trial_id) for trial_id in trial_ids], columns)
 
 
 def _trial_samples(
-    study: Study, trial_ids: list[str], columns: Sequence[str]
-) -> Iterator[tuple[pl.DataFrame, np.ndarray, pl.DataFrame]]:
-    """Per trial: its (task, doc_id), its values float32 [columns, examples], and both as one frame."""
-    wanted = ["task", "doc_id", *columns]
-    own = {path.rpartition("/")[2].removesuffix(".parquet"): path for path in study.results.files("samples")}
-    others = [trial_id for trial_id in trial_ids if trial_id not in own]
-    rest = study.results.scan("samples").filter(pl.col("trial_id").is_in(others)) if others and own else None
-    loose = None if rest is None else rest.select("trial_id", *wanted).collect(engine="in-memory")
-    empty = pl.DataFrame(schema={"task": pl.String, "doc_id": pl.Int64, **dict.fromkeys(columns, pl.Float32)})
-    known: pl.DataFrame | None = None
-    for trial_id in trial_ids:
-        if trial_id in own:
-            table = pq.read_table(own[trial_id], columns=wanted, filesystem=study.results.filesystem)
-            frame = pl.DataFrame(table)
-        else:
-            frame = empty if loose is None else loose.filter(pl.col("trial_id") == trial_id).drop("trial_id")
-        keys = frame.select("task", "doc_id")
-        if known is None or not keys.equals(known):  # the same examples as before need no second look
-            frame = frame.unique(["task", "doc_id"], keep="first", maintain_order=True)
-            keys = frame.select("task", "doc_id")
-        known = keys if known is None and keys.height else known
-        numbers = frame.select(pl.col(column).cast(pl.Float32) for column in columns)
-        values = np.stack([numbers[column].fill_null(float("nan")).to_numpy() for column in columns])
-        yield keys, values, frame
+    study: Study, trial_ids: Sequence[str], columns: Sequence[str]
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """(trial, its task, doc_id and float32 columns with NaN for null), for the trials that have rows."""
+    present = study.results.keys("samples")
+    own = [trial_id for trial_id in trial_ids if trial_id in present]
+    shared = [trial_id for trial_id in trial_ids if trial_id not in present]  # in files of several trials, or nowhere
+    values = [pl.col(column).cast(pl.Float32).fill_null(float("nan")) for column in columns]
+    for batch in [*(own[start : start + BATCH] for start in range(0, len(own), BATCH)), shared]:
+        if not batch:
+            continue
+        scan = study.results.scan_trials("samples", batch).select("trial_id", *EXAMPLE, *values)
+        frame = (scan.sort("trial_id", maintain_order=True) if batch is shared else scan).collect(engine="in-memory")
+        start = 0
+        for length, trial_id in frame["trial_id"].rle().struct.unnest().iter_rows():
+            yield trial_id, frame.slice(start, length).drop("trial_id")
+            start += length
 
 
 def _aligned(
-    keys: pl.DataFrame, rows: list[np.ndarray | None], strange: dict[int, pl.DataFrame], columns: Sequence[str]
-) -> tuple[pl.DataFrame, list[np.ndarray | None]]:
+    keys: pl.DataFrame, rows: dict[str, np.ndarray], strange: dict[str, pl.DataFrame], columns: Sequence[str]
+) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
     """All rows over the union of all examples."""
-    every = pl.concat([keys, *[f.select("task", "doc_id") for f in strange.values()]]).unique().sort("task", "doc_id")
+    every = pl.concat([keys, *[frame.select(EXAMPLE) for frame in strange.values()]]).unique().sort(EXAMPLE)
     place = every.with_row_index("place")
-    where = keys.join(place, on=["task", "doc_id"], how="left", maintain_order="left")["place"].to_numpy()
-    aligned: list[np.ndarray | None] = []
-    for index, row in enumerate(rows):
-        frame = strange.get(index)
-        if row is None and frame is None:
-            aligned.append(None)
-            continue
-        full = np.full((len(columns), every.height), np.nan, np.float32)
-        if frame is None:
-            full[:, where] = row
+
+    def spots(known: pl.DataFrame) -> np.ndarray:
+        return known.join(place, on=EXAMPLE, how="left", maintain_order="left")["place"].to_numpy()
+
+    where = spots(keys)
+    aligned = {}
+    for trial_id in [*rows, *strange]:
+        aligned[trial_id] = np.full((len(columns), every.height), np.nan, np.float32)
+        if trial_id in rows:
+            aligned[trial_id][:, where] = rows[trial_id]
         else:
-            spots = frame.join(place, on=["task", "doc_id"], how="left", maintain_order="left")["place"].to_numpy()
-            for number, column in enumerate(columns):
-                full[number, spots] = frame[column].cast(pl.Float32).fill_null(float("nan")).to_numpy()
-        aligned.append(full)
+            frame = strange[trial_id]
+            aligned[trial_id][:, spots(frame)] = np.stack([frame[column].to_numpy() for column in columns])
     return every, aligned
 
 
 def _split(
-    keys: pl.DataFrame, rows: list[np.ndarray | None], columns: Sequence[str]
+    keys: pl.DataFrame, rows: Sequence[np.ndarray | None], columns: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray]]:
     """The rows cut into tasks; a task whose column is empty in every trial is left out."""
     blank = np.full((len(columns), keys.height), np.nan, np.float32)

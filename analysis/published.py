@@ -187,9 +187,10 @@ def _compare(study: Study, model: str, anchor: Anchor) -> list[dict[str, object]
     settings = study.trials.filter(pl.col("model") == model, pl.col("method") == anchor.method)
     labels = sorted({t["method_label"] for t in settings.iter_rows(named=True) if _matches(t, anchor)})
     tasks = {anchor.task, f"{anchor.task}2"} if anchor.task.startswith("wikitext") else {anchor.task}
+    known = set(study.main.filter(pl.col("measure") == anchor.measure)["task"].unique())
     found: list[dict[str, object]] = []
     for label in labels:
-        for task in sorted(tasks & set(study.main.filter(pl.col("measure") == anchor.measure)["task"])):
+        for task in sorted(tasks & known):
             chosen = pl.col("model") == model, pl.col("method_label") == label
             if anchor.statistic == "range":
                 rows = (

@@ -12,20 +12,22 @@ from typing import Any
 
 import polars as pl
 
-LATEX_SPECIAL = {
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "±": r"$\pm$",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-    "×": r"$\times$",
-}
+LATEX_SPECIAL = str.maketrans(
+    {
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "±": r"$\pm$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "×": r"$\times$",
+    }
+)
 
 
 def cells(frame: pl.DataFrame) -> list[list[str]]:
@@ -45,8 +47,8 @@ def markdown(frame: pl.DataFrame) -> str:
 def latex(frame: pl.DataFrame) -> str:
     """A booktabs table: the tabular alone, to be put into a document's own table."""
     align = "".join("r" if frame[name].dtype.is_numeric() else "l" for name in frame.columns)
-    rows = [" & ".join(map(_latex_text, row)) + r" \\" for row in cells(frame)]
-    head = " & ".join(_latex_text(name.replace("_", " ")) for name in frame.columns) + r" \\"
+    rows = [" & ".join(cell.translate(LATEX_SPECIAL) for cell in row) + r" \\" for row in cells(frame)]
+    head = " & ".join(name.replace("_", " ").translate(LATEX_SPECIAL) for name in frame.columns) + r" \\"
     lines = [rf"\begin{{tabular}}{{{align}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
@@ -118,7 +120,3 @@ def _column(column: pl.Series) -> list[str]:
 
 def _plain(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _latex_text(text: str) -> str:
-    return "".join(LATEX_SPECIAL.get(character, character) for character in text)

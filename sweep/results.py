@@ -294,8 +294,10 @@ class Results:
         return frame
 
     def _scan_files(self, name: str) -> pl.LazyFrame:
+        return self._scan_paths(name, self.files(name))
+
+    def _scan_paths(self, name: str, paths: list[str]) -> pl.LazyFrame:
         schema = TABLES[name]
-        paths = self.files(name)
         wanted = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema  # empty_table() would import pandas
         if not paths:
             return pl.LazyFrame(schema=wanted)
