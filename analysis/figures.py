@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import vl_convert
 
+from analysis import vega
 from analysis.measures import MEASURES
 
 OKABE_ITO = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C8C8C", "#B8A800"]
@@ -100,7 +100,7 @@ class Chart:
         }
 
     def svg(self) -> str:
-        return str(vl_convert.vegalite_to_svg(self.spec))
+        return vega.svg(self.spec)
 
     def _repr_svg_(self) -> str:
         return self.svg()
@@ -108,12 +108,7 @@ class Chart:
 
 def save(chart: Chart, path: Path) -> list[Path]:
     """Write `path` as .png (two pixels per point) and .svg; gives the two paths."""
-    png, svg = Path(f"{path}.png"), Path(f"{path}.svg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing = chart.svg()
-    svg.write_text(drawing, encoding="utf-8")
-    png.write_bytes(vl_convert.svg_to_png(drawing, scale=2))
-    return [png, svg]
+    return vega.write(chart.spec, path)
 
 
 def domain_figure(domains: pl.DataFrame, baseline: pl.DataFrame, where: str) -> Chart:
@@ -322,7 +317,11 @@ def task_spread_figure(values: pl.DataFrame, measure: str, where: str) -> Chart:
         "mark": {"type": "tick", "thickness": 1.6, "size": 12, "opacity": 0.75},
         "encoding": {"x": x, "y": y, "color": _category("source", sources, {"title": "source"}), "tooltip": tips},
     }
-    zero = {"mark": {"type": "rule", "color": GREY, "strokeDash": [3, 3]}, "encoding": {"x": {"datum": 0}}}
+    zero = {  # data of its own: one line a panel, not one a mark
+        "data": {"values": [{}]},
+        "mark": {"type": "rule", "color": GREY, "strokeDash": [3, 3]},
+        "encoding": {"x": {"datum": 0}},
+    }
     columns = ["method_label", "task", "source", "set", "value", "deviation"]
     body = {
         "data": {"values": frame.select(columns).to_dicts()},

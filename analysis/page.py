@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import vl_convert
 
-from analysis import render
+from analysis import render, vega
 from analysis.figures import Chart
 
 
@@ -87,9 +86,6 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 """
 
 
-SNIPPET = "window.vegaEmbed = vegaEmbed;"  # what the page needs of Vega, Vega-Lite and vega-embed
-
-
 def _asset(name: str) -> str:
     """The page's own style or script, a file beside this one."""
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
@@ -97,8 +93,8 @@ def _asset(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script."""
-    return str(vl_convert.javascript_bundle(SNIPPET)).replace("</script", "<\\/script")
+    """Vega, Vega-Lite and vega-embed, safe inside a script element."""
+    return vega.bundle().replace("</script", "<\\/script")
 
 
 def _web_spec(chart: Chart) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +30,7 @@ from analysis.page import Figure, Section, Table, page, query_block, readable
 from analysis.published import anchor_table, claim_table
 from analysis.ranking import agreement_table, rank_table, sensitivity_table, trend_table
 from analysis.variance import component_table, repeat_table
+from analysis.vega import Drawing
 from calib.settings import SettingsError
 from sweep.results import ResultsError
 
@@ -49,11 +49,12 @@ def write_report(
         raise SettingsError(f"--output: {path.parent} is no folder; create it first")
     if not os.access(path.parent, os.W_OK):
         raise SettingsError(f"--output: cannot write to {path.parent}; choose another folder")
-    sections = build(study, results)
-    lead = html.escape(_lead(study))
-    path.write_text(page(f"Calibration sweep: {study.name}", lead, sections), encoding="utf-8")
     folder = Path(figures) if figures else path.parent / "figures"
-    return path, save_figures(sections, folder) if save else []
+    with Drawing() as drawing:  # figures are drawn beside the analysis, each as soon as its table is there
+        sections = build(study, results, (lambda section: _draw(section, folder, drawing)) if save else None)
+        lead = html.escape(_lead(study))
+        path.write_text(page(f"Calibration sweep: {study.name}", lead, sections), encoding="utf-8")
+        return path, drawing.wait()
 
 
 def _default_output(results: str) -> Path:
@@ -62,25 +63,40 @@ def _default_output(results: str) -> Path:
 
 def save_figures(sections: list[Section], folder: Path) -> list[Path]:
     """Every variant of every figure as PNG and SVG."""
-    charts: list[tuple[draw.Chart, Path]] = []
-    for item in (item for section in sections for item in section.items):
+    with Drawing() as drawing:
+        for section in sections:
+            _draw(section, folder, drawing)
+        return drawing.wait()
+
+
+def _draw(section: Section, folder: Path, drawing: Drawing) -> None:
+    """Have the section's figures drawn."""
+    for item in section.items:
         if isinstance(item, Figure):
             for label, chart in item.variants:
                 name = item.id.removeprefix("figure-") + (f"-{_slug(label)}" if len(item.variants) > 1 else "")
-                charts.append((chart, folder / name))
-    with ThreadPoolExecutor(2) as pool:  # one thread draws while the other one encodes
-        return [path for paths in pool.map(lambda pair: draw.save(*pair), charts) for path in paths]
+                drawing.add(chart.spec, folder / name)
 
 
 def _slug(text: str) -> str:
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
 
 
-def build(study: Study, results: str) -> list[Section]:
-    """The sections of the page, in reading order."""
-    body = [_run(study), _findings(study), _domains(study), _sources(study), _tasks(study), _sizes(study)]
-    body += [_components(study), _best(study), _methods(study), _relations(study), _layers(study)]
-    body += [_published(study), _failures(study), _provenance(study)]
+def build(study: Study, results: str, ready: Callable[[Section], object] | None = None) -> list[Section]:
+    """The sections of the page, in reading order.
+
+    `ready` is called with each section as soon as it exists. Those that need single examples come last, because
+    samples/ take as long to read as everything else together.
+    """
+    makers: list[Callable[[Study], Section]] = [_run, _findings, _domains, _sources, _tasks, _sizes, _components]
+    makers += [_best, _methods, _relations, _layers, _published, _failures, _provenance]
+    read_samples = {_findings, _components, _best, _methods}
+    made = {}
+    for make in sorted(makers, key=read_samples.__contains__):
+        made[make] = make(study)
+        if ready:
+            ready(made[make])
+    body = [made[make] for make in makers]
     sections = [section for section in body if section.items or section.text or section.notes]
     return [*sections, _appendix(sections, results)]
 

@@ -98,19 +98,24 @@ def make(
 
 
 @app.command(name="time")
-def measure(folder: Path) -> None:
+def measure(
+    folder: Path,
+    output: Annotated[Path | None, typer.Option(help="the report; default: report.html in the folder")] = None,
+) -> None:
     """Wall time and peak memory of each part."""
     for name, code in PARTS.items():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.time()
-        source = code.format(root=str(folder), output=str(folder / "report.html"))
-        tail = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        source = code.format(root=str(folder), output=str(output or folder / "report.html"))
+        tail = "; import resource; print(*(resource.getrusage(who).ru_maxrss for who in (0, -1)))"
         done = subprocess.run([sys.executable, "-c", source + tail], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        *said, peak = done.stdout.split("\n")[:-1]
+        *said, peaks = done.stdout.split("\n")[:-1]
+        own, worker = (int(peak) / 2**20 for peak in peaks.split())
+        workers = f" and {worker:.2f} GiB in each process that draws" if worker else ""
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         wall = time.time() - start
-        typer.echo(f"{name}: {wall:.1f} s, {used:.1f} s of CPU, {int(peak) / 2**20:.2f} GiB {' '.join(said)}")
+        typer.echo(f"{name}: {wall:.1f} s, {used:.1f} s of CPU, {own:.2f} GiB{workers} {' '.join(said)}")
 
 
 if __name__ == "__main__":
