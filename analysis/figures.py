@@ -228,66 +228,62 @@ def spread_figure(values: pl.DataFrame, summary: pl.DataFrame, measure: str, whe
     summary: their `over_sets` by (method_label, row).
     """
     info = MEASURES[measure]
-    means = summary.group_by("row").agg(pl.col("mean").mean())
-    order = means.sort("mean", "row", descending=[info.higher_is_better, False])["row"].to_list()
-    rows = sorted(order, key=lambda row: row.startswith("no data"))
-    title, scale = _axis_title(measure), {"zero": False, "nice": True, "padding": 12}
+    order = summary.group_by("row").agg(pl.col("mean").mean())
+    order = order.sort("mean", "row", descending=[info.higher_is_better, False])
+    rows = sorted(order["row"].to_list(), key=lambda row: row.startswith("no data"))
+    x = {
+        "type": "quantitative",
+        "title": _axis_title(measure),
+        "scale": {"zero": False, "nice": True, "padding": 12},
+    }
     panels = []
     for label in summary["method_label"].unique().sort():
-        dots = values.filter(pl.col("method_label") == label).select("row", "set", "value")
-        part = summary.filter(pl.col("method_label") == label).select("row", "n", "mean", "sd", "low", "high")
-        present = set(part["row"])
-        y = {
-            "field": "row",
-            "type": "nominal",
-            "sort": [r for r in rows if r in present],
-            "title": None,
-            "axis": ROWS_AXIS,
-        }
-        x = {"type": "quantitative", "title": title, "scale": scale}
-        layers: list[Spec] = [
-            {
-                "data": {"values": dots.to_dicts()},
-                "mark": {"type": "circle", "size": 46, "opacity": 0.5, "color": BLUE},
-                "encoding": {
-                    "x": {"field": "value", **x},
-                    "y": y,
-                    "tooltip": [_tip("row", "source"), _tip("set"), _tip("value", title, ".4~f")],
-                },
-            },
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "strokeWidth": 2, "color": ORANGE},
-                "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, "y": y},
-            },
-            {
-                "mark": {
-                    "type": "point",
-                    "filled": True,
-                    "shape": "diamond",
-                    "size": 75,
-                    "color": ORANGE,
-                    "opacity": 1,
-                },
-                "encoding": {
-                    "x": {"field": "mean", **x},
-                    "y": y,
-                    "tooltip": [
-                        _tip("row", "source"),
-                        _tip("mean", "mean", ".4~f"),
-                        _tip("sd", "SD over sets", ".3~f"),
-                        _tip("n", "sets"),
-                    ],
-                },
-            },
-        ]
-        panels.append(_panel(label, {"data": {"values": part.to_dicts()}, "height": {"step": 20}, "layer": layers}))
+        dots, means = (frame.filter(pl.col("method_label") == label) for frame in (values, summary))
+        panels.append(_spread_panel(label, dots, means, x, rows))
     n = span(summary.filter(~pl.col("row").str.starts_with("no data"))["n"])
     return Chart(
         f"{info.title}, {where}",
         f"Dots: {n} calibration sets per source. Diamond and bar: mean and 95 % interval ({info.better}).",
         {"vconcat": panels, "spacing": 16},
     )
+
+
+def _spread_panel(label: str, dots: pl.DataFrame, means: pl.DataFrame, x: Spec, rows: list[str]) -> Spec:
+    """One method: a dot per set, then interval and mean of each row, in the order of `rows`."""
+    part = means.select("row", "n", "mean", "sd", "low", "high")
+    present = [row for row in rows if row in set(part["row"])]
+    y = {"field": "row", "type": "nominal", "sort": present, "title": None, "axis": ROWS_AXIS}
+    of_set = [_tip("row", "source"), _tip("set"), _tip("value", x["title"], ".4~f")]
+    of_mean = [
+        _tip("row", "source"),
+        _tip("mean", "mean", ".4~f"),
+        _tip("sd", "SD over sets", ".3~f"),
+        _tip("n", "sets"),
+    ]
+    every_set: Spec = {
+        "data": {"values": dots.select("row", "set", "value").to_dicts()},
+        "mark": {"type": "circle", "size": 46, "opacity": 0.5, "color": BLUE},
+        "encoding": {"x": {"field": "value", **x}, "y": y, "tooltip": of_set},
+    }
+    mean: Spec = {
+        "mark": {"type": "point", "filled": True, "shape": "diamond", "size": 75, "color": ORANGE, "opacity": 1},
+        "encoding": {"x": {"field": "mean", **x}, "y": y, "tooltip": of_mean},
+    }
+    layers = [every_set, *_interval(part, x, y, ORANGE), mean]
+    return _panel(label, {"data": {"values": part.to_dicts()}, "height": {"step": 20}, "layer": layers})
+
+
+def _interval(frame: pl.DataFrame, x: Spec, y: Spec, colour: str) -> list[Spec]:
+    """The layer of the intervals from `low` to `high`; none where no row has one, as an axis needs an extent."""
+    if frame["low"].null_count() == frame.height:
+        return []
+    return [
+        {
+            "transform": [{"filter": "isValid(datum.low)"}],
+            "mark": {"type": "rule", "strokeWidth": 2, "color": colour},
+            "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, "y": y},
+        }
+    ]
 
 
 def task_spread_figure(values: pl.DataFrame, measure: str, where: str) -> Chart:
@@ -410,15 +406,16 @@ def _curves(
     )
     y = {"type": "quantitative", "title": title, "scale": {"zero": zero}}
     plain = _category(column, names, None)
+    band = {
+        "transform": [{"filter": "isValid(datum.lower)"}],
+        "mark": {"type": "area", "opacity": 0.15},
+        "encoding": {"x": x, "y": {"field": "lower", **y}, "y2": {"field": "upper"}, "color": plain},
+    }
     return {
         "data": {"values": rows.to_dicts()},
         "resolve": {"scale": {"color": "independent", "shape": "independent"}},
         "layer": [
-            {
-                "transform": [{"filter": "isValid(datum.lower)"}],
-                "mark": {"type": "area", "opacity": 0.15},
-                "encoding": {"x": x, "y": {"field": "lower", **y}, "y2": {"field": "upper"}, "color": plain},
-            },
+            *([] if rows["lower"].null_count() == rows.height else [band]),
             {
                 "mark": {"type": "line", "strokeWidth": 2},
                 "encoding": {"x": x, "y": {"field": "mean", **y}, "color": plain},
@@ -493,11 +490,7 @@ def component_figure(components: pl.DataFrame, where: str, unit: str) -> Chart:
                 "mark": {"type": "bar", "height": 9, "color": BLUE, "opacity": 0.35},
                 "encoding": {"x": {"field": "sd", **x}, "y": y, "tooltip": tips},
             },
-            {
-                "transform": [{"filter": "isValid(datum.low)"}],
-                "mark": {"type": "rule", "strokeWidth": 2, "color": BLUE},
-                "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}, "y": y},
-            },
+            *_interval(part, x, y, BLUE),
             {
                 "mark": {"type": "point", "filled": True, "size": 55, "color": BLUE, "opacity": 1},
                 "encoding": {"x": {"field": "sd", **x}, "y": y, "tooltip": tips},

@@ -28,9 +28,7 @@ def test_workers_draw_what_this_process_draws(tmp_path: Path) -> None:
             drawing.add({**BARS, "width": 100 + number}, tmp_path / "there" / str(number))
         drawing.add(BARS, tmp_path / "there" / "same")
     written = drawing.wait()
-    assert written == [
-        tmp_path / "there" / f"{name}.{kind}" for name in (*"01234", "same") for kind in ("png", "svg")
-    ]
+    assert written == [tmp_path / "there" / f"{name}.{kind}" for name in (*"01234", "same") for kind in ("png", "svg")]
     assert written[-2].read_bytes() == here[0].read_bytes()
     assert without_counters(written[-1].read_text()) == without_counters(here[1].read_text())
     assert len({path.read_bytes() for path in written[::2]}) == 6
