@@ -17,6 +17,7 @@ from functools import cached_property
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from analysis.measures import CONTEXT, build_values
 from sweep.results import KEYS, SCHEMA_VERSION, TABLES, Results, ResultsError
@@ -85,6 +86,7 @@ class Study:
     failed:  one row per failed trial.
     metrics: the tidy rows of the successful trials, NaN and infinite values as null.
     values:  one row per (trial, measure, task), see `analysis.measures`; task `mean` is the mean over tasks or texts.
+    heldout_seqlen: tokens of the windows behind perplexities, as the study file says; None where it does not.
     """
 
     results: CheckedResults
@@ -94,6 +96,7 @@ class Study:
     metrics: pl.DataFrame
     values: pl.DataFrame
     repeats: pl.DataFrame
+    heldout_seqlen: int | None = None
     limitations: tuple[Limitation, ...] = field(default=())
 
     @cached_property
@@ -102,15 +105,19 @@ class Study:
         counts = self.trials.drop_nulls("condition").group_by("condition", "nsamples").len()
         return None if counts.is_empty() else counts.sort("len", "nsamples", descending=True).item(0, "condition")
 
+    def in_main(self) -> pl.Expr:
+        """True for rows of the main condition, of the dense models and of the data-free methods."""
+        return pl.col("condition").is_null() | (pl.col("condition") == pl.lit(self.condition, pl.String))
+
     @cached_property
     def main(self) -> pl.DataFrame:
         """`values` of the main condition, of the dense models and of the data-free methods."""
-        return self.values.filter(pl.col("condition").is_null() | (pl.col("condition") == self.condition))
+        return self.values.filter(self.in_main())
 
     @cached_property
     def calibrated(self) -> pl.DataFrame:
         """`values` of the main condition: the trials that saw calibration data."""
-        return self.values.filter(pl.col("condition") == self.condition)
+        return self.main.filter(pl.col("condition").is_not_null())
 
 
 def load(root: str) -> Study:
@@ -150,8 +157,22 @@ def load(root: str) -> Study:
         metrics=metrics,
         values=values,
         repeats=repeats,
+        heldout_seqlen=_heldout_seqlen(results, notes),
         limitations=tuple(notes),
     )
+
+
+def _heldout_seqlen(results: CheckedResults, notes: list[Limitation]) -> int | None:
+    """Tokens of a held-out window from the resolved study file; `sweep.launch` keeps one for a folder."""
+    try:
+        study = yaml.safe_load(results.read_text("study.yaml") or "")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = f"study.yaml cannot be read ({str(error).splitlines()[0]}), so the length of windows is not known."
+        notes.append(Limitation("study file", text))
+        return None
+    evaluation = study.get("evaluation") if isinstance(study, dict) else None
+    seqlen = evaluation.get("heldout_seqlen") if isinstance(evaluation, dict) else None
+    return seqlen if isinstance(seqlen, int) else None
 
 
 def _condition() -> pl.Expr:

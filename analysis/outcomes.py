@@ -37,9 +37,7 @@ class Outcomes:
 
 def outcomes_by_model(study: Study, columns: Sequence[str] = COLUMNS) -> Iterator[Outcomes]:
     """One model after the other, small ones first; models without rows in samples/ are left out."""
-    in_main = pl.col("condition").is_null() | (pl.col("condition") == study.condition)
-    trials = study.trials.filter(in_main)
-    for (model,), part in trials.group_by("model", maintain_order=True):
+    for (model,), part in study.trials.filter(study.in_main()).group_by("model", maintain_order=True):
         outcomes = read_outcomes(study, part, columns)
         if any(outcomes.values()):
             yield Outcomes(str(model), part, outcomes)

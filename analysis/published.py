@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from analysis.tables import baseline_table, range_table, size_table, source_tabl
 PAPER_A = "Williams & Aletras 2024 (arXiv 2311.09755)"
 PAPER_B = "Khanal & Capone 2024 (arXiv 2409.11233)"
 GPTQ_README = "GPTQ README"
-WANDA_README = "Wanda README, context 4096"
+WANDA_README = "Wanda README"
 AWQ_PAPER = "AWQ paper (arXiv 2306.00978)"
 
 
@@ -34,8 +34,9 @@ class Anchor:
     """A published number. `statistic`: mean | sd (over sets) | range (over all sets); `low` equals `high` for one
     number.
 
-    `settings` must be among the method's settings; `seqlen` is the context of the evaluation, checked through the
-    length of the model's held-out windows where the trial records it.
+    `settings` must be among the method's settings. `seqlen` is the length in tokens of the windows behind a published
+    perplexity: the same model has 5.47 at 2,048 and 5.12 at 4,096 tokens, so other lengths are never compared.
+    `tasks` is how many tasks a published mean is over; the table says it where this study has another number.
     """
 
     where: str
@@ -51,6 +52,8 @@ class Anchor:
     pattern: str | None = None
     sparsity: float | None = None
     source: str | None = None
+    seqlen: int | None = None
+    tasks: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,8 +72,8 @@ def _paper_a() -> list[Anchor]:
     found = []
     for model in models:
         for method, (sd, spread, kind) in spreads.items():
-            found.append(Anchor(PAPER_A, "S", model, method, "sd", "accuracy", MEAN, *sd, **kind))
-            found.append(Anchor(PAPER_A, "S", model, method, "range", "accuracy", MEAN, *spread, **kind))
+            found.append(Anchor(PAPER_A, "S", model, method, "sd", "accuracy", MEAN, *sd, tasks=10, **kind))
+            found.append(Anchor(PAPER_A, "S", model, method, "range", "accuracy", MEAN, *spread, tasks=10, **kind))
     perplexities: dict[str, tuple[float, dict[str, Any]]] = {
         "gptq": (5.90, {"bits": 4.0}),
         "sparsegpt": (11.12, {"pattern": "2:4"}),
@@ -78,11 +81,7 @@ def _paper_a() -> list[Anchor]:
         "spqr": (5.74, {"bits": 4.0}),
     }
     for method, (value, kind) in perplexities.items():
-        found.append(
-            Anchor(
-                PAPER_A, "S", "llama-7b", method, "mean", "perplexity", "wikitext", value, value, source="c4", **kind
-            )
-        )
+        found.append(_wikitext(PAPER_A, "S", "llama-7b", method, value, 2048, source="c4", **kind))
     return found
 
 
@@ -94,26 +93,16 @@ def _readmes() -> list[Anchor]:
         "llama-13b": (5.53, 5.36, 11.40, 6.63),
         "llama-30b": (4.54, 4.45, 14.89, 5.69),
     }
+    kinds: tuple[tuple[str, float, dict[str, Any]], ...] = (
+        ("rtn", 4.0, {}),
+        ("gptq", 4.0, tricks),
+        ("rtn", 3.0, {}),
+        ("gptq", 3.0, tricks),
+    )
     for model, values in rows.items():
-        for (method, bits, settings), value in zip(
-            (("rtn", 4.0, {}), ("gptq", 4.0, tricks), ("rtn", 3.0, {}), ("gptq", 3.0, tricks)), values, strict=True
-        ):
+        for (method, bits, settings), value in zip(kinds, values, strict=True):
             plain = {"group_size": None, **settings}
-            found.append(
-                Anchor(
-                    GPTQ_README,
-                    "P",
-                    model,
-                    method,
-                    "mean",
-                    "perplexity",
-                    "wikitext2",
-                    value,
-                    value,
-                    bits=bits,
-                    settings=plain,
-                )
-            )
+            found.append(_wikitext(GPTQ_README, "P", model, method, value, 2048, bits=bits, settings=plain))
     sizes = ("llama-2-7b", "llama-2-13b", "llama-2-70b")
     pruned = {
         (None, "magnitude"): (14.89, 6.37, 4.98),
@@ -127,14 +116,15 @@ def _readmes() -> list[Anchor]:
         ("2:4", "wanda"): (11.02, 8.27, 5.16),
     }
     for (pattern, method), values in pruned.items():
-        for model, value in zip(sizes, values, strict=True):
-            kind = {"pattern": pattern} if pattern else {"sparsity": 0.5}
-            found.append(
-                Anchor(WANDA_README, "P", model, method, "mean", "perplexity", "wikitext2", value, value, **kind)
-            )
-    for model, value in zip(sizes, (5.12, 4.57, 3.12), strict=True):
-        found.append(Anchor(WANDA_README, "P", model, "dense", "mean", "perplexity", "wikitext2", value, value))
-    return found
+        kind: dict[str, Any] = {"pattern": pattern} if pattern else {"sparsity": 0.5}
+        found += [_wikitext(WANDA_README, "P", m, method, v, 4096, **kind) for m, v in zip(sizes, values, strict=True)]
+    dense = zip(sizes, (5.12, 4.57, 3.12), strict=True)
+    return found + [_wikitext(WANDA_README, "P", model, "dense", value, 4096) for model, value in dense]
+
+
+def _wikitext(where: str, mark: str, model: str, method: str, value: float, seqlen: int, **kind: Any) -> Anchor:
+    """A mean perplexity on WikiText2."""
+    return Anchor(where, mark, model, method, "mean", "perplexity", "wikitext2", value, value, seqlen=seqlen, **kind)
 
 
 ANCHORS = (*_paper_a(), *_readmes())
@@ -171,23 +161,54 @@ ANCHOR_SCHEMA = {
 def anchor_table(study: Study) -> pl.DataFrame:
     """Published numbers that trials of this study match, and ours: empty when none does.
 
-    `inside` says whether ours lies in the published interval, or within 2 % of a single published number.
+    `inside` says whether ours lies in the published interval, or within 2 % of a single published number. Perplexities
+    of windows of another length are left out; `other_windows` says so.
     """
     found: list[dict[str, object]] = []
-    names = {model: canonical(model) for model in study.trials["model"].unique().sort()}
-    for model, name in names.items():
+    for model, anchor in _candidates(study):
+        if anchor.seqlen in (None, study.heldout_seqlen):
+            found += _compare(study, model, anchor)
+    return pl.DataFrame(found, ANCHOR_SCHEMA).sort("model", "method_label", "quantity", "source")
+
+
+def other_windows(study: Study) -> str:
+    """A sentence about the published perplexities that match but for the length of their windows; empty when none."""
+    apart = [
+        anchor
+        for model, anchor in _candidates(study)
+        if anchor.seqlen not in (None, study.heldout_seqlen) and _compare(study, model, anchor)
+    ]
+    if not apart:
+        return ""
+    lengths = " and ".join(f"{seqlen:,}" for seqlen in sorted({anchor.seqlen or 0 for anchor in apart}))
+    ours = (
+        "study.yaml does not say how long this study's windows are"
+        if study.heldout_seqlen is None
+        else f"this study's windows have {study.heldout_seqlen:,}"
+    )
+    return (
+        f"{len(apart)} published perplexities are not compared: they are over windows of {lengths} tokens, and {ours}."
+    )
+
+
+def _candidates(study: Study) -> Iterator[tuple[str, Anchor]]:
+    """(model of the study, a number published for it)."""
+    for model in study.trials["model"].unique().sort():
+        name = canonical(model)
         for anchor in ANCHORS:
             if anchor.model in (name, "llama-30b" if name == "llama-33b" else name):
-                found += _compare(study, model, anchor)
-    return pl.DataFrame(found, ANCHOR_SCHEMA).sort("model", "method_label", "quantity", "source")
+                yield model, anchor
 
 
 def _compare(study: Study, model: str, anchor: Anchor) -> list[dict[str, object]]:
     """This study's value beside one anchor, for each label that matches it."""
     settings = study.trials.filter(pl.col("model") == model, pl.col("method") == anchor.method)
     labels = sorted({t["method_label"] for t in settings.iter_rows(named=True) if _matches(t, anchor)})
-    tasks = {anchor.task, f"{anchor.task}2"} if anchor.task.startswith("wikitext") else {anchor.task}
-    known = set(study.main.filter(pl.col("measure") == anchor.measure)["task"].unique())
+    tasks = {"wikitext", "wikitext2"} if anchor.task == "wikitext2" else {anchor.task}
+    known = set(study.main.filter(pl.col("measure") == anchor.measure, pl.col("model") == model)["task"].unique())
+    detail = f", windows of {anchor.seqlen:,} tokens" if anchor.seqlen else ""
+    if anchor.tasks not in (None, len(known - {MEAN})):
+        detail = f", tasks: {len(known - {MEAN})} here, {anchor.tasks} there"
     found: list[dict[str, object]] = []
     for label in labels:
         for task in sorted(tasks & known):
@@ -211,7 +232,7 @@ def _compare(study: Study, model: str, anchor: Anchor) -> list[dict[str, object]
                         "model": model,
                         "method_label": label,
                         "source": source,
-                        "quantity": f"{anchor.statistic} of {task} {anchor.measure}",
+                        "quantity": f"{anchor.statistic} of {task} {anchor.measure}{detail}",
                         "published": span,
                         "mark": f"[{anchor.mark}]",
                         "where": anchor.where,

@@ -117,7 +117,8 @@ def simulate_study(root: str, design: Design | None = None) -> int:
     writer = _Writer(results, design)
     for model in design.models:
         writer.model(model)
-    results.write_text("study.yaml", f"study: {design.name}\nseed: {design.seed}\n")
+    evaluation = f"evaluation: {{heldout_seqlen: {design.seqlen}}}\n"
+    results.write_text("study.yaml", f"study: {design.name}\nseed: {design.seed}\n{evaluation}")
     return writer.written
 
 

@@ -138,10 +138,9 @@ def layer_table(study: Study) -> pl.DataFrame:
     """Relative output error per (model, method, block): mean and SD over trials of the trial's mean over its "
     "linears."""
     keys = ["model", "parameters", "method_label", "source", "set"]
-    in_main = pl.col("condition").is_null() | (pl.col("condition") == study.condition)
-    trials = study.trials.filter(in_main).select("trial_id", *keys)
+    trials = study.trials.filter(study.in_main()).select("trial_id", *keys)
     per_trial = (
-        study.results.scan("layers")
+        study.results.scan_trials("layers", trials["trial_id"].to_list())
         .join(trials.lazy(), on="trial_id")
         .group_by(*keys, "trial_id", "block")
         .agg(pl.col("relative_error").mean().alias("value"))

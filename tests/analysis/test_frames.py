@@ -170,6 +170,14 @@ def test_foreign_and_broken_files_are_set_aside_and_named(folder: Path) -> None:
     assert study.values.equals(before.values)
 
 
+def test_a_study_file_that_is_no_yaml_is_said(folder: Path) -> None:
+    assert load(str(folder)).heldout_seqlen == 256
+    (folder / "study.yaml").write_text("evaluation: [heldout_seqlen: 96")
+    study = load(str(folder))
+    assert study.heldout_seqlen is None
+    assert "length of windows is not known" in text_of(study, "study file")
+
+
 def test_one_label_for_two_settings_is_told_apart(folder: Path) -> None:
     def first_sets(frame: pl.DataFrame) -> bool:
         return frame.item(0, "method") == "wanda" and frame.item(0, "set") == 0

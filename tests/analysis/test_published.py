@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis.frames import load
-from analysis.published import ANCHORS, anchor_table, canonical, claim_table
+from analysis.published import ANCHORS, anchor_table, canonical, claim_table, other_windows
+from analysis.report import write_report
 from analysis.simulate import Design, SimulatedMethod, simulate_study
 
 
@@ -44,10 +45,43 @@ def test_matching_trials_stand_beside_the_published_interval(tmp_path: Path) -> 
     table = anchor_table(load(str(tmp_path)))
     assert set(table["method_label"]) == {"SparseGPT 2:4"}
     assert set(table["mark"]) == {"[S]"}
-    spread = table.filter(quantity="range of mean accuracy").row(0, named=True)
+    spread = table.filter(quantity="range of mean accuracy, tasks: 1 here, 10 there").row(0, named=True)
     assert spread["published"] == "2.4 to 4.8"
     assert spread["inside"] == (2.4 <= spread["ours"] <= 4.8)
-    assert table.filter(quantity="sd of mean accuracy").height == 2
+    assert table["quantity"].str.starts_with("sd of mean accuracy").sum() == 2
+
+
+def test_perplexities_are_compared_at_the_published_length_of_windows_only(tmp_path: Path) -> None:
+    """LLaMA-2-7B has 5.47 at 2,048 tokens and 5.12 at 4,096: the Wanda README's numbers are at 4,096."""
+    for seqlen in (2048, 4096):
+        design = Design(
+            models={"meta-llama/Llama-2-7b-hf": 6_700_000_000},
+            methods=(SimulatedMethod("wanda", "Wanda 50%", sparsity=0.5),),
+            sources=("c4",),
+            sets=2,
+            seqlen=seqlen,
+            tasks={},
+            heldout=("wikitext2",),
+        )
+        simulate_study(str(tmp_path / str(seqlen)), design)
+    longer = load(str(tmp_path / "4096"))
+    assert longer.heldout_seqlen == 4096
+    assert set(anchor_table(longer)["quantity"]) == {"mean of wikitext2 perplexity, windows of 4,096 tokens"}
+    assert set(anchor_table(longer)["published"]) == {"5.120", "6.420"}
+    assert other_windows(longer) == ""
+    shorter = load(str(tmp_path / "2048"))
+    assert anchor_table(shorter).is_empty()
+    assert other_windows(shorter) == (
+        "2 published perplexities are not compared: they are over windows of 4,096 tokens, and this study's windows "
+        "have 2,048."
+    )
+    (tmp_path / "4096" / "study.yaml").write_text("study: simulated\n")
+    silent = load(str(tmp_path / "4096"))
+    assert anchor_table(silent).is_empty()
+    assert "study.yaml does not say how long" in other_windows(silent)
+    assert other_windows(silent) in write_report(str(tmp_path / "4096"), save=False)[0].read_text().replace(
+        "&#x27;", "'"
+    )
 
 
 def test_a_study_of_other_models_matches_nothing_but_claims_can_be_told(simulated: Path) -> None:
