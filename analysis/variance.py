@@ -51,12 +51,14 @@ class Estimate:
 
     variance: what each component adds to the variance of the score; a negative moment estimate is kept as it is.
     draws:    float64 [draws, components], the distribution behind the intervals.
+    sets:     calibration sets in all; `per_source` is the smallest and the largest number of a source.
     """
 
     variance: np.ndarray
     draws: np.ndarray
     sources: int
     sets: int
+    per_source: tuple[int, int]
     examples: int
     dropped: int
 
@@ -101,7 +103,8 @@ def components(
     pivots = np.stack([_pivot(between, len(groups) - 1, rng, draws), _pivot(within, freedom, rng, draws)], axis=1)
     point = _solve(np.array([between, within]), estimate, harmonic, len(groups))
     cloud = _solve(pivots, spread, harmonic, len(groups))
-    return Estimate(point, cloud, len(groups), len(scores), sum(c.shape[1] for c in complete), dropped)
+    per_source = int(counts.min()), int(counts.max())
+    return Estimate(point, cloud, len(groups), len(scores), per_source, sum(c.shape[1] for c in complete), dropped)
 
 
 def _example_squares(matrix: np.ndarray, groups: Sequence[np.ndarray], freedom: int) -> np.ndarray:
@@ -181,6 +184,7 @@ def _rows(estimate: Estimate, scale: float, data_free: bool) -> list[dict[str, o
     levels = [estimate.sources, estimate.sets, estimate.examples, estimate.examples, estimate.examples]
     positive = np.maximum(variance, 0)
     total = np.nansum(positive)
+    fewest, most = estimate.per_source
     rows: list[dict[str, object]] = []
     for index, component in enumerate(COMPONENTS):
         known = not np.isnan(variance[index])
@@ -188,6 +192,9 @@ def _rows(estimate: Estimate, scale: float, data_free: bool) -> list[dict[str, o
             note[index] = "this design cannot tell: it needs two sources and two sets of a source"
         if known and variance[index] < 0:
             note[index] = "negative estimate, shown as zero"
+        if known and index < 2 and fewest < most:
+            unbalanced = f"unbalanced: {fewest} to {most} sets per source, every source weighs alike"
+            note[index] = "; ".join(filter(None, [note[index], unbalanced]))
         rows.append(
             {
                 "component": component,

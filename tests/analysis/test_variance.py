@@ -206,6 +206,18 @@ def test_table_has_every_task_and_their_mean_for_accuracy_and_perplexity(simulat
     assert wanda["sd"].null_count() == 0
 
 
+def test_table_says_where_the_design_is_unbalanced(simulated: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(simulated, tmp_path / "results"))
+    assert not component_table(load(str(folder)))["note"].str.contains("unbalanced").any()
+    for row in load(str(folder)).trials.filter(method="wanda", source="code", set=2).iter_rows(named=True):
+        (folder / "trials" / f"{row['trial_id']}.parquet").unlink()
+    table = component_table(load(str(folder))).with_columns(pl.col("note").str.contains("unbalanced: 2 to 3 sets"))
+    said = table.filter(pl.col("note"))
+    assert set(said["method_label"]) == {"Wanda 50%"}
+    assert set(said["component"]) == {"source", "set within source"}
+    assert said.height == 2 * 3 * 2
+
+
 def test_another_seed_moves_intervals_and_not_estimates() -> None:
     y = simulate_outcomes(np.random.default_rng(6), 5, 4, 100, Components())
     one, two, again = estimate(y, 1), estimate(y, 2), estimate(y, 1)
