@@ -20,7 +20,7 @@ from analysis.frames import Study
 from analysis.measures import MEASURES
 from analysis.tables import relation_table
 
-CHEAP = ("perplexity_increase", "js_divergence", "kl_divergence", "layer_error")
+CHEAP = ("perplexity_increase", "perplexity", "js_divergence", "kl_divergence", "layer_error")
 DRAWS = 500
 SCHEMA = {
     "model": pl.String,
@@ -42,7 +42,7 @@ def correlation_table(study: Study, seed: int = 0) -> pl.DataFrame:
     at the level `between sources`. Levels with fewer than four points are left out.
     """
     relation = relation_table(study)
-    metrics = [metric for metric in CHEAP if metric in relation.columns]
+    metrics = cheap_metrics(relation)
     if "accuracy" not in relation.columns or not metrics:
         return pl.DataFrame(schema=SCHEMA)
     found: list[dict[str, object]] = []
@@ -60,6 +60,12 @@ def correlation_table(study: Study, seed: int = 0) -> pl.DataFrame:
                 context = {"model": model, "parameters": parameters, "metric": metric, "level": level}
                 found.append({**context, "n": points.height, **values})
     return pl.DataFrame(found, SCHEMA).sort("parameters", "model", "metric", "level")
+
+
+def cheap_metrics(relation: pl.DataFrame) -> list[str]:
+    """The cheap metrics of `relation_table`; perplexity itself only where it cannot be relative to a dense model."""
+    present = [metric for metric in CHEAP if metric in relation.columns]
+    return [metric for metric in present if metric != "perplexity" or "perplexity_increase" not in present]
 
 
 def _levels(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -46,17 +46,22 @@ def _matching(study: Study) -> list[Finding]:
     table = domain_match(study).drop_nulls("difference")
     if table.is_empty():
         return []
-    clear = table.filter(pl.col("low") > 0).height
-    against = table.filter(pl.col("high") < 0).height
-    best = table.sort("difference", descending=True).row(0, named=True)
+    sure = table.drop_nulls("low")
+    best = (table if sure.is_empty() else sure).sort("difference", descending=True).row(0, named=True)
+    interval = "no interval, because no source has two sets"
+    verdict = f"was compared in {table.height} model and method pairs"
+    if sure.height:
+        clear, against = sure.filter(pl.col("low") > 0).height, sure.filter(pl.col("high") < 0).height
+        interval = f"95 % interval {best['low']:.1f} to {best['high']:.1f}"
+        verdict = (
+            f"lowers the perplexity increase in {clear} of {table.height} model and method pairs with 95 % confidence"
+        )
+        verdict += f" and raises it in {against}" if against else ""
     text = (
-        f"Calibrating on a text's own domain instead of another one lowers the perplexity increase in {clear} of "
-        f"{table.height} model and method pairs with 95 % confidence"
-        + (f" and raises it in {against}" if against else "")
-        + f". It helps most with {best['method_label']} on {best['model']}: "
+        f"Calibrating on a text's own domain instead of another one {verdict}. It helps most with "
+        f"{best['method_label']} on {best['model']}: "
         f"+{best['matched']:.1f} % on the own domain, +{best['mismatched']:.1f} % on the others "
-        f"({best['difference']:.1f} points less, 95 % interval {best['low']:.1f} to {best['high']:.1f}, "
-        f"{best['texts']} texts, {best['trials']} trials)."
+        f"({best['difference']:.1f} points less, {interval}, {best['texts']} texts, {best['trials']} trials)."
     )
     return [Finding(text, "table-domain-match")]
 
@@ -163,10 +168,10 @@ def _reversals(study: Study) -> list[Finding]:
 def _proxies(study: Study) -> list[Finding]:
     """Whether the cheap metrics find the better source."""
     table = correlation_table(study)
-    table = table.filter(pl.col("metric").is_in(["perplexity_increase", "js_divergence"]))
+    table = table.filter(pl.col("metric").is_in(["perplexity_increase", "perplexity", "js_divergence"]))
     if table.is_empty():
         return []
-    names = {"perplexity_increase": "perplexity", "js_divergence": "JS divergence"}
+    names = {"js_divergence": "JS divergence"}
     parts = []
     for (metric,), part in table.group_by("metric", maintain_order=True):
         levels = {level: rows["spearman"].to_list() for (level,), rows in part.group_by("level")}
@@ -177,7 +182,7 @@ def _proxies(study: Study) -> list[Finding]:
             for level in ("all trials", "between sources", "within sources")
             if level in levels
         ]
-        parts.append(f"{names[str(metric)]}: {', '.join(told)}")
+        parts.append(f"{names.get(str(metric), 'perplexity')}: {', '.join(told)}")
     models = table["model"].n_unique()
     text = (
         f"Do cheap metrics order trials as accuracy does? Spearman's correlation over {models} models (+1 is perfect). "

@@ -22,12 +22,12 @@ import typer
 from analysis import figures as draw
 from analysis import tables
 from analysis.compare import domain_match, flip_table, mcnemar_table, method_pairs, source_pairs
-from analysis.correlation import correlation_table
+from analysis.correlation import cheap_metrics, correlation_table
 from analysis.findings import baselines, findings, mean_rows
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page import Figure, Section, Table, page, query_block, readable
-from analysis.published import anchor_table, claim_table
+from analysis.published import anchor_table, claim_table, other_windows
 from analysis.ranking import agreement_table, rank_table, sensitivity_table, trend_table
 from analysis.variance import component_table, repeat_table
 from analysis.vega import Drawing
@@ -396,33 +396,28 @@ def _best(study: Study) -> Section:
             items.append(
                 Figure(f"figure-best-{measure}", f"{name}: probability of being the best source", caption, variants)
             )
-        for stem, title, caption, function, module in (
+        items += _tables(
+            study,
+            measure,
             (
                 "rank",
                 "probability of being best and expected regret",
                 "Over draws, for these test examples.",
                 rank_table,
-                "ranking",
             ),
             (
                 "pairs",
                 "every pair of sources",
                 f"Positive: A is better ({MEASURES[measure].better}). Holm within a model and method.",
                 source_pairs,
-                "compare",
             ),
             (
                 "agreement",
                 "do tasks and models agree on the order?",
                 "Kendall's W: 1 is perfect agreement; p by permutation.",
                 agreement_table,
-                "ranking",
             ),
-        ):
-            frame = function(study, measure)
-            if frame.height:
-                query = f'from analysis.{module} import {function.__name__}\n{function.__name__}(study, "{measure}")'
-                items.append(Table(f"table-{stem}-{measure}", f"{name}: {title}", caption, frame, query, folded=True))
+        )
     return Section("best", "Which source is best, and how sure is that?", items=items)
 
 
@@ -430,52 +425,27 @@ def _methods(study: Study) -> Section:
     """Methods on the same calibration sets, flips, sensitivity against size."""
     items: list[Figure | Table] = []
     for measure in tables.measures_of(study, ("accuracy", "perplexity_increase", "perplexity")):
-        info = MEASURES[measure]
-        spreads = sensitivity_table(study, measure)
-        unit = "points" if info.unit == "%" else info.unit or "perplexity"
-        if spreads["parameters"].n_unique() > 1:
-            chart = draw.sensitivity_figure(
-                spreads, f"Sensitivity to the draw against model size, {info.title.lower()}", unit
-            )
-            caption = "Do larger models care less about which text they are calibrated on?"
-            items.append(
-                Figure(
-                    f"figure-sensitivity-{measure}",
-                    f"{info.title}: sensitivity and model size",
-                    caption,
-                    [("all models", chart)],
-                )
-            )
-        for stem, title, caption, function, module in (
+        items += _sensitivity(study, measure)
+        items += _tables(
+            study,
+            measure,
             (
                 "methods",
                 "every pair of methods, paired by calibration set",
                 "Reversed: share of sets on which the better method is the worse one.",
                 method_pairs,
-                "compare",
             ),
-            (
-                "sensitivity",
-                "SD over draws",
-                "Pooled over sources, with its 95 % interval.",
-                sensitivity_table,
-                "ranking",
-            ),
+            ("sensitivity", "SD over draws", "Pooled over sources, with its 95 % interval.", sensitivity_table),
             (
                 "trend",
                 "sensitivity per tenfold parameters",
                 "Below 1: larger models feel the draw less.",
                 trend_table,
-                "ranking",
             ),
-        ):
-            frame = function(study, measure)
-            if frame.height:
-                query = f'from analysis.{module} import {function.__name__}\n{function.__name__}(study, "{measure}")'
-                items.append(
-                    Table(f"table-{stem}-{measure}", f"{info.title}: {title}", caption, frame, query, folded=True)
-                )
-    for stem, title, caption, counted in (
+        )
+    items += _tables(
+        study,
+        None,
         (
             "flips",
             "Answers that compression flipped",
@@ -488,12 +458,34 @@ def _methods(study: Study) -> Section:
             "On each calibration set that both saw; exact, two-sided.",
             mcnemar_table,
         ),
-    ):
-        frame = counted(study)
-        if frame.height:
-            query = f"from analysis.compare import {counted.__name__}\n{counted.__name__}(study)"
-            items.append(Table(f"table-{stem}", title, caption, frame, query, folded=True))
+    )
     return Section("methods", "Does the calibration data decide which method wins?", items=items)
+
+
+def _sensitivity(study: Study, measure: str) -> list[Figure]:
+    """SD over draws against model size, where the study has several sizes."""
+    spreads = sensitivity_table(study, measure)
+    if spreads["parameters"].n_unique() < 2:
+        return []
+    info = MEASURES[measure]
+    unit = "points" if info.unit == "%" else info.unit or "perplexity"
+    chart = draw.sensitivity_figure(spreads, f"Sensitivity to the draw against model size, {info.title.lower()}", unit)
+    caption = "Do larger models care less about which text they are calibrated on?"
+    title = f"{info.title}: sensitivity and model size"
+    return [Figure(f"figure-sensitivity-{measure}", title, caption, [("all models", chart)])]
+
+
+def _tables(
+    study: Study, measure: str | None, *kinds: tuple[str, str, str, Callable[..., pl.DataFrame]]
+) -> Iterator[Table]:
+    """The tables (stem, title, caption, function) of a measure that are not empty, each with its query."""
+    for stem, title, caption, function in kinds:
+        frame = function(study, measure) if measure else function(study)
+        if frame.height:
+            arguments = f'study, "{measure}"' if measure else "study"
+            query = f"from {function.__module__} import {function.__name__}\n{function.__name__}({arguments})"
+            name, heading = (f"{stem}-{measure}", f"{MEASURES[measure].title}: {title}") if measure else (stem, title)
+            yield Table(f"table-{name}", heading, caption, frame, query, folded=True)
 
 
 def _published(study: Study) -> Section:
@@ -519,18 +511,18 @@ def _published(study: Study) -> Section:
             ""
             if anchors.height
             else " No trial of this study matches a published number, so claims alone are compared."
-        )
+        ),
+        html.escape(other_windows(study)),
     ]
-    return Section("published", "Beside the published studies", text, items)
+    return Section("published", "Beside the published studies", [part for part in text if part], items)
 
 
 def _relations(study: Study) -> Section:
     """Cheaper metrics against accuracy."""
     relation = tables.relation_table(study)
     correlations = correlation_table(study)
-    metrics = [m for m in ("perplexity_increase", "js_divergence", "layer_error") if m in relation.columns]
     items: list[Figure | Table] = []
-    for metric in metrics if "accuracy" in relation.columns else []:
+    for metric in cheap_metrics(relation) if "accuracy" in relation.columns else []:
         variants: list[tuple[str, draw.Chart]] = []
         for model in _each_model(study):
             part = relation.filter(pl.col("model") == model).drop_nulls([metric, "accuracy"])

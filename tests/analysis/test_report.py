@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from analysis.frames import load
-from analysis.page import Figure, Section, Table
+from analysis.page import Figure, Section
 from analysis.report import build, save_figures, write_report
+from analysis.tables import source_table
 from calib.settings import SettingsError
 
 
@@ -85,17 +89,82 @@ def test_report_is_one_file_that_fetches_nothing(report: Path) -> None:
     assert [path.name for path in report.parent.iterdir()] == ["report.html"]
 
 
-def test_every_table_is_the_value_of_its_query(simulated: Path, sections: list[Section]) -> None:
-    tables = [item for section in sections for item in section.items if isinstance(item, Table)]
-    assert len(tables) > 8
-    study = load(str(simulated))
-    for table in tables:
-        *before, last = table.query.strip().split("\n")
-        names: dict[str, object] = {"pl": pl, "study": study}
+def test_every_query_of_the_appendix_gives_the_table_that_the_page_offers(report: Path) -> None:
+    """A reader pastes a query from the page and gets, digit for digit, what the page lets them download."""
+    text = report.read_text()
+    offered = {
+        name: base64.b64decode(data).decode()
+        for name, data in re.findall(r'download="([^"]+)\.csv" href="data:text/csv;base64,([^"]*)"', text)
+    }
+    start, *_ = (html.unescape(code) for code in re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL))
+    queries = re.findall(r'id="query-([^"]+)">.*?<pre>(.*?)</pre>', text, re.DOTALL)
+    assert len(queries) > 20
+    assert [name for name, _ in queries] == list(offered)
+    names: dict[str, object] = {}
+    exec(start, names)  # the imports and `study = load(...)` that the appendix begins with
+    for name, query in queries:
+        *before, last = html.unescape(query).strip().split("\n")
         exec("\n".join(before), names)
         value = eval(last, names)
         assert isinstance(value, pl.DataFrame)
-        assert value.equals(table.frame), table.id
+        assert value.write_csv() == offered[name], name
+
+
+def test_rows_behind_a_mean_give_the_mean(report: Path) -> None:
+    """The appendix's example of a filter, with the trials' own values, leads to the cell of the published table."""
+    start, rows, *_ = (html.unescape(code) for code in re.findall(r"<pre>(.*?)</pre>", report.read_text(), re.DOTALL))
+    names: dict[str, object] = {}
+    exec(start, names)
+    trials = eval(rows, names)
+    assert isinstance(trials, pl.DataFrame)
+    means = trials.group_by("model", "method_label").agg(pl.col("value").mean(), pl.len())
+    table = source_table(names["study"], "accuracy").filter(source="books")  # type: ignore[arg-type]
+    both = means.join(table, on=["model", "method_label"])
+    assert both.height == table.height > 0
+    assert (both["len"] == both["n"]).all()
+    assert (both["value"] - both["mean"]).abs().max() < 1e-9  # type: ignore[operator]
+
+
+def only(**kept: object) -> Callable[[dict[str, object]], bool]:
+    """Trials with these factors, where they have them."""
+    return lambda row: all(row[name] in (None, value) for name, value in kept.items())
+
+
+UNFINISHED: dict[str, Callable[[dict[str, object]], bool]] = {
+    "one set": only(set=0),
+    "one source": only(source="code"),
+    "one set of one source": only(source="code", set=1),
+    "no dense trial": lambda row: row["method"] != "dense",
+    "dense alone": lambda row: row["method"] == "dense",
+    "data-free alone": lambda row: bool(row["data_free"]),
+    "one trial": lambda row: (row["model"], row["method"], row["source"], row["set"]) == ("small", "wanda", "code", 0),
+    "every other trial": lambda row: int(str(row["trial_id"]), 16) % 2 == 0,
+}
+
+
+@pytest.mark.parametrize("kind", UNFINISHED)
+def test_a_report_is_written_for_every_unfinished_study(browser, simulated: Path, tmp_path: Path, kind: str) -> None:  # type: ignore[no-untyped-def]
+    folder = Path(shutil.copytree(simulated, tmp_path / "results"))
+    for path in (folder / "trials").iterdir():
+        if not UNFINISHED[kind](pl.read_parquet(path).row(0, named=True)):
+            path.unlink()
+    study = load(str(folder))
+    assert study.limitations
+    path, _ = write_report(str(folder), save=False)
+    text = html.unescape(path.read_text())
+    for note in study.limitations:
+        assert note.text in text
+    browser.look(path)
+    assert browser.complaints() == []
+    assert browser.value("document.documentElement.dataset.charts") == str(text.count("<figure "))
+
+
+@pytest.mark.parametrize("missing", ["samples", "layers", "metrics"])
+def test_a_report_is_written_without_a_table_of_details(simulated: Path, tmp_path: Path, missing: str) -> None:
+    folder = Path(shutil.copytree(simulated, tmp_path / "results"))
+    shutil.rmtree(folder / missing)
+    path, _ = write_report(str(folder), save=False)
+    assert (missing == "metrics") == ("have no row in metrics/" in path.read_text())
 
 
 def test_every_finding_points_to_a_table_of_the_page(report: Path) -> None:
