@@ -120,7 +120,18 @@ METHOD_PAIR_SCHEMA = {
     "b": pl.String,
     **dict.fromkeys(["pairs", "sources"], pl.Int64),
     **dict.fromkeys(
-        ["difference", "low", "high", "p", "p_holm", "a_wins_new_draw", "reversed", "reversed_low", "reversed_high"],
+        [
+            "difference",
+            "low",
+            "high",
+            "p",
+            "p_holm",
+            "a_wins_new_draw",
+            "a_wins_new_test",
+            "reversed",
+            "reversed_low",
+            "reversed_high",
+        ],
         pl.Float64,
     ),
 }
@@ -201,11 +212,16 @@ def method_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
 
     `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
     and `p` are over draws within sources, corrected by Holm within a model. `a_wins_new_draw` is for one new set of a
-    new source. `reversed` is the share of sets on which the method that is better on average is the worse one, with its
-    Wilson interval: how often a study with a single set would have told the opposite.
+    new source, `a_wins_new_test` for new test examples as well (of accuracy alone, where samples/ hold them).
+    `reversed` is the share of sets on which the method that is better on average is the worse one, with its Wilson
+    interval: how often a study with a single set would have told the opposite.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
+    tested: dict[tuple[object, str, str], float] = {}
+    if measure == "accuracy":
+        table = example_tables(study).method_tests.filter(pl.col("task") == task).drop_nulls("variance")
+        tested = {(r["model"], r["a"], r["b"]): r["variance"] for r in table.iter_rows(named=True)}
     found: list[dict[str, object]] = []
     for (model, parameters), part in rows.group_by("model", "parameters", maintain_order=True):
         labels = part["method_label"].unique().sort().to_list()
@@ -220,13 +236,13 @@ def method_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
                 both = both.sort("source", "set")
                 gap = sign * (both["value"] - both["value_b"]).to_numpy()
                 context = {"model": model, "parameters": parameters, "task": task, "a": a, "b": b}
-                family.append({**context, **_paired(gap, both["source"].to_list())})
+                family.append({**context, **_paired(gap, both["source"].to_list(), tested.get((model, a, b)))})
         found += _with_holm(family)
     return pl.DataFrame(found, METHOD_PAIR_SCHEMA).sort("parameters", "model", "a", "b")
 
 
-def _paired(gap: np.ndarray, sources: Sequence[object]) -> dict[str, object]:
-    """Differences of two methods on the same sets."""
+def _paired(gap: np.ndarray, sources: Sequence[object], test_variance: float | None = None) -> dict[str, object]:
+    """Differences of two methods on the same sets; `test_variance` is what the test examples add to their mean."""
     names = np.array([str(source) for source in sources])
     groups = [gap[names == name] for name in sorted(set(names))]
     mean = float(np.mean([group.mean() for group in groups]))
@@ -247,8 +263,10 @@ def _paired(gap: np.ndarray, sources: Sequence[object]) -> dict[str, object]:
         half = float(stats.t.ppf(0.975, freedom)) * error
         row |= {"low": mean - half, "high": mean + half, "p": float(2 * stats.t.sf(abs(mean) / error, freedom))}
     if len(gap) > 1 and gap.std() > 0:
-        single = float(gap.std(ddof=1)) * (1 + 1 / len(gap)) ** 0.5
-        row["a_wins_new_draw"] = float(stats.t.cdf(mean / single, len(gap) - 1))
+        single = float(gap.var(ddof=1)) * (1 + 1 / len(gap))
+        row["a_wins_new_draw"] = float(stats.t.cdf(mean / single**0.5, len(gap) - 1))
+        if test_variance is not None:  # once for the examples that were seen and once for those to come
+            row["a_wins_new_test"] = float(stats.t.cdf(mean / (single + 2 * test_variance) ** 0.5, len(gap) - 1))
     return row
 
 

@@ -15,6 +15,7 @@ import polars as pl
 from scipy import stats
 
 from analysis.frames import Study
+from analysis.measures import MEAN
 from analysis.outcomes import COLUMNS, Outcomes, outcomes_by_model
 from analysis.variance import COMPONENT_SCHEMA, component_rows
 
@@ -25,6 +26,13 @@ FLIP_SCHEMA = {
     "source": pl.String,
     **dict.fromkeys(["trials", "examples"], pl.Int64),
     **dict.fromkeys(["lost", "gained", "flipped", "flipped_sd"], pl.Float64),
+}
+METHOD_TEST_SCHEMA = {
+    "model": pl.String,
+    "a": pl.String,
+    "b": pl.String,
+    "task": pl.String,
+    "variance": pl.Float64,
 }
 MCNEMAR_SCHEMA = {
     "model": pl.String,
@@ -38,11 +46,17 @@ MCNEMAR_SCHEMA = {
 
 @dataclass(frozen=True)
 class ExampleTables:
-    """components: column of samples/ -> variance components; flips and mcnemar: see `analysis.compare`."""
+    """What `analysis.variance` and `analysis.compare` take from single examples.
+
+    components:   column of samples/ -> variance components.
+    flips:        see `flip_table`; mcnemar: see `mcnemar_table`.
+    method_tests: variance (points²) that the choice of test examples gives to the accuracy difference of two methods.
+    """
 
     components: dict[str, pl.DataFrame]
     flips: pl.DataFrame
     mcnemar: pl.DataFrame
+    method_tests: pl.DataFrame
 
 
 @lru_cache(maxsize=4)
@@ -51,6 +65,7 @@ def example_tables(study: Study, seed: int = 0) -> ExampleTables:
     components: dict[str, list[dict[str, object]]] = {column: [] for column in COLUMNS}
     flips: list[dict[str, object]] = []
     mcnemar: list[dict[str, object]] = []
+    method_tests: list[dict[str, object]] = []
     for outcomes in outcomes_by_model(study):
         labels = outcomes.trials.filter(pl.col("method") != "dense")["method_label"].unique().sort().to_list()
         for column in COLUMNS:
@@ -58,12 +73,15 @@ def example_tables(study: Study, seed: int = 0) -> ExampleTables:
                 rng = np.random.default_rng([seed, len(components[column])])
                 components[column] += component_rows(outcomes, column, label, rng)
         flips += _flips(outcomes)
-        mcnemar += _mcnemar(outcomes, labels)
+        pairs = _shared_sets(outcomes, labels)
+        mcnemar += _mcnemar(outcomes, pairs)
+        method_tests += _method_tests(outcomes, pairs)
     order = ["parameters", "model"]
     return ExampleTables(
         {c: pl.DataFrame(rows, COMPONENT_SCHEMA).sort(order, maintain_order=True) for c, rows in components.items()},
         pl.DataFrame(flips, FLIP_SCHEMA).sort(*order, "method_label", "source", nulls_last=True),
         pl.DataFrame(mcnemar, MCNEMAR_SCHEMA).sort(*order, "a", "b"),
+        pl.DataFrame(method_tests, METHOD_TEST_SCHEMA).sort("model", "a", "b", "task"),
     )
 
 
@@ -109,43 +127,78 @@ def _flips(outcomes: Outcomes) -> list[dict[str, object]]:
     return rows
 
 
-def _mcnemar(outcomes: Outcomes, labels: list[str]) -> list[dict[str, object]]:
-    """Every pair of methods on the calibration sets that both saw."""
-    answers = _answers(outcomes)
-    if answers.shape[1] == 0:
-        return []
+def _shared_sets(outcomes: Outcomes, labels: list[str]) -> dict[tuple[str, str], tuple[list[int], list[int]]]:
+    """(a, b) -> rows of method a and rows of method b on the calibration sets that both saw, in the same order."""
     trials = outcomes.trials.with_row_index("row").filter(pl.col("source").is_not_null())
     place = {
         label: {(r["source"], r["set"]): r["row"] for r in part.iter_rows(named=True)}
         for (label,), part in trials.group_by("method_label")
     }
-    rows: list[dict[str, object]] = []
+    found = {}
     for index, a in enumerate(labels):
         for b in labels[index + 1 :]:
-            shared = sorted(set(place.get(a, {})) & set(place.get(b, {})))
-            if not shared:
-                continue
-            one = answers[[place[a][key] for key in shared]]
-            two = answers[[place[b][key] for key in shared]]
-            a_only = ((one == 1) & (two == 0)).sum(axis=1)
-            b_only = ((one == 0) & (two == 1)).sum(axis=1)
-            p = mcnemar_p(a_only, b_only)
-            rows.append(
-                {
-                    "model": outcomes.model,
-                    "parameters": trials.item(0, "parameters"),
-                    "a": a,
-                    "b": b,
-                    "pairs": len(shared),
-                    "examples": int((~np.isnan(one) & ~np.isnan(two)).sum(axis=1).max()),
-                    "a_only": float(a_only.mean()),
-                    "b_only": float(b_only.mean()),
-                    "p_median": float(np.median(p)),
-                    "significant": float((p < 0.05).mean()),
-                    "a_better": float((a_only > b_only).mean()),
-                }
-            )
+            if shared := sorted(set(place.get(a, {})) & set(place.get(b, {}))):
+                found[a, b] = [place[a][key] for key in shared], [place[b][key] for key in shared]
+    return found
+
+
+def _mcnemar(outcomes: Outcomes, pairs: dict[tuple[str, str], tuple[list[int], list[int]]]) -> list[dict[str, object]]:
+    """Every pair of methods on the calibration sets that both saw."""
+    answers = _answers(outcomes)
+    if answers.shape[1] == 0:
+        return []
+    rows: list[dict[str, object]] = []
+    for (a, b), (rows_a, rows_b) in pairs.items():
+        one, two = answers[rows_a], answers[rows_b]
+        a_only = ((one == 1) & (two == 0)).sum(axis=1)
+        b_only = ((one == 0) & (two == 1)).sum(axis=1)
+        p = mcnemar_p(a_only, b_only)
+        rows.append(
+            {
+                "model": outcomes.model,
+                "parameters": outcomes.trials.item(0, "parameters"),
+                "a": a,
+                "b": b,
+                "pairs": len(rows_a),
+                "examples": int((~np.isnan(one) & ~np.isnan(two)).sum(axis=1).max()),
+                "a_only": float(a_only.mean()),
+                "b_only": float(b_only.mean()),
+                "p_median": float(np.median(p)),
+                "significant": float((p < 0.05).mean()),
+                "a_better": float((a_only > b_only).mean()),
+            }
+        )
     return rows
+
+
+def _method_tests(
+    outcomes: Outcomes, pairs: dict[tuple[str, str], tuple[list[int], list[int]]]
+) -> list[dict[str, object]]:
+    """Per pair of methods and task, and for the mean over tasks: how far other test examples move their difference."""
+    tasks = outcomes.matrices["correct"]
+    rows: list[dict[str, object]] = []
+    for (a, b), (rows_a, rows_b) in pairs.items():
+        found = {task: example_variance(100.0 * (matrix[rows_a] - matrix[rows_b])) for task, matrix in tasks.items()}
+        known = [value for value in found.values() if value is not None]
+        if len(tasks) > 1 and len(known) == len(tasks):  # examples of different tasks are independent
+            found[MEAN] = sum(known) / len(tasks) ** 2
+        rows += [
+            {"model": outcomes.model, "a": a, "b": b, "task": task, "variance": value} for task, value in found.items()
+        ]
+    return rows
+
+
+def example_variance(differences: np.ndarray) -> float | None:
+    """Variance that the choice of examples gives to the mean of differences [sets, examples]; None for one example.
+
+    The spread over examples of their means over sets, less the part of it that is the noise of single answers.
+    """
+    complete = differences[:, ~np.isnan(differences).any(axis=0)].astype(np.float64)
+    sets, examples = complete.shape
+    if examples < 2:
+        return None
+    noise = float(complete.var(axis=0, ddof=1).mean()) / sets if sets > 1 else 0.0
+    return max(float(complete.mean(axis=0).var(ddof=1)) - noise, 0.0) / examples
 
 
 def mcnemar_p(a_only: np.ndarray, b_only: np.ndarray) -> np.ndarray:

@@ -198,16 +198,16 @@ def _domains(study: Study) -> Section:
     )
     match = domain_match(study)
     figure = Figure("figure-domains", "Calibration source by held-out text", caption, variants)
+    own = Table(
+        "table-domain-match",
+        "Own domain against other domains",
+        "Perplexity increase over dense, %, mean over texts; interval over calibration sets, the texts being fixed.",
+        match,
+        "from analysis.compare import domain_match\ndomain_match(study)",
+    )
     items: list[Figure | Table] = [
         *([figure] if variants else []),
-        Table(
-            "table-domain-match",
-            "Own domain against other domains",
-            "Perplexity increase over dense, %, mean over texts; interval over calibration sets, the texts being "
-            "fixed.",
-            match,
-            "from analysis.compare import domain_match\ndomain_match(study)",
-        ),
+        *([own] if match.height else []),
         Table(
             "table-domains",
             "Source by held-out text",

@@ -20,7 +20,7 @@ from analysis.compare import (
     source_pairs,
     wilson,
 )
-from analysis.examples import mcnemar_p
+from analysis.examples import example_variance, mcnemar_p
 from analysis.frames import Study, load
 
 
@@ -100,6 +100,47 @@ def test_methods_are_paired_by_calibration_set(study: Study) -> None:
     assert row["pairs"] == 9
     assert np.isclose(row["difference"], np.mean(gaps))
     assert np.isclose(row["reversed"], np.mean(np.sign(gaps) != np.sign(np.mean(gaps))))
+
+
+def test_a_new_test_set_makes_the_better_method_less_sure(study: Study) -> None:
+    table = method_pairs(study, "accuracy")
+    assert table["a_wins_new_test"].null_count() == 0
+    draw, test = table["a_wins_new_draw"].to_numpy(), table["a_wins_new_test"].to_numpy()
+    assert (abs(test - 0.5) <= abs(draw - 0.5)).all()
+    assert (abs(test - draw) > 0.001).any()
+    assert method_pairs(study, "perplexity_increase")["a_wins_new_test"].null_count() == 12
+
+
+def test_probability_for_a_new_test_set_is_how_often_it_comes_true() -> None:
+    """Two methods, twelve sets, sixty examples that each favour one of them; then other sets and other examples."""
+    rng = np.random.default_rng(6)
+    sets, examples = 12, 60
+    said, happened = [], []
+    for _ in range(3000):
+        truth = rng.normal(0, 60)  # effects of every size, so that being sure is not being lucky
+        draws = rng.normal(0, 8, (sets + 1, 1))
+
+        def answered(rows: np.ndarray, truth: float = truth) -> np.ndarray:
+            favour = rng.normal(0, 100, (1, examples))
+            return truth + rows + favour + rng.normal(0, 60, (len(rows), examples))
+
+        seen = answered(draws[:sets])
+        row = _paired(seen.mean(axis=1), ["one"] * sets, example_variance(seen))
+        said.append(float(str(row["a_wins_new_test"])))
+        happened.append(answered(draws[sets:]).mean() > 0)
+    for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
+        inside = (np.array(said) >= low) & (np.array(said) <= high)
+        assert abs(np.mean(np.array(said)[inside]) - np.mean(np.array(happened)[inside])) < 0.07
+
+
+def test_variance_of_the_test_examples_is_recovered() -> None:
+    rng = np.random.default_rng(7)
+    found = [
+        example_variance(rng.normal(0, 3, (1, 80)) + rng.normal(0, 5, (10, 80)) + rng.normal(0, 2, (10, 1)))
+        for _ in range(300)
+    ]
+    assert np.isclose(np.mean(np.array(found, float)), 9 / 80, rtol=0.05)
+    assert example_variance(np.array([[1.0], [2.0]])) is None
 
 
 def test_paired_interval_covers_the_difference_of_methods() -> None:
