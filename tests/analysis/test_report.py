@@ -41,6 +41,7 @@ def test_report_draws_every_figure_without_a_complaint(browser, report: Path, wi
     assert drawn == browser.value("document.querySelectorAll('figure').length") > 5
     assert browser.value("document.documentElement.dataset.errors") == "0"
     assert browser.value("document.documentElement.scrollWidth") <= width
+    assert browser.value("[...document.querySelectorAll('.facts b')].every(b => b.scrollWidth <= b.clientWidth)")
     background = browser.value("getComputedStyle(document.body).backgroundColor")
     brightness = sum(map(int, re.findall(r"\d+", background)[:3])) / 3
     assert brightness < 60 if dark else brightness > 200
