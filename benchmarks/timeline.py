@@ -8,11 +8,14 @@ Idle time is the slice's wall time without the profiler, less what kernels take.
 
 from __future__ import annotations
 
+import json
 import re
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -154,11 +157,32 @@ def device_time(work: Callable[[], Any]) -> Counter[str]:
     with marked(), profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
         work()
         torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "trace.json")
+        recorded.export_chrome_trace(str(file))
+        return kernels_by_kind(json.loads(file.read_text())["traceEvents"])
+
+
+def kernels_by_kind(events: list[dict[str, Any]]) -> Counter[str]:
+    """Milliseconds of device events by the innermost marked piece that launched them, of others by their names."""
+    launched = {
+        event["args"]["correlation"]: event["ts"]
+        for event in events
+        if event.get("cat") in ("cuda_runtime", "cuda_driver") and "correlation" in event.get("args", {})
+    }
+    on_device = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    on_device.sort(key=lambda event: launched.get(event["args"].get("correlation"), event["ts"]))
+    marks = [event for event in events if event.get("cat") == "user_annotation" and event["name"].startswith(MARK)]
+    marks.sort(key=lambda event: -event["ts"])
+    open_marks: list[dict[str, Any]] = []
     found: Counter[str] = Counter()
-    for event in recorded.events():
-        for kernel in event.kernels:
-            if not kernel.name.startswith(MARK):
-                found[_piece_of(event) or kind_of(kernel.name)] += kernel.duration / 1000
+    for event in on_device:
+        launch = launched.get(event["args"].get("correlation"), event["ts"])
+        while marks and marks[-1]["ts"] <= launch:
+            open_marks.append(marks.pop())
+        open_marks = [mark for mark in open_marks if mark["ts"] + mark["dur"] >= launch]
+        piece = open_marks[-1]["name"].removeprefix(MARK) if open_marks else kind_of(event["name"])
+        found[piece] += event["dur"] / 1000
     return found
 
 
@@ -166,14 +190,6 @@ def kind_of(kernel: str) -> str:
     """What a kernel of the model's forward does, by its name."""
     low = kernel.lower()
     return next((kind for kind, pattern in KERNELS if re.search(pattern, low)), ELEMENTWISE)
-
-
-def _piece_of(event: Any) -> str | None:
-    while event is not None:
-        if event.name.startswith(MARK):
-            return str(event.name.removeprefix(MARK))
-        event = event.cpu_parent
-    return None
 
 
 @contextmanager

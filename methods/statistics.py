@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from calib.settings import SettingsError
 from methods.lazy import torch
-from methods.products import add_product, split_product
+from methods.products import add_product, halves_of, split_product
 from methods.quantizer import divide
 from methods.solver import Factor, check_finite, full_precision, inverse_factor
 
@@ -86,7 +86,7 @@ class Sampled(Statistic):
 
     def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self._sample and self._sample[0].dtype == torch.bfloat16 and delta.is_cuda:
-            outputs = split_product(torch.cat(self._sample), torch.cat([delta, weight]).T)
+            outputs = split_product(torch.cat(self._sample), halves_of(torch.cat([delta, weight]).T))
             change, size = outputs.split([delta.shape[0], weight.shape[0]], dim=1)
             return change.square().sum(), size.square().sum()
         sample = self.sample()
@@ -204,6 +204,7 @@ class Hessian(Statistic):
     panel = 256  # columns of one product; only the upper triangle of panels is computed
     cuda_panel = 512  # the same on a CUDA device, and of 16-bit inputs
     half_panel = 2048
+    rows_at_once = 8192  # of a weight, in the output error: wide layers of a 70B model would fill gigabytes
     tokens_per_product = 2048  # of 16-bit inputs: matrix units round sums down, a bias that grows with their length
 
     def __init__(self, cols: int, device: Any = None) -> None:
@@ -249,14 +250,16 @@ class Hessian(Statistic):
         return self._factors[key]
 
     def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        both = torch.cat([delta, weight])
-        if self._half:
-            products = split_product(both, self._unchecked())
-        else:
+        hessian = self._unchecked()
+        halves = halves_of(hessian) if self._half else None
+        error = size = torch.zeros((), device=delta.device)
+        for part, dense in zip(delta.split(self.rows_at_once), weight.split(self.rows_at_once), strict=True):
+            both = torch.cat([part, dense])
             with full_precision():
-                products = both @ self._unchecked()
-        rows = delta.shape[0]
-        return (products[:rows] * delta).sum(), (products[rows:] * weight).sum()
+                products = both @ hessian if halves is None else split_product(both, halves)
+            error = error + (products[: len(part)] * part).sum()
+            size = size + (products[len(part) :] * dense).sum()
+        return error, size
 
 
 def mirrored(upper: torch.Tensor, panel: int = 2048) -> torch.Tensor:
