@@ -45,7 +45,9 @@ def halves_of(matrix: torch.Tensor) -> list[torch.Tensor]:
     return [high, (matrix - high).to(torch.bfloat16)]
 
 
-def _pairs(lefts: Sequence[torch.Tensor], rights: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _pairs(
+    lefts: Sequence[torch.Tensor], rights: Sequence[torch.Tensor]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Products to add, the smallest first; low times low is left out."""
     for i, left in reversed(list(enumerate(lefts))):
         for j, right in reversed(list(enumerate(rights))):
