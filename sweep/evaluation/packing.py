@@ -54,9 +54,12 @@ class _Trie:
     predictions: list[tuple[int, np.ndarray]]  # (request, places of its predictions)
 
 
-def pack(requests: Requests, row_length: int) -> Packing:
-    """Rows of about `row_length` positions; a sequence longer than that gets a longer row of its own."""
-    tries = list(_tries(requests, row_length))
+def pack(requests: Requests, row_length: int, trie_length: int | None = None) -> Packing:
+    """Rows of about `row_length` positions, tries of at most `trie_length` (`row_length` when none is given).
+
+    A longer trie gets a row of its own, and so does a sequence longer than both.
+    """
+    tries = list(_tries(requests, row_length, max(row_length, trie_length or 0)))
     bins = best_fit_decreasing([len(trie.tokens) for trie in tries], row_length)
     rows, row_of, place_of, target, request_of = [], [], [], [], []
     for number, members in enumerate(bins):
@@ -109,17 +112,17 @@ def best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _tries(requests: Requests, capacity: int) -> Iterator[_Trie]:
+def _tries(requests: Requests, row_length: int, longest: int) -> Iterator[_Trie]:
     """Walk the distinct inputs in lexicographic order; neighbours share the longest prefixes there are."""
     order, inputs = _sorted_inputs(requests)
-    trie = _Growing(capacity)
+    trie = _Growing(row_length, longest)
     previous = np.zeros(0, np.int32)
     for request in order:
         sequence = inputs[request]
         shared = _common_prefix(previous, sequence)
         if trie.size and trie.cut_before(shared, len(sequence)):
             yield trie.finish()
-            trie, shared = _Growing(capacity), 0
+            trie, shared = _Growing(row_length, longest), 0
         trie.add(request, sequence, shared, int(requests.continuation[request]))
         previous = sequence
     if trie.size:
@@ -129,8 +132,9 @@ def _tries(requests: Requests, capacity: int) -> Iterator[_Trie]:
 class _Growing:
     """A trie under construction, in depth-first order."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, row_length: int, longest: int) -> None:
+        self.row_length = row_length
+        self.longest = longest
         self.size = 0
         self.tokens: list[np.ndarray] = []
         self.positions: list[np.ndarray] = []
@@ -140,10 +144,10 @@ class _Growing:
 
     def cut_before(self, shared: int, length: int) -> bool:
         """Whether the next input starts a new trie, which computes its `shared` first tokens again."""
-        if shared < 2 or self.size + length - shared > self.capacity:  # one shared token is the BOS
+        if shared < 2 or self.size + length - shared > self.longest:  # one shared token is the BOS
             return True
         # small tries pack better, so a cut that repeats little is worth it once the trie is large
-        return self.size >= self.capacity // 8 and shared <= self.size // 16
+        return self.size >= self.row_length // 8 and shared <= self.size // 16
 
     def add(self, request: int, sequence: np.ndarray, shared: int, continuation: int) -> None:
         new = len(sequence) - shared

@@ -31,6 +31,7 @@ from sweep.evaluation.states import ModelCall, final_states
 log = logging.getLogger(__name__)
 
 CPU_ROW = 256  # attention with an explicit mask is quadratic in the row
+CPU_TRIE = 512  # a long context with its branches: cutting it computes the context again
 CUDA_ROW = 4096
 BLOCK = 128  # flex_attention's block of positions
 KEPT_MASKS = 256 << 20  # bytes of explicit masks kept from trial to trial
@@ -168,7 +169,7 @@ class PackedScorer(Scorer):
         on_cuda = budget.device.type == "cuda"
         self.flex = on_cuda
         self.row_length = row_length or (CUDA_ROW if on_cuda else CPU_ROW)
-        self.packing: Packing = pack(requests, self.row_length)
+        self.packing: Packing = pack(requests, self.row_length, None if row_length or on_cuda else CPU_TRIE)
         self._kept = 0
 
     def _request_of(self) -> np.ndarray:

@@ -103,6 +103,15 @@ def test_a_shared_context_is_computed_once() -> None:
     assert packing.requested_tokens == 4 * 22
 
 
+def test_a_trie_may_be_longer_than_a_row_of_small_ones() -> None:
+    context = list(range(3, 43))
+    requests = Requests.pack([(context, [50 + choice] * 9) for choice in range(4)], 64)
+    assert pack(requests, 50).tokens == 4 * 48  # two branches do not fit one row
+    longer = pack(requests, 50, 80)
+    assert longer.tokens == 40 + 4 * 8
+    assert [len(row.tokens) for row in longer.rows] == [72]
+
+
 def test_rows_are_nearly_full() -> None:
     rng = np.random.default_rng(0)
     pairs = []
