@@ -55,8 +55,11 @@ def run_trial(
         with clock("compress"):
             report = compress_model(dense.model, trial.method, tokens)
     with clock("evaluate"):
-        result = evaluator.evaluate(dense.model)
         compressed_hash = weights_hash(dense.model)
+        if trial.method is None:
+            result = evaluator.evaluate_dense(dense.model, compressed_hash)
+        else:
+            result = evaluator.evaluate(dense.model)
     row = {
         **describe(trial),
         **_calibration_columns(calibration),

@@ -2,13 +2,14 @@
 
 `build_evaluation` runs once per study and tokenizer and gives plain data for all workers. `Evaluator` is made once per
 worker, from the dense model before anything is compressed; it keeps what comparisons need: the dense model's final
-hidden states on the held-out windows and its outcome on every example.
+hidden states on the held-out windows and its outcome on every example. They are the dense model's evaluation as well,
+so the dense trial does not run the model a second time; a hash of the weights says that it is the same model.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from methods.residency import home_of
 from sweep.evaluation.replay import Outcome, Scores, TaskMetrics
 from sweep.evaluation.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.windows import HeldOut, WindowScorer, build_windows, window_rows
+from sweep.evaluation.windows import HeldOut, WindowScorer, WindowScores, build_windows, window_rows
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Evaluator:
         from sweep.evaluation.forward import TokenBudget, head_rule
         from sweep.evaluation.scoring import choose_scorer
         from sweep.evaluation.states import check_blocks_alone
+        from sweep.models import weights_hash
 
         self.data = data
         self.tokenizer = tokenizer
@@ -92,14 +94,31 @@ class Evaluator:
             self.scorer = choose_scorer(small, data.tasks.requests, self.budget, rule)
         self.windows = WindowScorer(data.heldout, model, self.budget, rule, data.settings.divergence)
         self.dense = self._tasks(model)
+        self.dense_hash = weights_hash(model)
 
     def evaluate(self, model: Any) -> EvaluationResult:
         """Every number of one model, which has the architecture of the dense one."""
+        return self._result(lambda: self._tasks(model), lambda: self.windows.score(model))
+
+    def evaluate_dense(self, model: Any, weights_hash: str) -> EvaluationResult:
+        """Every number of the dense model, from what was kept of it; `weights_hash` is that of `model` as it is now.
+
+        `seconds` is what this call took. Raises RuntimeError when the weights are not those the evaluator was made from.
+        """
+        if weights_hash != self.dense_hash:
+            raise RuntimeError(
+                f"the dense weights have the hash {weights_hash[:12]}, but the evaluator was made from "
+                f"{self.dense_hash[:12]}: they were not given back as they were"
+            )
+        return self._result(lambda: self.dense, lambda: self.windows.score_dense(model))
+
+    def _result(
+        self, tasks: Callable[[], dict[str, TaskMetrics]], windows: Callable[[], list[WindowScores]]
+    ) -> EvaluationResult:
         begin = time.perf_counter()
-        found = self._tasks(model)
-        metrics, samples = self._task_rows(found)
+        metrics, samples = self._task_rows(tasks())
         between = time.perf_counter()
-        for text, scores in zip(self.data.heldout, self.windows.score(model), strict=True):
+        for text, scores in zip(self.data.heldout, windows(), strict=True):
             text_metrics, text_samples = window_rows(text, scores)
             metrics += text_metrics
             samples += text_samples

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +102,18 @@ class WindowScorer:
         with torch.inference_mode(), fused(model):
             return self.budget.run(lambda: self._score(model))
 
+    def score_dense(self, model: Any) -> list[WindowScores]:
+        """The dense model's own numbers, from what is remembered of it; `model` runs only when nothing is."""
+        if not self.dense:
+            return self.score(model)
+        with torch.inference_mode():
+            return [self.budget.run(partial(self._dense_text, number)) for number in range(len(self.texts))]
+
+    def _dense_text(self, number: int) -> WindowScores:
+        tokens, dense = self.texts[number].tokens, self.dense[number]
+        target = torch.as_tensor(tokens[:, 1:].astype(np.int64), device=dense.hidden.device).flatten()
+        return _joined(self._positions(self.head, dense.hidden, target, dense), tokens)
+
     def _score(self, model: Any) -> list[WindowScores]:
         states = self._states(model)
         return [self._text(model, number, states) for number in range(len(self.texts))]
@@ -136,16 +149,15 @@ class WindowScorer:
             start += len(hidden)
             target = torch.as_tensor(tokens[windows, 1:].astype(np.int64), device=hidden.device).flatten()
             dense = self.dense[number].part(positions) if self.dense else None
-            parts += self._positions(model, hidden[:, :-1].flatten(0, 1), target, dense)
-        shape = (len(tokens), tokens.shape[1] - 1)
-        return WindowScores(*(torch.cat(column).cpu().numpy().reshape(shape) for column in zip(*parts, strict=True)))
+            parts += self._positions(model.get_output_embeddings(), hidden[:, :-1].flatten(0, 1), target, dense)
+        return _joined(parts, tokens)
 
     def _positions(
-        self, model: Any, hidden: torch.Tensor, target: torch.Tensor, dense: _Dense | None
+        self, head: torch.nn.Module, hidden: torch.Tensor, target: torch.Tensor, dense: _Dense | None
     ) -> list[list[torch.Tensor]]:
         """Numbers of a run of positions, a chunk of the vocabulary's logits at a time."""
         parts = []
-        for chunk, logits in self._logits(model.get_output_embeddings(), hidden):
+        for chunk, logits in self._logits(head, hidden):
             against = None if dense is None else dense.part(chunk)
             dense_logits = None if against is None else self._head_logits(self.head, against.hidden)
             step = self.budget.work_rows(logits.shape[1])
@@ -171,6 +183,12 @@ class WindowScorer:
     def _head_logits(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         assert self.rule is not None
         return self.rule.logits(head, hidden)
+
+
+def _joined(parts: list[list[torch.Tensor]], tokens: np.ndarray) -> WindowScores:
+    """One array (windows, seqlen - 1) of each number, from runs of positions in order."""
+    shape = (len(tokens), tokens.shape[1] - 1)
+    return WindowScores(*(torch.cat(column).cpu().numpy().reshape(shape) for column in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from calib.settings import SettingsError
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import EvaluationData, Evaluator, build_evaluation
+from sweep.models import weights_hash
 from sweep.results import Results, TrialRows
 
 CONTEXT = 96
@@ -70,6 +72,40 @@ def test_the_dense_model_is_no_distance_from_itself(
         assert rows[label, "top1_agreement"]["value"] == 1
     assert rows["tiny_choice", "flips_right_to_wrong"]["value"] == 0
     assert rows["tiny_choice", "margin_change"]["value"] == 0
+
+
+@pytest.mark.parametrize("divergence", [True, False])
+def test_the_dense_model_is_run_once(
+    divergence: bool, data: EvaluationData, make_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    data = replace(data, settings=replace(data.settings, divergence=divergence))
+    model = make_model("gemma2")
+    evaluator = Evaluator(data, model, tokenizer, "cpu")
+    again = evaluator.evaluate(model)
+    calls = []
+    hook = model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
+    kept = evaluator.evaluate_dense(model, weights_hash(model))
+    hook.remove()
+    assert bool(calls) is not divergence  # without divergence, nothing is kept of the windows
+    for one, other in ((kept.samples, again.samples), (kept.metrics, again.metrics)):
+        for left, right in zip(one, other, strict=True):
+            assert left == {
+                key: pytest.approx(value, rel=1e-5, abs=1e-7) if isinstance(value, float) else value
+                for key, value in right.items()
+            }
+    for label in ("north", "south"):
+        assert not divergence or by_key(kept.metrics)[label, "js_divergence"]["value"] == 0
+
+
+def test_a_model_that_is_not_the_dense_one_is_refused_as_dense(
+    data: EvaluationData, make_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    model = make_model("llama")
+    evaluator = Evaluator(data, model, tokenizer, "cpu")
+    with torch.no_grad():
+        model.get_decoder().layers[0].mlp.up_proj.weight[0, 0] += 1e-3
+    with pytest.raises(RuntimeError, match="not given back"):
+        evaluator.evaluate_dense(model, weights_hash(model))
 
 
 def test_perplexity_and_divergence_equal_a_plain_float64_computation(
