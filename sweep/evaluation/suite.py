@@ -103,7 +103,7 @@ class Evaluator:
     def evaluate_dense(self, model: Any, weights_hash: str) -> EvaluationResult:
         """Every number of the dense model, from what was kept of it; `weights_hash` is that of `model` as it is now.
 
-        `seconds` is what this call took. Raises RuntimeError when the weights are not those the evaluator was made from.
+        `seconds` is what this call took. Raises RuntimeError when they are not the weights the evaluator was made from.
         """
         if weights_hash != self.dense_hash:
             raise RuntimeError(
