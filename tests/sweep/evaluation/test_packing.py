@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.evaluation.forward import HeadRule, TokenBudget, head_rule
+from benchmarks.suite import random_questions
+from sweep.evaluation import scoring
+from sweep.evaluation.forward import CPU_TOKENS, CUDA_TOKENS, HeadRule, TokenBudget, head_rule, row_batches
 from sweep.evaluation.packing import Packing, best_fit_decreasing, pack
 from sweep.evaluation.requests import Requests
-from sweep.evaluation.scoring import PackedScorer, PlainScorer
+from sweep.evaluation.scoring import CUDA_ROW, PackedScorer, PlainScorer
 
 CONTEXT = 24
 
@@ -112,14 +114,48 @@ def test_a_trie_may_be_longer_than_a_row_of_small_ones() -> None:
     assert [len(row.tokens) for row in longer.rows] == [72]
 
 
-def test_rows_are_nearly_full() -> None:
-    rng = np.random.default_rng(0)
-    pairs = []
-    for _ in range(1500):
-        context = [1, *rng.integers(3, 8000, rng.integers(10, 120)).tolist()]
-        pairs += [(context, rng.integers(3, 8000, rng.integers(1, 12)).tolist()) for _ in range(4)]
-    packing = pack(Requests.pack(pairs, 2048), 2048)
-    assert packing.tokens / (len(packing.rows) * 2048) > 0.97
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=60), budget=st.integers(1, 200))
+def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget: int) -> None:
+    sizes = np.asarray(lengths)
+    batches = list(row_batches(sizes, budget))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for members in batches:
+        longest = sizes[members].max()
+        assert len(members) == 1 or len(members) * longest <= budget
+        padded = int((sizes[members] < 0.95 * longest).sum())
+        assert padded == 0 or len(members) <= budget // (4 * longest)
+
+
+@pytest.mark.parametrize(("row_length", "tokens"), [(None, CPU_TOKENS), (CUDA_ROW, CUDA_TOKENS)])
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_positions_of_the_papers_suite_are_at_least_97_percent_real(
+    row_length: int | None, tokens: int, share: float
+) -> None:
+    requests = random_questions(share, 32000).requests
+    scorer = PackedScorer(requests, TokenBudget(torch.device("cpu"), tokens=tokens), HeadRule(), row_length)
+    computed = sum(batch.tokens.numel() for batch in scorer._prepare())
+    assert scorer.packing.tokens / computed >= 0.97
+
+
+def test_a_second_model_pays_nothing_for_the_requests(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = Requests.pack([(list(range(3, 23)), [30 + choice, 5]) for choice in range(9)], 96)
+    first, second = make_model("llama"), make_model("llama", seed=1)
+    rule = head_rule(first)
+    assert rule is not None
+    scorer = PackedScorer(requests, TokenBudget(torch.device("cpu")), rule)
+    scorer.score(first)
+    wanted, wanted_greedy = PackedScorer(requests, TokenBudget(torch.device("cpu")), rule).score(second)
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("batches or masks were built again")
+
+    for name in ("pack", "_batch", "_padded", "_additive_mask", "row_batches"):
+        monkeypatch.setattr(scoring, name, never)
+    found, greedy = scorer.score(second)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(greedy, wanted_greedy)
 
 
 @given(sizes=st.lists(st.integers(1, 20), max_size=40), capacity=st.integers(1, 16))
