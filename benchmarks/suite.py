@@ -57,6 +57,26 @@ class Questions:
         return np.asarray([int(np.argmax(choices)) for choices in sets if len(choices) > 1], np.int64)
 
 
+@dataclass(frozen=True)
+class Flips:
+    """Decisions that two scorings of one request set take differently."""
+
+    answers: int
+    documents: int
+    greedy: int
+    requests: int
+
+    def __str__(self) -> str:
+        return f"{self.answers} of {self.documents:,} answers, {self.greedy} of {self.requests:,} is_greedy"
+
+
+def flips(questions: Questions, one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> Flips:
+    """From two pairs of (log-likelihoods, is_greedy)."""
+    answers = questions.answers(one[0]) != questions.answers(other[0])
+    greedy = one[1] != other[1]
+    return Flips(int(answers.sum()), len(answers), int(greedy.sum()), len(greedy))
+
+
 def random_questions(share: float, vocabulary: int, seed: int = 0) -> Questions:
     """A share of the suite's documents with random token ids below `vocabulary`."""
     rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.suite import flips, task_questions
 from sweep.evaluation.forward import TokenBudget, head_rule
 from sweep.evaluation.requests import Requests
 from sweep.evaluation.scoring import PackedScorer, PlainScorer, choose_scorer, why_not_packed
@@ -31,11 +32,24 @@ def data(task_path: Path, tokenizer: Any, all_tasks: list[str]) -> EvaluationDat
     return pickle.loads(pickle.dumps(build_evaluation(settings, tokenizer, CONTEXT)))
 
 
-def hflm_scores(model: Any, tokenizer: Any, requests: Requests, max_length: int = CONTEXT) -> Any:
+def hflm_scores(
+    model: Any,
+    tokenizer: Any,
+    requests: Requests,
+    max_length: int = CONTEXT,
+    batch_size: int = 7,
+    softmax_dtype: str = "float32",
+) -> Any:
     """(log-likelihoods, is_greedy) of lm-eval's own scorer for the same token ids."""
     from lm_eval.models.huggingface import HFLM
 
-    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=7, max_length=max_length, softmax_dtype="float32")
+    wrapped = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=batch_size,
+        max_length=max_length,
+        softmax_dtype=softmax_dtype,
+    )
     asked = []
     for number in range(len(requests)):
         ids = requests.sequence(number).tolist()
@@ -62,23 +76,57 @@ def test_loglikelihoods_equal_hflm(
     np.testing.assert_array_equal(plain_greedy, wanted_greedy)
 
 
-def test_bundled_models_and_tasks_equal_hflm() -> None:
+def bundled(name: str, dtype: torch.dtype, device: str = "cpu") -> tuple[Any, Any]:
+    """(model, tokenizer)"""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import sweep.reference
 
-    folder = Path(sweep.reference.__file__).parent / "models" / "reference-2m"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    data = build_evaluation(EvaluationSettings(tasks=["reference"], limit=1), tokenizer, 512)
+    folder = Path(sweep.reference.__file__).parent / "models" / name
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def test_bundled_models_and_tasks_equal_hflm() -> None:
+    """To 1e-4 of HFLM in float32, and to 1e-4 of HFLM in float64 where its own float32 strays further than that.
+
+    HFLM takes log-softmax in float32 and adds a continuation's log-probabilities up in float32, which loses 2e-4 of
+    hundreds of nats; ours are added in float64.
+    """
+    model, tokenizer = bundled("reference-2m", torch.float32)
+    data = build_evaluation(EvaluationSettings(tasks=["reference"], limit=2), tokenizer, 512)
     requests = data.tasks.requests
     scorer = choose_scorer(model, requests, TokenBudget(torch.device("cpu")), head_rule(model))
     assert scorer.name == "packed"
     found, greedy = scorer.score(model)
-    wanted, wanted_greedy = hflm_scores(model, tokenizer, requests, 512)
-    # HFLM adds the tokens' log-probabilities up in float32: of hundreds of nats it keeps seven digits
-    np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-6)
-    np.testing.assert_array_equal(greedy, wanted_greedy)
+    single, single_greedy = hflm_scores(model, tokenizer, requests, 512)
+    double, double_greedy = hflm_scores(model.double(), tokenizer, requests, 512, softmax_dtype="float64")
+    strays = np.abs(single - double) > 1e-4
+    assert strays.mean() < 0.02
+    np.testing.assert_allclose(found[~strays], single[~strays], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(found, double, atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(greedy, single_greedy)
+    np.testing.assert_array_equal(greedy, double_greedy)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["reference-2m", "reference-17m"])
+def test_bfloat16_decisions_flip_no_more_than_those_of_hflm_between_batch_sizes(name: str) -> None:
+    model, tokenizer = bundled(name, torch.bfloat16, "cuda")
+    data = build_evaluation(EvaluationSettings(tasks=["reference"]), tokenizer, 512)
+    questions = task_questions(data.tasks)
+    budget = TokenBudget(torch.device("cuda"))
+    ours = choose_scorer(model, questions.requests, budget, head_rule(model)).score(model)
+    by_batch = {
+        size: hflm_scores(model, tokenizer, questions.requests, 512, batch_size=size) for size in (64, 32, 16, 8)
+    }
+    own = [flips(questions, by_batch[64], by_batch[size]) for size in (32, 16, 8)]
+    found = flips(questions, ours, by_batch[64])
+    print(f"{name}: ours against HFLM {found}; HFLM at 32, 16, 8 against 64 {own}")
+    # a count of rare events scatters by its root; the same kernels at 64 and 32 may give the very same bits
+    for which in ("answers", "greedy"):
+        most = max(getattr(change, which) for change in own)
+        assert getattr(found, which) <= most + 3 * max(1.0, most) ** 0.5
 
 
 @pytest.mark.parametrize(("kind", "num_fewshot"), [("llama", None), ("llama", 2), ("bloom", None)])
