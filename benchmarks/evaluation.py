@@ -1,42 +1,44 @@
-"""Our scorer beside lm-eval's HFLM: one process, one model with random weights, the same requests.
+"""Our evaluation beside lm-eval's HFLM: one process, one model, the same requests.
 
-    python -m benchmarks.evaluation                         # a laptop: a model of 5 M parameters, 2 % of the suite
-    python -m benchmarks.evaluation --model 7b --share 1    # one large GPU: a 7B LLaMA shape, the whole suite
+    python -m benchmarks.evaluation                             # a laptop: a model of 5 M parameters, 2 % of the suite
+    python -m benchmarks.evaluation --model reference-5m        # a bundled model on the bundled tasks
+    python -m benchmarks.evaluation --model 7b --share 1        # one large GPU: a 7B LLaMA shape, the whole suite
+    python -m benchmarks.evaluation --outside --share 1         # only what happens outside the model
 
-The requests have the shape of the eleven zero-shot tasks of the calibration papers (documents, choices, mean tokens of
-context and of continuation), with random token ids. Both sides score what they are given; building requests and the
-metrics of lm-eval are timed apart. HFLM is asked for float32 log-softmax, as ours takes it.
+A shape has random weights, and its requests have the shape of the papers' zero-shot suite (`suite.py`). Both sides
+score what they are given, one after the other in each repeat, and the ratio is the median of the repeats' ratios, so
+that a busy machine slows both. HFLM is asked for float32 log-softmax, as ours takes it. Beside the speed stand the
+decisions that change: between HFLM and ours, and between HFLM and itself at another batch size, which no scorer avoids.
+
+Outside the model: request building once a study; packing and batches once a worker; metrics, rows and files once a
+trial.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
-from sweep.evaluation.forward import TokenBudget, head_rule
+from benchmarks.suite import Questions, flips, random_questions, task_questions, write_tasks
+from sweep.evaluation.forward import CUDA_TOKENS, HeadRule, TokenBudget, head_rule
+from sweep.evaluation.replay import Scores
 from sweep.evaluation.requests import Requests
-from sweep.evaluation.scoring import PackedScorer, choose_scorer
-
-SUITE = {  # documents, choices, mean context, mean continuation
-    "arc_easy": (2376, 4, 26, 5),
-    "arc_challenge": (1172, 4, 31, 6),
-    "boolq": (3270, 2, 150, 1),
-    "hellaswag": (10042, 4, 62, 30),
-    "lambada": (5153, 1, 85, 2),
-    "openbookqa": (500, 4, 13, 4),
-    "piqa": (1838, 2, 12, 25),
-    "rte": (277, 2, 85, 1),
-    "storycloze": (1871, 2, 55, 14),
-    "winogrande": (1267, 2, 22, 6),
-    "copa": (100, 2, 11, 9),
-}
+from sweep.evaluation.scoring import CUDA_ROW, PackedScorer, Scorer, choose_scorer
+from sweep.evaluation.settings import EvaluationSettings
+from sweep.evaluation.suite import build_evaluation, task_rows
+from sweep.models import MODELS, bundled_models
+from sweep.results import Results, TrialRows
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,6 @@ SHAPES = {
 }
 
 
-def suite_requests(share: float, vocabulary: int, seed: int = 0) -> Requests:
-    """Random requests in the suite's shape; lengths scatter around their means as those of real tasks do."""
-    rng = np.random.default_rng(seed)
-
-    def tokens(mean: float) -> list[int]:
-        length = max(1, round(mean * rng.gamma(9.0, 1 / 9.0)))
-        return [int(token) for token in rng.integers(3, vocabulary, length)]
-
-    pairs = []
-    for documents, choices, context_mean, continuation_mean in SUITE.values():
-        for _ in range(max(1, round(documents * share))):
-            context = [1, *tokens(context_mean)]
-            pairs += [(context, tokens(continuation_mean)) for _ in range(choices)]
-    return Requests.pack(pairs, 2048)
-
-
 def make_model(shape: Shape, device: str, dtype: torch.dtype) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -94,6 +80,16 @@ def make_model(shape: Shape, device: str, dtype: torch.dtype) -> Any:
     with torch.device(device):
         model: Any = LlamaForCausalLM(config)
     return model.to(dtype).eval()
+
+
+def bundled_model(name: str, device: str, dtype: torch.dtype, limit: int | None) -> tuple[Any, Questions]:
+    """A bundled model, and the bundled tasks in its tokens."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / name)
+    model: Any = AutoModelForCausalLM.from_pretrained(MODELS / name, dtype=dtype).to(device).eval()
+    data = build_evaluation(EvaluationSettings(tasks=["reference"], limit=limit), tokenizer, 512)
+    return model, task_questions(data.tasks)
 
 
 def hflm(model: Any, requests: Requests, batch_size: int) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
@@ -130,30 +126,29 @@ def timed(work: Callable[[], Any], device: str) -> tuple[float, Any]:
     return time.perf_counter() - begin, result
 
 
-def main() -> None:
-    on_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=sorted(SHAPES), default="1b" if on_gpu else "5m")
-    parser.add_argument("--share", type=float, default=1.0 if on_gpu else 0.02, help="share of the suite's documents")
-    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
-    parser.add_argument("--dtype", default="bfloat16" if on_gpu else "float32")
-    parser.add_argument("--batch-size", type=int, default=64, help="of HFLM")
-    parser.add_argument("--repeats", type=int, default=3, help="of our scorer; the first one also builds its batches")
-    arguments = parser.parse_args()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+def compare(model: Any, questions: Questions, device: str, batch_size: int, other_size: int, repeats: int) -> None:
+    """Print the speed of both sides, how far they are apart, and the decisions that change."""
+    requests = questions.requests
+    budget = TokenBudget(torch.device(device))
+    prepare, scorer = timed(lambda: choose_scorer(model, requests, budget, head_rule(model)), device)
+    first, _ = timed(lambda: scorer.score(model), device)
+    reference = hflm(model, requests, batch_size)
+    pairs = [(timed(lambda: scorer.score(model), device), timed(reference, device)) for _ in range(repeats)]
+    ours, theirs = pairs[0][0][1], pairs[0][1][1]
+    print_tokens(scorer)
+    print(f"choose and pack   {prepare:8.2f} s   once a worker")
+    print(f"first scoring     {first:8.2f} s")
+    print(f"{scorer.name:<17} {median(own for (own, _), _ in pairs):8.2f} s   median of {repeats}")
+    print(f"HFLM              {median(other for _, (other, _) in pairs):8.2f} s   batch {batch_size}")
+    print(f"speed-up          {median(other / own for (own, _), (other, _) in pairs):8.2f} x   median of paired ratios")
+    print(f"largest difference {np.abs(ours[0] - theirs[0]).max():.2g} nats")
+    print(f"changed decisions: ours and HFLM {batch_size}: {flips(questions, ours, theirs)}")
+    if other_size:
+        again = hflm(model, requests, other_size)()
+        print(f"                   HFLM {other_size} and HFLM {batch_size}: {flips(questions, again, theirs)}")
 
-    shape = SHAPES[arguments.model]
-    requests = suite_requests(arguments.share, shape.vocabulary)
-    model = make_model(shape, arguments.device, getattr(torch, arguments.dtype))
-    print(f"{arguments.model} on {arguments.device}, {arguments.dtype}: {len(requests):,} requests")
 
-    budget = TokenBudget(torch.device(arguments.device))
-    prepare, scorer = timed(lambda: choose_scorer(model, requests, budget, head_rule(model)), arguments.device)
-    runs = [timed(lambda: scorer.score(model), arguments.device) for _ in range(arguments.repeats)]
-    ours, (found, greedy) = min(runs, key=lambda run: run[0])
-    reference = hflm(model, requests, arguments.batch_size)
-    theirs, (wanted, wanted_greedy) = timed(reference, arguments.device)
-
+def print_tokens(scorer: Scorer) -> None:
     if isinstance(scorer, PackedScorer):
         packing = scorer.packing
         rows = sum(batch.tokens.numel() for batch in scorer._batches or ())
@@ -161,15 +156,72 @@ def main() -> None:
             f"tokens: {packing.requested_tokens:,} asked, {packing.tokens:,} after sharing prefixes, "
             f"{packing.tokens / rows:.1%} of the positions are real"
         )
-    print(f"choose and pack   {prepare:8.2f} s   once a worker")
-    print(f"first scoring     {runs[0][0]:8.2f} s")
-    print(f"{scorer.name:<17} {ours:8.2f} s   best of {arguments.repeats}")
-    print(f"HFLM              {theirs:8.2f} s   batch {arguments.batch_size}")
-    print(f"speed-up          {theirs / ours:8.2f} x")
-    print(
-        f"largest difference {np.abs(found - wanted).max():.2g} nats; is_greedy differs in "
-        f"{int((greedy != wanted_greedy).sum())} of {len(greedy):,}"
-    )
+
+
+def outside(share: float, inside: float | None) -> None:
+    """Print what happens outside the model, for lm-eval tasks of the suite's shape and random answers.
+
+    `inside` is the seconds that the model itself takes, for the share of the whole.
+    """
+    from transformers import AutoTokenizer
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = EvaluationSettings(tasks=write_tasks(Path(folder), share), task_path=folder)
+        tokenizer = AutoTokenizer.from_pretrained(MODELS / "reference-2m")
+        build, data = timed(lambda: build_evaluation(settings, tokenizer, 2048), "cpu")
+        requests, tasks = data.tasks.requests, data.tasks.tasks
+        budget = TokenBudget(torch.device("cpu"), tokens=CUDA_TOKENS)
+        pack, scorer = timed(lambda: PackedScorer(requests, budget, HeadRule(), CUDA_ROW), "cpu")
+        batches, _ = timed(lambda: list(scorer._prepare()), "cpu")
+
+        def answers() -> Scores:
+            return Scores(-rng.gamma(9.0, 5.0, len(requests)), rng.random(len(requests)) < 0.1)
+
+        thaw, dense = timed(lambda: {task.name: task.metrics(answers()) for task in tasks}, "cpu")
+        metrics, found = timed(lambda: {task.name: task.metrics(answers()) for task in tasks}, "cpu")
+        make_rows, rows = timed(lambda: task_rows(found, dense, data.tasks.groups), "cpu")
+        trial = TrialRows({"trial_id": "t", "status": "ok"}, metrics=rows[0], samples=rows[1])
+        write, _ = timed(lambda: Results(Path(folder) / "results").write_trial(trial), "cpu")
+    print(f"{sum(len(task.docs) for task in tasks):,} documents, {len(requests):,} requests of {len(tasks)} tasks")
+    print(f"once a study:  build requests {build:.2f} s")
+    print(f"once a worker: pack {pack:.2f} s, batches {batches:.2f} s, first metrics {thaw:.2f} s")
+    print(f"once a trial:  metrics {metrics:.2f} s, rows {make_rows:.2f} s, write {write:.2f} s")
+    total = metrics + make_rows + write
+    part = f", {total / (total + inside):.1%} of the evaluation" if inside else ""
+    print(f"outside the model: {total:.2f} s{part}")
+
+
+def main() -> None:
+    on_gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=[*sorted(SHAPES), *bundled_models()], default="1b" if on_gpu else "5m")
+    parser.add_argument("--share", type=float, default=1.0 if on_gpu else 0.02, help="share of the suite's documents")
+    parser.add_argument("--limit", type=int, help="documents of each bundled task, for a bundled model")
+    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
+    parser.add_argument("--dtype", default="bfloat16" if on_gpu else "float32")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of both sides, on a CPU")
+    parser.add_argument("--batch-size", type=int, default=64, help="of HFLM")
+    parser.add_argument("--other-batch-size", type=int, default=16, help="of HFLM beside itself; 0 leaves it out")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--outside", action="store_true", help="only what happens outside the model")
+    parser.add_argument("--inside", type=float, help="with --outside: seconds that the model itself takes")
+    arguments = parser.parse_args()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if arguments.outside:
+        outside(arguments.share, arguments.inside)
+        return
+    torch.set_num_threads(arguments.threads)
+    dtype = getattr(torch, arguments.dtype)
+    if arguments.model in SHAPES:
+        shape = SHAPES[arguments.model]
+        questions = random_questions(arguments.share, shape.vocabulary)
+        model = make_model(shape, arguments.device, dtype)
+    else:
+        model, questions = bundled_model(arguments.model, arguments.device, dtype, arguments.limit)
+    where = f"{arguments.device}, {arguments.dtype}, {arguments.threads} threads"
+    print(f"{arguments.model} on {where}: {len(questions.requests):,} requests")
+    compare(model, questions, arguments.device, arguments.batch_size, arguments.other_batch_size, arguments.repeats)
 
 
 if __name__ == "__main__":

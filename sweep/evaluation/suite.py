@@ -18,7 +18,7 @@ import numpy as np
 
 from calib.settings import SettingsError
 from methods.residency import home_of
-from sweep.evaluation.replay import Outcome, Scores, TaskMetrics
+from sweep.evaluation.replay import GroupReplay, Outcome, Scores, TaskMetrics
 from sweep.evaluation.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.windows import HeldOut, WindowScorer, WindowScores, build_windows, window_rows
@@ -116,7 +116,7 @@ class Evaluator:
         self, tasks: Callable[[], dict[str, TaskMetrics]], windows: Callable[[], list[WindowScores]]
     ) -> EvaluationResult:
         begin = time.perf_counter()
-        metrics, samples = self._task_rows(tasks())
+        metrics, samples = task_rows(tasks(), self.dense, self.data.tasks.groups)
         between = time.perf_counter()
         for text, scores in zip(self.data.heldout, windows(), strict=True):
             text_metrics, text_samples = window_rows(text, scores)
@@ -147,16 +147,20 @@ class Evaluator:
 
         return generate(model, self.tokenizer, self.data.tasks.generations, self.data.max_length, self.budget)
 
-    def _task_rows(self, found: Mapping[str, TaskMetrics]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        metrics: list[dict[str, Any]] = []
-        samples: list[dict[str, Any]] = []
-        for name, result in found.items():
-            metrics += _metric_rows("task", name, _numbers(result))
-            metrics += _comparison_rows(name, result.outcomes, self.dense[name].outcomes)
-            samples += [_sample_row(name, outcome) for outcome in result.outcomes]
-        for group in self.data.tasks.groups:
-            metrics += _metric_rows("group", group.name, group.metrics(found))
-        return metrics, samples
+
+def task_rows(
+    found: Mapping[str, TaskMetrics], dense: Mapping[str, TaskMetrics], groups: Sequence[GroupReplay]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(rows of the metrics table, rows of the samples table) of tasks by name; `dense` is compared with."""
+    metrics: list[dict[str, Any]] = []
+    samples: list[dict[str, Any]] = []
+    for name, result in found.items():
+        metrics += _metric_rows("task", name, _numbers(result))
+        metrics += _comparison_rows(name, result.outcomes, dense[name].outcomes)
+        samples += [_sample_row(name, outcome) for outcome in result.outcomes]
+    for group in groups:
+        metrics += _metric_rows("group", group.name, group.metrics(found))
+    return metrics, samples
 
 
 def _numbers(result: TaskMetrics) -> dict[tuple[str, str], tuple[float | None, float | None, int]]:
