@@ -236,7 +236,12 @@ def _build(task: Task, settings: EvaluationSettings, tokenizer: Any, path: str) 
         }
     try:
         task.build_all_requests(limit=settings.limit, rank=0, world_size=1, **chat)
-    except (ValueError, KeyError, IndexError) as error:
+    except (
+        ValueError,
+        KeyError,
+        IndexError,
+        AssertionError,
+    ) as error:  # lm-eval asserts that there are enough examples
         raise SettingsError(f"{path}.tasks: task '{name}' cannot build its requests: {error}") from error
 
 

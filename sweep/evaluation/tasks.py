@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from sweep.evaluation.settings import EvaluationSettings
 
 REFERENCE_TASKS = Path(__file__).parent.parent / "reference" / "tasks"
-_KEY = re.compile(r"^(task|group|tag)[ \t]*:[ \t]*(.*)$", re.MULTILINE)
+_KEY = re.compile(r"""^["']?(task|group|tag)["']?[ \t]*:[ \t]*(.*)$""", re.MULTILINE)
+LOCAL_FORMATS = ("json", "csv", "parquet", "text", "arrow")  # a `dataset_path` that reads files
 _ITEM = re.compile(r"\n[ \t]*-[ \t]*([^\n:]+)(?=\n|$)")
 
 
@@ -82,29 +83,43 @@ def load_tasks(settings: EvaluationSettings, path: str = "evaluation") -> tuple[
 
 
 def _load_one(manager: Any, name: str, path: str) -> tuple[dict[str, Task], dict[str, Group]]:
+    from datasets.exceptions import DatasetsError
+
     try:
         loaded = manager.load([name])
     except SettingsError:
         raise
     except KeyError as error:
         raise SettingsError(
-            f"{path}: task '{name}' reads {error}, which its data set does not have (a split or a column); "
-            "correct the task's file"
+            f"{path}: {manager._factory.loading(name)} reads {error}, which its data set does not have (a split or a "
+            "column); correct the task's file"
         ) from error
-    except (ValueError, OSError, RuntimeError) as error:  # what datasets and the hub client raise
-        raise SettingsError(f"{path}: task '{name}' cannot be loaded: {_one_line(error)}{_remedy(error)}") from error
+    except (ValueError, OSError, RuntimeError, DatasetsError) as error:  # what datasets and the hub client raise
+        remedy = "" if manager._factory.latest.get("dataset_path") in LOCAL_FORMATS else _remedy(error)
+        raise SettingsError(
+            f"{path}: {manager._factory.loading(name)} cannot be loaded: {_one_line(error)}{remedy}"
+        ) from error
     return dict(loaded["tasks"]), dict(loaded.get("groups") or {})
 
 
-def _remedy(error: Exception) -> str:
-    text = f"{type(error).__name__} {error}".lower()
-    if "gated" in text or "401" in text or "403" in text:
-        return "; the data set is gated: accept its terms and log in (`hf auth login`), or give a local copy"
-    if "manual" in text:
-        return "; download it by hand and give a local copy in a task file under `task_path`"
-    if "connection" in text or "offline" in text or "couldn't reach" in text or "not found" in text:
-        return "; go online once, or give a local copy in a task file under `task_path`"
-    return ""
+LOCAL_COPY = "give a local copy in a task file under `task_path`, or leave the task out"
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about a data set that cannot be had, told from the whole chain of errors."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    text = " ".join(f"{type(link).__name__} {link}" for link in chain).lower()
+    if "gated" in text or re.search(r"\b40[13]\b", text):
+        return f"; the data set is gated: accept its terms on the hub and log in (`hf auth login`), {LOCAL_COPY}"
+    if "manual" in text or "scripts are no longer supported" in text:
+        return f"; the hub has no data for it: download it by hand and {LOCAL_COPY}"
+    if any(sign in text for sign in ("connect", "offline", "couldn't reach", "timeout", "timed out")):
+        return f"; the hub cannot be reached: go online once, {LOCAL_COPY}"
+    if "not found" in text or "notfound" in text or "doesn't exist" in text:
+        return f"; if it is private, log in (`hf auth login`); otherwise correct its name, {LOCAL_COPY}"
+    return f"; {LOCAL_COPY}"
 
 
 def _one_line(error: Exception) -> str:
@@ -168,8 +183,18 @@ def _path_aware_factory() -> Any:
     class PathAwareFactory(TaskFactory):
         """Reads relative `data_files` relative to the task's own YAML file, whatever the working directory."""
 
+        latest: Mapping[str, Any] = {}
+
+        def loading(self, name: str) -> str:
+            """The task that was being loaded for `name`, and its data set, as an error calls them."""
+            task, data = self.latest.get("task"), self.latest.get("dataset_path")
+            called = f"task '{task}'" if isinstance(task, str) else f"task '{name}'"
+            called += f" of '{name}'" if isinstance(task, str) and task != name else ""
+            return called + (f" (data set {data})" if data and data not in LOCAL_FORMATS else "")
+
         def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
             config = super()._load_full_config(entry, overrides)
+            self.latest = config
             arguments = config.get("dataset_kwargs")
             if entry.yaml_path and isinstance(arguments, dict) and "data_files" in arguments:
                 folder = Path(entry.yaml_path).parent

@@ -41,7 +41,8 @@ def test_every_task_of_a_preset_exists_in_lm_eval(preset: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "folder"), [("hellaswag", "hellaswag"), ("mmlu", "mmlu"), ("rte", "glue"), ("ai2_arc", "arc")]
+    ("name", "folder"),
+    [("hellaswag", "hellaswag"), ("mmlu", "mmlu"), ("mmlu_anatomy", "mmlu"), ("rte", "glue"), ("ai2_arc", "arc")],
 )
 def test_tasks_groups_and_tags_are_found_in_their_folders(name: str, folder: str) -> None:
     assert {found.name for found in builtin_folders(name)} == {folder}
