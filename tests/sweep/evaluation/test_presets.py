@@ -276,8 +276,9 @@ def test_a_data_set_that_cannot_be_had_stops_the_sweep_before_a_model_is_loaded(
     error: Callable[[], Exception], remedy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import datasets
+    import transformers
 
-    from sweep import models, plan, trial
+    from sweep import plan
     from sweep.config import parse_study
     from sweep.launch import evaluations_with_lengths, provenance
     from sweep.local import LocalRunner
@@ -289,8 +290,7 @@ def test_a_data_set_that_cannot_be_had_stops_the_sweep_before_a_model_is_loaded(
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(datasets, "load_dataset", fails)
-    monkeypatch.setattr(models, "DenseModel", never)
-    monkeypatch.setattr(trial, "DenseModel", never)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", never)
     study = parse_study(
         {
             "study": "s",
