@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.evaluation import suite_requests
+from benchmarks.suite import random_questions
 from methods.base import get_method
 from methods.blockwise import compress_model
 from sweep.checkpoint import INDEX
@@ -215,7 +215,7 @@ def measure(folder: Path, shape: Shape, arguments: argparse.Namespace, device: s
         return rng.integers(3, shape.vocabulary, (windows, arguments.seqlen), dtype=np.int32)
 
     budget = TokenBudget(model.device)
-    requests = suite_requests(arguments.share, shape.vocabulary)
+    requests = random_questions(arguments.share, shape.vocabulary).requests
     with watch("choose the scorer"), model.blocks.sample() as small:
         check_blocks_alone(small, model.blocks.blocks)
         rule = head_rule(small)

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from benchmarks.compression import timed_walk
-from benchmarks.evaluation import Shape, make_model, suite_requests, timed
+from benchmarks.evaluation import Shape, make_model, timed
+from benchmarks.suite import random_questions
 from methods.base import get_method
 from sweep.evaluation.forward import TokenBudget, head_rule
 from sweep.evaluation.requests import Requests
@@ -91,7 +92,7 @@ def block_seconds(model: Any, method: tuple[str, dict[str, Any]], windows: int, 
 
 def suite_seconds(shape: Shape, repeats: int) -> float:
     """The eleven tasks on the whole model, extrapolated from a share of the suite and from few blocks."""
-    requests = suite_requests(SHARE, shape.vocabulary)
+    requests = random_questions(SHARE, shape.vocabulary).requests
     seconds = {}
     for layers in (SHALLOW, DEEP):
         gc.collect()

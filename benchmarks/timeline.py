@@ -68,7 +68,7 @@ def compression_parts(model: Any, tokens: torch.Tensor, restore: Callable[[], No
 
 def whole_trial(blocks: int, nsamples: int, share: float, seconds_left: Callable[[], float]) -> dict[str, Any]:
     """Seconds by phase of one GPTQ trial (compress, evaluate, restore), memory, and device time of two slices."""
-    from benchmarks.evaluation import suite_requests
+    from benchmarks.suite import random_questions
     from sweep.evaluation.forward import TokenBudget, head_rule
     from sweep.evaluation.scoring import choose_scorer
 
@@ -90,11 +90,11 @@ def whole_trial(blocks: int, nsamples: int, share: float, seconds_left: Callable
     weights = torch.cuda.memory_allocated()
     with phase("warm_up"):  # compiles column loops, attention and masks
         compress_model(model, get_method("gptq", **GPTQ, skip_blocks=list(range(1, blocks))), tokens[:8])
-        few = choose_scorer(model, suite_requests(0.01, VOCABULARY), budget, head_rule(model))
+        few = choose_scorer(model, random_questions(0.01, VOCABULARY).requests, budget, head_rule(model))
         few.score(model)
         restore()
     with phase("prepare_suite"):
-        requests = suite_requests(share, VOCABULARY)
+        requests = random_questions(share, VOCABULARY).requests
         scorer = choose_scorer(model, requests, budget, head_rule(model))
     torch.cuda.reset_peak_memory_stats()
     with phase("compress"):

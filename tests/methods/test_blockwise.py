@@ -141,10 +141,11 @@ def test_padding_never_enters_a_statistic(make_llama, tokens, name):
     plain = compress_model(models[0], get_method(name), short)
     masked = compress_model(models[1], get_method(name), padded, attention_mask=mask)
     assert [layer.tokens for layer in plain.layers] == [layer.tokens for layer in masked.layers]
-    # sums of another length round otherwise, and on a GPU the last bits of a mask or a code move with them
-    share = 0.97 if weights_of(models[0])["0.self_attn.q_proj"].device.type == "cpu" else 0.7
+    assert masked.layer_error == pytest.approx(plain.layer_error, rel=0.02)
+    if next(models[0].parameters()).is_cuda:
+        return  # there, sums of another length round otherwise, and masks and codes move with their last bits
     for key, weight in weights_of(models[0]).items():
-        assert torch.isclose(weight, weights_of(models[1])[key], rtol=1e-3, atol=1e-6).double().mean() > share, key
+        assert torch.isclose(weight, weights_of(models[1])[key], rtol=1e-3, atol=1e-6).double().mean() > 0.97, key
 
 
 def test_shared_inputs_are_collected_once(make_llama, tokens, monkeypatch):

@@ -536,16 +536,19 @@ def test_a_study_gives_the_same_tables_streamed_and_whole_on_a_gpu(document: dic
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["gptq", "awq", "svd"])
+@pytest.mark.parametrize(
+    "entry", [{"method": "gptq", "group_size": 32}, {"method": "awq", "group_size": 32}, {"method": "svd"}], ids=str
+)
 def test_hidden_states_that_wait_on_the_host_change_no_bit(
-    name: str, tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    entry: dict[str, Any], tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    method = parse_method(entry, "method")
     ref = resolve_model({"model": "reference-2m", "dtype": "bfloat16"}, "m")
     dense, streamed = DenseModel(ref, "cuda"), StreamedModel(ref, "cuda")
-    compress_model(dense.model, get_method(name), tokens, batch_size=2)
+    compress_model(dense.model, method, tokens, batch_size=2)
     monkeypatch.setattr(blockwise, "HIDDEN_SHARE", 0.0)
     monkeypatch.setattr(states, "DEVICE_SHARE", 0.0)
-    compress_model(streamed.model, get_method(name), tokens, batch_size=2)
+    compress_model(streamed.model, method, tokens, batch_size=2)
     assert weights_hash(streamed.model) == weights_hash(dense.model)
     calls = [ModelCall(torch.as_tensor(part, device="cuda").long()) for part in np.split(tokens, 2)]
     with torch.inference_mode():

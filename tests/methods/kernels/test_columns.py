@@ -99,10 +99,13 @@ def rows_that_differ(found, expected):
     return ((found - expected).abs() > limit).any(1).double().mean().item()
 
 
-def assert_equal_but_for_ties(found, expected):
-    """A tie sends the rest of its row another way: few rows may differ, and the loss stays."""
+def assert_equal_but_for_ties(found, expected, together=1):
+    """A tie sends the rest of its row another way: few rows may differ, and the loss stays.
+
+    together: rows that share statistics, and so a tie.
+    """
     assert torch.isfinite(found.weight).all()
-    assert rows_that_differ(found.weight, expected.weight) <= 0.015
+    assert rows_that_differ(found.weight, expected.weight) <= max(0.015, together / len(found.weight))
     assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-3)
     assert float(found.bits) == pytest.approx(float(expected.bits), rel=1e-3)
 
@@ -192,7 +195,7 @@ def test_kernel_equals_its_twin(layer, name, settings):
     method = get_method(name, **settings)
     expected = solve("torch", method, weight, statistic)
     found = solve("triton", method, weight, statistic)
-    assert_equal_but_for_ties(found, expected)
+    assert_equal_but_for_ties(found, expected, getattr(method, "statistics_group", 1))
     if expected.outlier_share is not None:
         assert float(found.outlier_share) == pytest.approx(float(expected.outlier_share), rel=0.02, abs=1e-4)
 
@@ -207,7 +210,7 @@ def test_pruned_weights_stay_zero(layer, name):
     expected = solve("torch", method, weight, statistic, pruned)
     found = solve("triton", method, weight, statistic, pruned)
     assert not found.weight[pruned].any()
-    assert_equal_but_for_ties(found, expected)
+    assert_equal_but_for_ties(found, expected, getattr(method, "statistics_group", 1))
 
 
 @pytest.mark.gpu
