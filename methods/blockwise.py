@@ -344,12 +344,10 @@ class BlockJob:
             to_the_end = not self.method.propagate and following is None and not self.last
             collected, outputs = self._collect(batches, waiting, to_the_end)
             following = outputs if to_the_end else following
-            for group in collected:
-                if group.statistic.of_data and group.statistic.tokens == 0:
-                    reports.extend(self.unreached(linear) for linear in group.linears)
-                else:
-                    reports.extend(self._compress_group(group))
-                waiting = [linear for linear in waiting if linear not in group.linears]
+            compressed = {linear.name for group in collected for linear in group.linears}
+            waiting = [linear for linear in waiting if linear.name not in compressed]
+            while collected:  # a statistic of a wide layer fills gigabytes, so each goes as soon as it has served
+                reports.extend(self._compress_group(collected.pop(0)))
         if not self.last:
             for batch in range(len(batches)):
                 propagated = batches.run(self.block, self.index, batch) if following is None else following[batch]
@@ -387,6 +385,8 @@ class BlockJob:
         return collector.finished(), outputs
 
     def _compress_group(self, group: SharedInput) -> list[LayerReport]:
+        if group.statistic.of_data and group.statistic.tokens == 0:
+            return [self.unreached(linear) for linear in group.linears]
         if self.method.needs != "fisher":
             return self._compress(group.linears, group.statistic)
         reports = []

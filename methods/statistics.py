@@ -204,19 +204,18 @@ class Hessian(Statistic):
     panel = 256  # columns of one product; only the upper triangle of panels is computed
     cuda_panel = 512  # the same on a CUDA device, and of 16-bit inputs
     half_panel = 2048
-    rows_at_once = 8192  # of a weight, in the output error: wide layers of a 70B model would fill gigabytes
+    errors_at_once = 2**25  # entries of a weight in a product of the output error: 128 MiB in float32
     tokens_per_product = 2048  # of 16-bit inputs: matrix units round sums down, a bias that grows with their length
 
     def __init__(self, cols: int, device: Any = None) -> None:
         super().__init__(cols, device)
         self._sum = torch.zeros(cols, cols, dtype=torch.float32, device=device)
         self._half = False  # of 16-bit inputs on a CUDA device
-        self._symmetric: torch.Tensor | None = None
+        self._closed = 0  # windows when the sum became the Hessian, 0 while it is a sum
         self._factors: dict[tuple[float, bool, bool], Factor] = {}
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
-        self._symmetric = None
-        self._factors.clear()
+        self._reopen()
         self._half = inputs.is_cuda and inputs.dtype in (torch.bfloat16, torch.float16)
         if self._half:
             for piece in inputs.split(self.tokens_per_product):
@@ -238,9 +237,17 @@ class Hessian(Statistic):
         return self._unchecked()
 
     def _unchecked(self) -> torch.Tensor:
-        if self._symmetric is None:
-            self._symmetric = mirrored(torch.triu(self._sum).mul_(2.0 / max(self.windows, 1)))
-        return self._symmetric
+        if not self._closed:  # in the memory of the sum: of a 70B model's widest layers it is 3 GiB
+            mirrored(self._sum.mul_(2.0 / max(self.windows, 1)))
+            self._closed = self.windows
+        return self._sum
+
+    def _reopen(self) -> None:
+        """Go on adding after the Hessian was asked for; the sum so far is rounded once more."""
+        self._factors.clear()
+        if self._closed:
+            self._sum.mul_(self._closed / 2.0)
+            self._closed = 0
 
     def factor(self, percdamp: float, act_order: bool = False, damp_dead: bool = True) -> Factor:
         """The factor of the damped inverse, made once for all linears that share this input."""
@@ -253,7 +260,8 @@ class Hessian(Statistic):
         hessian = self._unchecked()
         halves = halves_of(hessian) if self._half else None
         error = size = torch.zeros((), device=delta.device)
-        for part, dense in zip(delta.split(self.rows_at_once), weight.split(self.rows_at_once), strict=True):
+        rows = max(1, self.errors_at_once // self.cols)
+        for part, dense in zip(delta.split(rows), weight.split(rows), strict=True):
             both = torch.cat([part, dense])
             with full_precision():
                 products = both @ hessian if halves is None else split_product(both, halves)
@@ -263,12 +271,12 @@ class Hessian(Statistic):
 
 
 def mirrored(upper: torch.Tensor, panel: int = 2048) -> torch.Tensor:
-    """The symmetric matrix of an upper triangular one [cols, cols], in its memory."""
+    """The symmetric matrix with this upper triangle, [cols, cols], in its memory; what is below is overwritten."""
     for start in range(0, upper.shape[0], panel):
         stop = start + panel
         upper[stop:, start:stop] = upper[start:stop, stop:].T
         corner = upper[start:stop, start:stop]
-        corner += torch.triu(corner, 1).T
+        corner.copy_(torch.triu(corner) + torch.triu(corner, 1).T)
     return upper
 
 

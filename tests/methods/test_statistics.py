@@ -113,3 +113,26 @@ def test_collecting_never_waits_for_the_device(name, dtype, without_waiting):
     statistic.update(inputs)
     with without_waiting():
         statistic.update(inputs)
+
+
+def test_a_hessian_may_grow_after_it_was_asked_for():
+    inputs = torch.randn(6, 50, 300, generator=torch.Generator().manual_seed(0))
+    asked, whole = Hessian(300), Hessian(300)
+    for window in inputs:
+        asked.update(window)
+        whole.update(window)
+        assert torch.equal(asked.hessian, asked.hessian.T)
+    assert torch.allclose(asked.hessian, whole.hessian, rtol=1e-5, atol=1e-5)
+    exact = 2 / 6 * torch.einsum("wti,wtj->ij", inputs.double(), inputs.double())
+    assert torch.allclose(whole.hessian.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_output_error_of_many_rows_is_taken_in_parts(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    statistic = Hessian(32)
+    statistic.update(torch.randn(200, 32, generator=generator))
+    weight, delta = torch.randn(50, 32, generator=generator), torch.randn(50, 32, generator=generator)
+    whole = statistic.output_error(delta, weight)
+    monkeypatch.setattr(Hessian, "errors_at_once", 7 * 32)
+    parts = statistic.output_error(delta, weight)
+    assert torch.allclose(torch.stack(parts), torch.stack(whole), rtol=1e-6)
