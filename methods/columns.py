@@ -42,6 +42,28 @@ class GridTable:
 
 
 @dataclass(frozen=True)
+class GroupWindow:
+    """The grids of consecutive groups of `size` columns, as in a `GridTable`, from group number `first` on."""
+
+    first: int
+    size: int
+    scale: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+
+    def columns(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(scale, low, high), each [stop − start, rows]; of a single group a view, no copy."""
+        groups = range(start // self.size, (stop - 1) // self.size + 1)
+        counts = [min(stop, (group + 1) * self.size) - max(start, group * self.size) for group in groups]
+        scale, low, high = (self._spread(table, groups, counts) for table in (self.scale, self.low, self.high))
+        return scale, low, high
+
+    def _spread(self, table: torch.Tensor, groups: Sequence[int], counts: Sequence[int]) -> torch.Tensor:
+        parts = [table[group - self.first].expand(count, -1) for group, count in zip(groups, counts, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@dataclass(frozen=True)
 class GroupPlan:
     """How the grids of `quantize_columns` come about when they are fitted on the way (dynamic groups).
 
@@ -81,13 +103,13 @@ def quantize_columns(
     quantized = torch.empty_like(columns)
     loss = torch.zeros(columns.shape[1], dtype=columns.dtype, device=columns.device)
     keep = None if pruned is None else (~pruned).to(columns.dtype)
-    table = grids if isinstance(grids, GridTable) else None
+    table: GridTable | GroupWindow | None = grids if isinstance(grids, GridTable) else None
     group_size = grids.group_size if isinstance(grids, GroupPlan) else columns.shape[0]
     fresh = isinstance(grids, GroupPlan) and grids.fresh
     solver = _solver(columns)
     for start, stop in column_blocks(columns.shape[0], block_size, group_size if fresh else None):
         if isinstance(grids, GroupPlan):
-            table = _extend(table, columns, start, stop, grids)
+            table = _window(table, columns, start, stop, grids)
         assert table is not None
         scale, low, high = table.columns(start, stop)
         quantized[start:stop], errors = solver.quantize_block(
@@ -215,23 +237,22 @@ def _solver(columns: torch.Tensor) -> Any:
     return device_kernels(columns) or sys.modules[__name__]
 
 
-def _extend(table: GridTable | None, columns: torch.Tensor, start: int, stop: int, plan: GroupPlan) -> GridTable:
-    """Add the grids of the groups that start in [start, stop), fitted on the columns as they are now."""
+def _window(
+    before: GridTable | GroupWindow | None, columns: torch.Tensor, start: int, stop: int, plan: GroupPlan
+) -> GroupWindow:
+    """The grids of columns [start, stop): of the group under way, and of those that start here, fitted as they are."""
     size = plan.group_size
     first, last = -(-start // size), -(-stop // size)
-    if first == last:
-        assert table is not None
-        return table
-    groups = columns[first * size : last * size].unflatten(0, (-1, size))
-    new = _table(fit_grid(groups, plan.bits, sym=plan.sym, mse=plan.mse, dim=1), columns.shape[0], size)
-    if table is None:
-        return new
-    return GridTable(
-        torch.cat([table.scale, new.scale]),
-        torch.cat([table.low, new.low]),
-        torch.cat([table.high, new.high]),
-        table.group_of,
-    )
+    tables: list[tuple[torch.Tensor, ...]] = []
+    if start % size:
+        assert isinstance(before, GroupWindow)
+        tables.append((before.scale[-1:], before.low[-1:], before.high[-1:]))
+    if first < last:
+        groups = columns[first * size : last * size].unflatten(0, (-1, size))
+        grid = fit_grid(groups, plan.bits, sym=plan.sym, mse=plan.mse, dim=1)
+        tables.append((grid.scale, -grid.zero, grid.levels - grid.zero))
+    joined = tables[0] if len(tables) == 1 else tuple(torch.cat(parts) for parts in zip(*tables, strict=True))
+    return GroupWindow(start // size, size, *joined)
 
 
 def _table(grid: Grid, cols: int, group_size: int) -> GridTable:
