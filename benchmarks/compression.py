@@ -18,13 +18,15 @@ the others go on.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import statistics as stats
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -311,23 +313,43 @@ def bundled_model(arguments: argparse.Namespace, clock: Clock) -> list[dict[str,
     rows = []
     for case in chosen(arguments):
         method = case.make(**({"group_size": 32} if "group_size" in case.settings else {}))
-        seconds, middle, marks = [], [], [0.0]
+        seconds, middle, marks, extra = [], [], [0.0], 0.0
         for _ in range(arguments.repeats):
             if clock.left() <= (max(seconds) if seconds else 0.0):
                 break
             dense.restore()
+            before = forget_peak()
             marks, report = timed_walk(dense.model, method, tokens)
             seconds.append(marks[-1] - marks[0])
             middle.append(middle_block(method, marks))
+            extra = max(extra, (host_memory("VmHWM") - before) / 2**30)
         if not seconds:
             rows.append({"label": method.label, "failed": "left out: the deadline has passed"})
             print_row(rows[-1])
             continue
         block, spread = stats.median(middle), max(middle) - min(middle)
-        rows.append(asdict(Timing(method.label, "torch", block, marks[1] - marks[0], len(seconds), spread, 0.0, None,
+        rows.append(asdict(Timing(method.label, "torch", block, marks[1] - marks[0], len(seconds), spread, extra, None,
                                   stats.median(seconds), report.layer_error)))  # fmt: skip
         print_row(rows[-1])
     return rows
+
+
+def forget_peak() -> int:
+    """Give unused memory back, start the process's peak anew (Linux), and return what it holds, in bytes."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    return host_memory("VmRSS")
+
+
+def host_memory(name: str) -> int:
+    """Bytes of `VmRSS` (held now) or `VmHWM` (held at most) of this process; 0 where the system does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 # --- parts of a method ---------------------------------------------------------------------------------------------
