@@ -350,12 +350,13 @@ def layer_reports(replaced: Sequence[Replacement], statistic: Statistic | None) 
 
     Puts the numbers into each `CompressedWeight` as well. Raises CompressionError when a weight is not finite.
     """
+    from methods.solver import all_finite
     from methods.statistics import output_error
 
     waiting: list[dict[str, Any]] = []
     for each in replaced:
         error, size = output_error(each.dense, each.stored, statistic)
-        finite, zeros = torch.isfinite(each.stored).all(), (each.stored == 0).sum()
+        finite, zeros = all_finite(each.stored), (each.stored == 0).sum()
         found = {name: getattr(each.compressed, name) for name in ("bits", "dead_columns", "outlier_share", "loss")}
         waiting.append({"error": error, "size": size, "finite": finite, "zeros": zeros, **found})
     reports = []

@@ -37,8 +37,13 @@ class Factor:
 
 def check_finite(sums: torch.Tensor) -> None:
     """Raise CompressionError when what was summed over the inputs of a linear is not finite."""
-    if not bool(torch.isfinite(sums).all()):
+    if not bool(all_finite(sums)):
         raise CompressionError("its inputs hold NaN or infinity; the model or the calibration text is at fault")
+
+
+def all_finite(values: torch.Tensor) -> torch.Tensor:
+    """Whether no entry is NaN or infinite, a scalar on the device, found without a copy of `values`."""
+    return torch.isfinite(torch.linalg.vector_norm(values, float("inf")))
 
 
 @contextmanager
@@ -114,4 +119,4 @@ def _upper_inverse(reversed_matrix: torch.Tensor) -> torch.Tensor | None:
         torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
     del lower
     upper = inverse.flip(0, 1)
-    return upper if bool((failed == 0) & torch.isfinite(upper).all()) else None
+    return upper if bool((failed == 0) & all_finite(upper)) else None

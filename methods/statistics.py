@@ -17,7 +17,7 @@ from calib.settings import SettingsError
 from methods.lazy import torch
 from methods.products import add_product, halves_of, split_product
 from methods.quantizer import divide
-from methods.solver import Factor, check_finite, full_precision, inverse_factor
+from methods.solver import Factor, all_finite, check_finite, full_precision, inverse_factor
 
 if TYPE_CHECKING:
     from methods.base import Method
@@ -155,7 +155,7 @@ class InputSample(Sampled):
         self._total = torch.zeros((), dtype=torch.float32, device=device)  # finite as long as every input is
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
-        self._total += torch.where(torch.isfinite(inputs).all(), 0.0, float("nan"))
+        self._total += torch.where(all_finite(inputs), 0.0, float("nan"))
 
     def check(self) -> None:
         """Raise CompressionError when an input was NaN or infinite."""

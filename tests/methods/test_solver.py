@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from methods.base import CompressionError
-from methods.solver import DAMPING_STEPS, SMALLEST_RAISED, inverse_factor
+from methods.solver import DAMPING_STEPS, SMALLEST_RAISED, all_finite, inverse_factor
 
 
 def hessian_of(inputs: torch.Tensor) -> torch.Tensor:
@@ -99,3 +99,15 @@ def test_reduced_precision_products_are_off_while_factoring():
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_one_entry_that_is_not_finite_is_found(dtype):
+    values = torch.randn(70, 33).to(dtype)
+    assert bool(all_finite(values))
+    assert bool(all_finite(torch.full((3, 3), torch.finfo(dtype).max, dtype=dtype)))
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        spoilt = values.clone()
+        spoilt[41, 7] = bad
+        assert not bool(all_finite(spoilt)), bad
+        assert not bool(all_finite(spoilt.T)), bad
