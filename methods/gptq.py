@@ -10,30 +10,28 @@ diagonal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from pydantic import Field
 
 from calib.settings import settings
 from methods.base import CompressedWeight, register
+from methods.column_methods import ColumnMethod, split_columns, stack_columns
 from methods.columns import GridTable, GroupPlan, group_grids, quantize_columns, row_grids
 from methods.lazy import torch
 from methods.rtn import GridMethod
 from methods.solver import Factor
-from methods.statistics import Hessian, Statistic
+from methods.statistics import Hessian
 
 
 @register("gptq")
 @settings
-class GPTQ(GridMethod):
+class GPTQ(GridMethod, ColumnMethod):
     """Optimal brain quantization in a fixed order of inputs.
 
     act_order: inputs by falling diagonal of the Hessian. static_groups: group grids are fitted on the dense weights;
     otherwise when the group is reached. fresh_group_stats: see the module. percdamp: damping as a share of the mean
     diagonal. block_size: columns per lazy update, a matter of speed (and of what dynamic groups see).
     """
-
-    needs: ClassVar[str] = "hessian"
 
     act_order: bool = False
     static_groups: bool = False
@@ -53,30 +51,19 @@ class GPTQ(GridMethod):
         flags = {"act-order": self.act_order, "static": self.static_groups, "fresh": self.fresh_group_stats}
         return " ".join(["GPTQ", self.describe_grid(), *(name for name, on in flags.items() if on)])
 
-    def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
-    ) -> CompressedWeight:
-        return self.compress_weights([weight], statistic, pruned=[pruned])[0]
+    def factor(self, hessian: Hessian) -> Factor:
+        return hessian.factor(self.percdamp, self.act_order)
 
-    def compress_weights(
-        self,
-        weights: Sequence[torch.Tensor],
-        statistic: Statistic | None,
-        *,
-        pruned: Sequence[torch.Tensor | None] | None = None,
+    def solve(
+        self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
     ) -> list[CompressedWeight]:
-        assert isinstance(statistic, Hessian)
-        factor = statistic.factor(self.percdamp, self.act_order)
         columns = stack_columns(weights)
         grids = self._grids(columns, factor)
-        mask = stack_masks(weights, pruned)
-        if factor.order is not None:
-            columns = columns[factor.order]
-            mask = None if mask is None else mask[factor.order]
+        columns = factor.ordered(columns)
+        mask = None if pruned is None else factor.ordered(pruned)
         quantized, loss = quantize_columns(columns, factor.upper, grids, self.block_size, mask)
-        if factor.order is not None:
-            quantized = torch.empty_like(quantized).index_copy_(0, factor.order, quantized)
-        return split_columns(quantized, loss, weights, factor, self.stored_bits(quantized.shape[0]))
+        quantized = factor.restored(quantized)
+        return split_columns(quantized, loss, weights, self.stored_bits(quantized.shape[0]))
 
     def _grids(self, columns: torch.Tensor, factor: Factor) -> GridTable | GroupPlan:
         """Grids as the reference fits them; zeroes the weights of dead inputs after a row's grid, before a group's."""
@@ -90,36 +77,3 @@ class GPTQ(GridMethod):
         table = group_grids(columns, self.bits, self.group_size, sym=self.sym, mse=self.mse)
         group_of = table.group_of if factor.order is None else table.group_of[factor.order]
         return GridTable(table.scale, table.low, table.high, group_of)
-
-
-def stack_columns(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Weights [rows, cols] that share an input as one float32 [cols, all rows], a copy."""
-    return torch.cat([weight.detach().float() for weight in weights]).T.clone(memory_format=torch.contiguous_format)
-
-
-def stack_masks(weights: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | None] | None) -> torch.Tensor | None:
-    """Masks [rows, cols] as one [cols, all rows]; None when there are none."""
-    if masks is None or all(mask is None for mask in masks):
-        return None
-    full = [torch.zeros_like(w, dtype=torch.bool) if m is None else m for w, m in zip(weights, masks, strict=True)]
-    return torch.cat(full).T.contiguous()
-
-
-def split_columns(
-    columns: torch.Tensor, loss: torch.Tensor, weights: Sequence[torch.Tensor], factor: Factor, bits: float
-) -> list[CompressedWeight]:
-    """Undo `stack_columns` after the solver: one result for each of `weights`, with the factor's telemetry."""
-    rows = [weight.shape[0] for weight in weights]
-    dead = factor.dead.sum()
-    return [
-        CompressedWeight(
-            part.T.contiguous(),
-            bits=bits,
-            damping=factor.damping,
-            retries=factor.retries,
-            fallback=factor.fallback,
-            dead_columns=dead,
-            loss=losses.sum(),
-        )
-        for part, losses in zip(columns.split(rows, dim=1), loss.split(rows), strict=True)
-    ]

@@ -34,6 +34,14 @@ class Factor:
     retries: int
     fallback: str | None
 
+    def ordered(self, columns: torch.Tensor) -> torch.Tensor:
+        """`columns` [cols, rows], inputs as they stand, in the order that U belongs to."""
+        return columns if self.order is None else columns[self.order]
+
+    def restored(self, columns: torch.Tensor) -> torch.Tensor:
+        """Undo `ordered`."""
+        return columns if self.order is None else torch.empty_like(columns).index_copy_(0, self.order, columns)
+
 
 def check_finite(sums: torch.Tensor) -> None:
     """Raise CompressionError when what was summed over the inputs of a linear is not finite."""

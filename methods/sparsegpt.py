@@ -9,29 +9,28 @@ weights. As in the reference code, all scores up to the threshold go, which is o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
 from calib.settings import settings
 from methods.base import HALF_PRECISION_BITS, CompressedWeight, register
+from methods.column_methods import ColumnMethod, split_columns, stack_columns
 from methods.columns import group_grids, prune_columns, row_grids
-from methods.gptq import split_columns, stack_columns, stack_masks
 from methods.lazy import torch
 from methods.masks import PruningMethod
 from methods.quantizer import check_group_size, grid_bits
-from methods.statistics import Hessian, Statistic
+from methods.solver import Factor
+from methods.statistics import Hessian
 
 
 @register("sparsegpt")
 @settings
-class SparseGPT(PruningMethod):
+class SparseGPT(PruningMethod, ColumnMethod):
     """percdamp: damping as a share of the mean diagonal. block_size: columns that share a mask decision.
 
     bits, group_size, sym: quantize what stays (null bits: keep it as it is).
     """
-
-    needs: ClassVar[str] = "hessian"
 
     percdamp: float = Field(default=0.01, ge=0)
     block_size: int = Field(default=128, ge=1)
@@ -62,20 +61,12 @@ class SparseGPT(PruningMethod):
         super().check_shape(rows, cols, where)
         check_group_size(self.group_size, cols, where)
 
-    def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
-    ) -> CompressedWeight:
-        return self.compress_weights([weight], statistic, pruned=[pruned])[0]
+    def factor(self, hessian: Hessian) -> Factor:
+        return hessian.factor(self.percdamp)
 
-    def compress_weights(
-        self,
-        weights: Sequence[torch.Tensor],
-        statistic: Statistic | None,
-        *,
-        pruned: Sequence[torch.Tensor | None] | None = None,
+    def solve(
+        self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
     ) -> list[CompressedWeight]:
-        assert isinstance(statistic, Hessian)
-        factor = statistic.factor(self.percdamp)
         columns = stack_columns(weights)
         cols = columns.shape[0]
         grids, bits = None, HALF_PRECISION_BITS
@@ -94,6 +85,6 @@ class SparseGPT(PruningMethod):
             kept_of=self.kept_of,
             segments=[weight.shape[0] for weight in weights],
             grids=grids,
-            pruned=stack_masks(weights, pruned),
+            pruned=pruned,
         )
-        return split_columns(values, loss, weights, factor, bits)
+        return split_columns(values, loss, weights, bits)

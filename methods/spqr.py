@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from calib.settings import SettingsError, settings
-from methods.base import HALF_PRECISION_BITS, CompressedWeight, Number, WeightMethod, register
+from methods.base import HALF_PRECISION_BITS, CompressedWeight, Number, register
+from methods.column_methods import ColumnMethod, split_columns, stack_columns
 from methods.columns import column_blocks, push, spread_of
-from methods.gptq import stack_columns, stack_masks
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
 from methods.quantizer import check_group_size, divide
-from methods.statistics import Hessian, Statistic
+from methods.solver import Factor
+from methods.statistics import Hessian
 
 SMALLEST_SCALE = 1e-9
 OUTLIER_BITS = 32.0  # a 16-bit value and a 16-bit position
@@ -30,7 +31,7 @@ OUTLIER_BITS = 32.0  # a 16-bit value and a 16-bit position
 
 @register("spqr")
 @settings
-class SpQR(WeightMethod):
+class SpQR(ColumnMethod):
     """bits: width of a code. group_size: consecutive inputs (in the order of `permutation`) that share a grid.
 
     scale_bits, zero_bits: widths of the quantized scales and zero points (null: 16 bits each), in blocks of
@@ -38,8 +39,6 @@ class SpQR(WeightMethod):
     outlier. simplified_outliers: skip the leave-one-out search, every weight shapes its grid. round_zero: integer
     zero points (quantized only when zero_bits is below bits).
     """
-
-    needs: ClassVar[str] = "hessian"
 
     bits: int = Field(default=4, ge=2, le=8)
     group_size: int | None = Field(default=16, ge=2)
@@ -86,47 +85,24 @@ class SpQR(WeightMethod):
         second = sum(2 * HALF_PRECISION_BITS for bits in (self.scale_bits, self.zero_bits) if bits is not None)
         return self.bits + first / group + second / (group * self.statistics_group) + OUTLIER_BITS * outlier_share
 
-    def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
-    ) -> CompressedWeight:
-        return self.compress_weights([weight], statistic, pruned=[pruned])[0]
+    def factor(self, hessian: Hessian) -> Factor:
+        return hessian.factor(self.percdamp, self.permutation == "act_order", damp_dead=False)
 
-    def compress_weights(
-        self,
-        weights: Sequence[torch.Tensor],
-        statistic: Statistic | None,
-        *,
-        pruned: Sequence[torch.Tensor | None] | None = None,
+    def solve(
+        self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
     ) -> list[CompressedWeight]:
-        assert isinstance(statistic, Hessian)
-        factor = statistic.factor(self.percdamp, self.permutation == "act_order", damp_dead=False)
-        columns, mask = stack_columns(weights), stack_masks(weights, pruned)
+        columns = stack_columns(weights)
         columns[factor.dead] = 0
-        if factor.order is not None:
-            columns = columns[factor.order]
-            mask = None if mask is None else mask[factor.order]
+        columns = factor.ordered(columns)
+        keep = None if pruned is None else ~factor.ordered(pruned)
         rows = [weight.shape[0] for weight in weights]
         threshold = self._thresholds(columns, factor.upper, rows)
-        keep = None if mask is None else ~mask
         values, outliers, loss = self._solve(columns, factor.upper, threshold, keep)
-        if factor.order is not None:
-            values = torch.empty_like(values).index_copy_(0, factor.order, values)
-        dead = factor.dead.sum()
-        results = []
-        for part, out, losses in zip(values.split(rows, 1), outliers.split(rows, 1), loss.split(rows), strict=True):
-            share = out.sum().double() / out.numel()
-            results.append(
-                CompressedWeight(
-                    part.T.contiguous(),
-                    bits=self.stored_bits(part.shape[0], share),
-                    damping=factor.damping,
-                    retries=factor.retries,
-                    fallback=factor.fallback,
-                    dead_columns=dead,
-                    outlier_share=share,
-                    loss=losses.sum(),
-                )
-            )
+        values = factor.restored(values)
+        results = split_columns(values, loss, weights, self.bits)
+        for result, out in zip(results, outliers.split(rows, 1), strict=True):
+            result.outlier_share = out.sum().double() / out.numel()
+            result.bits = self.stored_bits(out.shape[0], result.outlier_share)
         return results
 
     def _thresholds(self, columns: torch.Tensor, upper: torch.Tensor, rows: Sequence[int]) -> torch.Tensor | None:

@@ -111,3 +111,11 @@ def test_one_entry_that_is_not_finite_is_found(dtype):
         spoilt[41, 7] = bad
         assert not bool(all_finite(spoilt)), bad
         assert not bool(all_finite(spoilt.T)), bad
+
+
+def test_restoring_undoes_the_order_of_the_factor(problem):
+    flat = problem.inputs.reshape(-1, 64)
+    factor = inverse_factor(flat.T @ flat, 0.01, act_order=True)
+    columns = problem.weight.T.contiguous()
+    assert torch.equal(factor.ordered(columns), columns[factor.order])
+    assert torch.equal(factor.restored(factor.ordered(columns)), columns)
