@@ -19,18 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import (
-    BlockMethod,
-    CompressedWeight,
-    CompressionError,
-    LayerReport,
-    Replacement,
-    layer_reports,
-    register,
-)
-from methods.folding import ScaleGroup, find_folds
+from methods.base import CompressedWeight, CompressionError, LayerReport, Replacement, register
+from methods.folding import ScaleGroup
 from methods.lazy import torch
 from methods.quantizer import check_group_size, grid_bits, quantize_groups
+from methods.scaling import ScalingMethod, group_reports
 from methods.statistics import Magnitudes, Statistic
 from methods.targets import Linear
 
@@ -45,16 +38,15 @@ CLIP_EXCLUDED = ("*q_proj*", "*k_proj*", "*query*", "*key*", "*qkv*", "*c_attn*"
 
 @register("awq")
 @settings
-class AWQ(BlockMethod):
+class AWQ(ScalingMethod):
     """bits, group_size, sym: the grids, in the dialect of RTN and GPTQ. scale_steps: values of α in [0, 1).
 
     search_scale, search_clip: the two searches; the second sees the statistic's sample of the inputs. clip_exclude:
     linears that are not clipped, by name (queries and keys in the published code).
     """
 
-    needs: ClassVar[str] = "magnitudes"
+    through_linears: ClassVar[bool] = True
 
-    propagate: bool = False
     bits: int = Field(default=4, ge=2, le=8)
     group_size: int | None = Field(default=128, ge=1)
     sym: bool = False
@@ -76,10 +68,10 @@ class AWQ(BlockMethod):
     def compress_block(self, job: BlockJob) -> list[LayerReport]:
         started = time.perf_counter()
         with recorded_calls(job) as calls:
-            collected = [(group.linears, group.statistic) for group in job.collect(to_the_end=True)]
+            collected = job.collect(to_the_end=True)
         dense = {linear.name: linear.weight.clone() for linear in job.linears}
         zeros = {name: weight == 0 for name, weight in dense.items()} if job.keep_zeros else {}
-        groups = find_folds(job, [group for group in collected if group[1].tokens], through_linears=True)
+        groups, reports = self.groups(job, collected)
         if self.search_scale and not any(group.foldable for group in groups):
             raise CompressionError("scaling needs a norm or a linear that it can be folded into; there is none")
         scales = [self._search_scale(job, group, calls) for group in groups]
@@ -88,14 +80,10 @@ class AWQ(BlockMethod):
             if scale is not None:
                 group.apply(scale)
                 _note(changed, group, scale)
-        reports = []
         for group, scale in zip(groups, scales, strict=True):
             for linear in group.linears:
                 self._round(linear, group.statistic, scale, zeros.get(linear.name))
             reports += self._reports(group, dense, changed)
-        reports += [
-            job.unreached(linear) for linears, statistic in collected if not statistic.tokens for linear in linears
-        ]
         for report in reports:
             report.seconds = (time.perf_counter() - started) / len(reports)
         return reports
@@ -175,10 +163,7 @@ class AWQ(BlockMethod):
             weight, stored = dense[linear.name], changed[linear.name].undo(linear.weight.float())
             bits = grid_bits(self.bits, weight.shape[1], self.group_size, self.sym)
             replaced.append(Replacement(weight, stored, CompressedWeight(weight, bits=bits)))
-        reports = layer_reports(replaced, group.statistic)
-        for linear, report in zip(group.linears, reports, strict=True):
-            report.linear = linear.name
-        return reports
+        return group_reports(group, replaced)
 
 
 @dataclass

@@ -7,22 +7,14 @@ step of the composition finds weights and inputs of more even size. Calibration 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import (
-    BlockMethod,
-    CompressedWeight,
-    CompressionError,
-    LayerReport,
-    Replacement,
-    layer_reports,
-    register,
-)
-from methods.folding import find_folds
+from methods.base import CompressedWeight, CompressionError, LayerReport, Replacement, register
 from methods.lazy import torch
+from methods.scaling import ScalingMethod, group_reports
 from methods.statistics import Magnitudes
 
 if TYPE_CHECKING:
@@ -33,12 +25,9 @@ SMALLEST = 1e-5
 
 @register("smoothquant")
 @settings
-class SmoothQuant(BlockMethod):
+class SmoothQuant(ScalingMethod):
     """alpha: how much of the inputs' size moves into the weights, 0.5 in the paper (0.8 to 0.85 for LLaMA)."""
 
-    needs: ClassVar[str] = "magnitudes"
-
-    propagate: bool = False
     alpha: float = Field(default=0.5, ge=0, le=1)
 
     def describe(self) -> str:
@@ -46,13 +35,9 @@ class SmoothQuant(BlockMethod):
 
     def compress_block(self, job: BlockJob) -> list[LayerReport]:
         dense = {linear.name: linear.weight.clone() for linear in job.linears}
-        collected = [(group.linears, group.statistic) for group in job.collect()]
-        groups = find_folds(job, [group for group in collected if group[1].tokens], through_linears=False)
+        groups, reports = self.groups(job, job.collect())
         if not any(group.foldable for group in groups):
             raise CompressionError("smoothing needs a norm whose output only these linears read; there is none")
-        reports = [
-            job.unreached(linear) for linears, statistic in collected if not statistic.tokens for linear in linears
-        ]
         for group in groups:
             assert isinstance(group.statistic, Magnitudes)
             scale = torch.ones(group.statistic.cols, device=group.linears[0].weight.device)
@@ -64,9 +49,7 @@ class SmoothQuant(BlockMethod):
                 Replacement(weight, linear.weight.float() / scale, CompressedWeight(weight))
                 for linear, weight in zip(group.linears, weights, strict=True)
             ]
-            for linear, report in zip(group.linears, layer_reports(replaced, group.statistic), strict=True):
-                report.linear = linear.name
-                reports.append(report)
+            reports += group_reports(group, replaced)
         return reports
 
     def scales(self, largest: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
