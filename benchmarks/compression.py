@@ -445,6 +445,7 @@ def compare(found: Any, expected: Any) -> dict[str, float]:
 
 def launches(clock: Clock) -> list[dict[str, Any]]:
     """Microseconds of one launch over 128 columns and 11008 rows, for several tiles of rows and numbers of warps."""
+    from methods.columns import PruneRule
     from methods.kernels import columns
 
     rows = 11008
@@ -454,8 +455,8 @@ def launches(clock: Clock) -> list[dict[str, Any]]:
     spqr, tau = get_method("spqr"), torch.full((rows,), 0.5, device="cuda")
     works: dict[str, tuple[str, Callable[[], Any]]] = {
         "quantize": ("quantize", lambda: columns.quantize_block(block, upper, ones, -8 * ones, 7 * ones, None)),
-        "prune": ("prune", lambda: columns.prune_block(block, upper, mask, None, None, None)),
-        "prune 2:4": ("prune", lambda: columns.prune_block(block, upper, None, (2, 4), None, None)),
+        "prune": ("prune", lambda: columns.prune_block(block, upper, PruneRule(mask))),
+        "prune 2:4": ("prune", lambda: columns.prune_block(block, upper, PruneRule(kept_of=(2, 4)))),
         "spqr": ("spqr", lambda: columns.spqr_block(spqr, block, upper, tau, None)),
     }
     tiles = {"quantize": ((8, 1), (16, 1), (16, 2), (16, 4), (32, 4)), "prune": ((8, 1), (16, 2), (32, 4)),

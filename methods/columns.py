@@ -78,6 +78,29 @@ class GroupPlan:
     fresh: bool
 
 
+@dataclass(frozen=True)
+class PruneRule:
+    """What goes of a block of n columns, and how the rest is rounded.
+
+    `mask` [n, rows] marks what to prune; with `kept_of` (kept, m) it is chosen instead, group by group on the updated
+    weights, `forced` [n, rows] entries first. `grid` (scale, low, high), each [n, rows], rounds what stays.
+    """
+
+    mask: torch.Tensor | None = None
+    kept_of: tuple[int, int] | None = None
+    forced: torch.Tensor | None = None
+    grid: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+
+    def part(self, columns: slice) -> PruneRule:
+        """The same rule for some of the columns, whole groups of a pattern."""
+        return PruneRule(
+            None if self.mask is None else self.mask[columns],
+            self.kept_of,
+            None if self.forced is None else self.forced[columns],
+            None if self.grid is None else (self.grid[0][columns], self.grid[1][columns], self.grid[2][columns]),
+        )
+
+
 def row_grids(columns: torch.Tensor, bits: int, *, sym: bool, mse: bool) -> GridTable:
     """One grid a row, fitted on all of `columns` [cols, rows]."""
     return _table(fit_grid(columns[None], bits, sym=sym, mse=mse, dim=1), columns.shape[0], columns.shape[0])
@@ -150,7 +173,7 @@ def prune_columns(
         forced = None if pruned is None else pruned[start:stop]
         mask = None if kept_of is not None else _block_mask(block, factor, share, segments, forced)
         grid = None if grids is None else grids.columns(start, stop)
-        result[start:stop], errors = solver.prune_block(block, factor, mask, kept_of, grid, forced)
+        result[start:stop], errors = solver.prune_block(block, factor, PruneRule(mask, kept_of, forced, grid))
         loss += errors.square().sum(0)
         push(columns, upper, errors, start, stop)
     return result.add_(0.0), loss
@@ -180,30 +203,22 @@ def quantize_block(
     return quantized, errors.div_(upper.diagonal()[:, None])
 
 
-def prune_block(
-    block: torch.Tensor,
-    upper: torch.Tensor,
-    mask: torch.Tensor | None,
-    kept_of: tuple[int, int] | None,
-    grid: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
-    forced: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def prune_block(block: torch.Tensor, upper: torch.Tensor, rule: PruneRule) -> tuple[torch.Tensor, torch.Tensor]:
     """Solve one block of n columns [n, rows] with `upper` [n, n]; `block` is updated in place.
 
-    `mask` [n, rows] marks what to prune; with `kept_of` it is chosen group by group on the updated weights (`forced`
-    entries first). `grid` (scale, low, high) rounds what stays. Returns the new columns and the errors, both [n, rows].
+    Returns the new columns and the errors e = (w − q) / U_ii, both [n, rows].
     """
     values, errors = torch.empty_like(block), torch.empty_like(block)
     diagonal = upper.diagonal()
-    keep = torch.empty_like(block) if mask is None else (~mask).to(block.dtype)
+    keep = torch.empty_like(block) if rule.mask is None else (~rule.mask).to(block.dtype)
     per_column = (block, values, errors, keep, spread_of(upper))
     for i, (w, q, e, k, spread) in enumerate(zip(*(part.unbind(0) for part in per_column), strict=True)):
-        if kept_of is not None and i % kept_of[1] == 0:
-            group = slice(i, i + kept_of[1])
-            keep[group] = ~group_mask(block[group], diagonal[group], kept_of, None if forced is None else forced[group])
+        if rule.kept_of is not None and i % rule.kept_of[1] == 0:
+            group = slice(i, i + rule.kept_of[1])
+            keep[group] = ~group_mask(block[group], diagonal[group], rule.kept_of, rule.part(group).forced)
         torch.mul(w, k, out=q)
-        if grid is not None:
-            scale, low, high = grid[0][i], grid[1][i], grid[2][i]
+        if rule.grid is not None:
+            scale, low, high = (side[i] for side in rule.grid)
             torch.clamp(q.div_(scale).round_(), low, high, out=q).mul_(scale)
         block.addr_(spread, torch.sub(w, q, out=e))
     return values, errors.div_(diagonal[:, None])

@@ -13,14 +13,14 @@ a column says so, and comparisons break ties by index as there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 import triton.language as tl
 
-from methods.columns import group_mask, push, spread_of
+from methods.columns import PruneRule, group_mask, push, spread_of
 
 if TYPE_CHECKING:
     from methods.spqr import SpQR
@@ -54,49 +54,39 @@ def quantize_block(
     Returns the quantized columns and the errors e = (w − q) / U_ii, both [n, rows].
     """
     values, errors = torch.empty_like(block), torch.empty_like(block)
-    rows = block.shape[1]
+    rows, launch = block.shape[1], LAUNCH["quantize"]
     for part in _parts(block.shape[0], WIDTH):
-        factor = upper[part, part]
-        launch = LAUNCH["quantize"]
+        factor, n = upper[part, part], part.stop - part.start
         _quantize[(triton.cdiv(rows, launch.rows),)](
             block[part], spread_of(factor), factor.diagonal().contiguous(),
             scale[part], low[part], high[part], block if keep is None else keep[part],
             values[part], errors[part],
-            rows, part.stop - part.start, block.stride(0),
+            rows, n, block.stride(0),
             scale.stride(0), low.stride(0), high.stride(0), 0 if keep is None else keep.stride(0),
-            KEEP=keep is not None, N=_padded(part), R=launch.rows,
+            KEEP=keep is not None, N=_padded(n), R=launch.rows,
             num_warps=launch.warps, enable_fp_fusion=False,
         )  # fmt: skip
         push(block, upper, errors[part], part.start, part.stop)
     return values, errors
 
 
-def prune_block(
-    block: torch.Tensor,
-    upper: torch.Tensor,
-    mask: torch.Tensor | None,
-    kept_of: tuple[int, int] | None,
-    grid: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
-    forced: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def prune_block(block: torch.Tensor, upper: torch.Tensor, rule: PruneRule) -> tuple[torch.Tensor, torch.Tensor]:
     """SparseGPT on one block of n columns [n, rows] with `upper` [n, n]; `block` is used up.
 
-    `mask` [n, rows] marks what to prune; with `kept_of` it is chosen group by group on the updated weights (`forced`
-    entries first). `grid` (scale, low, high) rounds what stays. Returns the new columns and the errors, both [n, rows].
+    Returns the new columns and the errors, both [n, rows].
     """
     values, errors = torch.empty_like(block), torch.empty_like(block)
-    group = 1 if kept_of is None else kept_of[1]
-    if group > WIDTH:
-        assert kept_of is not None
-        for part in _parts(block.shape[0], group):  # too wide to choose on the chip: choose, then solve with that mask
-            diagonal = upper[part, part].diagonal()
-            chosen = group_mask(block[part], diagonal, kept_of, None if forced is None else forced[part])
-            inside = None if grid is None else (grid[0][part], grid[1][part], grid[2][part])
-            values[part], errors[part] = prune_block(block[part], upper[part, part], chosen, None, inside, None)
-            push(block, upper, errors[part], part.start, part.stop)
-        return values, errors
-    for part in _parts(block.shape[0], WIDTH // group * group):
-        _launch_prune(block, upper, part, mask, kept_of, grid, forced, values, errors)
+    group = 1 if rule.kept_of is None else rule.kept_of[1]
+    width = group if group > WIDTH else WIDTH // group * group
+    for part in _parts(block.shape[0], width):
+        inside, columns, factor = rule.part(part), block[part], upper[part, part]
+        if group > WIDTH:  # too wide to choose on the chip: choose, then solve with that mask
+            assert inside.kept_of is not None
+            chosen = group_mask(columns, factor.diagonal(), inside.kept_of, inside.forced)
+            known = replace(inside, mask=chosen, kept_of=None, forced=None)
+            values[part], errors[part] = prune_block(columns, factor, known)
+        else:
+            _launch_prune(columns, factor, inside, values[part], errors[part])
         push(block, upper, errors[part], part.start, part.stop)
     return values, errors
 
@@ -136,37 +126,28 @@ def _parts(n: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + width, n))
 
 
-def _padded(part: slice) -> int:
-    """A power of two that holds the columns of `part`; few different ones, as each is a compiled kernel."""
-    return max(16, triton.next_power_of_2(part.stop - part.start))
+def _padded(n: int) -> int:
+    """A power of two that holds n columns; few different ones, as each is a compiled kernel."""
+    return max(16, triton.next_power_of_2(n))
 
 
 def _launch_prune(
-    block: torch.Tensor,
-    upper: torch.Tensor,
-    part: slice,
-    mask: torch.Tensor | None,
-    kept_of: tuple[int, int] | None,
-    grid: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
-    forced: torch.Tensor | None,
-    values: torch.Tensor,
-    errors: torch.Tensor,
+    block: torch.Tensor, factor: torch.Tensor, rule: PruneRule, values: torch.Tensor, errors: torch.Tensor
 ) -> None:
-    """One launch of `_prune` for the columns of `part`; `values` and `errors` receive them."""
-    rows, n = block.shape[1], part.stop - part.start
-    factor, launch = upper[part, part], LAUNCH["prune"]
-    gone = forced if kept_of is not None else mask  # what is known to go before the loop starts
-    scale, low, high = (block, block, block) if grid is None else (side[part] for side in grid)
+    """One launch of `_prune` for the n columns of `block` [n, rows]; `values` and `errors` receive them."""
+    (n, rows), launch = block.shape, LAUNCH["prune"]
+    gone = rule.forced if rule.kept_of is not None else rule.mask  # what is known to go before the loop starts
+    scale, low, high = rule.grid or (block, block, block)
+    strides = (0, 0, 0) if rule.grid is None else (scale.stride(0), low.stride(0), high.stride(0))
     _prune[(triton.cdiv(rows, launch.rows),)](
-        block[part], spread_of(factor), factor.diagonal().contiguous(),
-        block if gone is None else gone[part].view(torch.uint8),
-        scale, low, high, values[part], errors[part],
-        rows, n, block.stride(0), 0 if gone is None else gone.stride(0),
-        0 if grid is None else scale.stride(0), 0 if grid is None else low.stride(0),
-        0 if grid is None else high.stride(0),
-        n if kept_of is None else kept_of[1], 0 if kept_of is None else kept_of[1] - kept_of[0],
-        CHOOSE=kept_of is not None, GONE=gone is not None, GRID=grid is not None,
-        N=_padded(part), R=launch.rows, num_warps=launch.warps, enable_fp_fusion=False,
+        block, spread_of(factor), factor.diagonal().contiguous(),
+        block if gone is None else gone.view(torch.uint8),
+        scale, low, high, values, errors,
+        rows, n, block.stride(0), 0 if gone is None else gone.stride(0), *strides,
+        n if rule.kept_of is None else rule.kept_of[1],
+        0 if rule.kept_of is None else rule.kept_of[1] - rule.kept_of[0],
+        CHOOSE=rule.kept_of is not None, GONE=gone is not None, GRID=rule.grid is not None,
+        N=_padded(n), R=launch.rows, num_warps=launch.warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -208,7 +189,7 @@ def _launch_spqr(
         block if keep is None else keep[part].view(torch.uint8),
         values[part], errors[part], outliers[part],
         rows, n, group if grid is None else n, block.stride(0), 0 if keep is None else keep.stride(0),
-        **flags, USED=used, N=_padded(part), R=held, num_warps=launch.warps, enable_fp_fusion=False,
+        **flags, USED=used, N=_padded(n), R=held, num_warps=launch.warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -234,6 +215,52 @@ def _column(tile: tl.tensor, columns: tl.tensor, j: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def _places(rows: tl.tensor, n: tl.tensor, USED: tl.constexpr, N: tl.constexpr, R: tl.constexpr) -> tl.tensor:
+    """Columns [N] of the block, rows [R] of the weight, and which of these rows and entries [N, R] there are."""
+    columns = tl.arange(0, N)
+    place = tl.arange(0, R)
+    row = tl.program_id(0) * USED + place
+    valid = (row < rows) & (place < USED)
+    return columns, row, valid, (columns[:, None] < n) & valid[None, :]
+
+
+@triton.jit
+def _load(part: tl.tensor, stride: tl.tensor, columns: tl.tensor, row: tl.tensor, held: tl.tensor) -> tl.tensor:
+    """The program's entries [columns, rows] of `part`, zero where there is none."""
+    return tl.load(part + columns[:, None] * stride + row[None, :], mask=held, other=0)
+
+
+@triton.jit
+def _row_grid(scale: tl.tensor, low: tl.tensor, high: tl.tensor, row: tl.tensor, valid: tl.tensor) -> tl.tensor:
+    """(scale, low, high) [rows] of one column, from the addresses of its first row."""
+    s = tl.load(scale + row, mask=valid, other=1.0)
+    return s, tl.load(low + row, mask=valid, other=0.0), tl.load(high + row, mask=valid, other=0.0)
+
+
+@triton.jit
+def _on_grid(x: tl.tensor, scale: tl.tensor, low: tl.tensor, high: tl.tensor) -> tl.tensor:
+    """Nearest values of an integer grid whose `low` and `high` bound what multiplies the scale."""
+    return _clamp(_round(tl.div_rn(x, scale)), low, high) * scale
+
+
+@triton.jit
+def _settle(
+    tile: tl.tensor,
+    factors: tl.tensor,
+    q: tl.tensor,
+    e: tl.tensor,
+    limit: tl.tensor,
+    values: tl.tensor,
+    errors: tl.tensor,
+    valid: tl.tensor,
+) -> tl.tensor:
+    """Store a solved column and its error over U_jj; returns the tile with the error spread over the later columns."""
+    tl.store(values, q, mask=valid)
+    tl.store(errors, tl.div_rn(e, limit), mask=valid)
+    return tl.fma(factors[:, None], e[None, :], tile)
+
+
+@triton.jit
 def _quantize(
     block: tl.tensor,
     spread: tl.tensor,
@@ -255,24 +282,19 @@ def _quantize(
     N: tl.constexpr,
     R: tl.constexpr,
 ) -> None:
-    columns = tl.arange(0, N)
-    row = tl.program_id(0) * R + tl.arange(0, R)
-    valid = row < rows
-    held = (columns[:, None] < n) & valid[None, :]
-    tile = tl.load(block + columns[:, None] * block_stride + row[None, :], mask=held, other=0.0)
+    columns, row, valid, held = _places(rows, n, R, N, R)
+    tile = _load(block, block_stride, columns, row, held)
     for j in range(n):
         factors = tl.load(spread + j * n + columns, mask=columns < n, other=0.0)
-        s = tl.load(scale + j * scale_stride + row, mask=valid, other=1.0)
-        lowest = tl.load(low + j * low_stride + row, mask=valid, other=0.0)
-        highest = tl.load(high + j * high_stride + row, mask=valid, other=0.0)
+        s, lowest, highest = _row_grid(
+            scale + j * scale_stride, low + j * low_stride, high + j * high_stride, row, valid
+        )
         w = _column(tile, columns, j)
-        q = _clamp(_round(tl.div_rn(w, s)), lowest, highest) * s
+        q = _on_grid(w, s, lowest, highest)
         if KEEP:
             q = q * tl.load(keep + j * keep_stride + row, mask=valid, other=0.0)
-        e = w - q
-        tl.store(values + j * rows + row, q, mask=valid)
-        tl.store(errors + j * rows + row, tl.div_rn(e, tl.load(diagonal + j)), mask=valid)
-        tile = tl.fma(factors[:, None], e[None, :], tile)
+        place = j * rows + row
+        tile = _settle(tile, factors, q, w - q, tl.load(diagonal + j), values + place, errors + place, valid)
 
 
 @triton.jit
@@ -301,15 +323,12 @@ def _prune(
     N: tl.constexpr,
     R: tl.constexpr,
 ) -> None:
-    columns = tl.arange(0, N)
-    row = tl.program_id(0) * R + tl.arange(0, R)
-    valid = row < rows
-    held = (columns[:, None] < n) & valid[None, :]
-    tile = tl.load(block + columns[:, None] * block_stride + row[None, :], mask=held, other=0.0)
+    columns, row, valid, held = _places(rows, n, R, N, R)
+    tile = _load(block, block_stride, columns, row, held)
     limits = tl.load(diagonal + columns, mask=columns < n, other=1.0)
     known = tl.zeros([N, R], dtype=tl.int32)
     if GONE:
-        known = tl.load(gone + columns[:, None] * gone_stride + row[None, :], mask=held, other=0).to(tl.int32)
+        known = _load(gone, gone_stride, columns, row, held).to(tl.int32)
     for first in range(0, n, group):
         stays = 1 - known
         if CHOOSE:  # the smallest (w / U_jj)² of the group, those known to go first, among equals the lower index
@@ -326,14 +345,12 @@ def _prune(
             w = _column(tile, columns, j)
             q = w * tl.sum(tl.where(columns[:, None] == j, stays, 0), axis=0).to(tl.float32)
             if GRID:
-                s = tl.load(scale + j * scale_stride + row, mask=valid, other=1.0)
-                lowest = tl.load(low + j * low_stride + row, mask=valid, other=0.0)
-                highest = tl.load(high + j * high_stride + row, mask=valid, other=0.0)
-                q = _clamp(_round(tl.div_rn(q, s)), lowest, highest) * s
-            e = w - q
-            tl.store(values + j * rows + row, q, mask=valid)
-            tl.store(errors + j * rows + row, tl.div_rn(e, tl.load(diagonal + j)), mask=valid)
-            tile = tl.fma(factors[:, None], e[None, :], tile)
+                s, lowest, highest = _row_grid(
+                    scale + j * scale_stride, low + j * low_stride, high + j * high_stride, row, valid
+                )
+                q = _on_grid(q, s, lowest, highest)
+            place = j * rows + row
+            tile = _settle(tile, factors, q, w - q, tl.load(diagonal + j), values + place, errors + place, valid)
 
 
 @triton.jit
@@ -403,6 +420,43 @@ def _statistics(
 
 
 @triton.jit
+def _group_grid(
+    tile: tl.tensor,
+    inside: tl.tensor,
+    columns: tl.tensor,
+    limits: tl.tensor,
+    tau: tl.tensor,
+    LEVELS: tl.constexpr,
+    SCALE_LEVELS: tl.constexpr,
+    ZERO_LEVELS: tl.constexpr,
+    SEGMENT: tl.constexpr,
+    USED: tl.constexpr,
+    ROUND_ZERO: tl.constexpr,
+    SEARCH: tl.constexpr,
+    R: tl.constexpr,
+) -> tl.tensor:
+    """(scale, zero) [rows] of a group: fitted without likely outliers, then itself quantized."""
+    place = tl.arange(0, R)
+    shaping = tile
+    if SEARCH:
+        likely = _likely_outliers(tile, inside, columns, limits, tau, LEVELS)
+        stay = inside & (likely == 0)
+        count = tl.sum(stay.to(tl.float32), axis=0)
+        mean = tl.div_rn(tl.sum(tl.where(stay, tile, 0.0), axis=0), tl.maximum(count, 1.0))
+        shaping = tl.where(likely, mean[None, :], tile)
+    low = tl.min(tl.where(inside, shaping, float("inf")), axis=0)
+    high = tl.max(tl.where(inside, shaping, float("-inf")), axis=0)
+    scale, zero = _real_grid(low, high, LEVELS)
+    if ROUND_ZERO:
+        zero = _round(zero)
+    if SCALE_LEVELS > 0:
+        scale = _statistics(scale, place, SEGMENT, USED, SCALE_LEVELS)
+    if ZERO_LEVELS > 0:
+        zero = _statistics(zero, place, SEGMENT, USED, ZERO_LEVELS)
+    return scale, zero
+
+
+@triton.jit
 def _spqr(
     block: tl.tensor,
     spread: tl.tensor,
@@ -432,12 +486,8 @@ def _spqr(
     N: tl.constexpr,
     R: tl.constexpr,
 ) -> None:
-    columns = tl.arange(0, N)
-    place = tl.arange(0, R)
-    row = tl.program_id(0) * USED + place
-    valid = (row < rows) & (place < USED)
-    held = (columns[:, None] < n) & valid[None, :]
-    tile = tl.load(block + columns[:, None] * block_stride + row[None, :], mask=held, other=0.0)
+    columns, row, valid, held = _places(rows, n, USED, N, R)
+    tile = _load(block, block_stride, columns, row, held)
     limits = tl.load(diagonal + columns, mask=columns < n, other=1.0)
     tau = tl.full([R], float("inf"), tl.float32)
     if OUTLIERS:
@@ -450,25 +500,14 @@ def _spqr(
     for first in range(0, n, group):
         if FIT:
             inside = tl.broadcast_to((columns >= first)[:, None] & (columns < first + group)[:, None], [N, R])
-            shaping = tile
-            if SEARCH:
-                likely = _likely_outliers(tile, inside, columns, limits, tau, LEVELS)
-                stay = inside & (likely == 0)
-                count = tl.sum(stay.to(tl.float32), axis=0)
-                mean = tl.div_rn(tl.sum(tl.where(stay, tile, 0.0), axis=0), tl.maximum(count, 1.0))
-                shaping = tl.where(likely, mean[None, :], tile)
-            low = tl.min(tl.where(inside, shaping, float("inf")), axis=0)
-            high = tl.max(tl.where(inside, shaping, float("-inf")), axis=0)
-            scale, zero = _real_grid(low, high, LEVELS)
-            if ROUND_ZERO:
-                zero = _round(zero)
-            if SCALE_LEVELS > 0:
-                scale = _statistics(scale, place, SEGMENT, USED, SCALE_LEVELS)
-            if ZERO_LEVELS > 0:
-                zero = _statistics(zero, place, SEGMENT, USED, ZERO_LEVELS)
+            scale, zero = _group_grid(
+                tile, inside, columns, limits, tau,
+                LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, R,
+            )  # fmt: skip
         for j in range(first, first + group):
             factors = tl.load(spread + j * n + columns, mask=columns < n, other=0.0)
             limit = tl.load(diagonal + j)
+            place = j * rows + row
             w = _column(tile, columns, j)
             q = _nearest(w, scale, zero, LEVELS)
             if KEEP:
@@ -482,7 +521,5 @@ def _spqr(
                     outlier = outlier & kept
                 q = tl.where(outlier, w, q)
                 e = tl.where(outlier, 0.0, e)
-                tl.store(outliers + j * rows + row, outlier.to(tl.uint8), mask=valid)
-            tl.store(values + j * rows + row, q, mask=valid)
-            tl.store(errors + j * rows + row, tl.div_rn(e, limit), mask=valid)
-            tile = tl.fma(factors[:, None], e[None, :], tile)
+                tl.store(outliers + place, outlier.to(tl.uint8), mask=valid)
+            tile = _settle(tile, factors, q, e, limit, values + place, errors + place, valid)
