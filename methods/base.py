@@ -153,6 +153,13 @@ class Method:
     def check_shape(self, rows: int, cols: int, where: str) -> None:
         """Raise SettingsError when a linear of this shape cannot be compressed with these settings."""
 
+    def factor_rank(self, rows: int, cols: int, sharing: int) -> int | None:
+        """The rank of the two factors that take the place of a linear [rows, cols]; None: it stays one.
+
+        `sharing`: the rows of all linears together that get the same input.
+        """
+        return None
+
 
 @settings
 class WeightMethod(Method):
@@ -309,13 +316,16 @@ def compress_linear(method: Method, weight: Any, inputs: Any = None) -> Compress
 def _compress_linear_steps(method: Composition, weight: torch.Tensor, inputs: Any) -> CompressedLinear:
     from methods.statistics import collect
 
-    current = weight
-    result: CompressedLinear | None = None
-    pruned: torch.Tensor | None = None
+    steps: list[WeightMethod] = []
     for step in method.steps:
         if not isinstance(step, WeightMethod):
             raise SettingsError(f"{step.name}: changes whole blocks; use methods.blockwise.compress_model")
         step.check_shape(weight.shape[0], weight.shape[1], "weight")
+        steps.append(step)
+    current = weight
+    result: CompressedLinear | None = None
+    pruned: torch.Tensor | None = None
+    for step in steps:
         started = time.perf_counter()
         with torch.no_grad():
             statistic = collect(step, inputs, weight)

@@ -35,7 +35,8 @@ from methods.lazy import torch
 from methods.masks import PruningMethod
 from methods.owl import block_sparsities, outlier_share
 from methods.residency import device_memory, home_of, parked, resident
-from methods.statistics import FeatureNorms, Fisher, Statistic, make_statistic
+from methods.shapes import LinearShape, shapes_after
+from methods.statistics import FeatureNorms, Fisher, Statistic, Structure, make_statistic
 from methods.targets import Linear, linears_of, watched
 
 TOKENS_PER_BATCH_CPU = 512  # fits the caches of a core: measured on the bundled models
@@ -178,13 +179,12 @@ def compress_model(
     steps = list(method.steps) if isinstance(method, Composition) else [method]
     if not method.data_free and tokens is None:
         raise SettingsError(f"tokens: {method.label} needs calibration tokens [nsamples, seqlen], got None")
-    for step in steps:
-        _check(model, step)
     report = CompressionReport(backend=backend_of(next(model.parameters())))
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), fused(model):
+            _check(model, steps)
             for number, step in enumerate(steps):
                 keep_zeros = any(earlier.prunes for earlier in steps[:number])
                 walk = Walk(model, step, number, keep_zeros, progress, number, len(steps))
@@ -220,7 +220,6 @@ class Walk:
 
     def run(self, data: Data | None) -> list[LayerReport]:
         """Compress every block; `data` is None when data-free."""
-        _check(self.model, self.method)  # again: an earlier step may have changed the shapes
         blocks = decoder_blocks(self.model)
         scope = [self._scope(block, index, len(blocks)) for index, block in enumerate(blocks)]
         last = max((index for index, linears in enumerate(scope) if linears), default=-1)
@@ -672,25 +671,48 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
 
 
-def _check(model: Any, method: Method) -> None:
-    """Raise SettingsError when the settings do not fit the model's linears."""
-    if method.needs == "fisher" and home_of(model) is not None:
-        raise SettingsError(
-            f"{method.label}: needs gradients of the whole model at once, and this model is streamed block by block; "
-            "leave the method out for it"
-        )
+def _check(model: Any, steps: Sequence[Method]) -> None:
+    """Raise SettingsError when the settings of a step do not fit the linears that it will find."""
     blocks = decoder_blocks(model)
-    for number in method.skip_blocks:
-        if not -len(blocks) <= number < len(blocks):
-            raise SettingsError(f"skip_blocks: expected {-len(blocks)} to {len(blocks) - 1}, got {number}")
-    names: list[str] = []
-    for index, block in enumerate(blocks):
-        for linear in linears_of(block):
-            names.append(linear.name)
-            if method.selects(linear.name) and not method.skips(index, len(blocks)):
-                rows, cols = linear.weight.shape
-                method.check_shape(rows, cols, f"block {index} {linear.name}")
-    _check_patterns(method.linears, names)
+    shapes = _linear_shapes(model, blocks, sharing=any(step.needs == "structure" for step in steps[:-1]))
+    for step in steps:
+        if step.needs == "fisher" and home_of(model) is not None:
+            raise SettingsError(
+                f"{step.label}: needs gradients of the whole model at once, and this model is streamed block by block; "
+                "leave the method out for it"
+            )
+        for number in step.skip_blocks:
+            if not -len(blocks) <= number < len(blocks):
+                raise SettingsError(f"skip_blocks: expected {-len(blocks)} to {len(blocks) - 1}, got {number}")
+        names = [linear.name for linears in shapes for linear in linears]
+        for index, linears in enumerate(shapes):
+            if not step.skips(index, len(blocks)):
+                shapes[index] = shapes_after(step, linears)
+        _check_patterns(step.linears, names)
+
+
+def _linear_shapes(model: Any, blocks: Any, *, sharing: bool) -> list[list[LinearShape]]:
+    """The linears of every block; with `sharing` a forward of two tokens tells which of them share an input."""
+    shared: list[dict[str, str]] = [{} for _ in blocks]
+    if sharing:
+        batches = capture(model, blocks, Data([[0, 0]]))
+        for index, block in enumerate(blocks):
+            with resident(model, index, index + 1 if index + 1 < len(blocks) else None):
+                collector = Collector(linears_of(block), Structure.name, False, True)
+                output = collector.run(block, index, batches, 0)
+            assert output is not None  # the pass went to the end
+            batches.keep(0, output)
+            for group in collector.finished():
+                shared[index].update({linear.name: group.linears[0].name for linear in group.linears})
+    return [
+        [_shape(linear, index, shared[index]) for linear in linears_of(block)] for index, block in enumerate(blocks)
+    ]
+
+
+def _shape(linear: Linear, block: int, shared: dict[str, str]) -> LinearShape:
+    rows, cols = linear.weight.shape
+    place = f"block {block} {{}}"
+    return LinearShape(linear.name, rows, cols, place, shared.get(linear.name), splits=linear.kind != "expert")
 
 
 def _check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:

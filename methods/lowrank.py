@@ -42,6 +42,9 @@ class LowRank(WeightMethod):
     def rank(self, rows: int, cols: int) -> int:
         return min(int(self.ratio * rows * cols / (rows + cols)), rows, cols)
 
+    def factor_rank(self, rows: int, cols: int, sharing: int) -> int | None:
+        return self.rank(rows, cols)
+
     def check_shape(self, rows: int, cols: int, where: str) -> None:
         if self.rank(rows, cols) < 1:
             raise SettingsError(
@@ -91,6 +94,9 @@ class JointSVD(LowRank):
     @property
     def data_free(self) -> bool:
         return True
+
+    def factor_rank(self, rows: int, cols: int, sharing: int) -> int | None:
+        return self.rank(sharing, cols)
 
     def compress_weight(
         self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None

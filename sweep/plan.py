@@ -19,6 +19,7 @@ from calib.build import preflight
 from calib.settings import SettingsError, as_dict, identity
 from calib.spec import CalibrationSpec
 from methods.base import Composition, Method, method_name
+from methods.shapes import LinearShape, shapes_after
 from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks import builtin_folders, local_folders, local_names
@@ -223,12 +224,12 @@ def _last_sets(specs: Iterable[CalibrationSpec]) -> list[CalibrationSpec]:
 
 
 def _check_shape(method: Method, linear: str, rows: int, cols: int, model: str) -> None:
+    shapes = [LinearShape(linear, rows, cols, f"{{}} of {model}")]
     for step in method.steps if isinstance(method, Composition) else [method]:
-        if step.selects(linear):
-            try:
-                step.check_shape(rows, cols, f"{linear} of {model}")
-            except SettingsError as error:
-                raise SettingsError(f"methods: {step.label}: {error}") from None
+        try:
+            shapes = shapes_after(step, shapes)
+        except SettingsError as error:
+            raise SettingsError(f"methods: {step.label}: {error}") from None
 
 
 def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:

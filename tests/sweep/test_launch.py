@@ -169,6 +169,10 @@ def refused(launch: Launch, *arguments: str) -> str:
         ("calibration.seqlen=65", "calibration.seqlen: 65 is longer than the context of tiny (64 tokens)"),
         ("calibration.sets=10000", "ask for fewer sets"),
         ("methods[1].group_size=24", "methods: GPTQ 3-bit g24: group_size: 24 does not divide the"),
+        (
+            "methods[1]=[{method: svd, ratio: 0.5}, {method: rtn, group_size: 16}]",
+            "methods: RTN 4-bit g16: group_size: 16 does not divide the 10 inputs of mlp.down_proj.1 of tiny (a factor",
+        ),
         ("calibration.source[0].path=nowhere.jsonl", "nowhere.jsonl"),
         ("evaluation.task_path=nowhere", "evaluation.task_path: no folder 'nowhere'"),
     ],

@@ -67,6 +67,7 @@ METHODS: list[Any] = [
     {"method": "wanda", "sparsity": 0.5, "allocation": "owl"},
     {"method": "awq", "group_size": 16, "scale_steps": 3},
     {"method": "svd", "ratio": 0.6},
+    [{"method": "joint_svd", "ratio": 0.6}, {"method": "rtn", "bits": 4}],
     [{"method": "sparsegpt", "sparsity": 0.5}, {"method": "gptq", "bits": 4, "group_size": 16}],
 ]
 
