@@ -14,6 +14,7 @@ import math
 import pytest
 import torch
 
+from benchmarks.agreement import TESTED_ENTRIES
 from calib.build import build
 from calib.source import get_source
 from calib.spec import CalibrationSpec
@@ -22,22 +23,7 @@ from methods.blockwise import BlockJob, Data, capture, compress_model, decoder_b
 from methods.targets import linears_of
 from sweep.models import DenseModel, resolve_model
 
-METHODS = [
-    {"method": "rtn", "bits": 4, "group_size": 32},
-    {"method": "gptq", "bits": 3, "group_size": 32},
-    {"method": "gptq", "bits": 4, "group_size": 32},
-    {"method": "gptq", "bits": 4, "group_size": 32, "act_order": True, "true_sequential": True},
-    {"method": "spqr", "bits": 3},
-    {"method": "magnitude"},
-    {"method": "wanda"},
-    {"method": "wanda", "pattern": "2:4"},
-    {"method": "sparsegpt"},
-    {"method": "sparsegpt", "pattern": "2:4"},
-    {"method": "awq", "bits": 3, "group_size": 32},
-    [{"method": "sparsegpt", "pattern": "2:4"}, {"method": "gptq", "bits": 4, "group_size": 32}],
-]
-
-
+METHODS = [*TESTED_ENTRIES, {"method": "gptq", "bits": 4, "group_size": 32}]
 MODEL = "reference-17m"
 HELDOUT = 64  # windows of 256 tokens
 
