@@ -227,18 +227,16 @@ def jobs_to_run(trials: Sequence[plan.Trial], before: pl.DataFrame, retry_failed
 
 def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None:
     """Refuse to mix dtypes in one folder: `auto` is float32 on a CPU and the checkpoint's dtype on a GPU."""
-    known = {
-        row["model"]: row["dtype"]
-        for row in before.filter(pl.col("status") == "ok").iter_rows(named=True)
-        if row["dtype"] is not None
-    }
+    done = before.filter((pl.col("status") == "ok") & pl.col("dtype").is_not_null())
+    known = set(done.select("model", "dtype").unique().iter_rows())
     for job in jobs:
         model = job.trial.model
         expected = model.expected_dtype(device)
-        if model.dtype == "auto" and expected and known.get(model.name, expected) != expected:
+        others = sorted(dtype for name, dtype in known if name == model.name and dtype != expected)
+        if model.dtype == "auto" and expected and others:
             raise SettingsError(
                 f"models: {model.name} would run in {expected} on this machine ({device}), but the results there "
-                f"are in {known[model.name]}; give the model's `dtype` in the study, or choose another --results folder"
+                f"are in {others[0]}; give the model's `dtype` in the study, or choose another --results folder"
             )
 
 

@@ -251,12 +251,13 @@ def test_numbers_that_cannot_stand_beside_each_other_are_refused(
     assert len(Results("results/tiny").keys("trials")) == 2
 
 
-def test_mixed_dtypes_are_refused(launch: Launch, write_study: Write, document: dict[str, Any]) -> None:
+@pytest.mark.parametrize("other", [0, 1])
+def test_mixed_dtypes_are_refused(launch: Launch, write_study: Write, document: dict[str, Any], other: int) -> None:
     document["methods"] = ["rtn"]
     study = write_study(document)
     assert launch(study, "--local").exit_code == 0
     store = Results("results/tiny")
-    row = store.read("trials").sort("method").row(0, named=True)
+    row = store.read("trials").sort("method").row(other, named=True)
     store.write_trial(TrialRows({**row, "dtype": "bfloat16"}))
     result = launch(study, "--local", "--set", "methods=[rtn, {method: rtn, bits: 3}]")
     assert result.exit_code == 2
