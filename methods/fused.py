@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,8 @@ NORM_VARIANTS = [{"offset": 0.0, "late": False}, {"offset": 0.0, "late": True}, 
 ACTIVATIONS = {"SiLUActivation": "silu", "SiLU": "silu", "GELUTanh": "gelu_tanh", "PytorchGELUTanh": "gelu_tanh"}
 PROBE_ROWS = 8
 EQUAL_SHARE = 0.99  # of the entries, bit by bit; the others may round the other way
+
+log = logging.getLogger(__name__)
 
 Forward = Callable[..., Any]
 
@@ -75,6 +78,7 @@ def _norm_forward(module: Any, kernels: ModuleType) -> Forward | None:
             wanted = original(module, probe)
             tried = [v for v in NORM_VARIANTS if _same(kernels.rms_norm(probe, module.weight, eps, **v), wanted)]
             _agreed[key] = tried[0] if tried else None
+            _say(_agreed[key], type(module).__name__)
         if _agreed[key] is None:
             return original(module, inputs)  # type: ignore[no-any-return]
         return kernels.rms_norm(inputs, module.weight, eps, **_agreed[key])  # type: ignore[no-any-return]
@@ -102,6 +106,7 @@ def _mlp_forward(module: Any, kernels: ModuleType) -> Forward | None:
         if key not in _agreed:
             first, second = (part.reshape(-1, part.shape[-1])[:PROBE_ROWS] for part in (gate, up))
             _agreed[key] = _same(kernels.gated(first, second, kind), activation(first) * second)
+            _say(_agreed[key], type(activation).__name__)
         product = kernels.gated(gate, up, kind) if _agreed[key] else activation(gate) * up
         return module.down_proj(product)  # type: ignore[no-any-return]
 
@@ -155,6 +160,7 @@ def _rotary(original: Forward, kernels: ModuleType) -> Forward:
             some = [part[..., :PROBE_ROWS, :] for part in (q, k, cos, sin)]
             wanted = original(*some)
             _agreed[key] = all(_same(kernels.rotate(a, *some[2:]), b) for a, b in zip(some[:2], wanted, strict=True))
+            _say(_agreed[key], f"{original.__module__}.{ROTARY}")
         if not _agreed[key]:
             return original(q, k, cos, sin)
         return kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
@@ -168,6 +174,11 @@ def _rotatable(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> bo
     fits = fits and cos.shape[1:] == (states.shape[2], states.shape[3]) and cos.shape[0] in (1, states.shape[0])
     tensors = (states, cos, sin)
     return fits and states.shape[3] % 2 == 0 and all(t.dtype == states.dtype and t.stride(-1) == 1 for t in tensors)
+
+
+def _say(agreed: Any, name: str) -> None:
+    if not agreed:
+        log.warning("%s does not compute what the kernels do: it runs as it is written, which takes longer", name)
 
 
 def _usable(inputs: torch.Tensor) -> bool:

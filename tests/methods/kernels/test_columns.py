@@ -94,18 +94,24 @@ def solve(backend, method, weight, statistic, pruned=None):
 
 
 def rows_that_differ(found, expected):
-    """Share of rows with an entry further than 1e-5 of the row's largest from the twin's."""
+    """Mask of the rows with an entry further than 1e-5 of the row's largest from the twin's."""
     limit = 1e-5 * expected.abs().amax(1, keepdim=True).clamp_min(1e-12)
-    return ((found - expected).abs() > limit).any(1).double().mean().item()
+    return ((found - expected).abs() > limit).any(1)
 
 
 def assert_equal_but_for_ties(found, expected, together=1):
     """A tie sends the rest of its row another way: few rows may differ, and the loss stays.
 
-    together: rows that share statistics, and so a tie.
+    together: rows that share statistics, and so a tie; one such group may differ beside the few rows.
     """
     assert torch.isfinite(found.weight).all()
-    assert rows_that_differ(found.weight, expected.weight) <= max(0.015, together / len(found.weight))
+    differ = rows_that_differ(found.weight, expected.weight)
+    if together > 1 and not INTERPRETED:
+        groups = differ.unflatten(0, (-1, together)).sum(1)
+        differ = differ.sum() - groups.max()
+    else:
+        differ = differ.sum()
+    assert int(differ) <= 0.015 * len(found.weight)
     assert float(found.loss) == pytest.approx(float(expected.loss), rel=1e-3)
     assert float(found.bits) == pytest.approx(float(expected.bits), rel=1e-3)
 
@@ -273,7 +279,7 @@ def test_stacked_linears_get_their_own_masks_and_thresholds(layer):
             together = method.compress_weights([first, second], statistic)
         alone = [solve("torch", method, weight, statistic) for weight in (first, second)]
         for found, expected in zip(together, alone, strict=True):
-            assert rows_that_differ(found.weight, expected.weight) <= 0.04
+            assert rows_that_differ(found.weight, expected.weight).double().mean() <= 0.04
 
 
 @pytest.mark.gpu
