@@ -40,8 +40,8 @@ PIECES = {  # what is marked: module, attribute (of a class, if dotted), name of
     "telemetry": ("methods.blockwise", "layer_reports"),
     "grids, stacking": ("methods.gptq", "GPTQ.compress_weights"),
     "vocabulary projection": ("sweep.evaluation.scoring", "Scorer._logits"),
-    "log-softmax": ("sweep.evaluation.scoring", "log_norm"),
-    "masks": ("sweep.evaluation.scoring", "_block_mask"),
+    "log-softmax": ("sweep.evaluation.scoring", "_read"),
+    "masks": ("sweep.evaluation.scoring", "PackedScorer._mask"),
 }
 KERNELS = (  # of the model's forward, by name, the first that fits
     (ATTENTION, r"flash|fmha|attention|flex|sdpa"),

@@ -71,13 +71,13 @@ class HeadRule:
     softcap: float | None = None
 
     def logits(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        """(n, vocabulary), float32."""
+        """(n, vocabulary), in the model's dtype."""
         logits = head(hidden)
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits.float()
+        return logits
 
 
 def head_rule(model: Any) -> HeadRule | None:
@@ -93,7 +93,7 @@ def head_rule(model: Any) -> HeadRule | None:
     with torch.inference_mode():
         own = model(input_ids=tokens, use_cache=False).logits.float()
         try:
-            ours = rule.logits(head, body(model, tokens))
+            ours = rule.logits(head, body(model, tokens)).float()
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             log.warning("%s: the head cannot be run alone (%s)", type(model).__name__, error)
             return None

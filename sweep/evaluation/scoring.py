@@ -1,18 +1,18 @@
 """Log-likelihoods of all requests: packed where the architecture allows it, plain otherwise.
 
-The packed scorer runs the rows of `packing.py` through the model under an explicit mask (SDPA on a CPU,
-`flex_attention` with a block mask on CUDA) and sends only the positions that predict something through the vocabulary
-projection. The plain scorer runs each distinct sequence by itself, right-padded, as lm-eval's HFLM does. Log-softmax
-is taken in float32 in both.
+The packed scorer runs the rows of `packing.py` through the model with an attention that keeps branches apart
+(`attention.py`) and sends only the positions that predict something through the vocabulary projection. The plain scorer
+runs each distinct sequence by itself, right-padded, as lm-eval's HFLM does. Log-softmax is taken in float32 in both.
 
-Which one is used is decided by trying: a small set of branching sequences is scored both ways on the dense model, and
-packing is used when the results agree. Architectures that compute positions themselves, keep a state, or ignore a
-given mask fail that trial and take the plain path, and the trial's row says so. Layers with a sliding window get a
-mask in which distance is counted in a sequence's own positions.
+Which one is used, and with which attention, is decided by trying: a small set of branching sequences is scored both
+ways on the dense model, and packing is used when the results agree. Architectures that compute positions themselves,
+keep a state, or ignore a given mask fail that trial and take the plain path, and the trial's row says so. Layers with a
+sliding window get a mask in which distance is counted in a sequence's own positions.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,9 @@ import numpy as np
 import torch
 
 from methods.fused import fused
-from sweep.evaluation.forward import HeadRule, TokenBudget, body, head_rule, log_norm, row_batches
+from methods.kernels.dispatch import has_triton
+from sweep.evaluation.attention import PackedAttention, ways
+from sweep.evaluation.forward import HeadRule, TokenBudget, body, log_norm, row_batches
 from sweep.evaluation.packing import Packing, pack
 from sweep.evaluation.requests import Requests
 from sweep.evaluation.states import ModelCall, final_states
@@ -33,7 +35,6 @@ log = logging.getLogger(__name__)
 CPU_ROW = 256  # attention with an explicit mask is quadratic in the row
 CPU_TRIE = 512  # a long context with its branches: cutting it computes the context again
 CUDA_ROW = 4096
-BLOCK = 128  # flex_attention's block of positions
 KEPT_MASKS = 256 << 20  # bytes of explicit masks kept from trial to trial
 
 
@@ -101,14 +102,13 @@ class Scorer:
             first, last = np.searchsorted(batch.bounds, [start, start + step])
             logits = self._logits(head, hidden[start : start + step])
             read, target = batch.prediction[first:last] - start, batch.target[first:last]
-            norm, top = log_norm(logits, self.budget.work_rows(logits.shape[1]))
-            value = logits[read, target]
-            values.append(value - norm[read])
-            hits.append(_is_best(logits, read, target, value == top[read]))
+            value, hit = _read(logits, read, target, self.budget.work_rows(logits.shape[1]))
+            values.append(value)
+            hits.append(hit)
         return torch.cat(values), torch.cat(hits)
 
     def _logits(self, head: Any, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden.float() if self.rule is None else self.rule.logits(head, hidden)
+        return hidden if self.rule is None else self.rule.logits(head, hidden)
 
     def _arguments(self, model: Any, batch: _Batch) -> dict[str, Any]:
         return {}
@@ -164,10 +164,17 @@ class PackedScorer(Scorer):
 
     name = "packed"
 
-    def __init__(self, requests: Requests, budget: TokenBudget, rule: HeadRule, row_length: int | None = None) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        budget: TokenBudget,
+        rule: HeadRule,
+        row_length: int | None = None,
+        attention: PackedAttention | None = None,
+    ) -> None:
         super().__init__(requests, budget, rule)
         on_cuda = budget.device.type == "cuda"
-        self.flex = on_cuda
+        self.attention = attention or ways(budget.device)[0]
         self.row_length = row_length or (CUDA_ROW if on_cuda else CPU_ROW)
         self.packing: Packing = pack(requests, self.row_length, None if row_length or on_cuda else CPU_TRIE)
         self._kept = 0
@@ -191,7 +198,7 @@ class PackedScorer(Scorer):
                 packing.place_of,
                 packing.target,
                 self.budget.device,
-                block=BLOCK if self.flex else 1,
+                block=self.attention.block,
             )
             length = batch.tokens.shape[1]
             alone = np.arange(1, length + 1)  # a padding position attends to itself
@@ -203,35 +210,44 @@ class PackedScorer(Scorer):
         mask = batch.mask
         if mask is None:
             mask = self._mask(model, batch)
-            size = batch.tokens.numel() * batch.tokens.shape[1] * 4
-            if self.flex or self._kept + size <= KEPT_MASKS:
+            size = batch.tokens.numel() * batch.tokens.shape[1] * 4 if self.attention.quadratic else 0
+            if self._kept + size <= KEPT_MASKS:
                 batch.mask = mask
-                self._kept += 0 if self.flex else size
+                self._kept += size
         return {"attention_mask": mask, "position_ids": batch.positions}
 
     def _mask(self, model: Any, batch: _Batch) -> Any:
-        build = _block_mask if self.flex else _additive_mask
-        kinds = _layer_kinds(model)
-        masks = {kind: build(batch, window, model.dtype) for kind, window in kinds.items()}
+        assert batch.ends is not None
+        assert batch.positions is not None
+        masks = {
+            kind: self.attention.mask(batch.ends, batch.positions, window, model.dtype)
+            for kind, window in _layer_kinds(model).items()
+        }
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     @contextmanager
     def _attention(self, model: Any) -> Iterator[None]:
-        if not self.flex:
+        with self.attention.of(model):
             yield
-            return
-        before = model.config._attn_implementation
-        model.set_attn_implementation("flex_attention")
-        try:
-            yield
-        finally:
-            model.set_attn_implementation(before)
 
 
 def _logits(model: Any, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
     """(rows, length, vocabulary), of a model whose head cannot be run alone."""
     logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **arguments).logits
     return logits
+
+
+def _read(
+    logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-probability of each target in its row of logits, whether `argmax` gives it), `step` rows at a time."""
+    if logits.is_cuda and has_triton():
+        norm, best = importlib.import_module("sweep.evaluation.kernels").summarize(logits)
+        return logits[row, target].float() - norm[row], best[row] == target
+    logits = logits.float()
+    norm, top = log_norm(logits, step)
+    value = logits[row, target]
+    return value - norm[row], _is_best(logits, row, target, value == top[row])
 
 
 def _is_best(logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, equals_top: torch.Tensor) -> torch.Tensor:
@@ -247,34 +263,40 @@ def _is_best(logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, equa
 
 def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> Scorer:
     """The packed scorer when it agrees with the plain one on branching trial sequences, else the plain one."""
-    reason = "its logits are not a function of its final hidden states" if rule is None else why_not_packed(model)
-    if reason is None and rule is not None:
-        return PackedScorer(requests, budget, rule)
+    if rule is None:
+        attention, reason = None, "its logits are not a function of its final hidden states"
+    else:
+        attention, reason = packed_attention(model, rule)
+    if attention is not None and rule is not None:
+        return PackedScorer(requests, budget, rule, attention=attention)
     log.warning("%s is scored one sequence at a time: %s", type(model).__name__, reason)
     return PlainScorer(requests, budget, rule)
 
 
-def why_not_packed(model: Any) -> str | None:
-    """None when packed and plain scores agree on trial sequences, otherwise what went wrong."""
+def packed_attention(model: Any, rule: HeadRule) -> tuple[PackedAttention | None, str]:
+    """(the first way in which packed and plain scores agree on trial sequences, "") or (None, what went wrong)."""
     unknown = set(_layer_kinds(model)) - {"full_attention", "sliding_attention"}
     if unknown:
-        return f"layers of kind {min(unknown)}"
-    rule = head_rule(model)
-    if rule is None:
-        return "its head cannot be run alone"
+        return None, f"layers of kind {min(unknown)}"
     requests = _trial_requests(int(model.config.get_text_config().vocab_size))
     budget = TokenBudget(model.device)
     plain, _ = PlainScorer(requests, budget, rule).score(model)
-    try:
-        packed, _ = PackedScorer(requests, budget, rule, row_length=256).score(model)
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError) as error:
-        return f"it takes no explicit mask ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-    per_token = np.abs(packed - plain) / requests.continuation
     # in half precision the order of sums alone moves a log-probability by some hundredths
     tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 0.1
-    if not np.isfinite(packed).all() or per_token.mean() > tolerance:
-        return f"packed and single sequences differ by {per_token.mean():.2g} nats a token"
-    return None
+    reason = ""
+    for attention in ways(model.device):
+        if reason:
+            log.warning("%s asks for another attention than the fastest: %s", type(model).__name__, reason)
+        try:
+            packed, _ = PackedScorer(requests, budget, rule, row_length=256, attention=attention).score(model)
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+            reason = f"it takes no explicit mask ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            continue
+        per_token = np.abs(packed - plain) / requests.continuation
+        if np.isfinite(packed).all() and per_token.mean() <= tolerance:
+            return attention, ""
+        reason = f"packed and single sequences differ by {per_token.mean():.2g} nats a token"
+    return None, reason
 
 
 def _trial_requests(vocabulary: int) -> Requests:
@@ -300,37 +322,6 @@ def _layer_kinds(model: Any) -> dict[str, int | None]:
     if not kinds:
         return {"full_attention": None} if window is None else {"sliding_attention": window}
     return {kind: window if kind == "sliding_attention" else None for kind in dict.fromkeys(kinds)}
-
-
-def _additive_mask(batch: _Batch, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """(rows, 1, length, length): 0 where a position may look, the smallest number where not."""
-    ends, positions = batch.ends, batch.positions
-    assert ends is not None
-    assert positions is not None
-    place = torch.arange(ends.shape[1], device=ends.device)
-    seen = (place[None, None, :] <= place[None, :, None]) & (place[None, :, None] < ends[:, None, :])
-    if window is not None:
-        seen &= positions[:, :, None] - positions[:, None, :] < window
-    mask = torch.zeros(seen.shape, dtype=dtype, device=ends.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
-
-
-def _block_mask(batch: _Batch, window: int | None, dtype: torch.dtype) -> Any:
-    """The same mask for `flex_attention`, which skips blocks in which nothing is seen."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    ends, positions = batch.ends, batch.positions
-    assert ends is not None
-    assert positions is not None
-
-    def seen(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        allowed = (key <= query) & (query < ends[row, key])
-        if window is not None:
-            allowed = allowed & (positions[row, query] - positions[row, key] < window)
-        return allowed
-
-    rows, length = ends.shape
-    return create_block_mask(seen, rows, None, length, length, device=str(ends.device), BLOCK_SIZE=BLOCK)
 
 
 def _batch(

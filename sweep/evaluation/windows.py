@@ -182,7 +182,7 @@ class WindowScorer:
 
     def _head_logits(self, head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         assert self.rule is not None
-        return self.rule.logits(head, hidden)
+        return self.rule.logits(head, hidden).float()
 
 
 def _joined(parts: list[list[torch.Tensor]], tokens: np.ndarray) -> WindowScores:

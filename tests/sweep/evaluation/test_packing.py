@@ -151,7 +151,7 @@ def test_a_second_model_pays_nothing_for_the_requests(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("batches or masks were built again")
 
-    for name in ("pack", "_batch", "_padded", "_additive_mask", "row_batches"):
+    for name in ("pack", "_batch", "_padded", "row_batches"):
         monkeypatch.setattr(scoring, name, never)
     found, greedy = scorer.score(second)
     np.testing.assert_array_equal(found, wanted)

@@ -14,7 +14,7 @@ import torch
 from benchmarks.suite import flips, task_questions
 from sweep.evaluation.forward import TokenBudget, head_rule
 from sweep.evaluation.requests import Requests
-from sweep.evaluation.scoring import PackedScorer, PlainScorer, choose_scorer, why_not_packed
+from sweep.evaluation.scoring import PackedScorer, PlainScorer, choose_scorer, packed_attention
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import EvaluationData, Evaluator, build_evaluation
 
@@ -227,7 +227,7 @@ def test_a_window_shorter_than_the_requests_is_respected(make_model: Callable[..
     budget = TokenBudget(torch.device("cpu"))
     rule = head_rule(narrow)
     assert rule is not None
-    assert why_not_packed(narrow) is None
+    assert packed_attention(narrow, rule)[0] is not None
     found, _ = PackedScorer(requests, budget, rule).score(narrow)
     other, _ = PackedScorer(requests, budget, rule).score(wide)
     wanted, _ = hflm_scores(narrow, tokenizer, requests)

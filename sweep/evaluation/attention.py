@@ -1,0 +1,129 @@
+"""Ways to run a model's attention over rows of packed tries: what it is given as a mask, and which function reads it.
+
+`ExplicitMask` is a matrix of numbers that any architecture adds to its scores; it costs memory and work quadratic in
+the row and suits processors. On CUDA devices `TreeAttention` runs this project's kernel (`kernels.py`), and
+`FlexAttention` torch's compiled one, for architectures that ask for more than the kernel computes. Which of them a
+model takes is found out by trying, in `scoring.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+
+from methods.kernels.dispatch import has_triton
+
+FLEX_BLOCK = 128  # positions of one block of flex_attention
+UNLIMITED = -(2**31)  # below every depth: a query that sees its whole path
+
+
+class PackedAttention(ABC):
+    """One way. `ends` and `positions` are those of `packing.Row`, int64 (rows, length)."""
+
+    implementation: ClassVar[str | None] = None  # the name that transformers knows it by; None: the model's own
+    block: ClassVar[int] = 1  # to which the length of a batch is rounded up
+    quadratic: ClassVar[bool] = False  # whether a mask takes memory quadratic in the length
+
+    @abstractmethod
+    def mask(self, ends: torch.Tensor, positions: torch.Tensor, window: int | None, dtype: torch.dtype) -> Any:
+        """The mask of layers that look back `window` tokens of a sequence (None: all of them)."""
+
+    @contextmanager
+    def of(self, model: Any) -> Iterator[None]:
+        """Let `model` use it while open."""
+        if self.implementation is None:
+            yield
+            return
+        before = model.config._attn_implementation
+        model.set_attn_implementation(self.implementation)
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)
+
+
+class ExplicitMask(PackedAttention):
+    """0 where a position may look, the smallest number where not: (rows, 1, length, length)."""
+
+    quadratic = True
+
+    def mask(self, ends: torch.Tensor, positions: torch.Tensor, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        place = torch.arange(ends.shape[1], device=ends.device)
+        seen = (place[None, None, :] <= place[None, :, None]) & (place[None, :, None] < ends[:, None, :])
+        if window is not None:
+            seen &= positions[:, :, None] - positions[:, None, :] < window
+        mask = torch.zeros(seen.shape, dtype=dtype, device=ends.device)
+        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+class FlexAttention(PackedAttention):
+    """torch's `flex_attention`, which skips blocks in which nothing is seen."""
+
+    implementation = "flex_attention"
+    block = FLEX_BLOCK
+
+    def mask(self, ends: torch.Tensor, positions: torch.Tensor, window: int | None, dtype: torch.dtype) -> Any:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def seen(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            allowed = (key <= query) & (query < ends[row, key])
+            if window is not None:
+                allowed = allowed & (positions[row, query] - positions[row, key] < window)
+            return allowed
+
+        rows, length = ends.shape
+        return create_block_mask(seen, rows, None, length, length, device=str(ends.device), BLOCK_SIZE=FLEX_BLOCK)
+
+
+class TreeAttention(PackedAttention):
+    """The kernel of `kernels.py`. Its mask is four integers a position: (rows, 1, 4, length), int32."""
+
+    implementation = "packed_tries"
+
+    @contextmanager
+    def of(self, model: Any) -> Iterator[None]:
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(self.implementation, attend)
+        with super().of(model):
+            yield
+
+    def mask(self, ends: torch.Tensor, positions: torch.Tensor, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        place = torch.arange(ends.shape[1], device=ends.device).expand_as(ends)
+        starts = torch.where(positions == 0, place, 0).cummax(1).values  # a trie begins at depth 0
+        floors = torch.full_like(positions, UNLIMITED) if window is None else positions - window
+        return torch.stack([ends, positions, floors, starts], 1)[:, None].to(torch.int32)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    **named: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention function: (output [batch, length, heads, size], no weights)."""
+    asked = sorted(name for name in ("s_aux", "position_bias", "head_mask") if named.get(name) is not None)
+    if asked or dropout:
+        raise NotImplementedError(f"attention over packed tries has no {', '.join(asked) or 'dropout'}")
+    if attention_mask is None or attention_mask.shape[1:] != (1, 4, query.shape[2]) or key.shape[2] != query.shape[2]:
+        raise ValueError("attention over packed tries needs the rule of its rows as mask, and no cached keys")
+    kernels = importlib.import_module("sweep.evaluation.kernels")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return kernels.tree_attention(query, key, value, attention_mask[:, 0], scale=scale, softcap=softcap), None
+
+
+def ways(device: torch.device) -> list[PackedAttention]:
+    """What is tried on a device, the best first."""
+    if device.type != "cuda":
+        return [ExplicitMask()]
+    return [TreeAttention(), FlexAttention()] if has_triton() else [FlexAttention()]
