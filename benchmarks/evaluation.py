@@ -31,10 +31,11 @@ import numpy as np
 import torch
 
 from benchmarks.suite import Questions, flips, random_questions, task_questions, write_tasks
+from sweep.evaluation.choice import choose_scorer
 from sweep.evaluation.forward import CUDA_TOKENS, HeadRule, TokenBudget, head_rule
 from sweep.evaluation.replay import Scores
 from sweep.evaluation.requests import Requests
-from sweep.evaluation.scoring import CUDA_ROW, PackedScorer, Scorer, choose_scorer
+from sweep.evaluation.scoring import CUDA_ROW, PackedScorer, Scorer
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import build_evaluation, task_rows
 from sweep.models import MODELS, bundled_models

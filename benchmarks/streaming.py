@@ -35,8 +35,8 @@ from benchmarks.suite import random_questions
 from methods.base import get_method
 from methods.blockwise import compress_model
 from sweep.checkpoint import INDEX
+from sweep.evaluation.choice import choose_scorer
 from sweep.evaluation.forward import TokenBudget, head_rule
-from sweep.evaluation.scoring import choose_scorer
 from sweep.evaluation.states import check_blocks_alone
 from sweep.evaluation.windows import HeldOut, WindowScorer
 from sweep.models import resolve_model, weights_hash

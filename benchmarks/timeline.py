@@ -69,8 +69,8 @@ def compression_parts(model: Any, tokens: torch.Tensor, restore: Callable[[], No
 def whole_trial(blocks: int, nsamples: int, share: float, seconds_left: Callable[[], float]) -> dict[str, Any]:
     """Seconds by phase of one GPTQ trial (compress, evaluate, restore), memory, and device time of two slices."""
     from benchmarks.suite import random_questions
+    from sweep.evaluation.choice import choose_scorer
     from sweep.evaluation.forward import TokenBudget, head_rule
-    from sweep.evaluation.scoring import choose_scorer
 
     result: dict[str, Any] = {"blocks": blocks, "share_of_suite": share}
 

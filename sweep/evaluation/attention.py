@@ -3,7 +3,7 @@
 `ExplicitMask` is a matrix of numbers that any architecture adds to its scores; it costs memory and work quadratic in
 the row and suits processors. On CUDA devices `TreeAttention` runs this project's kernel (`kernels.py`), and
 `FlexAttention` torch's compiled one, for architectures that ask for more than the kernel computes. Which of them a
-model takes is found out by trying, in `scoring.py`.
+model takes is found out by trying, in `choice.py`.
 """
 
 from __future__ import annotations
@@ -127,3 +127,15 @@ def ways(device: torch.device) -> list[PackedAttention]:
     if device.type != "cuda":
         return [ExplicitMask()]
     return [TreeAttention(), FlexAttention()] if has_triton() else [FlexAttention()]
+
+
+def layer_kinds(model: Any) -> dict[str, int | None]:
+    """The kinds of attention layers of a model, each with its window in tokens or None."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:
+        return {"full_attention": None} if window is None else {"sliding_attention": window}
+    return {kind: window if kind == "sliding_attention" else None for kind in dict.fromkeys(kinds)}

@@ -4,16 +4,13 @@ The packed scorer runs the rows of `packing.py` through the model with an attent
 (`attention.py`) and sends only the positions that predict something through the vocabulary projection. The plain scorer
 runs each distinct sequence by itself, right-padded, as lm-eval's HFLM does. Log-softmax is taken in float32 in both.
 
-Which one is used, and with which attention, is decided by trying: a small set of branching sequences is scored both
-ways on the dense model, and packing is used when the results agree. Architectures that compute positions themselves,
-keep a state, or ignore a given mask fail that trial and take the plain path, and the trial's row says so. Layers with a
-sliding window get a mask in which distance is counted in a sequence's own positions.
+Which one a model takes is decided in `choice.py`. In the last block, modules that work place by place run only at those
+positions (`placewise.py`).
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,13 +21,12 @@ import torch
 
 from methods.fused import fused
 from methods.kernels.dispatch import has_triton
-from sweep.evaluation.attention import PackedAttention, ways
+from sweep.evaluation.attention import PackedAttention, layer_kinds, ways
 from sweep.evaluation.forward import HeadRule, TokenBudget, body, log_norm, row_batches
 from sweep.evaluation.packing import Packing, pack
+from sweep.evaluation.placewise import Modules, Reading
 from sweep.evaluation.requests import Requests
 from sweep.evaluation.states import ModelCall, final_states
-
-log = logging.getLogger(__name__)
 
 CPU_ROW = 256  # attention with an explicit mask is quadratic in the row
 CPU_TRIE = 512  # a long context with its branches: cutting it computes the context again
@@ -62,6 +58,8 @@ class Scorer:
         self.requests = requests
         self.budget = budget
         self.rule = rule
+        self.placewise: Modules = {}  # what of the last block runs only where something is predicted
+        self.poisoned = False
         self._batches: list[_Batch] | None = None
         budget.on_change.append(self._forget)
 
@@ -75,7 +73,9 @@ class Scorer:
     def _score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
         if self._batches is None:
             self._batches = list(self._prepare())
-        calls = (ModelCall(batch.tokens, self._arguments(model, batch)) for batch in self._batches)
+        calls = (
+            ModelCall(batch.tokens, self._arguments(model, batch), self._reading(batch)) for batch in self._batches
+        )
         states = final_states(model, calls, _logits if self.rule is None else body)
         found = [
             (batch.order, *self._predict(model, batch, next(states).flatten(0, 1)[batch.places]))
@@ -109,6 +109,11 @@ class Scorer:
 
     def _logits(self, head: Any, hidden: torch.Tensor) -> torch.Tensor:
         return hidden if self.rule is None else self.rule.logits(head, hidden)
+
+    def _reading(self, batch: _Batch) -> Reading | None:
+        if not self.placewise:
+            return None
+        return Reading(self.placewise, batch.places, batch.tokens.numel(), self.poisoned)
 
     def _arguments(self, model: Any, batch: _Batch) -> dict[str, Any]:
         return {}
@@ -221,7 +226,7 @@ class PackedScorer(Scorer):
         assert batch.positions is not None
         masks = {
             kind: self.attention.mask(batch.ends, batch.positions, window, model.dtype)
-            for kind, window in _layer_kinds(model).items()
+            for kind, window in layer_kinds(model).items()
         }
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
@@ -259,69 +264,6 @@ def _is_best(logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, equa
     if len(candidates):
         found[candidates] = logits[row[candidates]].argmax(-1) == target[candidates]
     return found
-
-
-def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> Scorer:
-    """The packed scorer when it agrees with the plain one on branching trial sequences, else the plain one."""
-    if rule is None:
-        attention, reason = None, "its logits are not a function of its final hidden states"
-    else:
-        attention, reason = packed_attention(model, rule)
-    if attention is not None and rule is not None:
-        return PackedScorer(requests, budget, rule, attention=attention)
-    log.warning("%s is scored one sequence at a time: %s", type(model).__name__, reason)
-    return PlainScorer(requests, budget, rule)
-
-
-def packed_attention(model: Any, rule: HeadRule) -> tuple[PackedAttention | None, str]:
-    """(the first way in which packed and plain scores agree on trial sequences, "") or (None, what went wrong)."""
-    unknown = set(_layer_kinds(model)) - {"full_attention", "sliding_attention"}
-    if unknown:
-        return None, f"layers of kind {min(unknown)}"
-    requests = _trial_requests(int(model.config.get_text_config().vocab_size))
-    budget = TokenBudget(model.device)
-    plain, _ = PlainScorer(requests, budget, rule).score(model)
-    # in half precision the order of sums alone moves a log-probability by some hundredths
-    tolerance = 1e-4 if model.dtype in (torch.float32, torch.float64) else 0.1
-    reason = ""
-    for attention in ways(model.device):
-        if reason:
-            log.warning("%s asks for another attention than the fastest: %s", type(model).__name__, reason)
-        try:
-            packed, _ = PackedScorer(requests, budget, rule, row_length=256, attention=attention).score(model)
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
-            reason = f"it takes no explicit mask ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-            continue
-        per_token = np.abs(packed - plain) / requests.continuation
-        if np.isfinite(packed).all() and per_token.mean() <= tolerance:
-            return attention, ""
-        reason = f"packed and single sequences differ by {per_token.mean():.2g} nats a token"
-    return None, reason
-
-
-def _trial_requests(vocabulary: int) -> Requests:
-    """Contexts that branch, contexts that share a beginning, and a context of one token."""
-    rng = np.random.default_rng(0)
-
-    def draw(count: int) -> list[int]:
-        return [int(token) for token in rng.integers(0, vocabulary, count)]
-
-    first, second = draw(12), draw(12)
-    second[:5] = first[:5]
-    contexts = [first, second, draw(1), draw(30)]
-    return Requests.pack([(context, draw(count)) for context in contexts for count in (1, 3, 6, 2)], 256)
-
-
-def _layer_kinds(model: Any) -> dict[str, int | None]:
-    """The kinds of attention layers of a model, each with its window in tokens or None."""
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    if getattr(config, "use_sliding_window", True) is False:
-        window = None
-    kinds = getattr(config, "layer_types", None)
-    if not kinds:
-        return {"full_attention": None} if window is None else {"sliding_attention": window}
-    return {kind: window if kind == "sliding_attention" else None for kind in dict.fromkeys(kinds)}
 
 
 def _batch(

@@ -20,6 +20,7 @@ from calib.settings import SettingsError
 from methods.blockwise import Batches, decoder_blocks, in_place_of_blocks, record
 from methods.residency import device_memory, home_of, resident
 from sweep.evaluation.forward import body
+from sweep.evaluation.placewise import Reading, only_where_read
 from sweep.memory import host_memory
 
 DEVICE_SHARE = 0.3  # of a GPU's free memory for the hidden states of a wave: logits and activations need the rest
@@ -28,10 +29,14 @@ HOST_SHARE = 0.4  # of the host's: the page cache keeps blocks in the rest
 
 @dataclass(frozen=True)
 class ModelCall:
-    """What the model is given once: token ids (rows, length), and masks or positions as keyword arguments."""
+    """What the model is given once: token ids (rows, length), and masks or positions as keyword arguments.
+
+    reading: where the result is read, when not everywhere; what it holds at other places means nothing.
+    """
 
     tokens: torch.Tensor
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    reading: Reading | None = None
 
 
 Forward = Callable[..., torch.Tensor]  # (model, tokens, **arguments)
@@ -44,7 +49,9 @@ def final_states(model: Any, calls: Iterable[ModelCall], forward: Forward = body
     """
     if home_of(model) is None:
         for call in calls:
-            yield forward(model, call.tokens, **call.arguments)
+            with only_where_read(_last_block(model, call), call.reading):
+                found = forward(model, call.tokens, **call.arguments)
+            yield found
         return
     blocks, waiting = decoder_blocks(model), iter(calls)
     upcoming = next(waiting, None)
@@ -74,6 +81,10 @@ _REMEDY = "it cannot be streamed; use placement: whole"
 
 def _name(model: Any) -> str:
     return f"models: {type(model).__name__}"
+
+
+def _last_block(model: Any, call: ModelCall) -> Any:
+    return None if call.reading is None else decoder_blocks(model)[-1]
 
 
 def _wave(model: Any, first: ModelCall, waiting: Iterator[ModelCall]) -> tuple[list[ModelCall], ModelCall | None]:
@@ -113,8 +124,9 @@ def _block_by_block(
     for index, block in enumerate(blocks):
         following = index + 1 if index < last else 0 if again else None
         with resident(model, index, following):
-            for batch in range(len(batches)):
-                batches.keep(batch, batches.run(block, index, batch))
+            for batch, call in enumerate(wave):
+                with only_where_read(block, call.reading if index == last else None):
+                    batches.keep(batch, batches.run(block, index, batch))
     for number, call in enumerate(wave):
         hidden = batches.hidden[number].to(model.device, non_blocking=True)
         batches.hidden[number] = hidden.new_empty(0)  # what was given out needs no room here

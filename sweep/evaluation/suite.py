@@ -76,8 +76,8 @@ class Evaluator:
         """`model` is the dense model on `device`, in eval mode; nothing of it is referred to afterwards."""
         import torch
 
+        from sweep.evaluation.choice import choose_scorer
         from sweep.evaluation.forward import TokenBudget, head_rule
-        from sweep.evaluation.scoring import choose_scorer
         from sweep.evaluation.states import check_blocks_alone
         from sweep.models import weights_hash
 

@@ -126,6 +126,9 @@ def make_model() -> Callable[..., Any]:
             "max_position_embeddings": CONTEXT,
             "initializer_range": 0.2,
         },
+        "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2},
+        "mixtral": {**llama_like, "num_local_experts": 4},
+        "olmo2": llama_like,
         "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2},
         "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.2},
     }

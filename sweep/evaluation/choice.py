@@ -1,0 +1,119 @@
+"""Which scorer a model takes, found out by trying on a few branching sequences.
+
+The dense model scores them packed and one by one, with each attention of `attention.ways`, and the first way that
+agrees with the plain one is taken. Architectures that compute positions themselves, keep a state, or ignore a given
+mask agree with none and are scored plain, and the trial's row says so. With the chosen scorer it is then tried which
+modules of the last block can run only where something is predicted.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+
+from sweep.evaluation.attention import PackedAttention, layer_kinds, ways
+from sweep.evaluation.forward import HeadRule, TokenBudget
+from sweep.evaluation.placewise import Modules, placewise_modules
+from sweep.evaluation.requests import Requests
+from sweep.evaluation.scoring import PackedScorer, PlainScorer, Scorer
+
+REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
+TRIAL_ROW = 256
+FULL_TOLERANCE, HALF_TOLERANCE = 1e-4, 0.1  # nats a token; in half precision the order of sums alone moves hundredths
+
+log = logging.getLogger(__name__)
+
+
+def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> Scorer:
+    """The packed scorer when it agrees with the plain one on branching trial sequences, else the plain one.
+
+    Its last block runs only where something is predicted, as far as that agrees too.
+    """
+    if rule is None:
+        attention, reason = None, "its logits are not a function of its final hidden states"
+    else:
+        attention, reason = packed_attention(model, rule)
+    if attention is None:
+        log.warning("%s is scored one sequence at a time: %s", type(model).__name__, reason)
+    scorer = _scorer(requests, budget, rule, attention)
+    if len(requests):
+        scorer.placewise = _placewise(model, _trial(model, rule, attention))
+    return scorer
+
+
+def packed_attention(model: Any, rule: HeadRule) -> tuple[PackedAttention | None, str]:
+    """(the first way in which packed and plain scores agree on trial sequences, "") or (None, what went wrong)."""
+    unknown = set(layer_kinds(model)) - {"full_attention", "sliding_attention"}
+    if unknown:
+        return None, f"layers of kind {min(unknown)}"
+    plain, _ = _trial(model, rule, None).score(model)
+    reason = ""
+    for attention in ways(model.device):
+        if reason:
+            log.warning("%s asks for another attention than the fastest: %s", type(model).__name__, reason)
+        trial = _trial(model, rule, attention)
+        try:
+            packed, _ = trial.score(model)
+        except REFUSALS as error:
+            reason = f"it takes no explicit mask ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            continue
+        apart, agree = _apart(packed, plain, trial.requests, model.dtype)
+        if agree:
+            return attention, ""
+        reason = f"packed and single sequences differ by {apart:.2g} nats a token"
+    return None, reason
+
+
+def _placewise(model: Any, trial: Scorer) -> Modules:
+    everywhere, _ = trial.score(model)
+
+    def agrees(modules: Modules, poisoned: bool) -> bool:
+        trial.placewise, trial.poisoned = modules, poisoned
+        try:
+            found, _ = trial.score(model)
+        except REFUSALS:
+            return False
+        return _apart(found, everywhere, trial.requests, model.dtype)[1]
+
+    return placewise_modules(model, agrees)
+
+
+def _apart(found: np.ndarray, wanted: np.ndarray, requests: Requests, dtype: torch.dtype) -> tuple[float, bool]:
+    """(mean distance of log-likelihoods in nats a token, whether it is no more than rounding)."""
+    apart = float((np.abs(found - wanted) / requests.continuation).mean())
+    tolerance = FULL_TOLERANCE if dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
+    return apart, bool(np.isfinite(found).all()) and apart <= tolerance
+
+
+def _trial(model: Any, rule: HeadRule | None, attention: PackedAttention | None) -> Scorer:
+    """A scorer of the trial sequences: packed with an attention, plain without."""
+    requests, budget = _trial_requests(int(model.config.get_text_config().vocab_size)), TokenBudget(model.device)
+    return _scorer(requests, budget, rule, attention, row_length=TRIAL_ROW)
+
+
+def _scorer(
+    requests: Requests,
+    budget: TokenBudget,
+    rule: HeadRule | None,
+    attention: PackedAttention | None,
+    row_length: int | None = None,
+) -> Scorer:
+    if attention is None or rule is None:
+        return PlainScorer(requests, budget, rule)
+    return PackedScorer(requests, budget, rule, row_length, attention)
+
+
+def _trial_requests(vocabulary: int) -> Requests:
+    """Contexts that branch, contexts that share a beginning, and a context of one token."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> list[int]:
+        return [int(token) for token in rng.integers(0, vocabulary, count)]
+
+    first, second = draw(12), draw(12)
+    second[:5] = first[:5]
+    contexts = [first, second, draw(1), draw(30)]
+    return Requests.pack([(context, draw(count)) for context in contexts for count in (1, 3, 6, 2)], 256)
