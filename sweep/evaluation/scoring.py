@@ -70,16 +70,18 @@ class Scorer:
         with torch.inference_mode(), self._attention(model), fused(model):
             return self.budget.run(lambda: self._score(model))
 
-    def _score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+    def batches(self) -> list[_Batch]:
+        """All model calls, built at the first use and after the token budget has changed."""
         if self._batches is None:
             self._batches = list(self._prepare())
-        calls = (
-            ModelCall(batch.tokens, self._arguments(model, batch), self._reading(batch)) for batch in self._batches
-        )
+        return self._batches
+
+    def _score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        batches = self.batches()
+        calls = (ModelCall(batch.tokens, self._arguments(model, batch), self._reading(batch)) for batch in batches)
         states = final_states(model, calls, _logits if self.rule is None else body)
         found = [
-            (batch.order, *self._predict(model, batch, next(states).flatten(0, 1)[batch.places]))
-            for batch in self._batches
+            (batch.order, *self._predict(model, batch, next(states).flatten(0, 1)[batch.places])) for batch in batches
         ]
         order = np.concatenate([part[0] for part in found])
         values = torch.cat([part[1] for part in found]).cpu().numpy().astype(np.float64)

@@ -80,7 +80,7 @@ def test_the_last_mlp_sees_the_predicting_places_alone(make_model: Callable[...,
             lambda _, inputs, __, seen=seen: seen.append(inputs[0][..., 0].numel())
         )
     scorer.score(model)
-    batches = scorer._batches or []
+    batches = scorer.batches()
     assert rows[0] == [batch.tokens.numel() for batch in batches]
     assert rows[1] == [len(batch.places) for batch in batches]
     assert sum(rows[1]) < sum(rows[0]) / 2
@@ -110,7 +110,7 @@ def test_a_replaced_module_runs_everywhere(make_model: Callable[..., Any], reque
     seen: list[int] = []
     block.self_attn.q_proj.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0][..., 0].numel()))
     scorer.score(model)
-    assert seen == [batch.tokens.numel() for batch in scorer._batches or []]
+    assert seen == [batch.tokens.numel() for batch in scorer.batches()]
 
 
 @pytest.mark.parametrize("fused_outside", [True, False])
