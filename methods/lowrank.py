@@ -3,8 +3,9 @@
 The methods differ in what they weight the decomposition with. `svd`: nothing (data-free). `joint_svd`: nothing, but
 linears that share an input share the right factor (data-free). `asvd`: the inputs' magnitudes. `svd_llm`: the Cholesky
 factor of XXᵀ, which makes the truncation optimal for the layer's output. `fwsvd`: the Fisher information of the rows.
-Hard cases: a singular XXᵀ is shifted by a recorded amount, and a decomposition that fails raises; fused experts cannot
-hold factors, so the product takes their place.
+The decomposition comes from the Gram matrix in float64, which a GPU finishes several times sooner. Hard cases: singular
+values too small to be squared take the full decomposition; a singular XXᵀ is shifted by a recorded amount, and a
+decomposition that fails raises; fused experts cannot hold factors, so the product takes their place.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pydantic import Field
 from calib.settings import SettingsError, settings
 from methods.base import HALF_PRECISION_BITS, CompressedWeight, CompressionError, WeightMethod, register
 from methods.lazy import torch
+from methods.solver import all_finite
 from methods.statistics import Fisher, Hessian, Magnitudes, Statistic
 
+SMALLEST_KEPT = 1e-5  # of the largest singular value: below it a Gram matrix is not trusted
 SMALLEST_SHIFT = 1e-6  # of the mean diagonal: keeps the shifted matrix positive definite in float64
 
 
@@ -29,6 +32,7 @@ class LowRank(WeightMethod):
     The bits of the report count both factors in half precision.
     """
 
+    version: ClassVar[int] = 2
     keeps_zeros: ClassVar[bool] = False
 
     propagate: bool = False  # the published code takes all statistics from the dense model
@@ -53,7 +57,15 @@ class LowRank(WeightMethod):
             )
 
     def truncate(self, weighted: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(P_k √Σ_k, √Σ_k V_kᵀ) of `weighted` [rows, cols]."""
+        """(P_k √Σ_k, √Σ_k V_kᵀ), [rows, rank] and [rank, cols], of `weighted` [rows, cols] in its dtype.
+
+        Raises CompressionError when `weighted` is not finite or its decomposition does not converge.
+        """
+        if not bool(all_finite(weighted)):
+            raise CompressionError("the matrix to decompose holds NaN or infinity")
+        factors = gram_factors(weighted, rank)
+        if factors is not None:
+            return factors
         try:
             left, singular, right = torch.linalg.svd(weighted, full_matrices=False)
         except torch.linalg.LinAlgError as error:
@@ -209,6 +221,29 @@ class FWSVD(LowRank):
             return self.factored(left / scale[:, None], right)
         left, right = self.truncate(dense * scale, rank)
         return self.factored(left, right / scale, dead_columns=(~live).sum())
+
+
+def gram_factors(weighted: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What `LowRank.truncate` returns, from the eigenvectors V_k of the smaller Gram matrix of `weighted`, in float64.
+
+    With A = `weighted`, or its transpose when it is wide, the product is A V_k V_kᵀ. Rounding moves AᵀA by E with
+    ‖E‖ = ε σ₁²; on a CPU ε stayed below 1e-14 up to 4096 columns. Whatever the gaps between singular values,
+    ‖A − A V_k V_kᵀ‖² exceeds the best by at most 2 rank ε σ₁² (Frobenius), or 2 ε σ₁² (spectral), and a kept σ_i is
+    wrong by a share of at most ε (σ₁ / σ_i)² / 2. None when σ_rank is no more than SMALLEST_KEPT of σ₁, where that
+    share reaches 5e-5, or when the eigenvalues do not converge.
+    """
+    wide = weighted.shape[0] < weighted.shape[1]
+    tall = (weighted.T if wide else weighted).double()
+    try:
+        squares, vectors = torch.linalg.eigh(tall.T @ tall)
+    except torch.linalg.LinAlgError:
+        return None
+    squares, vectors = squares[-rank:].flip(0), vectors[:, -rank:].flip(1)
+    if not bool(squares[-1] > SMALLEST_KEPT**2 * squares[0]):
+        return None
+    root = squares.pow(0.25)
+    left, right = (tall @ vectors).div_(root).to(weighted.dtype), vectors.mul_(root).T.to(weighted.dtype)
+    return (right.T, left.T) if wide else (left, right)
 
 
 def whiten(hessian: torch.Tensor, percdamp: float) -> tuple[torch.Tensor, dict[str, Any]]:

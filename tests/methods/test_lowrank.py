@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from calib.settings import SettingsError
 from methods.base import CompressionError, compress_linear, get_method
 from methods.blockwise import compress_model, decoder_blocks
 from methods.fisher import squared_gradients
-from methods.lowrank import whiten
+from methods.lowrank import SMALLEST_KEPT, gram_factors, whiten
 from methods.statistics import Fisher, InputSample, collect
 from methods.targets import linears_of
 
@@ -15,6 +17,21 @@ from methods.targets import linears_of
 def full_rank(rows: int, cols: int) -> float:
     """The ratio at which the rank formula reaches min(rows, cols)."""
     return min((min(rows, cols) + 0.5) * (rows + cols) / (rows * cols), 1.0)
+
+
+def with_values(rows: int, cols: int, singular: torch.Tensor) -> torch.Tensor:
+    """A random float64 matrix [rows, cols] of these singular values, where they are."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.linalg.qr(torch.randn(n, len(singular), generator=generator, dtype=torch.float64))[0].to(singular.device)
+        for n in (rows, cols)
+    )
+    return left * singular @ right.T
+
+
+def falling(smallest: float, count: int, device: str) -> torch.Tensor:
+    """Singular values from 1 to `smallest`, each the same share of the one before."""
+    return torch.logspace(0, math.log10(smallest), count, dtype=torch.float64, device=device)
 
 
 def test_rank_follows_the_parameter_ratio(problem):
@@ -32,6 +49,68 @@ def test_svd_is_the_best_approximation_of_its_rank(problem):
     assert (problem.weight - result.weight).norm().item() ** 2 == pytest.approx(
         singular[result.report.rank :].square().sum().item(), rel=1e-4
     )
+
+
+SHAPES = pytest.mark.parametrize(("rows", "cols"), [(96, 40), (40, 96), (40, 40)])
+
+
+@SHAPES
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-7), (torch.float64, 1e-11)])
+def test_truncation_equals_the_float64_decomposition(rows, cols, dtype, atol, device):
+    matrix = with_values(rows, cols, falling(1e-4, 40, device)).to(dtype)
+    left, singular, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    ours = get_method("svd").truncate(matrix, 30)
+    assert [factor.dtype for factor in ours] == [dtype, dtype]
+    expected = left[:, :30] * singular[:30] @ right[:30]
+    assert torch.allclose(ours[0].double() @ ours[1].double(), expected, rtol=0, atol=atol)
+
+
+@SHAPES
+@pytest.mark.parametrize("smallest", [1e-4, 1e-8])  # by the Gram matrix, by the full decomposition
+def test_factors_share_the_singular_values_evenly_and_in_falling_order(rows, cols, smallest, device):
+    singular = falling(smallest, 40, device)
+    left, right = get_method("svd").truncate(with_values(rows, cols, singular), 30)
+    for gram in (left.T @ left, right @ right.T):
+        assert torch.allclose(gram, singular[:30].diag(), rtol=1e-6, atol=1e-11)
+
+
+@SHAPES
+def test_gram_matrix_keeps_to_its_bound_up_to_the_smallest_value_it_may_keep(rows, cols, device):
+    singular = falling(1.1 * SMALLEST_KEPT, 35, device)
+    singular = torch.cat([singular, singular[-1:].expand(5) * 0.999])  # hardly a gap
+    matrix = with_values(rows, cols, singular)
+    factors = gram_factors(matrix, 35)
+    assert factors is not None
+    excess = (matrix - factors[0] @ factors[1]).square().sum() - singular[35:].square().sum()
+    assert abs(excess.item()) <= 2 * 35 * 1e-14
+    values = factors[1].square().sum(1)
+    assert ((values / singular[:35] - 1).abs() <= 1e-14 / 2 / singular[:35].square() + 1e-12).all()
+
+
+@SHAPES
+@pytest.mark.parametrize("smallest", [0.9e-5, 1e-9, 0.0], ids=["under-the-share", "tiny", "rank-deficient"])
+def test_values_too_small_to_be_squared_take_the_full_decomposition(rows, cols, smallest, device):
+    singular = falling(0.1, 40, device)
+    singular[20:] = smallest
+    matrix = with_values(rows, cols, singular)
+    assert gram_factors(matrix, 20) is not None
+    assert gram_factors(matrix, 30) is None
+    left, right = get_method("svd").truncate(matrix, 30)
+    assert torch.allclose((matrix - left @ right).norm(), singular[30:].norm(), rtol=1e-5, atol=1e-13)
+    assert torch.allclose(left.square().sum(0), singular[:30], rtol=1e-5, atol=1e-14)
+
+
+def test_weight_of_zeros_stays_zero(device):
+    left, right = get_method("svd").truncate(torch.zeros(24, 16, device=device), 5)
+    assert not left.any()
+    assert not right.any()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weight_that_is_not_finite_fails(problem, value):
+    problem.weight[3, 5] = value
+    with pytest.raises(CompressionError, match="the matrix to decompose holds NaN or infinity"):
+        compress_linear(get_method("svd"), problem.weight)
 
 
 def test_svd_llm_loses_exactly_the_dropped_singular_values_of_the_output(problem):
