@@ -8,9 +8,8 @@ The model has the width of LLaMA-7B (hidden 4096, 32 heads, inner 11008), random
 calibration set is 128 windows of 2,048 random tokens (AWQ: 128 x 512). Blocks cost the same, so one block in the middle
 of the walk is timed and 32 of them are extrapolated, which the table says. Every time is a median of three after a
 warm-up unless `runs` says otherwise; the share of the ceiling relates the operations a method must do to what this
-device's bfloat16 matrix product reached in the same process. Cases come in the order of their worth, and one that would
-not end before the deadline, judged by a smaller run of itself, is left out and says so. A part that fails says so and
-the others go on.
+device's bfloat16 matrix product reached in the same process. Cases come in the order of their worth, and one whose turn
+comes after the deadline is left out and says so. A part that fails says so and the others go on.
 
     python -m benchmarks.compression --parts trial --picture time.png   # one whole trial, and where its time goes
 """
@@ -53,7 +52,6 @@ class Case:
     nsamples: int = 128
     seqlen: int = 2048
     columns: bool = False  # has a column loop, so it runs with the twin as well
-    low_rank: bool = False  # decompositions: one linear is timed before a whole model is tried
 
     def make(self, **changes: Any) -> Method:
         """The method, with `changes` to the settings that it has."""
@@ -71,14 +69,12 @@ CASES = [
     Case("RTN 4-bit g128", "rtn", {"bits": 4, "group_size": 128}),
     Case("SparseGPT 2:4", "sparsegpt", {"pattern": "2:4"}, columns=True),
     Case("SmoothQuant + RTN", "rtn", {"bits": 4, "group_size": 128}, after="smoothquant", seqlen=512),
-    Case("SVD 80 %", "svd", low_rank=True),
-    Case("ASVD 80 %", "asvd", low_rank=True),
-    Case("FWSVD 80 %", "fwsvd", low_rank=True),
-    Case("joint SVD 80 %", "joint_svd", low_rank=True),
-    Case("SVD-LLM 80 %", "svd_llm", low_rank=True),
+    Case("SVD 80 %", "svd"),
+    Case("ASVD 80 %", "asvd"),
+    Case("FWSVD 80 %", "fwsvd"),
+    Case("joint SVD 80 %", "joint_svd"),
+    Case("SVD-LLM 80 %", "svd_llm"),
 ]
-DECOMPOSITIONS = 12  # of a block: four of 4096 x 4096, three of 4096 x 11008, in the time of one of the former
-PROBE = "self_attn.o_proj"
 
 
 @dataclass
@@ -182,10 +178,9 @@ def random_7b(arguments: argparse.Namespace, clock: Clock, ceiling: float | None
     """Every method on a LLaMA of a few blocks with random weights; the plain torch loops after the kernels."""
     model = make_model(arguments.blocks)
     restore = keep_weights(model)
-    cases = [(case, False) for case in chosen(arguments) if not case.low_rank]
+    cases = [(case, False) for case in chosen(arguments)]
     if not arguments.no_twin:
         cases += [(case, True) for case in chosen(arguments) if case.columns]
-    cases += [(case, False) for case in chosen(arguments) if case.low_rank]  # decompositions may take minutes
     rows = []
     for case, twin in cases:
         row = part(lambda c=case, w=twin: time_method(c, model, restore, w, arguments, clock, ceiling))
@@ -207,15 +202,10 @@ def time_method(
     """Median over runs of the time of a block in the middle; the twin runs once, as its run shares all warm code."""
     tokens = random_tokens(arguments.nsamples, case.seqlen)
     method = case.make()
-    if case.low_rank:
-        expected = probe(case, model, tokens, arguments.blocks)
-        restore()
-        if expected > clock.left():
-            return {"failed": f"left out: about {expected:.0f} s for {arguments.blocks} blocks, judged by one linear"}
     blocks, totals, extra, error, longest = [], [], 0.0, 0.0, 0.0
     with column_backend("torch" if twin else "auto"):
         backend = TWIN if twin else backend_of(next(model.parameters())) if case.columns else "torch"
-        for repeat in range(1 if twin or case.low_rank else arguments.repeats + 1):
+        for repeat in range(1 if twin else arguments.repeats + 1):
             if clock.left() <= longest:
                 break
             restore()
@@ -240,15 +230,6 @@ def time_method(
     spread = max(blocks) - min(blocks)
     return asdict(Timing(case.label, backend, block, marks[1] - marks[0], len(blocks), spread, extra, share,
                          model_seconds, error))  # fmt: skip
-
-
-def probe(case: Case, model: Any, tokens: torch.Tensor, blocks: int) -> float:
-    """Seconds that the whole model would take, from one linear of one block: for methods that decompose matrices."""
-    begin = time.perf_counter()
-    method = case.make(linears=[PROBE], skip_blocks=list(range(1, blocks)))
-    compress_model(model, method, None if method.data_free else tokens)
-    torch.cuda.synchronize()
-    return DECOMPOSITIONS * blocks * (time.perf_counter() - begin)
 
 
 def middle_block(method: Method, marks: list[float]) -> float:
