@@ -26,9 +26,9 @@ from benchmarks.compression import timed_walk
 from benchmarks.evaluation import Shape, make_model, timed
 from benchmarks.suite import random_questions
 from methods.base import get_method
+from sweep.evaluation.choice import choose_scorer
 from sweep.evaluation.forward import TokenBudget, head_rule
 from sweep.evaluation.requests import Requests
-from sweep.evaluation.scoring import PackedScorer
 
 SHAPES = {
     "7b": Shape(4096, 11008, 32, 32, 32, 32000),
@@ -105,7 +105,7 @@ def suite_seconds(shape: Shape, repeats: int) -> float:
 def scoring_seconds(shape: Shape, requests: Requests, repeats: int) -> float:
     """Median time of scoring all requests; the first run prepares the batches."""
     model = make_model(shape, "cuda", torch.bfloat16)
-    scorer = PackedScorer(requests, TokenBudget(torch.device("cuda")), head_rule(model))
+    scorer = choose_scorer(model, requests, TokenBudget(torch.device("cuda")), head_rule(model))
     runs = [timed(lambda: scorer.score(model), "cuda")[0] for _ in range(repeats + 1)]
     return stats.median(runs[1:])
 
