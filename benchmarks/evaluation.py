@@ -3,6 +3,7 @@
     python -m benchmarks.evaluation                             # a laptop: a model of 5 M parameters, 2 % of the suite
     python -m benchmarks.evaluation --model reference-5m        # a bundled model on the bundled tasks
     python -m benchmarks.evaluation --model 7b --share 1        # one large GPU: a 7B LLaMA shape, the whole suite
+    python -m benchmarks.evaluation --model 7b --whole          # a trial's evaluation from text to numbers
     python -m benchmarks.evaluation --outside --share 1         # only what happens outside the model
 
 A shape has random weights, and its requests have the shape of the papers' zero-shot suite (`suite.py`). Both sides
@@ -11,7 +12,7 @@ that a busy machine slows both. HFLM is asked for float32 log-softmax, as ours t
 decisions that change: between HFLM and ours, and between HFLM and itself at another batch size, which no scorer avoids.
 
 Outside the model: request building once a study; packing and batches once a worker; metrics, rows and files once a
-trial.
+trial. lm-eval does all of it for every model, which `--whole` counts and `--outside --beside` times alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from sweep.evaluation.replay import Scores
 from sweep.evaluation.requests import Requests
 from sweep.evaluation.scoring import CUDA_ROW, PackedScorer, Scorer
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.suite import build_evaluation, task_rows
+from sweep.evaluation.suite import Evaluator, build_evaluation, task_rows
+from sweep.evaluation.tasks import load_tasks
 from sweep.models import MODELS, bundled_models
 from sweep.results import Results, TrialRows
 
@@ -170,10 +172,10 @@ def print_tokens(scorer: Scorer) -> None:
         )
 
 
-def outside(share: float, inside: float | None) -> None:
+def outside(share: float, inside: float | None, beside: bool) -> None:
     """Print what happens outside the model, for lm-eval tasks of the suite's shape and random answers.
 
-    `inside` is the seconds that the model itself takes, for the share of the whole.
+    `inside` is the seconds that the model itself takes, for the share of the whole; `beside`: lm-eval's own as well.
     """
     from transformers import AutoTokenizer
 
@@ -195,6 +197,7 @@ def outside(share: float, inside: float | None) -> None:
         make_rows, rows = timed(lambda: task_rows(found, dense, data.tasks.groups), "cpu")
         trial = TrialRows({"trial_id": "t", "status": "ok"}, metrics=rows[0], samples=rows[1])
         write, _ = timed(lambda: Results(Path(folder) / "results").write_trial(trial), "cpu")
+        theirs = lm_eval_outside(settings, tokenizer) if beside else None
     print(f"{sum(len(task.docs) for task in tasks):,} documents, {len(requests):,} requests of {len(tasks)} tasks")
     print(f"once a study:  build requests {build:.2f} s")
     print(f"once a worker: pack {pack:.2f} s, batches {batches:.2f} s, first metrics {thaw:.2f} s")
@@ -202,6 +205,61 @@ def outside(share: float, inside: float | None) -> None:
     total = metrics + make_rows + write
     part = f", {total / (total + inside):.1%} of the evaluation" if inside else ""
     print(f"outside the model: {total:.2f} s{part}")
+    if theirs is not None:
+        print(f"lm-eval, every trial: {theirs:.2f} s outside the model: prompts, tokens, metrics (tasks loaded)")
+
+
+def lm_eval_outside(settings: EvaluationSettings, tokenizer: Any) -> float:
+    """Seconds of `lm_eval.evaluate` with an HFLM whose model answers at once."""
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM
+
+    rng = np.random.default_rng(0)
+
+    class Answers(HFLM):
+        def _loglikelihood_tokens(self, requests: list[Any], *_: Any, **__: Any) -> list[tuple[float, bool]]:
+            return list(zip((-rng.gamma(9.0, 5.0, len(requests))).tolist(), [False] * len(requests), strict=True))
+
+    model = AutoModelForCausalLM.from_pretrained(MODELS / "reference-2m")
+    wrapped = Answers(pretrained=model, tokenizer=tokenizer, batch_size=64, max_length=2048)
+    tasks, _ = load_tasks(settings)
+    seconds, _ = timed(lambda: evaluate(wrapped, tasks, bootstrap_iters=0), "cpu")
+    return seconds
+
+
+def whole(model: Any, share: float, device: str, batch_size: int) -> None:
+    """Print the seconds of a trial's whole evaluation, from prompts to numbers, beside `lm_eval.evaluate` with HFLM.
+
+    The tasks have the suite's shape in text. lm-eval renders and tokenizes them for every model; here that is done
+    once a study, and its time is printed apart.
+    """
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = EvaluationSettings(tasks=write_tasks(Path(folder), share), task_path=folder, bootstrap_iters=0)
+        tokenizer = AutoTokenizer.from_pretrained(MODELS / "reference-2m")
+        build, data = timed(lambda: build_evaluation(settings, tokenizer, 2048), "cpu")
+        tasks, _ = load_tasks(settings)
+        prepare, evaluator = timed(lambda: Evaluator(data, model, tokenizer, device), device)
+        wrapped = HFLM(
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=2048, softmax_dtype="float32"
+        )
+        evaluate(wrapped, tasks, limit=2, bootstrap_iters=0)  # warms up
+        ours, found = timed(lambda: evaluator.evaluate(model), device)
+        theirs, wanted = timed(lambda: evaluate(wrapped, tasks, bootstrap_iters=0), device)
+    assert wanted is not None
+    accuracy = {row["task"]: row["value"] for row in found.metrics if row["metric"] == "acc"}
+    apart = [abs(accuracy[name] - numbers["acc,none"]) for name, numbers in wanted["results"].items()]
+    print(f"{len(data.tasks.requests):,} requests, {found.scorer}")
+    print(f"once a study      {build:8.2f} s   prompts and tokens")
+    print(f"once a worker     {prepare:8.2f} s   choose, pack, compile, score the dense model")
+    print(f"ours              {ours:8.2f} s   a trial")
+    print(f"lm-eval           {theirs:8.2f} s   a trial, batch {batch_size}")
+    print(f"speed-up          {theirs / ours:8.2f} x")
+    print(f"accuracies differ by at most {max(apart):.4f}")
 
 
 def main() -> None:
@@ -217,14 +275,22 @@ def main() -> None:
     parser.add_argument("--other-batch-size", type=int, default=16, help="of HFLM beside itself; 0 leaves it out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--outside", action="store_true", help="only what happens outside the model")
+    parser.add_argument("--whole", action="store_true", help="a trial's evaluation from text to numbers, and lm-eval's")
+    parser.add_argument("--beside", action="store_true", help="with --outside: lm-eval outside the model as well")
     parser.add_argument("--inside", type=float, help="with --outside: seconds that the model itself takes")
     arguments = parser.parse_args()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if arguments.outside:
-        outside(arguments.share, arguments.inside)
+        outside(arguments.share, arguments.inside, arguments.beside)
         return
     torch.set_num_threads(arguments.threads)
     dtype = getattr(torch, arguments.dtype)
+    if arguments.whole:
+        if arguments.model not in SHAPES:
+            parser.error("--whole takes a shape with random weights")
+        model = make_model(SHAPES[arguments.model], arguments.device, dtype)
+        whole(model, arguments.share, arguments.device, arguments.batch_size)
+        return
     if arguments.model in SHAPES:
         shape = SHAPES[arguments.model]
         questions = random_questions(arguments.share, shape.vocabulary)
