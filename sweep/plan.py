@@ -25,7 +25,7 @@ from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks import builtin_folders, local_folders, local_names
 from sweep.models import ModelRef, linear_shapes
 
-PLAN_VERSION = 2  # raised when a change of the code outside methods and calibration changes a trial's numbers
+PLAN_VERSION = 3  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
 
 @dataclass(frozen=True)
