@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.suite import Questions, flips, random_questions, task_questions, write_tasks
+from sweep.evaluation.attention import ExplicitMask
 from sweep.evaluation.choice import choose_scorer
 from sweep.evaluation.forward import CUDA_TOKENS, HeadRule, TokenBudget, head_rule
 from sweep.evaluation.replay import Scores
@@ -42,6 +43,8 @@ from sweep.evaluation.suite import Evaluator, build_evaluation, task_rows
 from sweep.evaluation.tasks import load_tasks
 from sweep.models import MODELS, bundled_models
 from sweep.results import Results, TrialRows
+
+WARM_UP = 256  # requests that are scored before anything is timed
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,6 @@ class Shape:
     kv_heads: int
     vocabulary: int
 
-
-WARM_UP = 256  # requests that are scored before anything is timed
 
 SHAPES = {
     "2m": Shape(128, 352, 4, 4, 4, 8192),
@@ -150,11 +151,12 @@ def compare(model: Any, questions: Questions, device: str, batch_size: int, othe
     pairs = [(timed(lambda: scorer.score(model), device), timed(reference, device)) for _ in range(repeats)]
     ours, theirs = pairs[0][0][1], pairs[0][1][1]
     print_tokens(scorer)
-    print(f"first use         {choose + first:8.2f} s   once a process: choose, compile, score {len(few)} requests")
-    print(f"pack, batches     {prepare + batches:8.2f} s   once a worker")
-    print(f"{scorer.name:<17} {median(own for (own, _), _ in pairs):8.2f} s   median of {repeats}")
-    print(f"HFLM              {median(other for _, (other, _) in pairs):8.2f} s   batch {batch_size}")
-    print(f"speed-up          {median(other / own for (own, _), (other, _) in pairs):8.2f} x   median of paired ratios")
+    print(f"first use            {choose + first:8.2f} s   once a process: choose, compile, score {len(few)} requests")
+    print(f"pack, batches        {prepare + batches:8.2f} s   once a worker")
+    print(f"{scorer.name:<20} {median(own for (own, _), _ in pairs):8.2f} s   median of {repeats}")
+    print(f"HFLM                 {median(other for _, (other, _) in pairs):8.2f} s   batch {batch_size}")
+    ratio = median(other / own for (own, _), (other, _) in pairs)
+    print(f"speed-up             {ratio:8.2f} x   median of paired ratios")
     print(f"largest difference {np.abs(ours[0] - theirs[0]).max():.2g} nats")
     print(f"changed decisions: ours and HFLM {batch_size}: {flips(questions, ours, theirs)}")
     if other_size:
@@ -186,7 +188,7 @@ def outside(share: float, inside: float | None, beside: bool) -> None:
         build, data = timed(lambda: build_evaluation(settings, tokenizer, 2048), "cpu")
         requests, tasks = data.tasks.requests, data.tasks.tasks
         budget = TokenBudget(torch.device("cpu"), tokens=CUDA_TOKENS)
-        pack, scorer = timed(lambda: PackedScorer(requests, budget, HeadRule(), CUDA_ROW), "cpu")
+        pack, scorer = timed(lambda: PackedScorer(requests, budget, HeadRule(), ExplicitMask(), CUDA_ROW), "cpu")
         batches, _ = timed(lambda: list(scorer._prepare()), "cpu")
 
         def answers() -> Scores:
@@ -258,7 +260,7 @@ def whole(model: Any, share: float, device: str, batch_size: int) -> None:
     print(f"once a worker     {prepare:8.2f} s   choose, pack, compile, score the dense model")
     print(f"ours              {ours:8.2f} s   a trial")
     print(f"lm-eval           {theirs:8.2f} s   a trial, batch {batch_size}")
-    print(f"speed-up          {theirs / ours:8.2f} x")
+    print(f"speed-up             {theirs / ours:8.2f} x")
     print(f"accuracies differ by at most {max(apart):.4f}")
 
 

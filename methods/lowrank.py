@@ -63,13 +63,13 @@ class LowRank(WeightMethod):
         """
         if not bool(all_finite(weighted)):
             raise CompressionError("the matrix to decompose holds NaN or infinity")
-        factors = gram_factors(weighted, rank)
-        if factors is not None:
-            return factors
         try:
+            factors = gram_factors(weighted, rank)
+            if factors is not None:
+                return factors
             left, singular, right = torch.linalg.svd(weighted, full_matrices=False)
         except torch.linalg.LinAlgError as error:
-            raise CompressionError(f"the singular value decomposition did not converge ({error})") from None
+            raise CompressionError(f"the decomposition did not converge ({error})") from None
         root = singular[:rank].sqrt()
         return left[:, :rank] * root, root[:, None] * right[:rank]
 
@@ -230,14 +230,11 @@ def gram_factors(weighted: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch
     ‖E‖ = ε σ₁²; on a CPU ε stayed below 1e-14 up to 4096 columns. Whatever the gaps between singular values,
     ‖A − A V_k V_kᵀ‖² exceeds the best by at most 2 rank ε σ₁² (Frobenius), or 2 ε σ₁² (spectral), and a kept σ_i is
     wrong by a share of at most ε (σ₁ / σ_i)² / 2. None when σ_rank is no more than SMALLEST_KEPT of σ₁, where that
-    share reaches 5e-5, or when the eigenvalues do not converge.
+    share reaches 5e-5.
     """
     wide = weighted.shape[0] < weighted.shape[1]
     tall = (weighted.T if wide else weighted).double()
-    try:
-        squares, vectors = torch.linalg.eigh(tall.T @ tall)
-    except torch.linalg.LinAlgError:
-        return None
+    squares, vectors = torch.linalg.eigh(tall.T @ tall)
     squares, vectors = squares[-rank:].flip(0), vectors[:, -rank:].flip(1)
     if not bool(squares[-1] > SMALLEST_KEPT**2 * squares[0]):
         return None

@@ -19,12 +19,18 @@ import torch
 from methods.kernels.dispatch import has_triton
 
 FLEX_BLOCK = 128  # positions of one block of flex_attention
+WITHOUT_EFFECT = {  # what transformers hands to any attention function: the mask and the walk decide on these
+    *("sliding_window", "is_causal", "position_ids", "use_cache", "past_key_values", "cache_position"),
+    *("output_attentions", "output_hidden_states", "return_dict"),
+    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
+}
 UNLIMITED = -(2**31)  # below every depth: a query that sees its whole path
 
 
 class PackedAttention(ABC):
     """One way. `ends` and `positions` are those of `packing.Row`, int64 (rows, length)."""
 
+    name: ClassVar[str]  # in the trial's row
     implementation: ClassVar[str | None] = None  # the name that transformers knows it by; None: the model's own
     block: ClassVar[int] = 1  # to which the length of a batch is rounded up
     quadratic: ClassVar[bool] = False  # whether a mask takes memory quadratic in the length
@@ -42,6 +48,8 @@ class PackedAttention(ABC):
         before = model.config._attn_implementation
         model.set_attn_implementation(self.implementation)
         try:
+            if model.get_decoder().config._attn_implementation != self.implementation:  # transformers only warns
+                raise ValueError(f"{type(model).__name__} cannot be given {self.implementation}")
             yield
         finally:
             model.set_attn_implementation(before)
@@ -50,6 +58,7 @@ class PackedAttention(ABC):
 class ExplicitMask(PackedAttention):
     """0 where a position may look, the smallest number where not: (rows, 1, length, length)."""
 
+    name = "explicit mask"
     quadratic = True
 
     def mask(self, ends: torch.Tensor, positions: torch.Tensor, window: int | None, dtype: torch.dtype) -> torch.Tensor:
@@ -62,8 +71,9 @@ class ExplicitMask(PackedAttention):
 
 
 class FlexAttention(PackedAttention):
-    """torch's `flex_attention`, which skips blocks in which nothing is seen."""
+    """torch's `flex_attention`, which skips blocks in which nothing is seen. Its mask is a `BlockMask`."""
 
+    name = "flex attention"
     implementation = "flex_attention"
     block = FLEX_BLOCK
 
@@ -83,6 +93,7 @@ class FlexAttention(PackedAttention):
 class TreeAttention(PackedAttention):
     """The kernel of `kernels.py`. Its mask is four integers a position: (rows, 1, 4, length), int32."""
 
+    name = "tree kernel"
     implementation = "packed_tries"
 
     @contextmanager
@@ -111,15 +122,25 @@ def attend(
     softcap: float | None = None,
     **named: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention function: (output [batch, length, heads, size], no weights)."""
-    asked = sorted(name for name in ("s_aux", "position_bias", "head_mask") if named.get(name) is not None)
+    """transformers' attention function: (output [batch, length, heads, size], no weights).
+
+    Raises NotImplementedError for whatever it is asked that the kernel does not compute, known or not, and RuntimeError
+    when the kernel cannot be compiled for the device.
+    """
+    asked = sorted(name for name, given in named.items() if given is not None and name not in WITHOUT_EFFECT)
     if asked or dropout:
         raise NotImplementedError(f"attention over packed tries has no {', '.join(asked) or 'dropout'}")
-    if attention_mask is None or attention_mask.shape[1:] != (1, 4, query.shape[2]) or key.shape[2] != query.shape[2]:
+    if value.shape != key.shape or key.shape[-1] != query.shape[-1] or not query.dtype == key.dtype == value.dtype:
+        raise NotImplementedError("attention over packed tries has one head size and one dtype")
+    rule, length = attention_mask, query.shape[2]
+    if rule is None or rule.dtype != torch.int32 or rule.shape[1:] != (1, 4, length) or key.shape[2] != length:
         raise ValueError("attention over packed tries needs the rule of its rows as mask, and no cached keys")
     kernels = importlib.import_module("sweep.evaluation.kernels")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return kernels.tree_attention(query, key, value, attention_mask[:, 0], scale=scale, softcap=softcap), None
+    try:
+        return kernels.tree_attention(query, key, value, rule[:, 0], scale=scale, softcap=softcap or None), None
+    except kernels.CompilerError as error:
+        raise RuntimeError(f"the attention kernel does not run on this device: {error}") from error
 
 
 def ways(device: torch.device) -> list[PackedAttention]:
@@ -132,6 +153,8 @@ def ways(device: torch.device) -> list[PackedAttention]:
 def layer_kinds(model: Any) -> dict[str, int | None]:
     """The kinds of attention layers of a model, each with its window in tokens or None."""
     config = model.config.get_text_config()
+    if "local" in (getattr(config, "attention_layers", None) or ()):  # GPT-Neo counts its window by place in the row
+        return {"local": None}
     window = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) is False:
         window = None

@@ -21,7 +21,10 @@ from sweep.evaluation.requests import Requests
 from sweep.evaluation.scoring import PackedScorer, PlainScorer, Scorer
 
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
+DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # a full or broken device says nothing of the model
 TRIAL_ROW = 256
+LONGEST_TRIAL = 8192  # tokens; a window beyond it is not tried
+WINDOWS = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size")  # as configurations say
 FULL_TOLERANCE, HALF_TOLERANCE = 1e-4, 0.1  # nats a token; in half precision the order of sums alone moves hundredths
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,8 @@ def packed_attention(model: Any, rule: HeadRule) -> tuple[PackedAttention | None
         trial = _trial(model, rule, attention)
         try:
             packed, _ = trial.score(model)
+        except DEVICE_ERRORS:
+            raise
         except REFUSALS as error:
             reason = f"it takes no explicit mask ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
             continue
@@ -74,6 +79,8 @@ def _placewise(model: Any, trial: Scorer) -> Modules:
         trial.placewise, trial.poisoned = modules, poisoned
         try:
             found, _ = trial.score(model)
+        except DEVICE_ERRORS:
+            raise
         except REFUSALS:
             return False
         return _apart(found, everywhere, trial.requests, model.dtype)[1]
@@ -82,15 +89,20 @@ def _placewise(model: Any, trial: Scorer) -> Modules:
 
 
 def _apart(found: np.ndarray, wanted: np.ndarray, requests: Requests, dtype: torch.dtype) -> tuple[float, bool]:
-    """(mean distance of log-likelihoods in nats a token, whether it is no more than rounding)."""
-    apart = float((np.abs(found - wanted) / requests.continuation).mean())
+    """(distance of log-likelihoods in nats a token, whether it is no more than rounding).
+
+    The mean over short requests, or over the longest (those that reach beyond a window), whichever is larger.
+    """
+    distance, length = np.abs(found - wanted) / requests.continuation, np.diff(requests.offsets)
+    long = length > length.max() // 2
+    apart = float(max(distance[long].mean(), distance[~long].mean() if not long.all() else 0.0))
     tolerance = FULL_TOLERANCE if dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
     return apart, bool(np.isfinite(found).all()) and apart <= tolerance
 
 
 def _trial(model: Any, rule: HeadRule | None, attention: PackedAttention | None) -> Scorer:
     """A scorer of the trial sequences: packed with an attention, plain without."""
-    requests, budget = _trial_requests(int(model.config.get_text_config().vocab_size)), TokenBudget(model.device)
+    requests, budget = _trial_requests(model.config.get_text_config()), TokenBudget(model.device)
     return _scorer(requests, budget, rule, attention, row_length=TRIAL_ROW)
 
 
@@ -103,17 +115,24 @@ def _scorer(
 ) -> Scorer:
     if attention is None or rule is None:
         return PlainScorer(requests, budget, rule)
-    return PackedScorer(requests, budget, rule, row_length, attention)
+    return PackedScorer(requests, budget, rule, attention, row_length)
 
 
-def _trial_requests(vocabulary: int) -> Requests:
-    """Contexts that branch, contexts that share a beginning, and a context of one token."""
+def _trial_requests(config: Any) -> Requests:
+    """Contexts that branch, that share a beginning, of one token, and longer than what a layer's window shows."""
     rng = np.random.default_rng(0)
 
     def draw(count: int) -> list[int]:
-        return [int(token) for token in rng.integers(0, vocabulary, count)]
+        return [int(token) for token in rng.integers(0, config.vocab_size, count)]
 
     first, second = draw(12), draw(12)
     second[:5] = first[:5]
     contexts = [first, second, draw(1), draw(30)]
-    return Requests.pack([(context, draw(count)) for context in contexts for count in (1, 3, 6, 2)], 256)
+    pairs = [(context, draw(count)) for context in contexts for count in (1, 3, 6, 2)]
+    windows = [size for name in WINDOWS if isinstance(size := getattr(config, name, None), int)]
+    room = min(getattr(config, "max_position_embeddings", None) or LONGEST_TRIAL, LONGEST_TRIAL)
+    beyond = min(max(windows, default=0) + 16, room - 16)
+    if beyond > 30 and windows:
+        context = draw(beyond)
+        pairs += [(context, draw(count)) for count in (12, 12, 3, 12)]
+    return Requests.pack(pairs, room)

@@ -18,6 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
+CompilerError = triton.TritonError  # what does not fit the chip, or cannot be compiled
 LOG2_E = 1.4426950408889634
 VOCABULARY_TILE = 8192
 
@@ -121,9 +122,10 @@ def _tree_attention(
     dtype = out.dtype.element_ty
 
     q = tl.program_id(0) * M + tl.arange(0, M)
+    q_place = q.to(tl.int64)[:, None]
     col = tl.arange(0, D)
     inside = (q < length)[:, None] & (col < size)[None, :]
-    queries = tl.load(query + q[:, None] * query_place + col[None, :], mask=inside, other=0.0)
+    queries = tl.load(query + q_place * query_place + col[None, :], mask=inside, other=0.0)
     floor = tl.load(rule + 2 * rule_kind + q, mask=q < length, other=0)
     start = tl.min(tl.load(rule + 3 * rule_kind + q, mask=q < length, other=length), axis=0)
     top = tl.full((M,), float("-inf"), tl.float32)
@@ -131,10 +133,11 @@ def _tree_attention(
     result = tl.zeros((M, D), tl.float32)
     for first in range(start // N * N, tl.minimum(tl.program_id(0) * M + M, length), N):
         k = first + tl.arange(0, N)
+        k_place = k.to(tl.int64)[:, None]
         there = (k < length)[:, None] & (col < size)[None, :]
         end = tl.load(rule + k, mask=k < length, other=0)
         depth = tl.load(rule + rule_kind + k, mask=k < length, other=0)
-        keys = tl.load(key + k[:, None] * key_place + col[None, :], mask=there, other=0.0)
+        keys = tl.load(key + k_place * key_place + col[None, :], mask=there, other=0.0)
         score = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
         if CAPPED:  # cap * tanh(score), in powers of two like the rest
             score = cap * (1.0 - 2.0 / (1.0 + tl.exp(2.0 * score)))
@@ -145,11 +148,11 @@ def _tree_attention(
         share = tl.exp2(score - base[:, None])
         fade = tl.exp2(top - base)
         total = total * fade + tl.sum(share, axis=1)
-        values = tl.load(value + k[:, None] * value_place + col[None, :], mask=there, other=0.0)
+        values = tl.load(value + k_place * value_place + col[None, :], mask=there, other=0.0)
         result = tl.dot(share.to(dtype), values, result * fade[:, None], input_precision=PRECISION)
         top = higher
     result = result / total[:, None]
-    tl.store(out + q[:, None] * out_place + col[None, :], result.to(dtype), mask=inside)
+    tl.store(out + q_place * out_place + col[None, :], result.to(dtype), mask=inside)
 
 
 @triton.jit

@@ -21,7 +21,7 @@ import torch
 
 from methods.fused import fused
 from methods.kernels.dispatch import has_triton
-from sweep.evaluation.attention import PackedAttention, layer_kinds, ways
+from sweep.evaluation.attention import PackedAttention, layer_kinds
 from sweep.evaluation.forward import HeadRule, TokenBudget, body, log_norm, row_batches
 from sweep.evaluation.packing import Packing, pack
 from sweep.evaluation.placewise import Modules, Reading
@@ -169,19 +169,18 @@ class PlainScorer(Scorer):
 class PackedScorer(Scorer):
     """Rows of prefix-sharing tries under an explicit mask."""
 
-    name = "packed"
-
     def __init__(
         self,
         requests: Requests,
         budget: TokenBudget,
         rule: HeadRule,
+        attention: PackedAttention,
         row_length: int | None = None,
-        attention: PackedAttention | None = None,
     ) -> None:
         super().__init__(requests, budget, rule)
         on_cuda = budget.device.type == "cuda"
-        self.attention = attention or ways(budget.device)[0]
+        self.attention = attention
+        self.name = f"packed, {attention.name}"
         self.row_length = row_length or (CUDA_ROW if on_cuda else CPU_ROW)
         self.packing: Packing = pack(requests, self.row_length, None if row_length or on_cuda else CPU_TRIE)
         self._kept = 0

@@ -99,13 +99,32 @@ def test_what_the_kernel_does_not_compute_is_refused() -> None:
     ends, positions = packed_row(0, 32)
     rule = TreeAttention().mask(ends, positions, None, torch.float32)
     states = [torch.randn(1, 2, 32, 16, device=DEVICE) for _ in range(3)]
-    with pytest.raises(NotImplementedError, match="s_aux"):
-        attend(torch.nn.Module(), *states, rule, s_aux=torch.zeros(2))
+    for named in ("s_aux", "position_bias", "indices"):  # whatever it does not know
+        with pytest.raises(NotImplementedError, match=named):
+            attend(torch.nn.Module(), *states, rule, **{named: torch.zeros(2)})
+    attend(torch.nn.Module(), *states, rule, s_aux=None, sliding_window=4, use_cache=False)
+    for shapes in ((16, 8), (8, 8)):  # keys or values of another head size
+        with pytest.raises(NotImplementedError, match="one head size"):
+            attend(torch.nn.Module(), states[0], *(states[0][..., :size] for size in shapes), rule)
     with pytest.raises(NotImplementedError, match="dropout"):
         attend(torch.nn.Module(), *states, rule, dropout=0.1)
-    for mask in (None, torch.zeros(1, 1, 32, 32)):
+    for mask in (None, torch.zeros(1, 1, 32, 32), rule.to(torch.bfloat16), rule[..., :16]):
         with pytest.raises(ValueError, match="rule of its rows"):
             attend(torch.nn.Module(), *states, mask)
+
+
+@needs_kernels
+def test_a_kernel_that_a_device_cannot_run_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweep.evaluation import kernels
+
+    def too_large(*_: Any, **__: Any) -> Any:
+        raise kernels.CompilerError("out of resource: shared memory")
+
+    monkeypatch.setattr(kernels, "tree_attention", too_large)
+    ends, positions = packed_row(0, 32)
+    rule = TreeAttention().mask(ends, positions, None, torch.float32)
+    with pytest.raises(RuntimeError, match="does not run on this device"):
+        attend(torch.nn.Module(), *(torch.randn(1, 2, 32, 16, device=DEVICE) for _ in range(3)), rule)
 
 
 @pytest.mark.gpu
@@ -120,7 +139,7 @@ def test_architectures_score_the_same_as_sequence_by_sequence(make_model: Callab
     rule = head_rule(model)
     assert rule is not None
     wanted, greedy = PlainScorer(requests, TokenBudget(model.device), rule).score(model)
-    packed = PackedScorer(requests, TokenBudget(model.device), rule, 64, TreeAttention())
+    packed = PackedScorer(requests, TokenBudget(model.device), rule, TreeAttention(), 64)
     found, hits = packed.score(model)
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=0)
     np.testing.assert_array_equal(hits, greedy)
@@ -175,6 +194,6 @@ def test_a_device_takes_the_kernel_where_it_agrees(make_model: Callable[..., Any
     rule = head_rule(model)
     assert rule is not None
     found = [
-        PackedScorer(requests, TokenBudget(model.device), rule, 128, way).score(model)[0] for way in ways(model.device)
+        PackedScorer(requests, TokenBudget(model.device), rule, way, 128).score(model)[0] for way in ways(model.device)
     ]
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)

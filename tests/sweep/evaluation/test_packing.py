@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.suite import random_questions
 from sweep.evaluation import scoring
+from sweep.evaluation.attention import ExplicitMask
 from sweep.evaluation.forward import CPU_TOKENS, CUDA_TOKENS, HeadRule, TokenBudget, head_rule, row_batches
 from sweep.evaluation.packing import Packing, best_fit_decreasing, pack
 from sweep.evaluation.requests import Requests
@@ -71,7 +72,7 @@ def test_packed_scores_equal_plain_scores(pairs: list[tuple[list[int], list[int]
     requests = Requests.pack(pairs, CONTEXT)
     budget = TokenBudget(torch.device("cpu"))
     rule = HeadRule()
-    packed, packed_greedy = PackedScorer(requests, budget, rule, row_length=32).score(model)
+    packed, packed_greedy = PackedScorer(requests, budget, rule, ExplicitMask(), 32).score(model)
     plain, plain_greedy = PlainScorer(requests, budget, rule).score(model)
     np.testing.assert_allclose(packed, plain, atol=1e-4, rtol=0)
     np.testing.assert_array_equal(packed_greedy, plain_greedy)
@@ -132,7 +133,9 @@ def test_positions_of_the_papers_suite_are_at_least_97_percent_real(
     row_length: int | None, tokens: int, share: float
 ) -> None:
     requests = random_questions(share, 32000).requests
-    scorer = PackedScorer(requests, TokenBudget(torch.device("cpu"), tokens=tokens), HeadRule(), row_length)
+    scorer = PackedScorer(
+        requests, TokenBudget(torch.device("cpu"), tokens=tokens), HeadRule(), ExplicitMask(), row_length
+    )
     computed = sum(batch.tokens.numel() for batch in scorer._prepare())
     assert scorer.packing.tokens / computed >= 0.97
 
@@ -144,15 +147,16 @@ def test_a_second_model_pays_nothing_for_the_requests(
     first, second = make_model("llama"), make_model("llama", seed=1)
     rule = head_rule(first)
     assert rule is not None
-    scorer = PackedScorer(requests, TokenBudget(torch.device("cpu")), rule)
+    scorer = PackedScorer(requests, TokenBudget(torch.device("cpu")), rule, ExplicitMask())
     scorer.score(first)
-    wanted, wanted_greedy = PackedScorer(requests, TokenBudget(torch.device("cpu")), rule).score(second)
+    wanted, wanted_greedy = PackedScorer(requests, TokenBudget(torch.device("cpu")), rule, ExplicitMask()).score(second)
 
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("batches or masks were built again")
 
     for name in ("pack", "_batch", "_padded", "row_batches"):
         monkeypatch.setattr(scoring, name, never)
+    monkeypatch.setattr(ExplicitMask, "mask", never)
     found, greedy = scorer.score(second)
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(greedy, wanted_greedy)
@@ -171,7 +175,7 @@ def test_memory_shortage_halves_the_batches_and_is_remembered(make_model: Callab
     requests = Requests.pack([(rng.integers(3, 400, 30).tolist(), [5, 6]) for _ in range(20)], 96)
     rule = head_rule(model)
     assert rule is not None
-    wanted, _ = PackedScorer(requests, TokenBudget(torch.device("cpu")), rule, row_length=64).score(model)
+    wanted, _ = PackedScorer(requests, TokenBudget(torch.device("cpu")), rule, ExplicitMask(), 64).score(model)
     decoder = model.get_decoder()
     plain_forward = decoder.forward
     largest = []
@@ -183,7 +187,7 @@ def test_memory_shortage_halves_the_batches_and_is_remembered(make_model: Callab
         return plain_forward(input_ids=input_ids, **arguments)
 
     budget = TokenBudget(torch.device("cpu"), tokens=1024)
-    scorer = PackedScorer(requests, budget, rule, row_length=64)
+    scorer = PackedScorer(requests, budget, rule, ExplicitMask(), 64)
     decoder.forward = forward
     found, _ = scorer.score(model)
     np.testing.assert_allclose(found, wanted, atol=1e-4)

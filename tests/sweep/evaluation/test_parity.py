@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.suite import flips, task_questions
+from sweep.evaluation.attention import ExplicitMask
 from sweep.evaluation.choice import choose_scorer, packed_attention
 from sweep.evaluation.forward import TokenBudget, head_rule
 from sweep.evaluation.requests import Requests
@@ -238,8 +239,8 @@ def test_a_window_shorter_than_the_requests_is_respected(make_model: Callable[..
     rule = head_rule(narrow)
     assert rule is not None
     assert packed_attention(narrow, rule)[0] is not None
-    found, _ = PackedScorer(requests, budget, rule).score(narrow)
-    other, _ = PackedScorer(requests, budget, rule).score(wide)
+    found, _ = PackedScorer(requests, budget, rule, ExplicitMask()).score(narrow)
+    other, _ = PackedScorer(requests, budget, rule, ExplicitMask()).score(wide)
     wanted, _ = hflm_scores(narrow, tokenizer, requests)
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=0)
     assert np.abs(found - other).max() > 0.01

@@ -188,7 +188,7 @@ def test_rows_fit_the_results_tables(
     assert samples.filter(samples["task"] == "north")["nll"].null_count() == 0
     assert samples.filter(samples["task"] == "tiny_lambada")["loglikelihood"].null_count() == 0
     assert set(result.seconds) == {"tasks", "windows"}
-    assert result.scorer == "packed"
+    assert result.scorer == "packed, explicit mask"
 
 
 def test_truncated_requests_are_counted(task_path: Path, make_model: Callable[..., Any], tokenizer: Any) -> None:
