@@ -23,7 +23,7 @@ CPU_TOKENS = 2048  # a batch whose activations stay in the cache of one core
 CUDA_TOKENS = 65536  # enough rows to fill one H200 at 7B; halved when memory is short
 CPU_LOGITS = 1 << 21  # logits of one matrix product: 256 rows of the bundled models, where it becomes efficient
 CPU_WORK = 1 << 16  # logits of one run of element-wise steps: 256 KB a buffer, so that a core's cache holds them all
-CUDA_LOGITS_PER_TOKEN = 1 << 13  # 2 GB of float32 logits at the full token budget
+CUDA_LOGITS_PER_TOKEN = 1 << 13  # at the full token budget 2 GB in float32, 1 GB as a kernel reads them
 
 
 @dataclass
