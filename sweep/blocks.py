@@ -125,14 +125,18 @@ class StreamedBlocks:
         count = next((n for n in range(1, SAMPLED) if set(kinds[:n]) == set(kinds)), min(SAMPLED, len(kinds)))
         whole = self.blocks._modules
         home = self.model.block_home
+        model: Any = self.model
+        config = model.config.get_text_config()
         try:
             for index in range(count):
                 self._install(index)
             self.model.block_home = None  # type: ignore[assignment]
             self.blocks._modules = dict(list(whole.items())[:count])
+            config.num_hidden_layers = count
             yield self.model
         finally:
             self.blocks._modules = whole
+            config.num_hidden_layers = len(whole)
             self.model.block_home = home
             for index in range(count):
                 _to_meta(self.blocks[index])

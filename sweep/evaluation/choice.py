@@ -129,10 +129,9 @@ def _trial_requests(config: Any) -> Requests:
     second[:5] = first[:5]
     contexts = [first, second, draw(1), draw(30)]
     pairs = [(context, draw(count)) for context in contexts for count in (1, 3, 6, 2)]
-    windows = [size for name in WINDOWS if isinstance(size := getattr(config, name, None), int)]
     room = min(getattr(config, "max_position_embeddings", None) or LONGEST_TRIAL, LONGEST_TRIAL)
-    beyond = min(max(windows, default=0) + 16, room - 16)
-    if beyond > 30 and windows:
-        context = draw(beyond)
+    windows = [size for name in WINDOWS if isinstance(size := getattr(config, name, None), int) and size <= room - 32]
+    if windows and max(windows) > len(contexts[-1]):
+        context = draw(max(windows) + 16)
         pairs += [(context, draw(count)) for count in (12, 12, 3, 12)]
     return Requests.pack(pairs, room)

@@ -23,6 +23,7 @@ from sweep.blocks import StreamedBlocks
 from sweep.checkpoint import INDEX, stored_tensors
 from sweep.config import parse_study
 from sweep.evaluation import states
+from sweep.evaluation.choice import choose_scorer
 from sweep.evaluation.forward import TokenBudget, body, head_rule
 from sweep.evaluation.requests import Requests
 from sweep.evaluation.scoring import PlainScorer
@@ -241,6 +242,24 @@ def test_evaluation_reads_every_block_once_for_all_batches(llama: Path) -> None:
     assert present(streamed.model) == 0
 
 
+def test_last_block_is_narrowed_like_that_of_a_whole_model(llama: Path) -> None:
+    dense, streamed = pair(llama)
+    requests = Requests.pack([([1, 2, 3], [4, 5]), ([1, 2, 3], [6]), ([9, 8], [7])], 64)
+    budget = TokenBudget(torch.device("cpu"))
+    expected = choose_scorer(dense.model, requests, budget, head_rule(dense.model))
+    with streamed.blocks.sample() as small:
+        found = choose_scorer(small, requests, budget, head_rule(small))
+    assert set(found.placewise) == set(expected.placewise) == {"mlp", "self_attn.q_proj", "self_attn.o_proj"}
+    seen: list[int] = []
+    for held in (dense, streamed):
+        last = decoder_blocks(held.model)[-1].mlp.down_proj
+        last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][..., 0].numel()))
+    scores = [scorer.score(held.model)[0] for scorer, held in ((expected, dense), (found, streamed))]
+    assert np.array_equal(*scores)
+    assert len(set(seen)) == 1
+    assert seen[0] < expected.batches()[0].tokens.numel()
+
+
 def test_batches_go_in_waves_when_memory_is_short(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dense, streamed = pair(llama)
     calls = [ModelCall(torch.arange(n, n + 20)[None] % 257) for n in range(5)]
@@ -270,7 +289,8 @@ def test_sample_shows_every_kind_of_layer_and_is_given_back(save: Save, name: st
         assert len(blocks) == count
         assert not any(parameter.is_meta for parameter in small.parameters())
         assert head_rule(small) is not None
-    assert len(blocks) == 3
+        assert len(decoder_blocks(small)) == count
+    assert len(decoder_blocks(streamed.model)) == len(blocks) == 3
     assert present(streamed.model) == 0
 
 
