@@ -551,7 +551,7 @@ def test_a_study_gives_the_same_tables_streamed_and_whole_on_a_gpu(document: dic
     for placement in ("whole", "streamed"):
         document["models"] = [{"model": "reference-2m", "placement": placement, "dtype": "bfloat16"}]
         found[placement] = numbers(run_study(document, tmp_path / placement))
-    assert found["whole"]["trials"].get_column("scorer").unique().to_list() == ["packed"]
+    assert found["whole"]["trials"].get_column("scorer").str.starts_with("packed").all()
     for table, whole in found["whole"].items():
         assert found["streamed"][table].equals(whole), table
 

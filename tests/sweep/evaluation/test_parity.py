@@ -69,7 +69,7 @@ def test_loglikelihoods_equal_hflm(
     requests = data.tasks.requests
     wanted, wanted_greedy = hflm_scores(model, tokenizer, requests)
     scorer = choose_scorer(model, requests, TokenBudget(torch.device("cpu")), head_rule(model))
-    assert scorer.name == ("packed" if kind in PACKED else "plain")
+    assert scorer.name == ("packed, explicit mask" if kind in PACKED else "plain")
     found, greedy = scorer.score(model)
     np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=0)
     np.testing.assert_array_equal(greedy, wanted_greedy)
@@ -99,7 +99,7 @@ def test_bundled_models_and_tasks_equal_hflm() -> None:
     data = build_evaluation(EvaluationSettings(tasks=["reference"], limit=2), tokenizer, 512)
     requests = data.tasks.requests
     scorer = choose_scorer(model, requests, TokenBudget(torch.device("cpu")), head_rule(model))
-    assert scorer.name == "packed"
+    assert scorer.name == "packed, explicit mask"
     found, greedy = scorer.score(model)
     single, single_greedy = hflm_scores(model, tokenizer, requests, 512)
     double, double_greedy = hflm_scores(model.double(), tokenizer, requests, 512, softmax_dtype="float64")
