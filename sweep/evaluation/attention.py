@@ -1,9 +1,10 @@
 """Ways to run a model's attention over rows of packed tries: what it is given as a mask, and which function reads it.
 
 `ExplicitMask` is a matrix of numbers that any architecture adds to its scores; it costs memory and work quadratic in
-the row and suits processors. On CUDA devices `TreeAttention` runs this project's kernel (`kernels.py`), and
-`FlexAttention` torch's compiled one, for architectures that ask for more than the kernel computes. Which of them a
-model takes is found out by trying, in `choice.py`.
+the row, so rows are short, and suits processors. On CUDA devices `TreeAttention` runs this project's kernel
+(`kernels.py`), `FlexAttention` torch's compiled one, for architectures that ask for more than the kernel computes, and
+the explicit mask is left for those with attention code of their own. Which of them a model takes is found out by
+trying, in `choice.py`.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def ways(device: torch.device) -> list[PackedAttention]:
     """What is tried on a device, the best first."""
     if device.type != "cuda":
         return [ExplicitMask()]
-    return [TreeAttention(), FlexAttention()] if has_triton() else [FlexAttention()]
+    return [*([TreeAttention()] if has_triton() else []), FlexAttention(), ExplicitMask()]
 
 
 def layer_kinds(model: Any) -> dict[str, int | None]:

@@ -31,6 +31,7 @@ from sweep.evaluation.states import ModelCall, final_states
 CPU_ROW = 256  # attention with an explicit mask is quadratic in the row
 CPU_TRIE = 512  # a long context with its branches: cutting it computes the context again
 CUDA_ROW = 4096
+CUDA_QUADRATIC_ROW = 1024
 KEPT_MASKS = 256 << 20  # bytes of explicit masks kept from trial to trial
 
 
@@ -181,7 +182,8 @@ class PackedScorer(Scorer):
         on_cuda = budget.device.type == "cuda"
         self.attention = attention
         self.name = f"packed, {attention.name}"
-        self.row_length = row_length or (CUDA_ROW if on_cuda else CPU_ROW)
+        cuda_row = CUDA_QUADRATIC_ROW if attention.quadratic else CUDA_ROW
+        self.row_length = row_length or (cuda_row if on_cuda else CPU_ROW)
         self.packing: Packing = pack(requests, self.row_length, None if row_length or on_cuda else CPU_TRIE)
         self._kept = 0
 

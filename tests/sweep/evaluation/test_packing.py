@@ -17,7 +17,7 @@ from sweep.evaluation.attention import ExplicitMask
 from sweep.evaluation.forward import CPU_TOKENS, CUDA_TOKENS, HeadRule, TokenBudget, head_rule, row_batches
 from sweep.evaluation.packing import Packing, best_fit_decreasing, pack
 from sweep.evaluation.requests import Requests
-from sweep.evaluation.scoring import CUDA_ROW, PackedScorer, PlainScorer
+from sweep.evaluation.scoring import CUDA_QUADRATIC_ROW, CUDA_ROW, PackedScorer, PlainScorer
 
 CONTEXT = 24
 
@@ -127,7 +127,9 @@ def test_every_row_is_in_one_batch_within_the_budget(lengths: list[int], budget:
         assert padded == 0 or len(members) <= budget // (4 * longest)
 
 
-@pytest.mark.parametrize(("row_length", "tokens"), [(None, CPU_TOKENS), (CUDA_ROW, CUDA_TOKENS)])
+@pytest.mark.parametrize(
+    ("row_length", "tokens"), [(None, CPU_TOKENS), (CUDA_QUADRATIC_ROW, CUDA_TOKENS), (CUDA_ROW, CUDA_TOKENS)]
+)
 @pytest.mark.parametrize("share", [0.02, 0.1])
 def test_positions_of_the_papers_suite_are_at_least_97_percent_real(
     row_length: int | None, tokens: int, share: float
