@@ -63,12 +63,12 @@ def packed_attention(model: Any, rule: HeadRule) -> tuple[PackedAttention | None
         except DEVICE_ERRORS:
             raise
         except REFUSALS as error:
-            reason = f"it takes no explicit mask ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            reason = f"no {attention.name} ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
             continue
         apart, agree = _apart(packed, plain, trial.requests, model.dtype)
         if agree:
             return attention, ""
-        reason = f"packed and single sequences differ by {apart:.2g} nats a token"
+        reason = f"packed ({attention.name}) and single sequences differ by {apart:.2g} nats a token"
     return None, reason
 
 
@@ -91,7 +91,8 @@ def _placewise(model: Any, trial: Scorer) -> Modules:
 def _apart(found: np.ndarray, wanted: np.ndarray, requests: Requests, dtype: torch.dtype) -> tuple[float, bool]:
     """(distance of log-likelihoods in nats a token, whether it is no more than rounding).
 
-    The mean over short requests, or over the longest (those that reach beyond a window), whichever is larger.
+    The mean over the requests of more than half the longest's length, or over the others, whichever is larger: the few
+    that reach beyond a window must not drown among the many that do not.
     """
     distance, length = np.abs(found - wanted) / requests.continuation, np.diff(requests.offsets)
     long = length > length.max() // 2

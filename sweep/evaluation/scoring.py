@@ -168,7 +168,7 @@ class PlainScorer(Scorer):
 
 
 class PackedScorer(Scorer):
-    """Rows of prefix-sharing tries under an explicit mask."""
+    """Rows of prefix-sharing tries, kept apart by an attention of `attention.py`."""
 
     def __init__(
         self,
