@@ -426,19 +426,23 @@ def compare(found: Any, expected: Any) -> dict[str, float]:
 
 def launches(clock: Clock) -> list[dict[str, Any]]:
     """Microseconds of one launch over 128 columns and 11008 rows, for several tiles of rows and numbers of warps."""
-    from methods.columns import PruneRule
+    from methods.columns import GridTable, PruneRule, blocks_of
     from methods.kernels import columns
 
     rows = 11008
-    block, ones = torch.randn(128, rows, device="cuda"), torch.ones(128, rows, device="cuda")
+    weights, results = torch.randn(128, rows, device="cuda"), torch.empty(128, rows, device="cuda")
+    ones, loss = torch.ones(1, rows, device="cuda"), torch.zeros(rows, device="cuda")
+    grids = GridTable(ones, -8 * ones, 7 * ones, torch.zeros(128, dtype=torch.long, device="cuda"))
     upper = torch.triu(torch.randn(128, 128, device="cuda") * 0.01, 1) + torch.eye(128, device="cuda")
+    block = next(blocks_of(weights, upper, results, loss, [(0, 128)]))
     mask = torch.rand(128, rows, device="cuda") < 0.5
+    outliers = torch.zeros(128, rows, dtype=torch.bool, device="cuda")
     spqr, tau = get_method("spqr"), torch.full((rows,), 0.5, device="cuda")
     works: dict[str, tuple[str, Callable[[], Any]]] = {
-        "quantize": ("quantize", lambda: columns.quantize_block(block, upper, ones, -8 * ones, 7 * ones, None)),
-        "prune": ("prune", lambda: columns.prune_block(block, upper, PruneRule(mask))),
-        "prune 2:4": ("prune", lambda: columns.prune_block(block, upper, PruneRule(kept_of=(2, 4)))),
-        "spqr": ("spqr", lambda: columns.spqr_block(spqr, block, upper, tau, None)),
+        "quantize": ("quantize", lambda: columns.quantize_block(block, grids, None)),
+        "prune": ("prune", lambda: columns.prune_block(block, PruneRule(mask))),
+        "prune 2:4": ("prune", lambda: columns.prune_block(block, PruneRule(kept_of=(2, 4)))),
+        "spqr": ("spqr", lambda: columns.spqr_block(spqr, block, tau, None, outliers)),
     }
     tiles = {"quantize": ((8, 1), (16, 1), (16, 2), (16, 4), (32, 4)), "prune": ((8, 1), (16, 2), (32, 4)),
              "spqr": ((16, 2), (16, 4), (32, 4), (32, 8))}  # fmt: skip

@@ -2,14 +2,15 @@
 
 Everything here is transposed, [cols, rows], so that one column of the weight is contiguous; rows are independent and
 several linears that share an input are stacked along them. A block of columns is solved on its own (`quantize_block`,
-`prune_block`), then its errors reach the later columns in one product. The block functions below are the plain torch
-version; on a CUDA device the kernels of `methods/kernels/columns.py` replace them one for one.
+`prune_block`), then its errors reach the later columns in one product. These two and `fit_groups` are the plain torch
+version; on a CUDA device the kernels of `methods/kernels/columns.py` replace them one for one. The hard case there is
+the time between kernels: a block is a few microseconds of work, so it must not take dozens of launches.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,35 +33,44 @@ class GridTable:
     high: torch.Tensor
     group_of: torch.Tensor
 
-    def columns(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(scale, low, high), each [stop − start, rows]."""
+    def part(self, start: int, stop: int) -> GridTable:
+        """The same grids for some of the columns."""
+        return GridTable(self.scale, self.low, self.high, self.group_of[start:stop])
+
+    def columns(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(scale, low, high) of every column, each [cols, rows]."""
         if self.scale.shape[0] == 1:  # one grid a row: a view, no copy
-            count = stop - start
+            count = self.group_of.shape[0]
             return self.scale.expand(count, -1), self.low.expand(count, -1), self.high.expand(count, -1)
-        groups = self.group_of[start:stop]
-        return self.scale[groups], self.low[groups], self.high[groups]
+        return self.scale[self.group_of], self.low[self.group_of], self.high[self.group_of]
 
 
 @dataclass(frozen=True)
-class GroupWindow:
-    """The grids of consecutive groups of `size` columns, as in a `GridTable`, from group number `first` on."""
+class ColumnBlock:
+    """n consecutive columns on their way through a solver.
 
-    first: int
-    size: int
-    scale: torch.Tensor
-    low: torch.Tensor
-    high: torch.Tensor
+    weights [n, rows] are used up; upper [n, n] is their part of U, spread [n, n] what `spread_of` makes of it; values
+    [n, rows] receives the new columns; loss [rows] gets every row's Σ e² added.
+    """
 
-    def columns(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(scale, low, high), each [stop − start, rows]; of a single group a view, no copy."""
-        groups = range(start // self.size, (stop - 1) // self.size + 1)
-        counts = [min(stop, (group + 1) * self.size) - max(start, group * self.size) for group in groups]
-        scale, low, high = (self._spread(table, groups, counts) for table in (self.scale, self.low, self.high))
-        return scale, low, high
+    start: int
+    weights: torch.Tensor
+    upper: torch.Tensor
+    spread: torch.Tensor
+    values: torch.Tensor
+    loss: torch.Tensor
 
-    def _spread(self, table: torch.Tensor, groups: Sequence[int], counts: Sequence[int]) -> torch.Tensor:
-        parts = [table[group - self.first].expand(count, -1) for group, count in zip(groups, counts, strict=True)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    @property
+    def stop(self) -> int:
+        return self.start + self.weights.shape[0]
+
+    def part(self, columns: slice) -> ColumnBlock:
+        """Some of its columns."""
+        square = (columns, columns)
+        start = self.start + columns.start
+        return ColumnBlock(
+            start, self.weights[columns], self.upper[square], self.spread[square], self.values[columns], self.loss
+        )
 
 
 @dataclass(frozen=True)
@@ -83,13 +93,13 @@ class PruneRule:
     """What goes of a block of n columns, and how the rest is rounded.
 
     `mask` [n, rows] marks what to prune; with `kept_of` (kept, m) it is chosen instead, group by group on the updated
-    weights, `forced` [n, rows] entries first. `grid` (scale, low, high), each [n, rows], rounds what stays.
+    weights, `forced` [n, rows] entries first. `grid` rounds what stays.
     """
 
     mask: torch.Tensor | None = None
     kept_of: tuple[int, int] | None = None
     forced: torch.Tensor | None = None
-    grid: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+    grid: GridTable | None = None
 
     def part(self, columns: slice) -> PruneRule:
         """The same rule for some of the columns, whole groups of a pattern."""
@@ -97,7 +107,7 @@ class PruneRule:
             None if self.mask is None else self.mask[columns],
             self.kept_of,
             None if self.forced is None else self.forced[columns],
-            None if self.grid is None else (self.grid[0][columns], self.grid[1][columns], self.grid[2][columns]),
+            None if self.grid is None else self.grid.part(columns.start, columns.stop),
         )
 
 
@@ -123,28 +133,18 @@ def quantize_columns(
 
     Returns the quantized columns and the loss of every row, Σ e² = (W−Ŵ)(H+λI)(W−Ŵ)ᵀ.
     """
-    quantized = torch.empty_like(columns)
-    loss = torch.zeros(columns.shape[1], dtype=columns.dtype, device=columns.device)
+    plan = grids if isinstance(grids, GroupPlan) else None
+    table = grids if isinstance(grids, GridTable) else _unfitted(columns, grids.group_size)
+    quantized, loss = torch.empty_like(columns), columns.new_zeros(columns.shape[1])
     keep = None if pruned is None else (~pruned).to(columns.dtype)
-    table: GridTable | GroupWindow | None = grids if isinstance(grids, GridTable) else None
-    group_size = grids.group_size if isinstance(grids, GroupPlan) else columns.shape[0]
-    fresh = isinstance(grids, GroupPlan) and grids.fresh
     solver = _solver(columns)
-    for start, stop in column_blocks(columns.shape[0], block_size, group_size if fresh else None):
-        if isinstance(grids, GroupPlan):
-            table = _window(table, columns, start, stop, grids)
-        assert table is not None
-        scale, low, high = table.columns(start, stop)
-        quantized[start:stop], errors = solver.quantize_block(
-            columns[start:stop],
-            upper[start:stop, start:stop],
-            scale,
-            low,
-            high,
-            None if keep is None else keep[start:stop],
-        )
-        loss += errors.square().sum(0)
-        push(columns, upper, errors, start, stop)
+    group_size = plan.group_size if plan is not None and plan.fresh else None
+    for block in blocks_of(columns, upper, quantized, loss, column_blocks(columns.shape[0], block_size, group_size)):
+        if plan is not None:
+            _fit_starting_groups(solver, columns, table, block, plan)
+        part = slice(block.start, block.stop)
+        errors = solver.quantize_block(block, table.part(block.start, block.stop), None if keep is None else keep[part])
+        push(columns, upper, errors, block.start, block.stop)
     return quantized.add_(0.0), loss  # + 0.0: no negative zeros
 
 
@@ -165,68 +165,78 @@ def prune_columns(
     are their numbers of rows). `kept_of` (n, m) prunes within groups of m columns instead. `grids` quantizes what
     stays; `pruned` [cols, rows] goes in any case. Returns the columns and the loss of every row.
     """
-    result = torch.empty_like(columns)
-    loss = torch.zeros(columns.shape[1], dtype=columns.dtype, device=columns.device)
+    result, loss = torch.empty_like(columns), columns.new_zeros(columns.shape[1])
     solver = _solver(columns)
-    for start, stop in column_blocks(columns.shape[0], block_size, None):
-        block, factor = columns[start:stop], upper[start:stop, start:stop]
-        forced = None if pruned is None else pruned[start:stop]
-        mask = None if kept_of is not None else _block_mask(block, factor, share, segments, forced)
-        grid = None if grids is None else grids.columns(start, stop)
-        result[start:stop], errors = solver.prune_block(block, factor, PruneRule(mask, kept_of, forced, grid))
-        loss += errors.square().sum(0)
-        push(columns, upper, errors, start, stop)
+    for block in blocks_of(columns, upper, result, loss, column_blocks(columns.shape[0], block_size, None)):
+        forced = None if pruned is None else pruned[block.start : block.stop]
+        mask = None if kept_of is not None else _block_mask(block.weights, block.upper, share, segments, forced)
+        grid = None if grids is None else grids.part(block.start, block.stop)
+        errors = solver.prune_block(block, PruneRule(mask, kept_of, forced, grid))
+        push(columns, upper, errors, block.start, block.stop)
     return result.add_(0.0), loss
 
 
-def quantize_block(
-    block: torch.Tensor,
-    upper: torch.Tensor,
-    scale: torch.Tensor,
-    low: torch.Tensor,
-    high: torch.Tensor,
-    keep: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Solve one block of n columns: all arguments [n, rows] but `upper` [n, n]. `block` is updated in place.
+def quantize_block(block: ColumnBlock, grids: GridTable, keep: torch.Tensor | None) -> torch.Tensor:
+    """GPTQ on one block of n columns; `keep` [n, rows] is zero where a weight was pruned.
 
-    Returns the quantized columns and the errors e = (w − q) / U_ii, both [n, rows].
+    Returns the errors e = (w − q) / U_ii, [n, rows].
     """
-    quantized, errors = torch.empty_like(block), torch.empty_like(block)
-    kept = [None] * block.shape[0] if keep is None else keep.unbind(0)
-    per_column = (block, quantized, errors, scale, low, high, spread_of(upper))
-    for w, q, e, s, lowest, highest, spread, k in zip(*(part.unbind(0) for part in per_column), kept, strict=True):
+    errors = torch.empty_like(block.weights)
+    kept = [None] * errors.shape[0] if keep is None else keep.unbind(0)
+    per_column = (block.weights, block.values, errors, *grids.columns(), block.spread)
+    for w, q, e, s, low, high, spread, k in zip(*(part.unbind(0) for part in per_column), kept, strict=True):
         torch.div(w, s, out=q)
-        torch.clamp(q.round_(), lowest, highest, out=q).mul_(s)
+        torch.clamp(q.round_(), low, high, out=q).mul_(s)
         if k is not None:
             q.mul_(k)
-        block.addr_(spread, torch.sub(w, q, out=e))
-    return quantized, errors.div_(upper.diagonal()[:, None])
+        block.weights.addr_(spread, torch.sub(w, q, out=e))
+    return _finished(block, errors)
 
 
-def prune_block(block: torch.Tensor, upper: torch.Tensor, rule: PruneRule) -> tuple[torch.Tensor, torch.Tensor]:
-    """Solve one block of n columns [n, rows] with `upper` [n, n]; `block` is updated in place.
-
-    Returns the new columns and the errors e = (w − q) / U_ii, both [n, rows].
-    """
-    values, errors = torch.empty_like(block), torch.empty_like(block)
-    diagonal = upper.diagonal()
-    keep = torch.empty_like(block) if rule.mask is None else (~rule.mask).to(block.dtype)
-    per_column = (block, values, errors, keep, spread_of(upper))
+def prune_block(block: ColumnBlock, rule: PruneRule) -> torch.Tensor:
+    """SparseGPT on one block of n columns. Returns the errors e = (w − q) / U_ii, [n, rows]."""
+    errors = torch.empty_like(block.weights)
+    diagonal = block.upper.diagonal()
+    keep = torch.empty_like(errors) if rule.mask is None else (~rule.mask).to(errors.dtype)
+    grids = None if rule.grid is None else rule.grid.columns()
+    per_column = (block.weights, block.values, errors, keep, block.spread)
     for i, (w, q, e, k, spread) in enumerate(zip(*(part.unbind(0) for part in per_column), strict=True)):
         if rule.kept_of is not None and i % rule.kept_of[1] == 0:
             group = slice(i, i + rule.kept_of[1])
-            keep[group] = ~group_mask(block[group], diagonal[group], rule.kept_of, rule.part(group).forced)
+            keep[group] = ~group_mask(block.weights[group], diagonal[group], rule.kept_of, rule.part(group).forced)
         torch.mul(w, k, out=q)
-        if rule.grid is not None:
-            scale, low, high = (side[i] for side in rule.grid)
+        if grids is not None:
+            scale, low, high = (side[i] for side in grids)
             torch.clamp(q.div_(scale).round_(), low, high, out=q).mul_(scale)
-        block.addr_(spread, torch.sub(w, q, out=e))
-    return values, errors.div_(diagonal[:, None])
+        block.weights.addr_(spread, torch.sub(w, q, out=e))
+    return _finished(block, errors)
+
+
+def fit_groups(groups: torch.Tensor, plan: GroupPlan, table: GridTable) -> None:
+    """Fit the grids of `groups` [groups, group_size, rows] and put them into `table`, which has as many."""
+    grid = fit_grid(groups, plan.bits, sym=plan.sym, mse=plan.mse, dim=1)
+    table.scale.copy_(grid.scale)
+    torch.neg(grid.zero, out=table.low)
+    table.high.copy_(grid.levels - grid.zero)
+
+
+def blocks_of(
+    columns: torch.Tensor,
+    upper: torch.Tensor,
+    values: torch.Tensor,
+    loss: torch.Tensor,
+    bounds: Iterable[tuple[int, int]],
+) -> Iterator[ColumnBlock]:
+    """The column blocks within `bounds`, one after the other; `values` [cols, rows] and `loss` [rows] get results."""
+    bounds = list(bounds)
+    for (start, stop), spread in zip(bounds, _spreads(upper, bounds), strict=True):
+        part = slice(start, stop)
+        yield ColumnBlock(start, columns[part], upper[part, part], spread, values[part], loss)
 
 
 def spread_of(upper: torch.Tensor) -> torch.Tensor:
-    """[n, n]: how much of w − q of column i each later column takes over, −U_ij / U_ii; zero for columns up to i."""
-    return torch.triu(upper / -upper.diagonal()[:, None], 1)
+    """[..., n, n]: the share of w − q of column i that a later column j takes over, −U_ij / U_ii; zero for j ≤ i."""
+    return torch.triu(upper / -upper.diagonal(dim1=-2, dim2=-1)[..., None], 1)
 
 
 def column_blocks(cols: int, block_size: int, group_size: int | None) -> Iterator[tuple[int, int]]:
@@ -252,22 +262,40 @@ def _solver(columns: torch.Tensor) -> Any:
     return device_kernels(columns) or sys.modules[__name__]
 
 
-def _window(
-    before: GridTable | GroupWindow | None, columns: torch.Tensor, start: int, stop: int, plan: GroupPlan
-) -> GroupWindow:
-    """The grids of columns [start, stop): of the group under way, and of those that start here, fitted as they are."""
+def _finished(block: ColumnBlock, errors: torch.Tensor) -> torch.Tensor:
+    """`errors` w − q [n, rows] over U_ii, in place, and their squares added to the loss."""
+    errors.div_(block.upper.diagonal()[:, None])
+    block.loss.add_(errors.square().sum(0))
+    return errors
+
+
+def _spreads(upper: torch.Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[torch.Tensor]:
+    """`spread_of` the corner of every block; of the first one and those as wide that follow it at once."""
+    width = bounds[0][1]
+    alike = next((i for i, (start, stop) in enumerate(bounds) if stop - start != width), len(bounds))
+    down, right = upper.stride()
+    yield from spread_of(upper.as_strided((alike, width, width), (width * (down + right), down, right)))
+    for start, stop in bounds[alike:]:
+        yield spread_of(upper[start:stop, start:stop])
+
+
+def _fit_starting_groups(
+    solver: Any, columns: torch.Tensor, table: GridTable, block: ColumnBlock, plan: GroupPlan
+) -> None:
+    """Fit the groups that start in `block`, on their weights as they are now."""
     size = plan.group_size
-    first, last = -(-start // size), -(-stop // size)
-    tables: list[tuple[torch.Tensor, ...]] = []
-    if start % size:
-        assert isinstance(before, GroupWindow)
-        tables.append((before.scale[-1:], before.low[-1:], before.high[-1:]))
+    first, last = -(-block.start // size), -(-block.stop // size)
     if first < last:
+        rows = slice(first, last)
         groups = columns[first * size : last * size].unflatten(0, (-1, size))
-        grid = fit_grid(groups, plan.bits, sym=plan.sym, mse=plan.mse, dim=1)
-        tables.append((grid.scale, -grid.zero, grid.levels - grid.zero))
-    joined = tables[0] if len(tables) == 1 else tuple(torch.cat(parts) for parts in zip(*tables, strict=True))
-    return GroupWindow(start // size, size, *joined)
+        solver.fit_groups(groups, plan, GridTable(table.scale[rows], table.low[rows], table.high[rows], table.group_of))
+
+
+def _unfitted(columns: torch.Tensor, group_size: int) -> GridTable:
+    """A table for groups of consecutive columns [cols, rows], to be filled."""
+    cols, rows = columns.shape
+    scale, low, high = columns.new_empty(3, cols // group_size, rows)
+    return GridTable(scale, low, high, torch.arange(cols, device=columns.device) // group_size)
 
 
 def _table(grid: Grid, cols: int, group_size: int) -> GridTable:

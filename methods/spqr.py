@@ -18,7 +18,7 @@ from pydantic import Field
 from calib.settings import SettingsError, settings
 from methods.base import HALF_PRECISION_BITS, CompressedWeight, Number, register
 from methods.column_methods import ColumnMethod, split_columns, stack_columns
-from methods.columns import column_blocks, push, spread_of
+from methods.columns import ColumnBlock, blocks_of, column_blocks, push
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
 from methods.quantizer import check_group_size, divide
@@ -122,17 +122,16 @@ class SpQR(ColumnMethod):
         """(values, outliers) [cols, rows] and the loss of every row; `columns` is used up."""
         cols = columns.shape[0]
         group = self.group_size or cols
-        values, errors = torch.empty_like(columns), torch.empty_like(columns)
+        values, loss = torch.empty_like(columns), columns.new_zeros(columns.shape[1])
         outliers = torch.zeros_like(columns, dtype=torch.bool)
         kernels = device_kernels(columns)
         solve = spqr_block if kernels is None else kernels.spqr_block
-        for start, stop in column_blocks(cols, max(self.block_size // group, 1) * group, None):
-            part = slice(start, stop)
-            values[part], errors[part], outliers[part] = solve(
-                self, columns[part], upper[part, part], threshold, None if keep is None else keep[part]
-            )
-            push(columns, upper, errors[part], start, stop)
-        return values.add_(0.0), outliers, errors.square().sum(0)
+        bounds = column_blocks(cols, max(self.block_size // group, 1) * group, None)
+        for block in blocks_of(columns, upper, values, loss, bounds):
+            part = slice(block.start, block.stop)
+            errors = solve(self, block, threshold, None if keep is None else keep[part], outliers[part])
+            push(columns, upper, errors, block.start, block.stop)
+        return values.add_(0.0), outliers, loss
 
     def fit(self, group: torch.Tensor, diagonal: torch.Tensor, threshold: torch.Tensor | None) -> RealGrid:
         """The grid of every row for one group [n, rows]: fitted without likely outliers, then itself quantized."""
@@ -206,46 +205,42 @@ def leave_one_out_gain(group: torch.Tensor, diagonal: torch.Tensor, levels: int)
 
 
 def spqr_block(
-    method: SpQR, block: torch.Tensor, upper: torch.Tensor, threshold: torch.Tensor | None, keep: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Solve one block of n columns [n, rows], whole groups, with `upper` [n, n]; `block` is updated in place.
+    method: SpQR,
+    block: ColumnBlock,
+    threshold: torch.Tensor | None,
+    keep: torch.Tensor | None,
+    outliers: torch.Tensor,
+) -> torch.Tensor:
+    """SpQR on one block of whole groups; plain torch: the twin of the kernel of the same name.
 
-    Returns values, errors e = (w − ŵ) / U_ii and outliers, each [n, rows]. Plain torch: the twin of the kernel of the
-    same name.
+    `threshold` [rows] is the outlier threshold τ, `keep` [n, rows] marks weights that were not pruned, and outliers are
+    marked in `outliers` [n, rows], false before. Returns the errors e = (w − ŵ) / U_ii, [n, rows].
     """
-    values, errors = torch.empty_like(block), torch.empty_like(block)
-    outliers = torch.zeros_like(block, dtype=torch.bool)
-    group = method.group_size or block.shape[0]
-    for first in range(0, block.shape[0], group):
+    errors = torch.empty_like(block.weights)
+    group = method.group_size or errors.shape[0]
+    for first in range(0, errors.shape[0], group):
         part = slice(first, first + group)
-        factor = upper[part, part]
-        grid = method.fit(block[part], factor.diagonal(), threshold)
-        values[part], errors[part], outliers[part] = spqr_group(
-            block[part], factor, grid, threshold, None if keep is None else keep[part]
-        )
-        push(block, upper, errors[part], first, first + group)
-    return values, errors, outliers
+        inner = block.part(part)
+        grid = method.fit(inner.weights, inner.upper.diagonal(), threshold)
+        errors[part] = spqr_group(inner, grid, threshold, None if keep is None else keep[part], outliers[part])
+        push(block.weights, block.upper, errors[part], first, first + group)
+    block.loss.add_(errors.square().sum(0))
+    return errors
 
 
 def spqr_group(
-    group: torch.Tensor,
-    upper: torch.Tensor,
+    group: ColumnBlock,
     grid: RealGrid,
     threshold: torch.Tensor | None,
     keep: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Solve one group of n columns [n, rows] with `upper` [n, n]; `group` is updated in place.
-
-    Returns values, errors e = (w − ŵ) / U_ii and outliers, each [n, rows]. A weight whose e² exceeds the threshold
-    keeps its value.
-    """
-    values, errors = torch.empty_like(group), torch.empty_like(group)
-    outliers = torch.zeros_like(group, dtype=torch.bool)
-    limits = upper.diagonal()
+    outliers: torch.Tensor,
+) -> torch.Tensor:
+    """SpQR on one group of n columns with a grid; see `spqr_block`. A weight with e² above τ keeps its value."""
+    errors = torch.empty_like(group.weights)
+    limits = group.upper.diagonal()
     scale = grid.scale.clamp_min(SMALLEST_SCALE)
-    spread = spread_of(upper)
-    for i in range(group.shape[0]):
-        w, q, e = group[i], values[i], errors[i]
+    for i in range(errors.shape[0]):
+        w, q, e = group.weights[i], group.values[i], errors[i]
         torch.div(w, scale, out=q).add_(grid.zero).round_().clamp_(0, grid.levels).sub_(grid.zero).mul_(scale)
         if keep is not None:
             q.mul_(keep[i])
@@ -256,5 +251,5 @@ def spqr_group(
                 outlier.logical_and_(keep[i])
             torch.where(outlier, w, q, out=q)
             e.masked_fill_(outlier, 0.0)
-        group.addr_(spread[i], e)
-    return values, errors.div_(limits[:, None]), outliers
+        group.weights.addr_(group.spread[i], e)
+    return errors.div_(limits[:, None])

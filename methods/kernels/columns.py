@@ -2,8 +2,8 @@
 
 Rows are independent, so a program takes a few rows, holds their part of the block on the chip, [columns, rows], and
 goes from column to column: round or prune, and spread the error over the columns still to come. The errors come back,
-so that the update of all later blocks stays one matrix product. The functions here have the signatures of the plain
-torch twins in `methods/columns.py` and `methods/spqr.py`.
+so that the update of all later blocks stays one matrix product; grids of groups are fitted by a launch of their own.
+The functions here have the signatures of the plain torch twins in `methods/columns.py` and `methods/spqr.py`.
 
 The hard case is agreeing with the twin: a different last bit turns a tie into another code, and the rest of that row
 follows. Hence division rounds correctly, rounding is half to even, products and sums are fused only where the update of
@@ -20,7 +20,8 @@ import torch
 import triton
 import triton.language as tl
 
-from methods.columns import PruneRule, group_mask, push, spread_of
+from methods import columns as twin
+from methods.columns import ColumnBlock, GridTable, GroupPlan, PruneRule, group_mask, push
 
 if TYPE_CHECKING:
     from methods.spqr import SpQR
@@ -38,83 +39,90 @@ class Launch:
     warps: int
 
 
-LAUNCH = {"quantize": Launch(16, 1), "prune": Launch(16, 2), "spqr": Launch(32, 4)}
+LAUNCH = {"quantize": Launch(16, 1), "prune": Launch(16, 2), "spqr": Launch(32, 4), "fit": Launch(64, 4)}
 
 
-def quantize_block(
-    block: torch.Tensor,
-    upper: torch.Tensor,
-    scale: torch.Tensor,
-    low: torch.Tensor,
-    high: torch.Tensor,
-    keep: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """GPTQ on one block of n columns: all arguments [n, rows] but `upper` [n, n]. `block` is used up.
+def quantize_block(block: ColumnBlock, grids: GridTable, keep: torch.Tensor | None) -> torch.Tensor:
+    """GPTQ on one block of n columns; `keep` [n, rows] is zero where a weight was pruned.
 
-    Returns the quantized columns and the errors e = (w − q) / U_ii, both [n, rows].
+    Returns the errors e = (w − q) / U_ii, [n, rows].
     """
-    values, errors = torch.empty_like(block), torch.empty_like(block)
-    rows, launch = block.shape[1], LAUNCH["quantize"]
-    for part in _parts(block.shape[0], WIDTH):
-        factor, n = upper[part, part], part.stop - part.start
+    errors = torch.empty_like(block.weights)
+    (columns, rows), launch = errors.shape, LAUNCH["quantize"]
+    for part in _parts(columns, WIDTH):
+        inner, n = block.part(part), part.stop - part.start
         _quantize[(triton.cdiv(rows, launch.rows),)](
-            block[part], spread_of(factor), factor.diagonal().contiguous(),
-            scale[part], low[part], high[part], block if keep is None else keep[part],
-            values[part], errors[part],
-            rows, n, block.stride(0),
-            scale.stride(0), low.stride(0), high.stride(0), 0 if keep is None else keep.stride(0),
+            inner.weights, inner.spread, inner.upper,
+            grids.scale, grids.low, grids.high, grids.group_of[part], errors if keep is None else keep[part],
+            inner.values, errors[part], inner.loss,
+            rows, n, inner.weights.stride(0), inner.spread.stride(0), _diagonal_stride(inner),
+            grids.scale.stride(0), 0 if keep is None else keep.stride(0),
             KEEP=keep is not None, N=_padded(n), R=launch.rows,
             num_warps=launch.warps, enable_fp_fusion=False,
         )  # fmt: skip
-        push(block, upper, errors[part], part.start, part.stop)
-    return values, errors
+        push(block.weights, block.upper, errors[part], part.start, part.stop)
+    return errors
 
 
-def prune_block(block: torch.Tensor, upper: torch.Tensor, rule: PruneRule) -> tuple[torch.Tensor, torch.Tensor]:
-    """SparseGPT on one block of n columns [n, rows] with `upper` [n, n]; `block` is used up.
-
-    Returns the new columns and the errors, both [n, rows].
-    """
-    values, errors = torch.empty_like(block), torch.empty_like(block)
+def prune_block(block: ColumnBlock, rule: PruneRule) -> torch.Tensor:
+    """SparseGPT on one block of n columns. Returns the errors e = (w − q) / U_ii, [n, rows]."""
+    errors = torch.empty_like(block.weights)
     group = 1 if rule.kept_of is None else rule.kept_of[1]
     width = group if group > WIDTH else WIDTH // group * group
-    for part in _parts(block.shape[0], width):
-        inside, columns, factor = rule.part(part), block[part], upper[part, part]
+    for part in _parts(errors.shape[0], width):
+        inner, inside = block.part(part), rule.part(part)
         if group > WIDTH:  # too wide to choose on the chip: choose, then solve with that mask
             assert inside.kept_of is not None
-            chosen = group_mask(columns, factor.diagonal(), inside.kept_of, inside.forced)
-            known = replace(inside, mask=chosen, kept_of=None, forced=None)
-            values[part], errors[part] = prune_block(columns, factor, known)
+            chosen = group_mask(inner.weights, inner.upper.diagonal(), inside.kept_of, inside.forced)
+            errors[part] = prune_block(inner, replace(inside, mask=chosen, kept_of=None, forced=None))
         else:
-            _launch_prune(columns, factor, inside, values[part], errors[part])
-        push(block, upper, errors[part], part.start, part.stop)
-    return values, errors
+            _launch_prune(inner, inside, errors[part])
+        push(block.weights, block.upper, errors[part], part.start, part.stop)
+    return errors
+
+
+def fit_groups(groups: torch.Tensor, plan: GroupPlan, table: GridTable) -> None:
+    """Fit the grids of `groups` [groups, group_size, rows] and put them into `table`, which has as many."""
+    if plan.mse:  # a search of 80 steps, in which launches matter less
+        twin.fit_groups(groups, plan, table)
+        return
+    (count, size, rows), launch = groups.shape, LAUNCH["fit"]
+    _fit[(count, triton.cdiv(rows, launch.rows))](
+        groups, table.scale, table.low, table.high,
+        rows, size, groups.stride(0), groups.stride(1), table.scale.stride(0),
+        LEVELS=2**plan.bits - 1, SYM=plan.sym, N=32, R=launch.rows,
+        num_warps=launch.warps, enable_fp_fusion=False,
+    )  # fmt: skip
 
 
 def spqr_block(
-    method: SpQR, block: torch.Tensor, upper: torch.Tensor, threshold: torch.Tensor | None, keep: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """SpQR on one block of n columns [n, rows], whole groups, with `upper` [n, n]; `block` is used up.
+    method: SpQR,
+    block: ColumnBlock,
+    threshold: torch.Tensor | None,
+    keep: torch.Tensor | None,
+    outliers: torch.Tensor,
+) -> torch.Tensor:
+    """SpQR on one block of whole groups.
 
-    `threshold` [rows] is the outlier threshold τ, `keep` [n, rows] marks weights that were not pruned. Returns values,
-    errors e = (w − ŵ) / U_ii and outliers, each [n, rows].
+    `threshold` [rows] is the outlier threshold τ, `keep` [n, rows] marks weights that were not pruned, and outliers are
+    marked in `outliers` [n, rows], false before. Returns the errors e = (w − ŵ) / U_ii, [n, rows].
     """
-    values, errors = torch.empty_like(block), torch.empty_like(block)
-    outliers = torch.zeros_like(block, dtype=torch.uint8)
-    group = method.group_size or block.shape[0]
-    results = (values, errors, outliers)
+    errors = torch.empty_like(block.weights)
+    columns = errors.shape[0]
+    group = method.group_size or columns
     if group <= WIDTH and (not method.bilevel or method.statistics_group <= LARGEST_SEGMENT):
-        for part in _parts(block.shape[0], WIDTH // group * group):
-            _launch_spqr(method, block, upper, part, group, None, threshold, keep, results)
-            push(block, upper, errors[part], part.start, part.stop)
-        return values, errors, outliers.view(torch.bool)
-    for whole in _parts(block.shape[0], group):  # a grid over more columns or rows than fit on the chip is given
-        grid = method.fit(block[whole], upper[whole, whole].diagonal(), threshold)
+        for part in _parts(columns, WIDTH // group * group):
+            _launch_spqr(method, block, part, group, None, threshold, keep, errors, outliers)
+            push(block.weights, block.upper, errors[part], part.start, part.stop)
+        return errors
+    for whole in _parts(columns, group):  # a grid over more columns or rows than fit on the chip is given
+        wide = block.part(whole)
+        grid = method.fit(wide.weights, wide.upper.diagonal(), threshold)
         for inner in _parts(whole.stop - whole.start, WIDTH):
             part = slice(whole.start + inner.start, whole.start + inner.stop)
-            _launch_spqr(method, block, upper, part, group, (grid.scale, grid.zero), threshold, keep, results)
-            push(block, upper, errors[part], part.start, part.stop)
-    return values, errors, outliers.view(torch.bool)
+            _launch_spqr(method, block, part, group, (grid.scale, grid.zero), threshold, keep, errors, outliers)
+            push(block.weights, block.upper, errors[part], part.start, part.stop)
+    return errors
 
 
 LARGEST_SEGMENT = 64  # rows that share second-level statistics and still fit one program
@@ -131,41 +139,44 @@ def _padded(n: int) -> int:
     return max(16, triton.next_power_of_2(n))
 
 
-def _launch_prune(
-    block: torch.Tensor, factor: torch.Tensor, rule: PruneRule, values: torch.Tensor, errors: torch.Tensor
-) -> None:
-    """One launch of `_prune` for the n columns of `block` [n, rows]; `values` and `errors` receive them."""
-    (n, rows), launch = block.shape, LAUNCH["prune"]
+def _diagonal_stride(block: ColumnBlock) -> int:
+    """From one entry of U's diagonal to the next, in numbers."""
+    return sum(block.upper.stride())
+
+
+def _launch_prune(block: ColumnBlock, rule: PruneRule, errors: torch.Tensor) -> None:
+    """One launch of `_prune` for the n columns of `block`; `errors` [n, rows] receives theirs."""
+    (n, rows), launch = errors.shape, LAUNCH["prune"]
     gone = rule.forced if rule.kept_of is not None else rule.mask  # what is known to go before the loop starts
-    scale, low, high = rule.grid or (block, block, block)
-    strides = (0, 0, 0) if rule.grid is None else (scale.stride(0), low.stride(0), high.stride(0))
+    grid = rule.grid
+    table = (errors, errors, errors, errors) if grid is None else (grid.scale, grid.low, grid.high, grid.group_of)
     _prune[(triton.cdiv(rows, launch.rows),)](
-        block, spread_of(factor), factor.diagonal().contiguous(),
-        block if gone is None else gone.view(torch.uint8),
-        scale, low, high, values, errors,
-        rows, n, block.stride(0), 0 if gone is None else gone.stride(0), *strides,
+        block.weights, block.spread, block.upper,
+        errors if gone is None else gone.view(torch.uint8),
+        *table, block.values, errors, block.loss,
+        rows, n, block.weights.stride(0), block.spread.stride(0), _diagonal_stride(block),
+        0 if gone is None else gone.stride(0), 0 if grid is None else grid.scale.stride(0),
         n if rule.kept_of is None else rule.kept_of[1],
         0 if rule.kept_of is None else rule.kept_of[1] - rule.kept_of[0],
-        CHOOSE=rule.kept_of is not None, GONE=gone is not None, GRID=rule.grid is not None,
+        CHOOSE=rule.kept_of is not None, GONE=gone is not None, GRID=grid is not None,
         N=_padded(n), R=launch.rows, num_warps=launch.warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
 def _launch_spqr(
     method: SpQR,
-    block: torch.Tensor,
-    upper: torch.Tensor,
+    block: ColumnBlock,
     part: slice,
     group: int,
     grid: tuple[torch.Tensor, torch.Tensor] | None,
     threshold: torch.Tensor | None,
     keep: torch.Tensor | None,
-    results: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    errors: torch.Tensor,
+    outliers: torch.Tensor,
 ) -> None:
     """One launch of `_spqr` for the columns of `part`; with `grid` (scale, zero) [rows] nothing is fitted."""
-    rows, n = block.shape[1], part.stop - part.start
-    factor, launch = upper[part, part], LAUNCH["spqr"]
-    values, errors, outliers = results
+    inner, launch = block.part(part), LAUNCH["spqr"]
+    n, rows = inner.weights.shape
     segment = method.statistics_group if method.bilevel and grid is None else 1
     held = max(launch.rows, triton.next_power_of_2(segment))
     used = held // segment * segment  # whole segments only
@@ -183,12 +194,13 @@ def _launch_spqr(
         "KEEP": keep is not None,
     }
     _spqr[(triton.cdiv(rows, used),)](
-        block[part], spread_of(factor), factor.diagonal().contiguous(),
-        block if grid is None else grid[0], block if grid is None else grid[1],
-        block if threshold is None else threshold,
-        block if keep is None else keep[part].view(torch.uint8),
-        values[part], errors[part], outliers[part],
-        rows, n, group if grid is None else n, block.stride(0), 0 if keep is None else keep.stride(0),
+        inner.weights, inner.spread, inner.upper,
+        errors if grid is None else grid[0], errors if grid is None else grid[1],
+        errors if threshold is None else threshold,
+        errors if keep is None else keep[part].view(torch.uint8),
+        inner.values, errors[part], outliers[part].view(torch.uint8), inner.loss,
+        rows, n, group if grid is None else n,
+        inner.weights.stride(0), inner.spread.stride(0), _diagonal_stride(inner), 0 if keep is None else keep.stride(0),
         **flags, USED=used, N=_padded(n), R=held, num_warps=launch.warps, enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -231,10 +243,20 @@ def _load(part: tl.tensor, stride: tl.tensor, columns: tl.tensor, row: tl.tensor
 
 
 @triton.jit
-def _row_grid(scale: tl.tensor, low: tl.tensor, high: tl.tensor, row: tl.tensor, valid: tl.tensor) -> tl.tensor:
-    """(scale, low, high) [rows] of one column, from the addresses of its first row."""
-    s = tl.load(scale + row, mask=valid, other=1.0)
-    return s, tl.load(low + row, mask=valid, other=0.0), tl.load(high + row, mask=valid, other=0.0)
+def _row_grid(
+    scale: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
+    group_of: tl.tensor,
+    stride: tl.tensor,
+    j: tl.tensor,
+    row: tl.tensor,
+    valid: tl.tensor,
+) -> tl.tensor:
+    """(scale, low, high) [rows] of column j, from tables [groups, rows]."""
+    place = tl.load(group_of + j) * stride + row
+    s = tl.load(scale + place, mask=valid, other=1.0)
+    return s, tl.load(low + place, mask=valid, other=0.0), tl.load(high + place, mask=valid, other=0.0)
 
 
 @triton.jit
@@ -254,10 +276,60 @@ def _settle(
     errors: tl.tensor,
     valid: tl.tensor,
 ) -> tl.tensor:
-    """Store a solved column and its error over U_jj; returns the tile with the error spread over the later columns."""
+    """Store a solved column and its error over U_jj; returns the tile with the error spread over the later columns,
+    and the square of the stored error."""
+    relative = tl.div_rn(e, limit)
     tl.store(values, q, mask=valid)
-    tl.store(errors, tl.div_rn(e, limit), mask=valid)
-    return tl.fma(factors[:, None], e[None, :], tile)
+    tl.store(errors, relative, mask=valid)
+    return tl.fma(factors[:, None], e[None, :], tile), relative * relative
+
+
+@triton.jit
+def _add(total: tl.tensor, part: tl.tensor, row: tl.tensor, valid: tl.tensor) -> None:
+    """Add `part` [rows] to the program's rows of `total`."""
+    tl.store(total + row, tl.load(total + row, mask=valid, other=0.0) + part, mask=valid)
+
+
+@triton.jit
+def _fit(
+    groups: tl.tensor,
+    scale: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
+    rows: tl.tensor,
+    size: tl.tensor,
+    group_stride: tl.tensor,
+    column_stride: tl.tensor,
+    table_stride: tl.tensor,
+    LEVELS: tl.constexpr,
+    SYM: tl.constexpr,
+    N: tl.constexpr,
+    R: tl.constexpr,
+) -> None:
+    """`fit_grid` for one group and R rows: zero is always a level, and all-zero weights get a grid from −1 to 1."""
+    group = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(1) * R + tl.arange(0, R)
+    valid = row < rows
+    lowest = tl.zeros([R], tl.float32)
+    highest = tl.zeros([R], tl.float32)
+    for start in range(0, size, N):
+        columns = start + tl.arange(0, N)
+        held = (columns < size)[:, None] & valid[None, :]
+        tile = tl.load(groups + group * group_stride + columns[:, None] * column_stride + row[None, :], held, other=0.0)
+        lowest = tl.minimum(lowest, tl.min(tile, axis=0))
+        highest = tl.maximum(highest, tl.max(tile, axis=0))
+    if SYM:
+        highest = tl.maximum(-lowest, highest)
+        lowest = tl.where(lowest < 0, -highest, lowest)
+    empty = (lowest == 0) & (highest == 0)
+    lowest = tl.where(empty, -1.0, lowest)
+    highest = tl.where(empty, 1.0, highest)
+    step = tl.div_rn(highest - lowest, tl.full([R], LEVELS, tl.float32))
+    zero = tl.full([R], (LEVELS + 1) / 2, tl.float32) if SYM else _round(tl.div_rn(-lowest, step))
+    place = group * table_stride + row
+    tl.store(scale + place, step, mask=valid)
+    tl.store(low + place, -zero, mask=valid)
+    tl.store(high + place, LEVELS - zero, mask=valid)
 
 
 @triton.jit
@@ -268,15 +340,17 @@ def _quantize(
     scale: tl.tensor,
     low: tl.tensor,
     high: tl.tensor,
+    group_of: tl.tensor,
     keep: tl.tensor,
     values: tl.tensor,
     errors: tl.tensor,
+    loss: tl.tensor,
     rows: tl.tensor,
     n: tl.tensor,
     block_stride: tl.tensor,
-    scale_stride: tl.tensor,
-    low_stride: tl.tensor,
-    high_stride: tl.tensor,
+    spread_stride: tl.tensor,
+    diagonal_stride: tl.tensor,
+    grid_stride: tl.tensor,
     keep_stride: tl.tensor,
     KEEP: tl.constexpr,
     N: tl.constexpr,
@@ -284,17 +358,19 @@ def _quantize(
 ) -> None:
     columns, row, valid, held = _places(rows, n, R, N, R)
     tile = _load(block, block_stride, columns, row, held)
+    total = tl.zeros([R], tl.float32)
     for j in range(n):
-        factors = tl.load(spread + j * n + columns, mask=columns < n, other=0.0)
-        s, lowest, highest = _row_grid(
-            scale + j * scale_stride, low + j * low_stride, high + j * high_stride, row, valid
-        )
+        factors = tl.load(spread + j * spread_stride + columns, mask=columns < n, other=0.0)
+        s, lowest, highest = _row_grid(scale, low, high, group_of, grid_stride, j, row, valid)
         w = _column(tile, columns, j)
         q = _on_grid(w, s, lowest, highest)
         if KEEP:
             q = q * tl.load(keep + j * keep_stride + row, mask=valid, other=0.0)
         place = j * rows + row
-        tile = _settle(tile, factors, q, w - q, tl.load(diagonal + j), values + place, errors + place, valid)
+        limit = tl.load(diagonal + j * diagonal_stride)
+        tile, square = _settle(tile, factors, q, w - q, limit, values + place, errors + place, valid)
+        total += square
+    _add(loss, total, row, valid)
 
 
 @triton.jit
@@ -306,15 +382,17 @@ def _prune(
     scale: tl.tensor,
     low: tl.tensor,
     high: tl.tensor,
+    group_of: tl.tensor,
     values: tl.tensor,
     errors: tl.tensor,
+    loss: tl.tensor,
     rows: tl.tensor,
     n: tl.tensor,
     block_stride: tl.tensor,
+    spread_stride: tl.tensor,
+    diagonal_stride: tl.tensor,
     gone_stride: tl.tensor,
-    scale_stride: tl.tensor,
-    low_stride: tl.tensor,
-    high_stride: tl.tensor,
+    grid_stride: tl.tensor,
     group: tl.tensor,
     pruned: tl.tensor,
     CHOOSE: tl.constexpr,
@@ -325,7 +403,8 @@ def _prune(
 ) -> None:
     columns, row, valid, held = _places(rows, n, R, N, R)
     tile = _load(block, block_stride, columns, row, held)
-    limits = tl.load(diagonal + columns, mask=columns < n, other=1.0)
+    limits = tl.load(diagonal + columns * diagonal_stride, mask=columns < n, other=1.0)
+    total = tl.zeros([R], tl.float32)
     known = tl.zeros([N, R], dtype=tl.int32)
     if GONE:
         known = _load(gone, gone_stride, columns, row, held).to(tl.int32)
@@ -341,16 +420,17 @@ def _prune(
                 rank += ((score[None, :] < scores) | before).to(tl.int32)
             stays = (rank >= pruned).to(tl.int32)
         for j in range(first, first + group):
-            factors = tl.load(spread + j * n + columns, mask=columns < n, other=0.0)
+            factors = tl.load(spread + j * spread_stride + columns, mask=columns < n, other=0.0)
             w = _column(tile, columns, j)
             q = w * tl.sum(tl.where(columns[:, None] == j, stays, 0), axis=0).to(tl.float32)
             if GRID:
-                s, lowest, highest = _row_grid(
-                    scale + j * scale_stride, low + j * low_stride, high + j * high_stride, row, valid
-                )
+                s, lowest, highest = _row_grid(scale, low, high, group_of, grid_stride, j, row, valid)
                 q = _on_grid(q, s, lowest, highest)
             place = j * rows + row
-            tile = _settle(tile, factors, q, w - q, tl.load(diagonal + j), values + place, errors + place, valid)
+            limit = tl.load(diagonal + j * diagonal_stride)
+            tile, square = _settle(tile, factors, q, w - q, limit, values + place, errors + place, valid)
+            total += square
+    _add(loss, total, row, valid)
 
 
 @triton.jit
@@ -468,10 +548,13 @@ def _spqr(
     values: tl.tensor,
     errors: tl.tensor,
     outliers: tl.tensor,
+    loss: tl.tensor,
     rows: tl.tensor,
     n: tl.tensor,
     group: tl.tensor,
     block_stride: tl.tensor,
+    spread_stride: tl.tensor,
+    diagonal_stride: tl.tensor,
     keep_stride: tl.tensor,
     LEVELS: tl.constexpr,
     SCALE_LEVELS: tl.constexpr,
@@ -488,7 +571,8 @@ def _spqr(
 ) -> None:
     columns, row, valid, held = _places(rows, n, USED, N, R)
     tile = _load(block, block_stride, columns, row, held)
-    limits = tl.load(diagonal + columns, mask=columns < n, other=1.0)
+    limits = tl.load(diagonal + columns * diagonal_stride, mask=columns < n, other=1.0)
+    total = tl.zeros([R], tl.float32)
     tau = tl.full([R], float("inf"), tl.float32)
     if OUTLIERS:
         tau = tl.load(threshold + row, mask=valid, other=float("inf"))
@@ -505,8 +589,8 @@ def _spqr(
                 LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, R,
             )  # fmt: skip
         for j in range(first, first + group):
-            factors = tl.load(spread + j * n + columns, mask=columns < n, other=0.0)
-            limit = tl.load(diagonal + j)
+            factors = tl.load(spread + j * spread_stride + columns, mask=columns < n, other=0.0)
+            limit = tl.load(diagonal + j * diagonal_stride)
             place = j * rows + row
             w = _column(tile, columns, j)
             q = _nearest(w, scale, zero, LEVELS)
@@ -522,4 +606,6 @@ def _spqr(
                 q = tl.where(outlier, w, q)
                 e = tl.where(outlier, 0.0, e)
                 tl.store(outliers + place, outlier.to(tl.uint8), mask=valid)
-            tile = _settle(tile, factors, q, e, limit, values + place, errors + place, valid)
+            tile, square = _settle(tile, factors, q, e, limit, values + place, errors + place, valid)
+            total += square
+    _add(loss, total, row, valid)

@@ -18,6 +18,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
+from methods.columns import GridTable, GroupPlan, blocks_of
 from methods.kernels.dispatch import backend_of, column_backend, device_kernels
 from methods.solver import inverse_factor
 from methods.statistics import Hessian
@@ -36,6 +37,7 @@ ROWS, COLS = (48, 48) if INTERPRETED else (240, 384)
 GPTQ = [
     {"bits": 4, "group_size": 16},
     {"bits": 3, "group_size": 16, "fresh_group_stats": True},
+    {"bits": 3, "group_size": 48, "fresh_group_stats": True, "block_size": 40},
     {"bits": 2, "sym": True},
     {"bits": 8, "group_size": 16, "act_order": True},
     {"bits": 4, "group_size": 16, "act_order": True, "static_groups": True, "sym": True},
@@ -74,6 +76,8 @@ INTERPRETED_BY_DEFAULT = (
     "test_kernel_equals_its_twin[spqr-defaults]",
     "test_nan_is_not_rounded_away",
     "test_rounding_is_half_to_even",
+    "test_grids_of_groups_have_the_bits_of_the_twin[3-16-False]",
+    "test_grids_of_groups_have_the_bits_of_the_twin[2-33-True]",
 )
 
 
@@ -282,19 +286,32 @@ def test_stacked_linears_get_their_own_masks_and_thresholds(layer):
             assert rows_that_differ(found.weight, expected.weight).double().mean() <= 0.04
 
 
+def one_block(weights, upper):
+    """`weights` [n, rows] as the only block of a stack."""
+    results = torch.empty_like(weights), torch.zeros(weights.shape[1], device=DEVICE)
+    return next(blocks_of(weights, upper, *results, [(0, weights.shape[0])]))
+
+
+def integers(block, low, high):
+    """Grids of whole numbers for every row of `block`."""
+    ones = torch.ones_like(block[:1])
+    return GridTable(ones, low * ones, high * ones, torch.zeros(block.shape[0], dtype=torch.long, device=DEVICE))
+
+
 @pytest.mark.gpu
 @needs_kernels
 def test_nan_is_not_rounded_away():
     from methods.kernels import columns
 
-    block = torch.ones(16, 4, device=DEVICE)
-    block[3, 2] = float("nan")
-    ones = torch.ones_like(block)
+    weights = torch.ones(16, 4, device=DEVICE)
+    weights[3, 2] = float("nan")
     upper = torch.triu(torch.full((16, 16), 0.1, device=DEVICE)) + torch.eye(16, device=DEVICE)
-    values, errors = columns.quantize_block(block, upper, ones, -ones, ones, None)
-    assert values[3:, 2].isnan().all()
+    block = one_block(weights.clone(), upper)
+    errors = columns.quantize_block(block, integers(weights, -1, 1), None)
+    assert block.values[3:, 2].isnan().all()
     assert errors[3:, 2].isnan().all()
-    assert torch.isfinite(values[:, :2]).all()
+    assert torch.equal(block.loss.isnan().cpu(), torch.tensor([False, False, True, False]))
+    assert torch.isfinite(block.values[:, :2]).all()
 
 
 @pytest.mark.gpu
@@ -302,10 +319,31 @@ def test_nan_is_not_rounded_away():
 def test_rounding_is_half_to_even():
     from methods.kernels import columns
 
-    values = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 2.49999976, -100.0], device=DEVICE)[None]
-    ones = torch.ones_like(values)
-    found, _ = columns.quantize_block(values.clone(), torch.ones(1, 1, device=DEVICE), ones, -8 * ones, 7 * ones, None)
-    assert torch.equal(found[0], torch.tensor([-2.0, -2.0, 0.0, 0.0, 2.0, 2.0, 2.0, -8.0], device=DEVICE))
+    weights = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 2.49999976, -100.0], device=DEVICE)[None]
+    block = one_block(weights.clone(), torch.ones(1, 1, device=DEVICE))
+    columns.quantize_block(block, integers(weights, -8, 7), None)
+    expected = torch.tensor([-2.0, -2.0, 0.0, 0.0, 2.0, 2.0, 2.0, -8.0], device=DEVICE)
+    assert torch.equal(block.values[0], expected)
+
+
+@pytest.mark.gpu
+@needs_kernels
+@pytest.mark.parametrize("sym", [False, True])
+@pytest.mark.parametrize(("groups", "size"), [(1, 1), (3, 16), (2, 33), (1, 200)])
+def test_grids_of_groups_have_the_bits_of_the_twin(groups, size, sym):
+    from methods import columns as twin
+    from methods.kernels import columns
+
+    rows = 70
+    weights = torch.randn(groups, size, rows, generator=torch.Generator().manual_seed(size)).to(DEVICE)
+    weights[..., 1], weights[..., 2], weights[..., 3], weights[..., 4] = 0, 0.5, -0.25, weights[..., 4].abs()
+    plan = GroupPlan(3, size, sym, False, False)
+    tables = []
+    for module in (twin, columns):
+        tables.append(GridTable(*torch.full((3, groups, rows), torch.nan, device=DEVICE), None))
+        module.fit_groups(weights, plan, tables[-1])
+    for name in ("scale", "low", "high"):
+        assert torch.equal(getattr(tables[0], name), getattr(tables[1], name)), name
 
 
 @pytest.mark.gpu
