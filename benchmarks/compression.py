@@ -470,7 +470,7 @@ def launch_of(kind: str, rows: int, warps: int) -> Iterator[None]:
 
 def factorization() -> list[dict[str, Any]]:
     """Milliseconds of Cholesky and triangular inverse, as used and in other ways, and the error against float64."""
-    from methods.solver import inverse_factor
+    from methods.solver import inverse_factor, invert_by_halves
 
     rows: list[dict[str, Any]] = []
     for cols in (WIDTH, INNER):
@@ -489,48 +489,32 @@ def factorization() -> list[dict[str, Any]]:
         )
         solve = lambda m=lower, i=identity: torch.linalg.solve_triangular(m, i, upper=False)  # noqa: E731
         rows.append({"cols": cols, "how": "triangular solve alone", "ms": median_ms(solve)})
-        found = inverse_by_halves(lower).flip(0, 1)
-        error = ((found.double() - double).norm() / double.norm()).item()
-        halves = lambda m=lower: inverse_by_halves(m)  # noqa: E731
-        rows.append(
-            {"cols": cols, "how": "triangular inverse by halves", "ms": median_ms(halves), "relative_error": error}
-        )
-        if cols == WIDTH:
-            rows += batched_factors(damped, identity)
+        halves = lambda m=lower: invert_by_halves(m.clone())  # noqa: E731
+        rows.append({"cols": cols, "how": "triangular inverse by halves", "ms": median_ms(halves)})
+    for cols, count in ((128, 8), (512, 3), (512, 64), (1024, 3), (2048, 3), (2048, 16), (WIDTH, 3)):
+        rows += batched_factors(cols, count)
     return rows
 
 
-def batched_factors(damped: torch.Tensor, identity: torch.Tensor) -> list[dict[str, Any]]:
-    """Three matrices of a block's equal widths in one call, beside one after the other."""
-    batch = torch.stack([damped] * 3)
-    identities = identity.expand(3, -1, -1)
+def batched_factors(cols: int, count: int) -> list[dict[str, Any]]:
+    """`count` matrices of a block's equal widths one after the other as used, and in one call of each kind."""
+    from methods.solver import inverse_factor
 
-    def together() -> Any:
-        return torch.linalg.solve_triangular(torch.linalg.cholesky_ex(batch)[0], identities, upper=False)
+    hessian = make_hessian(cols, torch.Generator("cuda").manual_seed(cols)).hessian
+    batch = torch.stack([hessian] * count)
+    batch.diagonal(dim1=1, dim2=2).add_(0.01 * hessian.diagonal().mean())
+    identities = torch.eye(cols, device="cuda").expand(count, -1, -1)
 
     def apart() -> Any:
-        lowers = [torch.linalg.cholesky_ex(matrix)[0] for matrix in batch]
-        return [torch.linalg.solve_triangular(lower, identity, upper=False) for lower in lowers]
+        return [inverse_factor(matrix, 0.01) for matrix in batch]
 
-    cols = damped.shape[0]
+    def together() -> Any:
+        return torch.linalg.solve_triangular(torch.linalg.cholesky_ex(batch.flip(1, 2))[0], identities, upper=False)
+
     return [
-        {"cols": cols, "how": "three, one after the other", **part(lambda: {"ms": median_ms(apart)})},
-        {"cols": cols, "how": "three in one call", **part(lambda: {"ms": median_ms(together)})},
+        {"cols": cols, "how": f"{count}, one after the other", **part(lambda: {"ms": median_ms(apart)})},
+        {"cols": cols, "how": f"{count} in one call", **part(lambda: {"ms": median_ms(together)})},
     ]
-
-
-def inverse_by_halves(lower: torch.Tensor, smallest: int = 512) -> torch.Tensor:
-    """The inverse of a lower triangular matrix from those of its halves and two products: what a solver may save."""
-    size = lower.shape[0]
-    result = torch.zeros_like(lower)
-    if size <= smallest:
-        identity = torch.eye(size, dtype=lower.dtype, device=lower.device)
-        return torch.linalg.solve_triangular(lower, identity, upper=False)
-    half = size // 2
-    first, second = inverse_by_halves(lower[:half, :half], smallest), inverse_by_halves(lower[half:, half:], smallest)
-    result[:half, :half], result[half:, half:] = first, second
-    torch.mm(second, lower[half:, :half] @ first, out=result[half:, :half]).neg_()
-    return result
 
 
 def inverse_factor_float64(hessian: torch.Tensor, percdamp: float) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from methods.base import CompressionError
-from methods.solver import DAMPING_STEPS, SMALLEST_RAISED, all_finite, inverse_factor
+from methods.solver import DAMPING_STEPS, SMALLEST_RAISED, all_finite, inverse_factor, invert_by_halves
 
 
 def hessian_of(inputs: torch.Tensor) -> torch.Tensor:
@@ -24,6 +24,30 @@ def test_factor_equals_cholesky_inverse_cholesky(problem):
     factor = inverse_factor(hessian, 0.01)
     assert torch.allclose(factor.upper.double(), three_steps(damped), rtol=1e-3, atol=1e-4)
     assert torch.equal(factor.upper, factor.upper.triu())
+
+
+@pytest.mark.parametrize("size", [1, 16, 100, 257])
+def test_an_inverse_by_halves_is_that_of_a_triangular_solve(size, device):
+    lower = torch.randn(size, size, generator=torch.Generator().manual_seed(size)).tril() / size
+    lower += torch.eye(size)
+    expected = torch.linalg.inv(lower.double())
+    for matrix in (lower.clone().to(device), lower.T.contiguous().to(device).T):
+        found = invert_by_halves(matrix, smallest=16)
+        assert found.data_ptr() == matrix.data_ptr()
+        assert torch.allclose(found.cpu().double(), expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(found, found.tril())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_factor_takes_one_matrix_and_a_quarter_beside_its_result():
+    size = 4096
+    hessian = torch.eye(size, device="cuda") + 0.5
+    inverse_factor(hessian, 0.01)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    inverse_factor(hessian, 0.01)
+    assert torch.cuda.max_memory_allocated() - before <= 2.1 * hessian.nbytes
 
 
 def test_factor_follows_optimal_brain_surgery_step_by_step(make_problem):
