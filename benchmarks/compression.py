@@ -445,7 +445,7 @@ def launches(clock: Clock) -> list[dict[str, Any]]:
         "spqr": ("spqr", lambda: columns.spqr_block(spqr, block, tau, None, outliers)),
     }
     tiles = {"quantize": ((8, 1), (16, 1), (16, 2), (16, 4), (32, 4)), "prune": ((8, 1), (16, 2), (32, 4)),
-             "spqr": ((16, 2), (16, 4), (32, 4), (32, 8))}  # fmt: skip
+             "spqr": ((16, 1), (16, 2), (16, 4), (32, 2), (32, 4), (32, 8))}  # fmt: skip
     results = []
     for name, (kind, work) in works.items():
         for tile in tiles[kind]:

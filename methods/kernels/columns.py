@@ -176,7 +176,7 @@ def _launch_spqr(
 ) -> None:
     """One launch of `_spqr` for the columns of `part`; with `grid` (scale, zero) [rows] nothing is fitted."""
     inner, launch = block.part(part), LAUNCH["spqr"]
-    n, rows = inner.weights.shape
+    (n, rows), width = inner.weights.shape, _padded(inner.weights.shape[0])
     segment = method.statistics_group if method.bilevel and grid is None else 1
     held = max(launch.rows, triton.next_power_of_2(segment))
     used = held // segment * segment  # whole segments only
@@ -201,7 +201,8 @@ def _launch_spqr(
         inner.values, errors[part], outliers[part].view(torch.uint8), inner.loss,
         rows, n, group if grid is None else n,
         inner.weights.stride(0), inner.spread.stride(0), _diagonal_stride(inner), 0 if keep is None else keep.stride(0),
-        **flags, USED=used, N=_padded(n), R=held, num_warps=launch.warps, enable_fp_fusion=False,
+        **flags, USED=used, G=group if grid is None and group == triton.next_power_of_2(group) else width, N=width,
+        R=held, num_warps=launch.warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -566,12 +567,12 @@ def _spqr(
     OUTLIERS: tl.constexpr,
     KEEP: tl.constexpr,
     USED: tl.constexpr,
+    G: tl.constexpr,
     N: tl.constexpr,
     R: tl.constexpr,
 ) -> None:
     columns, row, valid, held = _places(rows, n, USED, N, R)
     tile = _load(block, block_stride, columns, row, held)
-    limits = tl.load(diagonal + columns * diagonal_stride, mask=columns < n, other=1.0)
     total = tl.zeros([R], tl.float32)
     tau = tl.full([R], float("inf"), tl.float32)
     if OUTLIERS:
@@ -583,9 +584,16 @@ def _spqr(
         zero = tl.load(zeros + row, mask=valid, other=0.0)
     for first in range(0, n, group):
         if FIT:
-            inside = tl.broadcast_to((columns >= first)[:, None] & (columns < first + group)[:, None], [N, R])
+            if G < N:  # the search needs no more than the group's columns
+                mine = tl.arange(0, N // G)[:, None, None] == first // G
+                members = tl.sum(tl.where(mine, tl.reshape(tile, [N // G, G, R]), 0.0), axis=0)
+            else:
+                members = tile
+            places = columns if G == N else first + tl.arange(0, G)
+            inside = tl.broadcast_to((places >= first)[:, None] & (places < first + group)[:, None], [G, R])
+            limits = tl.load(diagonal + places * diagonal_stride, mask=places < n, other=1.0)
             scale, zero = _group_grid(
-                tile, inside, columns, limits, tau,
+                members, inside, places, limits, tau,
                 LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, R,
             )  # fmt: skip
         for j in range(first, first + group):
