@@ -31,9 +31,10 @@ from sweep.models import DenseModel, resolve_model
 
 SEQLEN = 256
 NSAMPLES = 16
-TESTED_ENTRIES: list[Any] = [  # the device tests hold these to the processor's results
+ENTRIES: list[Any] = [  # every method; the device tests hold them to the processor's results
     {"method": "rtn", "bits": 4, "group_size": 32},
     {"method": "gptq", "bits": 3, "group_size": 32},
+    {"method": "gptq", "bits": 4, "group_size": 32},
     {"method": "gptq", "bits": 4, "group_size": 32, "act_order": True, "true_sequential": True},
     {"method": "spqr", "bits": 3},
     {"method": "magnitude"},
@@ -42,12 +43,13 @@ TESTED_ENTRIES: list[Any] = [  # the device tests hold these to the processor's 
     {"method": "sparsegpt"},
     {"method": "sparsegpt", "pattern": "2:4"},
     {"method": "awq", "bits": 3, "group_size": 32},
-    [{"method": "sparsegpt", "pattern": "2:4"}, {"method": "gptq", "bits": 4, "group_size": 32}],
-]
-ENTRIES: list[Any] = [
-    *TESTED_ENTRIES,
-    {"method": "svd_llm"},
     [{"method": "smoothquant"}, {"method": "rtn", "bits": 4, "group_size": 32}],
+    [{"method": "sparsegpt", "pattern": "2:4"}, {"method": "gptq", "bits": 4, "group_size": 32}],
+    {"method": "svd"},
+    {"method": "asvd"},
+    {"method": "fwsvd"},
+    {"method": "joint_svd"},
+    {"method": "svd_llm"},
 ]
 
 
