@@ -11,9 +11,11 @@ Nothing here waits for the device while batches go through a block: an answer th
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from calib.settings import SettingsError
+from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
 from methods.products import add_product, halves_of, split_product
 from methods.quantizer import divide
@@ -216,7 +218,13 @@ class Hessian(Statistic):
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         self._reopen()
-        self._half = inputs.is_cuda and inputs.dtype in (torch.bfloat16, torch.float16)
+        short = inputs.dtype in (torch.bfloat16, torch.float16)
+        self._half = inputs.is_cuda and short
+        if short and device_kernels(inputs) is not None:
+            gram = importlib.import_module("methods.kernels.gram")
+            if gram.suits(inputs):
+                gram.add_gram(self._sum, inputs, self.tokens_per_product)
+                return
         if self._half:
             for piece in inputs.split(self.tokens_per_product):
                 for start in range(0, self.cols, self.half_panel):
