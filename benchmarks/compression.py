@@ -470,15 +470,15 @@ def launch_of(kind: str, rows: int, warps: int) -> Iterator[None]:
 
 def factorization() -> list[dict[str, Any]]:
     """Milliseconds of Cholesky and triangular inverse, as used and in other ways, and the error against float64."""
-    from methods.solver import inverse_factor, invert_by_halves
+    from methods.solver import FactorSettings, inverse_factor, invert_by_halves
 
     rows: list[dict[str, Any]] = []
     for cols in (WIDTH, INNER):
         hessian = make_hessian(cols, torch.Generator("cuda").manual_seed(cols)).hessian
         double = inverse_factor_float64(hessian, 0.01)
-        single = inverse_factor(hessian, 0.01).upper
+        single = inverse_factor(hessian, FactorSettings(0.01)).upper
         error = ((single.double() - double).norm() / double.norm()).item()
-        work = lambda h=hessian: inverse_factor(h, 0.01)  # noqa: E731
+        work = lambda h=hessian: inverse_factor(h, FactorSettings(0.01))  # noqa: E731
         rows.append({"cols": cols, "how": "as used", "ms": median_ms(work), "relative_error": error})
         damped = hessian.flip(0, 1)
         damped.diagonal().add_(0.01 * damped.diagonal().mean())
@@ -498,19 +498,12 @@ def factorization() -> list[dict[str, Any]]:
 
 def batched_factors(cols: int, count: int) -> list[dict[str, Any]]:
     """`count` matrices of a block's equal widths one after the other as used, and in one call of each kind."""
-    from methods.solver import inverse_factor
+    from methods.solver import FactorSettings, inverse_factor, inverse_factors
 
     hessian = make_hessian(cols, torch.Generator("cuda").manual_seed(cols)).hessian
-    batch = torch.stack([hessian] * count)
-    batch.diagonal(dim1=1, dim2=2).add_(0.01 * hessian.diagonal().mean())
-    identities = torch.eye(cols, device="cuda").expand(count, -1, -1)
-
-    def apart() -> Any:
-        return [inverse_factor(matrix, 0.01) for matrix in batch]
-
-    def together() -> Any:
-        return torch.linalg.solve_triangular(torch.linalg.cholesky_ex(batch.flip(1, 2))[0], identities, upper=False)
-
+    batch, settings = [hessian] * count, FactorSettings(0.01)
+    apart = lambda: [inverse_factor(matrix, settings) for matrix in batch]  # noqa: E731
+    together = lambda: inverse_factors(batch, settings)  # noqa: E731
     return [
         {"cols": cols, "how": f"{count}, one after the other", **part(lambda: {"ms": median_ms(apart)})},
         {"cols": cols, "how": f"{count} in one call", **part(lambda: {"ms": median_ms(together)})},
@@ -555,15 +548,17 @@ def hessian_accuracy() -> list[dict[str, Any]]:
         exact = torch.zeros(128, cols, dtype=torch.float64, device="cuda")
         for batch in batches:
             exact += batch[:, :128].double().T @ batch.double()
+        rows.append(hessian_row(cols, batches, exact, "as used"))
+        for tokens in (512, 1024, 2048, 4096):
+            rows.append(part(lambda t=tokens, c=cols, b=batches, e=exact: gram_row(c, b, e, t)))
         before = Hessian.tokens_per_product
-        for tokens in (1024, 2048, 4096, 8192, 32768):
+        for tokens in (2048, 8192, 32768):
             Hessian.tokens_per_product = tokens
             try:
-                rows.append(hessian_row(cols, batches, exact, f"added in place, {tokens} tokens"))
+                with column_backend("torch"):
+                    rows.append(hessian_row(cols, batches, exact, f"torch, added in place, {tokens} tokens"))
             finally:
                 Hessian.tokens_per_product = before
-        for tokens in (2048, 8192):
-            rows.append(part(lambda t=tokens, c=cols, b=batches, e=exact: mm_row(c, b, e, t)))
     return rows
 
 
@@ -577,21 +572,17 @@ def hessian_row(cols: int, batches: list[torch.Tensor], exact: torch.Tensor, lab
     return describe_sum(cols, batches, exact, label, collect)
 
 
-def mm_row(cols: int, batches: list[torch.Tensor], exact: torch.Tensor, tokens: int) -> dict[str, Any]:
-    """The same sums from products that are added afterwards."""
+def gram_row(cols: int, batches: list[torch.Tensor], exact: torch.Tensor, tokens: int) -> dict[str, Any]:
+    """The kernel with sums of `tokens` on the matrix units."""
+    from methods.kernels.gram import add_gram
 
     def collect() -> torch.Tensor:
         total = torch.zeros(cols, cols, device="cuda")
         for batch in batches:
-            for piece in batch.split(tokens):
-                for start in range(0, cols, 2048):
-                    part_of = piece[:, start : start + 2048]
-                    total[start : start + 2048, start:] += torch.mm(
-                        part_of.T, piece[:, start:], out_dtype=torch.float32
-                    )
-        return torch.triu(total)[:128] + torch.triu(total, 1).T[:128]
+            add_gram(total, batch, tokens)
+        return total[:128]
 
-    return describe_sum(cols, batches, exact, f"product and addition, {tokens} tokens", collect)
+    return describe_sum(cols, batches, exact, f"kernel, {tokens} tokens", collect)
 
 
 def describe_sum(

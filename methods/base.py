@@ -175,6 +175,9 @@ class WeightMethod(Method):
         """
         raise NotImplementedError(f"{type(self).__name__}.compress_weight")
 
+    def prepare(self, statistics: Sequence[Statistic]) -> None:
+        """Told once of all statistics that a pass over a block has collected, before their weights come one by one."""
+
     def compress_weights(
         self,
         weights: Sequence[torch.Tensor],

@@ -345,6 +345,8 @@ class BlockJob:
             following = outputs if to_the_end else following
             compressed = {linear.name for group in collected for linear in group.linears}
             waiting = [linear for linear in waiting if linear.name not in compressed]
+            if isinstance(self.method, WeightMethod):
+                self.method.prepare([group.statistic for group in collected])
             while collected:  # a statistic of a wide layer fills gigabytes, so each goes as soon as it has served
                 reports.extend(self._compress_group(collected.pop(0)))
         if not self.last:

@@ -13,8 +13,8 @@ from typing import ClassVar
 from calib.settings import settings
 from methods.base import CompressedWeight, WeightMethod
 from methods.lazy import torch
-from methods.solver import Factor
-from methods.statistics import Hessian, Statistic
+from methods.solver import Factor, FactorSettings
+from methods.statistics import Hessian, Statistic, factor_together
 
 
 @settings
@@ -23,9 +23,10 @@ class ColumnMethod(WeightMethod):
 
     needs: ClassVar[str] = "hessian"
 
-    def factor(self, hessian: Hessian) -> Factor:
-        """The factor of the inverse Hessian that `solve` works with. Raises CompressionError."""
-        raise NotImplementedError(f"{type(self).__name__}.factor")
+    @property
+    def factor_settings(self) -> FactorSettings:
+        """How the Hessian is damped and ordered for the factor that `solve` works with."""
+        raise NotImplementedError(f"{type(self).__name__}.damping")
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
@@ -35,6 +36,9 @@ class ColumnMethod(WeightMethod):
         `pruned` [cols, all rows] marks the weights that stay zero.
         """
         raise NotImplementedError(f"{type(self).__name__}.solve")
+
+    def prepare(self, statistics: Sequence[Statistic]) -> None:
+        factor_together([s for s in statistics if isinstance(s, Hessian)], self.factor_settings)
 
     def compress_weight(
         self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
@@ -49,7 +53,7 @@ class ColumnMethod(WeightMethod):
         pruned: Sequence[torch.Tensor | None] | None = None,
     ) -> list[CompressedWeight]:
         assert isinstance(statistic, Hessian)
-        factor = self.factor(statistic)
+        factor = statistic.factor(self.factor_settings)
         results = self.solve(weights, factor, stack_masks(weights, pruned))
         dead = factor.dead.sum()
         for result in results:

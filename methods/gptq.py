@@ -19,8 +19,7 @@ from methods.column_methods import ColumnMethod, split_columns, stack_columns
 from methods.columns import GridTable, GroupPlan, group_grids, quantize_columns, row_grids
 from methods.lazy import torch
 from methods.rtn import GridMethod
-from methods.solver import Factor
-from methods.statistics import Hessian
+from methods.solver import Factor, FactorSettings
 
 
 @register("gptq")
@@ -51,8 +50,9 @@ class GPTQ(GridMethod, ColumnMethod):
         flags = {"act-order": self.act_order, "static": self.static_groups, "fresh": self.fresh_group_stats}
         return " ".join(["GPTQ", self.describe_grid(), *(name for name, on in flags.items() if on)])
 
-    def factor(self, hessian: Hessian) -> Factor:
-        return hessian.factor(self.percdamp, self.act_order)
+    @property
+    def factor_settings(self) -> FactorSettings:
+        return FactorSettings(self.percdamp, self.act_order)
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None

@@ -8,7 +8,7 @@ fails, damping is raised in recorded steps, then float64 is used, and then the l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -68,25 +68,34 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def inverse_factor(
-    hessian: torch.Tensor, percdamp: float, *, act_order: bool = False, damp_dead: bool = True
-) -> Factor:
-    """Factor (H + λI)⁻¹ with λ = percdamp · mean(diag H); dead inputs get a diagonal of 1.
+@dataclass(frozen=True)
+class FactorSettings:
+    """How a Hessian is made ready for its factor.
 
-    `act_order` sorts the inputs by falling diagonal, equal ones by index. `damp_dead`: that 1 counts in the mean and in
-    the order and is damped too (GPTQ, SparseGPT); false: it replaces the diagonal at last (SpQR). The host asks the
-    device once, whether it worked. Raises CompressionError when `hessian` is not finite, or when neither more damping
-    nor float64 helps.
+    percdamp: λ as a share of the mean diagonal. act_order: inputs by falling diagonal, equal ones by index. Dead inputs
+    get a diagonal of 1; damp_dead: that 1 counts in the mean and in the order and is damped too (GPTQ, SparseGPT);
+    false: it replaces the diagonal at last (SpQR).
     """
-    raw = hessian.diagonal()
+
+    percdamp: float
+    act_order: bool = False
+    damp_dead: bool = True
+
+
+def inverse_factor(hessian: torch.Tensor, settings: FactorSettings) -> Factor:
+    """Factor (H + λI)⁻¹ for one `hessian` [cols, cols]. The host asks the device once, whether it worked.
+
+    Raises CompressionError when `hessian` is not finite, or when neither more damping nor float64 helps.
+    """
+    raw, damp_dead = hessian.diagonal(), settings.damp_dead
     dead = raw == 0
     diagonal = torch.where(dead, 1.0, raw) if damp_dead else raw
-    order = torch.argsort(diagonal, descending=True, stable=True) if act_order else None
+    order = torch.argsort(diagonal, descending=True, stable=True) if settings.act_order else None
     mean = diagonal.mean().double()
     backwards = torch.arange(hessian.shape[0], device=hessian.device) if order is None else order
     backwards = backwards.flip(0)
     for dtype in (torch.float32, torch.float64):
-        for retry, damping in _dampings(percdamp, dtype is torch.float64):
+        for retry, damping in _dampings(settings.percdamp, dtype is torch.float64):
             matrix = hessian.flip(0, 1) if order is None else hessian[backwards][:, backwards]
             matrix = matrix.to(dtype)
             damped = diagonal.to(dtype) + damping * mean
@@ -99,8 +108,37 @@ def inverse_factor(
                 check_finite(hessian)
     raise CompressionError(
         f"the Hessian of {hessian.shape[0]} inputs could not be factorized, in float64 with damping"
-        f" {max(percdamp, SMALLEST_RAISED) * DAMPING_STEPS[-1]:g}; give more calibration windows or a larger percdamp"
+        f" {max(settings.percdamp, SMALLEST_RAISED) * DAMPING_STEPS[-1]:g}; give more calibration windows or a larger"
+        " percdamp"
     )
+
+
+def inverse_factors(hessians: Sequence[torch.Tensor], settings: FactorSettings) -> list[Factor | None]:
+    """`inverse_factor` for several Hessians [cols, cols] of one width, each step one call for all of them.
+
+    None for those that need more than the first try in float32. The host asks the device once for all.
+    """
+    matrices = torch.stack(list(hessians))
+    cols = matrices.shape[1]
+    raw = matrices.diagonal(dim1=1, dim2=2)
+    dead = raw == 0
+    diagonal = torch.where(dead, 1.0, raw) if settings.damp_dead else raw.clone()
+    added = (settings.percdamp * diagonal.mean(1).double()).float()[:, None]
+    damped = diagonal + added if settings.damp_dead else torch.where(dead, 1.0, diagonal + added)
+    raw.copy_(damped)
+    order = torch.argsort(diagonal, dim=1, descending=True, stable=True) if settings.act_order else None
+    if order is not None:
+        matrices = matrices.gather(1, order[:, :, None].expand(-1, -1, cols))
+        matrices = matrices.gather(2, order[:, None, :].expand(-1, cols, -1))
+    identity = torch.eye(cols, device=matrices.device).expand(len(matrices), -1, -1)
+    with full_precision():
+        lower, failed = torch.linalg.cholesky_ex(matrices.flip(1, 2))
+        upper = torch.linalg.solve_triangular(lower, identity, upper=False).flip(1, 2)
+    worked = (failed == 0) & torch.isfinite(torch.linalg.vector_norm(upper, float("inf"), dim=(1, 2)))
+    return [
+        Factor(upper[i], dead[i], None if order is None else order[i], settings.percdamp, 0, None) if fine else None
+        for i, fine in enumerate(worked.tolist())
+    ]
 
 
 def _dampings(percdamp: float, last: bool) -> list[tuple[int, float]]:

@@ -20,8 +20,7 @@ from methods.columns import group_grids, prune_columns, row_grids
 from methods.lazy import torch
 from methods.masks import PruningMethod
 from methods.quantizer import check_group_size, grid_bits
-from methods.solver import Factor
-from methods.statistics import Hessian
+from methods.solver import Factor, FactorSettings
 
 
 @register("sparsegpt")
@@ -61,8 +60,9 @@ class SparseGPT(PruningMethod, ColumnMethod):
         super().check_shape(rows, cols, where)
         check_group_size(self.group_size, cols, where)
 
-    def factor(self, hessian: Hessian) -> Factor:
-        return hessian.factor(self.percdamp)
+    @property
+    def factor_settings(self) -> FactorSettings:
+        return FactorSettings(self.percdamp)
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None

@@ -22,8 +22,7 @@ from methods.columns import ColumnBlock, blocks_of, column_blocks, push
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
 from methods.quantizer import check_group_size, divide
-from methods.solver import Factor
-from methods.statistics import Hessian
+from methods.solver import Factor, FactorSettings
 
 SMALLEST_SCALE = 1e-9
 OUTLIER_BITS = 32.0  # a 16-bit value and a 16-bit position
@@ -85,8 +84,9 @@ class SpQR(ColumnMethod):
         second = sum(2 * HALF_PRECISION_BITS for bits in (self.scale_bits, self.zero_bits) if bits is not None)
         return self.bits + first / group + second / (group * self.statistics_group) + OUTLIER_BITS * outlier_share
 
-    def factor(self, hessian: Hessian) -> Factor:
-        return hessian.factor(self.percdamp, self.permutation == "act_order", damp_dead=False)
+    @property
+    def factor_settings(self) -> FactorSettings:
+        return FactorSettings(self.percdamp, self.permutation == "act_order", damp_dead=False)
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None

@@ -12,6 +12,7 @@ Nothing here waits for the device while batches go through a block: an answer th
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from calib.settings import SettingsError
@@ -19,12 +20,23 @@ from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
 from methods.products import add_product, halves_of, split_product
 from methods.quantizer import divide
-from methods.solver import Factor, all_finite, check_finite, full_precision, inverse_factor
+from methods.solver import (
+    Factor,
+    FactorSettings,
+    all_finite,
+    check_finite,
+    full_precision,
+    inverse_factor,
+    inverse_factors,
+)
 
 if TYPE_CHECKING:
     from methods.base import Method
 
 SAMPLE_PER_WINDOW = 16  # input vectors kept of each window for the output error: 256 of a small set of 16 windows
+MANY = 8  # Hessians of one width, of experts
+BATCHED_COLUMNS = {False: 1024, True: 2048}  # up to which one call is faster: 2 x for 3 of 512 and for 16 of 2,048
+BATCHED_ENTRIES = 2**27  # of Hessians in one call: 512 MiB
 SAMPLE_LIMIT = 2048  # 128 windows; more vectors change the error's estimate by less than its spread over sets
 
 
@@ -207,14 +219,14 @@ class Hessian(Statistic):
     cuda_panel = 512  # the same on a CUDA device, and of 16-bit inputs
     half_panel = 2048
     errors_at_once = 2**25  # entries of a weight in a product of the output error: 128 MiB in float32
-    tokens_per_product = 2048  # of 16-bit inputs: matrix units round sums down, a bias that grows with their length
+    tokens_per_product = 2048  # without the kernel: matrix units round sums down, a bias that grows with their length
 
     def __init__(self, cols: int, device: Any = None) -> None:
         super().__init__(cols, device)
         self._sum = torch.zeros(cols, cols, dtype=torch.float32, device=device)
         self._half = False  # of 16-bit inputs on a CUDA device
         self._closed = 0  # windows when the sum became the Hessian, 0 while it is a sum
-        self._factors: dict[tuple[float, bool, bool], Factor] = {}
+        self._factors: dict[FactorSettings, Factor] = {}
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         self._reopen()
@@ -223,7 +235,7 @@ class Hessian(Statistic):
         if short and device_kernels(inputs) is not None:
             gram = importlib.import_module("methods.kernels.gram")
             if gram.suits(inputs):
-                gram.add_gram(self._sum, inputs, self.tokens_per_product)
+                gram.add_gram(self._sum, inputs)
                 return
         if self._half:
             for piece in inputs.split(self.tokens_per_product):
@@ -257,12 +269,11 @@ class Hessian(Statistic):
             self._sum.mul_(self._closed / 2.0)
             self._closed = 0
 
-    def factor(self, percdamp: float, act_order: bool = False, damp_dead: bool = True) -> Factor:
+    def factor(self, settings: FactorSettings) -> Factor:
         """The factor of the damped inverse, made once for all linears that share this input."""
-        key = (percdamp, act_order, damp_dead)
-        if key not in self._factors:  # which checks as well, but only when it fails
-            self._factors[key] = inverse_factor(self._unchecked(), percdamp, act_order=act_order, damp_dead=damp_dead)
-        return self._factors[key]
+        if settings not in self._factors:  # which checks as well, but only when it fails
+            self._factors[settings] = inverse_factor(self._unchecked(), settings)
+        return self._factors[settings]
 
     def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hessian = self._unchecked()
@@ -276,6 +287,27 @@ class Hessian(Statistic):
             error = error + (products[: len(part)] * part).sum()
             size = size + (products[len(part) :] * dense).sum()
         return error, size
+
+
+def factor_together(hessians: Sequence[Hessian], settings: FactorSettings) -> None:
+    """Make the factors of equally wide inputs on a GPU in one call of each solver, where that is faster.
+
+    That is at up to 1,024 columns, and for many experts at up to 2,048; all others are made when they are asked for.
+    """
+    widths: dict[int, list[Hessian]] = {}
+    for hessian in hessians:
+        if hessian.tokens and hessian.device is not None and torch.device(hessian.device).type == "cuda":
+            widths.setdefault(hessian.cols, []).append(hessian)
+    for cols, alike in widths.items():
+        if len(alike) < 2 or cols > BATCHED_COLUMNS[len(alike) >= MANY]:
+            continue
+        at_once = max(2, BATCHED_ENTRIES // cols**2)
+        for start in range(0, len(alike), at_once):
+            batch = alike[start : start + at_once]
+            factors = inverse_factors([hessian._unchecked() for hessian in batch], settings)
+            for hessian, factor in zip(batch, factors, strict=True):
+                if factor is not None:
+                    hessian._factors[settings] = factor
 
 
 def mirrored(upper: torch.Tensor, panel: int = 2048) -> torch.Tensor:

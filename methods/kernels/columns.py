@@ -1,9 +1,11 @@
 """The column loops of GPTQ, SparseGPT and SpQR as Triton kernels, one launch for a block of up to 128 columns.
 
 Rows are independent, so a program takes a few rows, holds their part of the block on the chip, [columns, rows], and
-goes from column to column: round or prune, and spread the error over the columns still to come. The errors come back,
-so that the update of all later blocks stays one matrix product; grids of groups are fitted by a launch of their own.
-The functions here have the signatures of the plain torch twins in `methods/columns.py` and `methods/spqr.py`.
+goes from column to column: round or prune, and spread the error over the columns still to come. It does so in strips of
+16 columns: a column's error reaches the rest of its strip at once, since the next column waits for it, and the later
+strips when the strip is done. The errors come back, so that the update of all later blocks stays one matrix product;
+grids of groups are fitted by a launch of their own. The functions here have the signatures of the plain torch twins in
+`methods/columns.py` and `methods/spqr.py`.
 
 The hard case is agreeing with the twin: a different last bit turns a tie into another code, and the rest of that row
 follows. Hence division rounds correctly, rounding is half to even, products and sums are fused only where the update of
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from methods.spqr import SpQR
 
 WIDTH = 128  # columns of one launch: with 16 rows they fill 64 registers of a thread of one warp
+STRIP = 16  # columns that are solved together; what they mean for the other columns is added when they are done
+UNROLLED = tl.constexpr(32)  # columns of a strip up to which the loop over them is written out
 INTEGERS = tl.constexpr(8388608.0)  # 2^23: float32 numbers from here on are whole
 SMALLEST_SCALE = tl.constexpr(1e-9)
 
@@ -57,7 +61,7 @@ def quantize_block(block: ColumnBlock, grids: GridTable, keep: torch.Tensor | No
             inner.values, errors[part], inner.loss,
             rows, n, inner.weights.stride(0), inner.spread.stride(0), _diagonal_stride(inner),
             grids.scale.stride(0), 0 if keep is None else keep.stride(0),
-            KEEP=keep is not None, N=_padded(n), R=launch.rows,
+            KEEP=keep is not None, W=STRIP, N=_padded(n), R=launch.rows,
             num_warps=launch.warps, enable_fp_fusion=False,
         )  # fmt: skip
         push(block.weights, block.upper, errors[part], part.start, part.stop)
@@ -147,6 +151,7 @@ def _diagonal_stride(block: ColumnBlock) -> int:
 def _launch_prune(block: ColumnBlock, rule: PruneRule, errors: torch.Tensor) -> None:
     """One launch of `_prune` for the n columns of `block`; `errors` [n, rows] receives theirs."""
     (n, rows), launch = errors.shape, LAUNCH["prune"]
+    group = 1 if rule.kept_of is None else rule.kept_of[1]
     gone = rule.forced if rule.kept_of is not None else rule.mask  # what is known to go before the loop starts
     grid = rule.grid
     table = (errors, errors, errors, errors) if grid is None else (grid.scale, grid.low, grid.high, grid.group_of)
@@ -156,10 +161,10 @@ def _launch_prune(block: ColumnBlock, rule: PruneRule, errors: torch.Tensor) -> 
         *table, block.values, errors, block.loss,
         rows, n, block.weights.stride(0), block.spread.stride(0), _diagonal_stride(block),
         0 if gone is None else gone.stride(0), 0 if grid is None else grid.scale.stride(0),
-        n if rule.kept_of is None else rule.kept_of[1],
-        0 if rule.kept_of is None else rule.kept_of[1] - rule.kept_of[0],
+        0 if rule.kept_of is None else group - rule.kept_of[0],
         CHOOSE=rule.kept_of is not None, GONE=gone is not None, GRID=grid is not None,
-        N=_padded(n), R=launch.rows, num_warps=launch.warps, enable_fp_fusion=False,
+        M=group, W=_padded(n) if STRIP % group else STRIP, N=_padded(n), R=launch.rows,
+        num_warps=launch.warps, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -178,6 +183,9 @@ def _launch_spqr(
     inner, launch = block.part(part), LAUNCH["spqr"]
     (n, rows), width = inner.weights.shape, _padded(inner.weights.shape[0])
     segment = method.statistics_group if method.bilevel and grid is None else 1
+    strip = STRIP  # with grids to fit, one group
+    if grid is None:
+        strip = group if group == triton.next_power_of_2(group) and group <= width else width
     held = max(launch.rows, triton.next_power_of_2(segment))
     used = held // segment * segment  # whole segments only
     quantized_zero = method.zero_bits is not None and (not method.round_zero or method.zero_bits < method.bits)
@@ -199,10 +207,10 @@ def _launch_spqr(
         errors if threshold is None else threshold,
         errors if keep is None else keep[part].view(torch.uint8),
         inner.values, errors[part], outliers[part].view(torch.uint8), inner.loss,
-        rows, n, group if grid is None else n,
+        rows, n, group,
         inner.weights.stride(0), inner.spread.stride(0), _diagonal_stride(inner), 0 if keep is None else keep.stride(0),
-        **flags, USED=used, G=group if grid is None and group == triton.next_power_of_2(group) else width, N=width,
-        R=held, num_warps=launch.warps, enable_fp_fusion=False,
+        **flags, USED=used, W=strip, N=width, R=held,
+        num_warps=launch.warps * (held // launch.rows), enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -267,22 +275,66 @@ def _on_grid(x: tl.tensor, scale: tl.tensor, low: tl.tensor, high: tl.tensor) ->
 
 
 @triton.jit
-def _settle(
-    tile: tl.tensor,
-    factors: tl.tensor,
-    q: tl.tensor,
-    e: tl.tensor,
-    limit: tl.tensor,
-    values: tl.tensor,
-    errors: tl.tensor,
-    valid: tl.tensor,
-) -> tl.tensor:
-    """Store a solved column and its error over U_jj; returns the tile with the error spread over the later columns,
-    and the square of the stored error."""
-    relative = tl.div_rn(e, limit)
-    tl.store(values, q, mask=valid)
-    tl.store(errors, relative, mask=valid)
-    return tl.fma(factors[:, None], e[None, :], tile), relative * relative
+def _strip(tile: tl.tensor, base: tl.tensor, W: tl.constexpr, N: tl.constexpr, R: tl.constexpr) -> tl.tensor:
+    """The W columns of `tile` [N, R] from column `base` on, a multiple of W."""
+    if W == N:
+        return tile
+    mine = tl.arange(0, N // W)[:, None, None] == base // W
+    return tl.sum(tl.where(mine, tl.reshape(tile, [N // W, W, R]), 0.0), axis=0)
+
+
+@triton.jit
+def _place(j: tl.tensor, n: tl.tensor) -> tl.tensor:
+    """Where to read what belongs to column j of n; a strip may reach beyond the last one, and what is read for that
+    column meets a weight of zero and is not stored."""
+    return tl.minimum(j, n - 1)
+
+
+@triton.jit
+def _put(strip: tl.tensor, j: tl.tensor, column: tl.tensor, W: tl.constexpr) -> tl.tensor:
+    """`strip` [W, rows] with `column` [rows] as column j."""
+    return tl.where(tl.arange(0, W)[:, None] == j, column[None, :], strip)
+
+
+@triton.jit
+def _spread_in_strip(
+    strip: tl.tensor, e: tl.tensor, spread: tl.tensor, stride: tl.tensor, j: tl.tensor, base: tl.tensor, n: tl.tensor,
+    W: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """`strip` [W, rows] with the error `e` [rows] of its column j spread over its later columns."""
+    place = base + tl.arange(0, W)
+    factors = tl.load(spread + _place(base + j, n) * stride + place, mask=place < n, other=0.0)
+    return tl.fma(factors[:, None], e[None, :], strip)
+
+
+@triton.jit
+def _spread_beyond(
+    tile: tl.tensor, e: tl.tensor, spread: tl.tensor, stride: tl.tensor, base: tl.tensor, n: tl.tensor,
+    W: tl.constexpr, N: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """`tile` [N, rows] with the errors `e` [W, rows] of the strip at `base` spread over the columns after the strip."""
+    columns = tl.arange(0, N)
+    for j in tl.static_range(W):
+        later = (columns >= base + W) & (columns < n)
+        factors = tl.load(spread + (base + j) * stride + columns, mask=later, other=0.0)
+        tile = tl.fma(factors[:, None], _column(e, tl.arange(0, W), j)[None, :], tile)
+    return tile
+
+
+@triton.jit
+def _finish(
+    q: tl.tensor, e: tl.tensor, values: tl.tensor, errors: tl.tensor, diagonal: tl.tensor, stride: tl.tensor,
+    base: tl.tensor, n: tl.tensor, rows: tl.tensor, row: tl.tensor, valid: tl.tensor, W: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Store the solved columns of a strip and their errors over U_jj; returns the sum of these errors' squares."""
+    place = base + tl.arange(0, W)
+    held = (place < n)[:, None] & valid[None, :]
+    limits = tl.load(diagonal + place * stride, mask=place < n, other=1.0)
+    relative = tl.div_rn(e, tl.broadcast_to(limits[:, None], e.shape))
+    where = place[:, None] * rows + row[None, :]
+    tl.store(values + where, q, mask=held)
+    tl.store(errors + where, relative, mask=held)
+    return tl.sum(tl.where(held, relative * relative, 0.0), axis=0)
 
 
 @triton.jit
@@ -354,23 +406,28 @@ def _quantize(
     grid_stride: tl.tensor,
     keep_stride: tl.tensor,
     KEEP: tl.constexpr,
+    W: tl.constexpr,
     N: tl.constexpr,
     R: tl.constexpr,
 ) -> None:
     columns, row, valid, held = _places(rows, n, R, N, R)
     tile = _load(block, block_stride, columns, row, held)
     total = tl.zeros([R], tl.float32)
-    for j in range(n):
-        factors = tl.load(spread + j * spread_stride + columns, mask=columns < n, other=0.0)
-        s, lowest, highest = _row_grid(scale, low, high, group_of, grid_stride, j, row, valid)
-        w = _column(tile, columns, j)
-        q = _on_grid(w, s, lowest, highest)
-        if KEEP:
-            q = q * tl.load(keep + j * keep_stride + row, mask=valid, other=0.0)
-        place = j * rows + row
-        limit = tl.load(diagonal + j * diagonal_stride)
-        tile, square = _settle(tile, factors, q, w - q, limit, values + place, errors + place, valid)
-        total += square
+    for base in range(0, n, W):
+        strip = _strip(tile, base, W, N, R)
+        q = tl.zeros([W, R], tl.float32)
+        e = tl.zeros([W, R], tl.float32)
+        for j in tl.static_range(W):
+            s, lowest, highest = _row_grid(scale, low, high, group_of, grid_stride, _place(base + j, n), row, valid)
+            w = _column(strip, tl.arange(0, W), j)
+            value = _on_grid(w, s, lowest, highest)
+            if KEEP:
+                value = value * tl.load(keep + _place(base + j, n) * keep_stride + row, mask=valid, other=0.0)
+            q, e = _put(q, j, value, W), _put(e, j, w - value, W)
+            strip = _spread_in_strip(strip, w - value, spread, spread_stride, j, base, n, W)
+        if W < N:
+            tile = _spread_beyond(tile, e, spread, spread_stride, base, n, W, N)
+        total += _finish(q, e, values, errors, diagonal, diagonal_stride, base, n, rows, row, valid, W)
     _add(loss, total, row, valid)
 
 
@@ -394,44 +451,88 @@ def _prune(
     diagonal_stride: tl.tensor,
     gone_stride: tl.tensor,
     grid_stride: tl.tensor,
-    group: tl.tensor,
     pruned: tl.tensor,
     CHOOSE: tl.constexpr,
     GONE: tl.constexpr,
     GRID: tl.constexpr,
+    M: tl.constexpr,
+    W: tl.constexpr,
     N: tl.constexpr,
     R: tl.constexpr,
 ) -> None:
     columns, row, valid, held = _places(rows, n, R, N, R)
     tile = _load(block, block_stride, columns, row, held)
-    limits = tl.load(diagonal + columns * diagonal_stride, mask=columns < n, other=1.0)
     total = tl.zeros([R], tl.float32)
-    known = tl.zeros([N, R], dtype=tl.int32)
-    if GONE:
-        known = _load(gone, gone_stride, columns, row, held).to(tl.int32)
-    for first in range(0, n, group):
+    for base in range(0, n, W):
+        strip = _strip(tile, base, W, N, R)
+        places = base + tl.arange(0, W)
+        inside = (places < n)[:, None] & valid[None, :]
+        limits = tl.load(diagonal + places * diagonal_stride, mask=places < n, other=1.0)
+        known = tl.zeros([W, R], dtype=tl.int32)
+        if GONE:
+            known = _load(gone, gone_stride, places, row, inside).to(tl.int32)
         stays = 1 - known
-        if CHOOSE:  # the smallest (w / U_jj)² of the group, those known to go first, among equals the lower index
-            scores = tl.div_rn(tile, tl.broadcast_to(limits[:, None], [N, R]))
-            scores = tl.where(known != 0, -1.0, scores * scores)
-            rank = tl.zeros([N, R], dtype=tl.int32)
-            for other in range(first, first + group):
-                score = _column(scores, columns, other)
-                before = (score[None, :] == scores) & (columns[:, None] > other)
-                rank += ((score[None, :] < scores) | before).to(tl.int32)
-            stays = (rank >= pruned).to(tl.int32)
-        for j in range(first, first + group):
-            factors = tl.load(spread + j * spread_stride + columns, mask=columns < n, other=0.0)
-            w = _column(tile, columns, j)
-            q = w * tl.sum(tl.where(columns[:, None] == j, stays, 0), axis=0).to(tl.float32)
-            if GRID:
-                s, lowest, highest = _row_grid(scale, low, high, group_of, grid_stride, j, row, valid)
-                q = _on_grid(q, s, lowest, highest)
-            place = j * rows + row
-            limit = tl.load(diagonal + j * diagonal_stride)
-            tile, square = _settle(tile, factors, q, w - q, limit, values + place, errors + place, valid)
-            total += square
+        q = tl.zeros([W, R], tl.float32)
+        e = tl.zeros([W, R], tl.float32)
+        if W <= UNROLLED:
+            for j in tl.static_range(W):
+                if CHOOSE and j % M == 0:
+                    stays = _choose(strip, limits, known, stays, j, pruned, M, W, R)
+                value, w = _pruned(
+                    strip, stays, scale, low, high, group_of, grid_stride, base, j, n, row, valid, GRID, W
+                )
+                q, e = _put(q, j, value, W), _put(e, j, w - value, W)
+                strip = _spread_in_strip(strip, w - value, spread, spread_stride, j, base, n, W)
+        else:  # groups that no strip holds: the whole block is one
+            for j in range(tl.minimum(W, n - base)):
+                if CHOOSE and j % M == 0:
+                    stays = _choose(strip, limits, known, stays, j, pruned, M, W, R)
+                value, w = _pruned(
+                    strip, stays, scale, low, high, group_of, grid_stride, base, j, n, row, valid, GRID, W
+                )
+                q, e = _put(q, j, value, W), _put(e, j, w - value, W)
+                strip = _spread_in_strip(strip, w - value, spread, spread_stride, j, base, n, W)
+        if W < N:
+            tile = _spread_beyond(tile, e, spread, spread_stride, base, n, W, N)
+        total += _finish(q, e, values, errors, diagonal, diagonal_stride, base, n, rows, row, valid, W)
     _add(loss, total, row, valid)
+
+
+@triton.jit
+def _choose(
+    strip: tl.tensor, limits: tl.tensor, known: tl.tensor, stays: tl.tensor, first: tl.tensor, pruned: tl.tensor,
+    M: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """`stays` [W, R] with the group of M columns from `first` on chosen: the `pruned` smallest (w / U_jj)² go.
+
+    Those `known` to go come first, among equals the lower index.
+    """
+    columns = tl.arange(0, W)
+    scores = tl.div_rn(strip, tl.broadcast_to(limits[:, None], [W, R]))
+    scores = tl.where(known != 0, -1.0, scores * scores)
+    rank = tl.zeros([W, R], dtype=tl.int32)
+    for other in range(first, first + M):
+        score = _column(scores, columns, other)
+        before = (score[None, :] == scores) & (columns[:, None] > other)
+        rank += ((score[None, :] < scores) | before).to(tl.int32)
+    mine = (columns >= first) & (columns < first + M)
+    return tl.where(mine[:, None], (rank >= pruned).to(tl.int32), stays)
+
+
+@triton.jit
+def _pruned(
+    strip: tl.tensor, stays: tl.tensor, scale: tl.tensor, low: tl.tensor, high: tl.tensor, group_of: tl.tensor,
+    stride: tl.tensor, base: tl.tensor, j: tl.tensor, n: tl.tensor, row: tl.tensor, valid: tl.tensor,
+    GRID: tl.constexpr, W: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """(new values, weights) [rows] of column j of the strip at `base`."""
+    columns = tl.arange(0, W)
+    w = _column(strip, columns, j)
+    value = w * tl.sum(tl.where(columns[:, None] == j, stays, 0), axis=0).to(tl.float32)
+    if GRID:
+        s, lowest, highest = _row_grid(scale, low, high, group_of, stride, _place(base + j, n), row, valid)
+        value = _on_grid(value, s, lowest, highest)
+    return value, w
 
 
 @triton.jit
@@ -502,29 +603,23 @@ def _statistics(
 
 @triton.jit
 def _group_grid(
-    tile: tl.tensor,
-    inside: tl.tensor,
-    columns: tl.tensor,
-    limits: tl.tensor,
-    tau: tl.tensor,
-    LEVELS: tl.constexpr,
-    SCALE_LEVELS: tl.constexpr,
-    ZERO_LEVELS: tl.constexpr,
-    SEGMENT: tl.constexpr,
-    USED: tl.constexpr,
-    ROUND_ZERO: tl.constexpr,
-    SEARCH: tl.constexpr,
+    strip: tl.tensor, first: tl.tensor, group: tl.tensor, base: tl.tensor, n: tl.tensor, diagonal: tl.tensor,
+    stride: tl.tensor, tau: tl.tensor, LEVELS: tl.constexpr, SCALE_LEVELS: tl.constexpr, ZERO_LEVELS: tl.constexpr,
+    SEGMENT: tl.constexpr, USED: tl.constexpr, ROUND_ZERO: tl.constexpr, SEARCH: tl.constexpr, W: tl.constexpr,
     R: tl.constexpr,
-) -> tl.tensor:
-    """(scale, zero) [rows] of a group: fitted without likely outliers, then itself quantized."""
+) -> tl.tensor:  # fmt: skip
+    """(scale, zero) [rows] of the group from column `first` on: without likely outliers, then itself quantized."""
     place = tl.arange(0, R)
-    shaping = tile
+    columns = tl.arange(0, W)
+    inside = tl.broadcast_to((columns >= first)[:, None] & (columns < first + group)[:, None], [W, R])
+    shaping = strip
     if SEARCH:
-        likely = _likely_outliers(tile, inside, columns, limits, tau, LEVELS)
+        limits = tl.load(diagonal + (base + columns) * stride, mask=base + columns < n, other=1.0)
+        likely = _likely_outliers(strip, inside, columns, limits, tau, LEVELS)
         stay = inside & (likely == 0)
         count = tl.sum(stay.to(tl.float32), axis=0)
-        mean = tl.div_rn(tl.sum(tl.where(stay, tile, 0.0), axis=0), tl.maximum(count, 1.0))
-        shaping = tl.where(likely, mean[None, :], tile)
+        mean = tl.div_rn(tl.sum(tl.where(stay, strip, 0.0), axis=0), tl.maximum(count, 1.0))
+        shaping = tl.where(likely, mean[None, :], strip)
     low = tl.min(tl.where(inside, shaping, float("inf")), axis=0)
     high = tl.max(tl.where(inside, shaping, float("-inf")), axis=0)
     scale, zero = _real_grid(low, high, LEVELS)
@@ -567,7 +662,7 @@ def _spqr(
     OUTLIERS: tl.constexpr,
     KEEP: tl.constexpr,
     USED: tl.constexpr,
-    G: tl.constexpr,
+    W: tl.constexpr,
     N: tl.constexpr,
     R: tl.constexpr,
 ) -> None:
@@ -582,38 +677,67 @@ def _spqr(
     if not FIT:
         scale = tl.load(scales + row, mask=valid, other=1.0)
         zero = tl.load(zeros + row, mask=valid, other=0.0)
-    for first in range(0, n, group):
-        if FIT:
-            if G < N:  # the search needs no more than the group's columns
-                mine = tl.arange(0, N // G)[:, None, None] == first // G
-                members = tl.sum(tl.where(mine, tl.reshape(tile, [N // G, G, R]), 0.0), axis=0)
-            else:
-                members = tile
-            places = columns if G == N else first + tl.arange(0, G)
-            inside = tl.broadcast_to((places >= first)[:, None] & (places < first + group)[:, None], [G, R])
-            limits = tl.load(diagonal + places * diagonal_stride, mask=places < n, other=1.0)
-            scale, zero = _group_grid(
-                members, inside, places, limits, tau,
-                LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, R,
-            )  # fmt: skip
-        for j in range(first, first + group):
-            factors = tl.load(spread + j * spread_stride + columns, mask=columns < n, other=0.0)
-            limit = tl.load(diagonal + j * diagonal_stride)
-            place = j * rows + row
-            w = _column(tile, columns, j)
-            q = _nearest(w, scale, zero, LEVELS)
-            if KEEP:
-                kept = tl.load(keep + j * keep_stride + row, mask=valid, other=0) != 0
-                q = tl.where(kept, q, q * 0.0)
-            e = w - q
-            if OUTLIERS:
-                relative = tl.div_rn(e, limit)
-                outlier = relative * relative > tau
-                if KEEP:
-                    outlier = outlier & kept
-                q = tl.where(outlier, w, q)
-                e = tl.where(outlier, 0.0, e)
-                tl.store(outliers + place, outlier.to(tl.uint8), mask=valid)
-            tile, square = _settle(tile, factors, q, e, limit, values + place, errors + place, valid)
-            total += square
+    for base in range(0, n, W):
+        strip = _strip(tile, base, W, N, R)
+        q = tl.zeros([W, R], tl.float32)
+        e = tl.zeros([W, R], tl.float32)
+        marks = tl.zeros([W, R], tl.int32)
+        if W <= UNROLLED:
+            if FIT:
+                scale, zero = _group_grid(
+                    strip, 0, group, base, n, diagonal, diagonal_stride, tau,
+                    LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, W, R,
+                )  # fmt: skip
+            for j in tl.static_range(W):
+                value, error, mark = _rounded(
+                    strip, scale, zero, tau, diagonal, diagonal_stride, keep, keep_stride, base, j, n, row, valid,
+                    LEVELS, OUTLIERS, KEEP, W,
+                )  # fmt: skip
+                q, e, marks = _put(q, j, value, W), _put(e, j, error, W), _put(marks, j, mark, W)
+                strip = _spread_in_strip(strip, error, spread, spread_stride, j, base, n, W)
+        else:  # a wide group is a strip, and so is the whole block where groups are no power of two
+            for j in range(tl.minimum(W, n - base)):
+                if FIT and j % group == 0:
+                    scale, zero = _group_grid(
+                        strip, j, group, base, n, diagonal, diagonal_stride, tau,
+                        LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, W, R,
+                    )  # fmt: skip
+                value, error, mark = _rounded(
+                    strip, scale, zero, tau, diagonal, diagonal_stride, keep, keep_stride, base, j, n, row, valid,
+                    LEVELS, OUTLIERS, KEEP, W,
+                )  # fmt: skip
+                q, e, marks = _put(q, j, value, W), _put(e, j, error, W), _put(marks, j, mark, W)
+                strip = _spread_in_strip(strip, error, spread, spread_stride, j, base, n, W)
+        if W < N:
+            tile = _spread_beyond(tile, e, spread, spread_stride, base, n, W, N)
+        if OUTLIERS:
+            places = base + tl.arange(0, W)
+            inside = (places < n)[:, None] & valid[None, :]
+            tl.store(outliers + places[:, None] * rows + row[None, :], marks.to(tl.uint8), mask=inside)
+        total += _finish(q, e, values, errors, diagonal, diagonal_stride, base, n, rows, row, valid, W)
     _add(loss, total, row, valid)
+
+
+@triton.jit
+def _rounded(
+    strip: tl.tensor, scale: tl.tensor, zero: tl.tensor, tau: tl.tensor, diagonal: tl.tensor, stride: tl.tensor,
+    keep: tl.tensor, keep_stride: tl.tensor, base: tl.tensor, j: tl.tensor, n: tl.tensor, row: tl.tensor,
+    valid: tl.tensor, LEVELS: tl.constexpr, OUTLIERS: tl.constexpr, KEEP: tl.constexpr, W: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """(new values, w − ŵ, whether outliers) [rows] of column j of the strip at `base`."""
+    w = _column(strip, tl.arange(0, W), j)
+    q = _nearest(w, scale, zero, LEVELS)
+    mark = tl.zeros(w.shape, tl.int32)
+    if KEEP:
+        kept = tl.load(keep + _place(base + j, n) * keep_stride + row, mask=valid, other=0) != 0
+        q = tl.where(kept, q, q * 0.0)
+    e = w - q
+    if OUTLIERS:
+        relative = tl.div_rn(e, tl.load(diagonal + _place(base + j, n) * stride))
+        outlier = relative * relative > tau
+        if KEEP:
+            outlier = outlier & kept
+        q = tl.where(outlier, w, q)
+        e = tl.where(outlier, 0.0, e)
+        mark = outlier.to(tl.int32)
+    return q, e, mark

@@ -42,7 +42,7 @@ def test_every_result_carries_the_telemetry_of_the_factor(name, make_problem):
     method = get_method(name, percdamp=0.03)
     problem.inputs[..., 5] = 0
     statistic = collect(method, problem.inputs, problem.weight)
-    factor = method.factor(statistic)
+    factor = statistic.factor(method.factor_settings)
     for result in method.compress_weights([problem.weight, problem.weight.flip(0)[:16]], statistic):
         assert result.damping == factor.damping == 0.03
         assert (result.retries, result.fallback) == (0, None)

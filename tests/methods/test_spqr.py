@@ -35,7 +35,7 @@ def test_outliers_equal_the_originals(load_golden, name):
     golden = load_golden(name)
     method = get_method("spqr", **golden.settings)
     statistic = collect(method, golden.problem.inputs, golden.problem.weight)
-    factor = statistic.factor(1.0, method.permutation == "act_order", damp_dead=False)
+    factor = statistic.factor(method.factor_settings)
     columns = golden.problem.weight.T.contiguous()
     columns = columns if factor.order is None else columns[factor.order]
     threshold = method._thresholds(columns, factor.upper, [columns.shape[1]])

@@ -20,7 +20,7 @@ from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
 from methods.columns import GridTable, GroupPlan, blocks_of
 from methods.kernels.dispatch import backend_of, column_backend, device_kernels
-from methods.solver import inverse_factor
+from methods.solver import FactorSettings, inverse_factor
 from methods.statistics import Hessian
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -266,6 +266,15 @@ def test_groups_wider_than_a_launch(layer):
 
 @pytest.mark.gpu
 @needs_kernels
+@pytest.mark.parametrize("group", [2, 8, 32, 64, 128])
+def test_spqr_groups_narrower_and_wider_than_a_strip(layer, group):
+    weight, statistic = layer(16 if INTERPRETED else 64, 256)
+    method = get_method("spqr", group_size=group, scale_bits=None, zero_bits=None)
+    assert_equal_but_for_ties(solve("triton", method, weight, statistic), solve("torch", method, weight, statistic))
+
+
+@pytest.mark.gpu
+@needs_kernels
 def test_statistics_over_more_rows_than_a_program_holds(layer):
     weight, statistic = layer(96, 32)
     method = get_method("spqr", statistics_group=96)
@@ -380,7 +389,7 @@ def test_hessian_of_16_bit_inputs_is_within_1e_5_of_float64():
 @pytest.mark.parametrize("act_order", [False, True])
 def test_factor_on_the_device_is_that_of_the_cpu(layer, act_order):
     _, statistic = layer(cols=512, length=320)
-    found = inverse_factor(statistic.hessian, 0.01, act_order=act_order)
-    expected = inverse_factor(statistic.hessian.cpu().double(), 0.01, act_order=act_order)
+    found = inverse_factor(statistic.hessian, FactorSettings(0.01, act_order=act_order))
+    expected = inverse_factor(statistic.hessian.cpu().double(), FactorSettings(0.01, act_order=act_order))
     assert found.retries == expected.retries == 0
     assert (found.upper.cpu() - expected.upper).abs().max() <= 1e-3 * expected.upper.abs().max()
