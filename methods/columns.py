@@ -16,7 +16,7 @@ from typing import Any
 
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
-from methods.masks import at_most_threshold, smallest_of_first_axis
+from methods.masks import at_most_threshold, selection_kernels, smallest_of_first_axis, threshold_rank
 from methods.quantizer import Grid, fit_grid
 from methods.solver import full_precision
 
@@ -307,6 +307,10 @@ def _block_mask(
     block: torch.Tensor, upper: torch.Tensor, share: float, segments: Sequence[int], forced: torch.Tensor | None
 ) -> torch.Tensor:
     """Mask [n, rows] of the weights with the smallest (w / U_jj)², each stacked matrix on its own."""
+    kernels = selection_kernels(block)
+    if kernels is not None and share > 0:
+        ranks = [threshold_rank(block.shape[0] * rows, share) for rows in segments]
+        return kernels.block_mask(block, upper.diagonal(), segments, ranks, forced)
     scores = (block / upper.diagonal()[:, None]).square_()
     if forced is not None:
         scores = scores.masked_fill(forced, -1.0)

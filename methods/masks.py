@@ -3,22 +3,28 @@
 A share of weights is a count, so equal scores (common in fp16 weights) must not change it: among equal scores the
 lower index goes first, on every device. n:m patterns keep n of every m consecutive inputs of a row. The hard case is
 a whole matrix on a CUDA device, where torch searches a row with a single thread block and sorting moves every score
-several times: there the threshold is found bit by bit, each a comparison and a count (`kth_smallest`).
+several times: there the kernels of `methods/kernels/selection.py` find the threshold, eight bits in one pass. Without
+Triton it is found bit by bit, each a comparison and a count (`kth_smallest`).
 """
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from calib.settings import SettingsError, settings
 from methods.base import WeightMethod
+from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
 
 DEFAULT_SPARSITY = 0.5
 ROWS_THAT_FILL_A_GPU = 128  # each is searched by a thread block of its own, and a large GPU runs about as many at once
 SORTED_AT_MOST = 1 << 22  # scores; above, a sort moves more than 31 comparisons read (0.19 ms for 1.4 M on an H200)
+COUNTED_BELOW = 1 << 30  # scores; the kernels count and number them with 32-bit integers
+NAN_KEY = 0x7F800002  # one above the key of infinity
 
 
 @settings
@@ -111,7 +117,11 @@ def smallest(scores: torch.Tensor, count: int) -> torch.Tensor:
         return torch.zeros_like(scores, dtype=torch.bool)
     if count >= scores.shape[-1]:
         return torch.ones_like(scores, dtype=torch.bool)
-    if scores.is_cuda and scores.numel() // scores.shape[-1] < ROWS_THAT_FILL_A_GPU:
+    rows = scores.numel() // scores.shape[-1]
+    kernels = selection_kernels(scores)
+    if kernels is not None and rows >= ROWS_THAT_FILL_A_GPU and scores.shape[-1] <= kernels.WIDEST_ROW:
+        return kernels.smallest_of_rows(scores, count)
+    if (kernels is not None or scores.is_cuda) and rows < ROWS_THAT_FILL_A_GPU:
         threshold = kth_smallest(scores, count)
     else:
         threshold = torch.kthvalue(scores, count, dim=-1, keepdim=True).values
@@ -128,10 +138,15 @@ def smallest(scores: torch.Tensor, count: int) -> torch.Tensor:
 def kth_smallest(scores: torch.Tensor, k: int) -> torch.Tensor:
     """The k-th smallest (from 1) of float32 scores [..., n] along the last axis, [..., 1], exactly.
 
-    Scores are at least zero, or −1. The bits of such numbers, read as integers, are ordered as the numbers are, so the
-    largest integer with fewer than k scores below it is the answer, and it is found from its highest bit down.
+    Scores are at least zero, or −1; NaN is the largest. The bits of such numbers, read as integers, are ordered as the
+    numbers are, so the largest integer with fewer than k scores below it is the answer, and it is found from its
+    highest bit down.
     """
-    keys = scores.contiguous().view(torch.int32).clamp_min(-1) + 1  # −1 becomes 0, and zero 1
+    kernels = selection_kernels(scores)
+    if kernels is not None:
+        return kernels.kth_smallest(scores, k)
+    keys = (scores.contiguous().view(torch.int32) & 0x7FFFFFFF).clamp_max(NAN_KEY - 1) + 1  # zero becomes 1
+    keys = keys.masked_fill(scores < 0, 0)
     found = torch.zeros_like(keys[..., :1])
     for bit in reversed(range(31)):
         trial = found + (1 << bit)
@@ -143,13 +158,25 @@ def at_most_threshold(scores: torch.Tensor, share: float) -> torch.Tensor:
     """Mask of the scores ≤ the element at sorted position int(numel·share): the reference rule, ties included."""
     if share <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    position = min(int(scores.numel() * share) + 1, scores.numel())
+    rank = threshold_rank(scores.numel(), share)
     flat = scores.flatten()
-    if flat.is_cuda and flat.numel() > SORTED_AT_MOST:
-        return scores <= kth_smallest(flat, position)
+    if selection_kernels(flat) is not None or (flat.is_cuda and flat.numel() > SORTED_AT_MOST):
+        return scores <= kth_smallest(flat, rank)
     if flat.is_cuda:  # one thread block searches for a kth value of one row; a sort uses them all
-        return scores <= torch.sort(flat).values[position - 1]
-    return scores <= torch.kthvalue(flat, position).values
+        return scores <= torch.sort(flat).values[rank - 1]
+    return scores <= torch.kthvalue(flat, rank).values
+
+
+def threshold_rank(count: int, share: float) -> int:
+    """Which of `count` scores, numbered from 1 by size, is the threshold of `at_most_threshold`."""
+    return min(int(count * share) + 1, count)
+
+
+def selection_kernels(scores: torch.Tensor) -> ModuleType | None:
+    """`methods.kernels.selection` when scores on the device of `scores` are searched by kernels, None when by torch."""
+    if scores.numel() >= COUNTED_BELOW or device_kernels(scores) is None:
+        return None
+    return importlib.import_module("methods.kernels.selection")
 
 
 def smallest_in_groups(scores: torch.Tensor, kept: int, group: int) -> torch.Tensor:

@@ -5,7 +5,14 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import get_method
-from methods.masks import at_most_threshold, kth_smallest, parse_pattern, smallest, smallest_in_groups
+from methods.masks import (
+    at_most_threshold,
+    kth_smallest,
+    parse_pattern,
+    smallest,
+    smallest_in_groups,
+    threshold_rank,
+)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 11, 12])
@@ -30,6 +37,12 @@ def test_kth_smallest_from_bits_is_the_sorted_one(shape):
     ordered = scores.sort(-1).values
     for k in (1, 2, 7, shape[-1] // 3, shape[-1] // 2, shape[-1] - 1, shape[-1]):
         assert torch.equal(kth_smallest(scores, k), ordered[..., k - 1 : k]), k
+
+
+def test_kth_smallest_takes_nan_for_the_largest():
+    scores = torch.tensor([[torch.nan, 2.0, -1.0, torch.inf], [1.0, 0.0, 3.0, -torch.nan]])
+    assert kth_smallest(scores, 3).tolist() == [[torch.inf], [3.0]]
+    assert kth_smallest(scores, 4).isnan().all()
 
 
 @pytest.mark.gpu
@@ -60,6 +73,7 @@ def test_every_group_keeps_exactly_n_of_m_even_with_ties(kept, group):
 def test_reference_threshold_takes_all_ties():
     assert at_most_threshold(torch.tensor([1.0, 1, 1, 2]), 0.5).tolist() == [True, True, True, False]
     assert at_most_threshold(torch.tensor([1.0, 1, 1, 2]), 0.0).sum() == 0
+    assert [threshold_rank(10, share) for share in (0.1, 0.29, 0.3, 0.99, 1 - 1e-17)] == [2, 3, 4, 10, 10]
 
 
 @pytest.mark.parametrize("text", ["4:2", "4:4", "0:4", "2-4", "", "a:b", 124, -1, "²:4"])
