@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 WIDTH = 128  # columns of one launch: with 16 rows they fill 64 registers of a thread of one warp
 STRIP = 16  # columns that are solved together; what they mean for the other columns is added when they are done
-UNROLLED = tl.constexpr(32)  # columns of a strip up to which the loop over them is written out
 INTEGERS = tl.constexpr(8388608.0)  # 2^23: float32 numbers from here on are whole
 SMALLEST_SCALE = tl.constexpr(1e-9)
 
@@ -43,7 +42,7 @@ class Launch:
     warps: int
 
 
-LAUNCH = {"quantize": Launch(16, 1), "prune": Launch(16, 2), "spqr": Launch(32, 4), "fit": Launch(64, 4)}
+LAUNCH = {"quantize": Launch(16, 1), "prune": Launch(8, 1), "spqr": Launch(16, 1), "fit": Launch(64, 4)}
 
 
 def quantize_block(block: ColumnBlock, grids: GridTable, keep: torch.Tensor | None) -> torch.Tensor:
@@ -230,9 +229,9 @@ def _clamp(x: tl.tensor, low: tl.tensor, high: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def _column(tile: tl.tensor, columns: tl.tensor, j: tl.tensor) -> tl.tensor:
+def _column(tile: tl.tensor, j: tl.tensor) -> tl.tensor:
     """Column j of `tile` [columns, rows]."""
-    return tl.sum(tl.where(columns[:, None] == j, tile, 0.0), axis=0)
+    return tl.sum(tl.where(tl.arange(0, tile.shape[0])[:, None] == j, tile, 0.0), axis=0)
 
 
 @triton.jit
@@ -252,20 +251,15 @@ def _load(part: tl.tensor, stride: tl.tensor, columns: tl.tensor, row: tl.tensor
 
 
 @triton.jit
-def _row_grid(
-    scale: tl.tensor,
-    low: tl.tensor,
-    high: tl.tensor,
-    group_of: tl.tensor,
-    stride: tl.tensor,
-    j: tl.tensor,
-    row: tl.tensor,
-    valid: tl.tensor,
-) -> tl.tensor:
-    """(scale, low, high) [rows] of column j, from tables [groups, rows]."""
-    place = tl.load(group_of + j) * stride + row
-    s = tl.load(scale + place, mask=valid, other=1.0)
-    return s, tl.load(low + place, mask=valid, other=0.0), tl.load(high + place, mask=valid, other=0.0)
+def _grids(
+    scale: tl.tensor, low: tl.tensor, high: tl.tensor, group_of: tl.tensor, stride: tl.tensor, columns: tl.tensor,
+    n: tl.tensor, row: tl.tensor, held: tl.tensor,
+) -> tl.tensor:  # fmt: skip
+    """(scale, low, high), each [columns, rows], from tables [groups, rows]."""
+    group = tl.load(group_of + columns, mask=columns < n, other=0)
+    place = group[:, None] * stride + row[None, :]
+    s = tl.load(scale + place, mask=held, other=1.0)
+    return s, tl.load(low + place, mask=held, other=0.0), tl.load(high + place, mask=held, other=0.0)
 
 
 @triton.jit
@@ -291,12 +285,6 @@ def _place(j: tl.tensor, n: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def _put(strip: tl.tensor, j: tl.tensor, column: tl.tensor, W: tl.constexpr) -> tl.tensor:
-    """`strip` [W, rows] with `column` [rows] as column j."""
-    return tl.where(tl.arange(0, W)[:, None] == j, column[None, :], strip)
-
-
-@triton.jit
 def _spread_in_strip(
     strip: tl.tensor, e: tl.tensor, spread: tl.tensor, stride: tl.tensor, j: tl.tensor, base: tl.tensor, n: tl.tensor,
     W: tl.constexpr,
@@ -314,26 +302,24 @@ def _spread_beyond(
 ) -> tl.tensor:  # fmt: skip
     """`tile` [N, rows] with the errors `e` [W, rows] of the strip at `base` spread over the columns after the strip."""
     columns = tl.arange(0, N)
-    for j in tl.static_range(W):
+    for j in range(W):
         later = (columns >= base + W) & (columns < n)
         factors = tl.load(spread + (base + j) * stride + columns, mask=later, other=0.0)
-        tile = tl.fma(factors[:, None], _column(e, tl.arange(0, W), j)[None, :], tile)
+        tile = tl.fma(factors[:, None], _column(e, j)[None, :], tile)
     return tile
 
 
 @triton.jit
 def _finish(
     q: tl.tensor, e: tl.tensor, values: tl.tensor, errors: tl.tensor, diagonal: tl.tensor, stride: tl.tensor,
-    base: tl.tensor, n: tl.tensor, rows: tl.tensor, row: tl.tensor, valid: tl.tensor, W: tl.constexpr,
+    columns: tl.tensor, held: tl.tensor, n: tl.tensor, rows: tl.tensor, row: tl.tensor,
 ) -> tl.tensor:  # fmt: skip
     """Store the solved columns of a strip and their errors over U_jj; returns the sum of these errors' squares."""
-    place = base + tl.arange(0, W)
-    held = (place < n)[:, None] & valid[None, :]
-    limits = tl.load(diagonal + place * stride, mask=place < n, other=1.0)
+    limits = tl.load(diagonal + columns * stride, mask=columns < n, other=1.0)
     relative = tl.div_rn(e, tl.broadcast_to(limits[:, None], e.shape))
-    where = place[:, None] * rows + row[None, :]
-    tl.store(values + where, q, mask=held)
-    tl.store(errors + where, relative, mask=held)
+    place = columns[:, None] * rows + row[None, :]
+    tl.store(values + place, q, mask=held)
+    tl.store(errors + place, relative, mask=held)
     return tl.sum(tl.where(held, relative * relative, 0.0), axis=0)
 
 
@@ -415,19 +401,26 @@ def _quantize(
     total = tl.zeros([R], tl.float32)
     for base in range(0, n, W):
         strip = _strip(tile, base, W, N, R)
-        q = tl.zeros([W, R], tl.float32)
-        e = tl.zeros([W, R], tl.float32)
-        for j in tl.static_range(W):
-            s, lowest, highest = _row_grid(scale, low, high, group_of, grid_stride, _place(base + j, n), row, valid)
-            w = _column(strip, tl.arange(0, W), j)
-            value = _on_grid(w, s, lowest, highest)
+        places = base + tl.arange(0, W)
+        inside = (places < n)[:, None] & valid[None, :]
+        s, lowest, highest = _grids(scale, low, high, group_of, grid_stride, places, n, row, inside)
+        kept = tl.full([W, R], 1.0, tl.float32)
+        if KEEP:
+            kept = _load(keep, keep_stride, places, row, inside)
+        for j in range(W):
+            w = _column(strip, j)
+            q = _on_grid(w, _column(s, j), _column(lowest, j), _column(highest, j))
             if KEEP:
-                value = value * tl.load(keep + _place(base + j, n) * keep_stride + row, mask=valid, other=0.0)
-            q, e = _put(q, j, value, W), _put(e, j, w - value, W)
-            strip = _spread_in_strip(strip, w - value, spread, spread_stride, j, base, n, W)
+                q = q * _column(kept, j)
+            strip = _spread_in_strip(strip, w - q, spread, spread_stride, j, base, n, W)
+        solved = _on_grid(strip, s, lowest, highest)  # a column stays as it was when its turn came
+        if KEEP:
+            solved = solved * kept
         if W < N:
-            tile = _spread_beyond(tile, e, spread, spread_stride, base, n, W, N)
-        total += _finish(q, e, values, errors, diagonal, diagonal_stride, base, n, rows, row, valid, W)
+            tile = _spread_beyond(tile, strip - solved, spread, spread_stride, base, n, W, N)
+        total += _finish(
+            solved, strip - solved, values, errors, diagonal, diagonal_stride, places, inside, n, rows, row
+        )
     _add(loss, total, row, valid)
 
 
@@ -467,34 +460,30 @@ def _prune(
         strip = _strip(tile, base, W, N, R)
         places = base + tl.arange(0, W)
         inside = (places < n)[:, None] & valid[None, :]
-        limits = tl.load(diagonal + places * diagonal_stride, mask=places < n, other=1.0)
-        known = tl.zeros([W, R], dtype=tl.int32)
+        stays = tl.full([W, R], 1.0, tl.float32)
         if GONE:
-            known = _load(gone, gone_stride, places, row, inside).to(tl.int32)
-        stays = 1 - known
-        q = tl.zeros([W, R], tl.float32)
-        e = tl.zeros([W, R], tl.float32)
-        if W <= UNROLLED:
-            for j in tl.static_range(W):
-                if CHOOSE and j % M == 0:
+            stays = 1.0 - _load(gone, gone_stride, places, row, inside).to(tl.float32)
+        known = stays == 0
+        if GRID:
+            s, lowest, highest = _grids(scale, low, high, group_of, grid_stride, places, n, row, inside)
+        for j in range(W):
+            if CHOOSE:  # noqa: SIM102 - known when compiled, the next line is not
+                if j % M == 0:
+                    limits = tl.load(diagonal + places * diagonal_stride, mask=places < n, other=1.0)
                     stays = _choose(strip, limits, known, stays, j, pruned, M, W, R)
-                value, w = _pruned(
-                    strip, stays, scale, low, high, group_of, grid_stride, base, j, n, row, valid, GRID, W
-                )
-                q, e = _put(q, j, value, W), _put(e, j, w - value, W)
-                strip = _spread_in_strip(strip, w - value, spread, spread_stride, j, base, n, W)
-        else:  # groups that no strip holds: the whole block is one
-            for j in range(tl.minimum(W, n - base)):
-                if CHOOSE and j % M == 0:
-                    stays = _choose(strip, limits, known, stays, j, pruned, M, W, R)
-                value, w = _pruned(
-                    strip, stays, scale, low, high, group_of, grid_stride, base, j, n, row, valid, GRID, W
-                )
-                q, e = _put(q, j, value, W), _put(e, j, w - value, W)
-                strip = _spread_in_strip(strip, w - value, spread, spread_stride, j, base, n, W)
+            w = _column(strip, j)
+            q = w * _column(stays, j)
+            if GRID:
+                q = _on_grid(q, _column(s, j), _column(lowest, j), _column(highest, j))
+            strip = _spread_in_strip(strip, w - q, spread, spread_stride, j, base, n, W)
+        solved = strip * stays  # a column stays as it was when its turn came
+        if GRID:
+            solved = _on_grid(solved, s, lowest, highest)
         if W < N:
-            tile = _spread_beyond(tile, e, spread, spread_stride, base, n, W, N)
-        total += _finish(q, e, values, errors, diagonal, diagonal_stride, base, n, rows, row, valid, W)
+            tile = _spread_beyond(tile, strip - solved, spread, spread_stride, base, n, W, N)
+        total += _finish(
+            solved, strip - solved, values, errors, diagonal, diagonal_stride, places, inside, n, rows, row
+        )
     _add(loss, total, row, valid)
 
 
@@ -503,36 +492,20 @@ def _choose(
     strip: tl.tensor, limits: tl.tensor, known: tl.tensor, stays: tl.tensor, first: tl.tensor, pruned: tl.tensor,
     M: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """`stays` [W, R] with the group of M columns from `first` on chosen: the `pruned` smallest (w / U_jj)² go.
+    """`stays` [W, R] with the group of M columns from `first` on chosen: the `pruned` smallest (w / U_jj)² get zero.
 
     Those `known` to go come first, among equals the lower index.
     """
     columns = tl.arange(0, W)
     scores = tl.div_rn(strip, tl.broadcast_to(limits[:, None], [W, R]))
-    scores = tl.where(known != 0, -1.0, scores * scores)
+    scores = tl.where(known, -1.0, scores * scores)
     rank = tl.zeros([W, R], dtype=tl.int32)
     for other in range(first, first + M):
-        score = _column(scores, columns, other)
+        score = _column(scores, other)
         before = (score[None, :] == scores) & (columns[:, None] > other)
         rank += ((score[None, :] < scores) | before).to(tl.int32)
     mine = (columns >= first) & (columns < first + M)
-    return tl.where(mine[:, None], (rank >= pruned).to(tl.int32), stays)
-
-
-@triton.jit
-def _pruned(
-    strip: tl.tensor, stays: tl.tensor, scale: tl.tensor, low: tl.tensor, high: tl.tensor, group_of: tl.tensor,
-    stride: tl.tensor, base: tl.tensor, j: tl.tensor, n: tl.tensor, row: tl.tensor, valid: tl.tensor,
-    GRID: tl.constexpr, W: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """(new values, weights) [rows] of column j of the strip at `base`."""
-    columns = tl.arange(0, W)
-    w = _column(strip, columns, j)
-    value = w * tl.sum(tl.where(columns[:, None] == j, stays, 0), axis=0).to(tl.float32)
-    if GRID:
-        s, lowest, highest = _row_grid(scale, low, high, group_of, stride, _place(base + j, n), row, valid)
-        value = _on_grid(value, s, lowest, highest)
-    return value, w
+    return tl.where(mine[:, None], (rank >= pruned).to(tl.float32), stays)
 
 
 @triton.jit
@@ -603,19 +576,15 @@ def _statistics(
 
 @triton.jit
 def _group_grid(
-    strip: tl.tensor, first: tl.tensor, group: tl.tensor, base: tl.tensor, n: tl.tensor, diagonal: tl.tensor,
-    stride: tl.tensor, tau: tl.tensor, LEVELS: tl.constexpr, SCALE_LEVELS: tl.constexpr, ZERO_LEVELS: tl.constexpr,
-    SEGMENT: tl.constexpr, USED: tl.constexpr, ROUND_ZERO: tl.constexpr, SEARCH: tl.constexpr, W: tl.constexpr,
-    R: tl.constexpr,
+    strip: tl.tensor, inside: tl.tensor, limits: tl.tensor, tau: tl.tensor, LEVELS: tl.constexpr,
+    SCALE_LEVELS: tl.constexpr, ZERO_LEVELS: tl.constexpr, SEGMENT: tl.constexpr, USED: tl.constexpr,
+    ROUND_ZERO: tl.constexpr, SEARCH: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """(scale, zero) [rows] of the group from column `first` on: without likely outliers, then itself quantized."""
+    """(scale, zero) [rows] of the columns `inside`: fitted without likely outliers, then themselves quantized."""
     place = tl.arange(0, R)
-    columns = tl.arange(0, W)
-    inside = tl.broadcast_to((columns >= first)[:, None] & (columns < first + group)[:, None], [W, R])
     shaping = strip
     if SEARCH:
-        limits = tl.load(diagonal + (base + columns) * stride, mask=base + columns < n, other=1.0)
-        likely = _likely_outliers(strip, inside, columns, limits, tau, LEVELS)
+        likely = _likely_outliers(strip, inside, tl.arange(0, W), limits, tau, LEVELS)
         stay = inside & (likely == 0)
         count = tl.sum(stay.to(tl.float32), axis=0)
         mean = tl.div_rn(tl.sum(tl.where(stay, strip, 0.0), axis=0), tl.maximum(count, 1.0))
@@ -679,65 +648,55 @@ def _spqr(
         zero = tl.load(zeros + row, mask=valid, other=0.0)
     for base in range(0, n, W):
         strip = _strip(tile, base, W, N, R)
-        q = tl.zeros([W, R], tl.float32)
-        e = tl.zeros([W, R], tl.float32)
-        marks = tl.zeros([W, R], tl.int32)
-        if W <= UNROLLED:
-            if FIT:
-                scale, zero = _group_grid(
-                    strip, 0, group, base, n, diagonal, diagonal_stride, tau,
-                    LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, W, R,
-                )  # fmt: skip
-            for j in tl.static_range(W):
-                value, error, mark = _rounded(
-                    strip, scale, zero, tau, diagonal, diagonal_stride, keep, keep_stride, base, j, n, row, valid,
-                    LEVELS, OUTLIERS, KEEP, W,
-                )  # fmt: skip
-                q, e, marks = _put(q, j, value, W), _put(e, j, error, W), _put(marks, j, mark, W)
-                strip = _spread_in_strip(strip, error, spread, spread_stride, j, base, n, W)
-        else:  # a wide group is a strip, and so is the whole block where groups are no power of two
-            for j in range(tl.minimum(W, n - base)):
-                if FIT and j % group == 0:
+        places = base + tl.arange(0, W)
+        inside = (places < n)[:, None] & valid[None, :]
+        limits = tl.load(diagonal + places * diagonal_stride, mask=places < n, other=1.0)
+        step = tl.broadcast_to(scale[None, :], [W, R])
+        offset = tl.broadcast_to(zero[None, :], [W, R])
+        kept = tl.full([W, R], 1.0, tl.float32)
+        if KEEP:
+            kept = _load(keep, keep_stride, places, row, inside).to(tl.float32)
+        for j in range(W):
+            if FIT:  # noqa: SIM102 - known when compiled, the next line is not
+                if j % group == 0:
+                    mine = tl.broadcast_to((tl.arange(0, W) // group == j // group)[:, None], [W, R])
                     scale, zero = _group_grid(
-                        strip, j, group, base, n, diagonal, diagonal_stride, tau,
+                        strip, mine, limits, tau,
                         LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, W, R,
                     )  # fmt: skip
-                value, error, mark = _rounded(
-                    strip, scale, zero, tau, diagonal, diagonal_stride, keep, keep_stride, base, j, n, row, valid,
-                    LEVELS, OUTLIERS, KEEP, W,
-                )  # fmt: skip
-                q, e, marks = _put(q, j, value, W), _put(e, j, error, W), _put(marks, j, mark, W)
-                strip = _spread_in_strip(strip, error, spread, spread_stride, j, base, n, W)
+                    step = tl.where(mine, scale[None, :], step)
+                    offset = tl.where(mine, zero[None, :], offset)
+            w = _column(strip, j)
+            limit = tl.full([R], 0.0, tl.float32) + tl.load(diagonal + _place(base + j, n) * diagonal_stride)
+            q, outlier = _rounded(w, scale, zero, _column(kept, j) != 0, limit, tau, LEVELS, OUTLIERS, KEEP)
+            strip = _spread_in_strip(strip, w - q, spread, spread_stride, j, base, n, W)
+        solved, outlier = _rounded(  # a column stays as it was when its turn came
+            strip, step, offset, kept != 0, tl.broadcast_to(limits[:, None], [W, R]),
+            tl.broadcast_to(tau[None, :], [W, R]), LEVELS, OUTLIERS, KEEP,
+        )  # fmt: skip
         if W < N:
-            tile = _spread_beyond(tile, e, spread, spread_stride, base, n, W, N)
+            tile = _spread_beyond(tile, strip - solved, spread, spread_stride, base, n, W, N)
         if OUTLIERS:
-            places = base + tl.arange(0, W)
-            inside = (places < n)[:, None] & valid[None, :]
-            tl.store(outliers + places[:, None] * rows + row[None, :], marks.to(tl.uint8), mask=inside)
-        total += _finish(q, e, values, errors, diagonal, diagonal_stride, base, n, rows, row, valid, W)
+            tl.store(outliers + places[:, None] * rows + row[None, :], outlier.to(tl.uint8), mask=inside)
+        total += _finish(
+            solved, strip - solved, values, errors, diagonal, diagonal_stride, places, inside, n, rows, row
+        )
     _add(loss, total, row, valid)
 
 
 @triton.jit
 def _rounded(
-    strip: tl.tensor, scale: tl.tensor, zero: tl.tensor, tau: tl.tensor, diagonal: tl.tensor, stride: tl.tensor,
-    keep: tl.tensor, keep_stride: tl.tensor, base: tl.tensor, j: tl.tensor, n: tl.tensor, row: tl.tensor,
-    valid: tl.tensor, LEVELS: tl.constexpr, OUTLIERS: tl.constexpr, KEEP: tl.constexpr, W: tl.constexpr,
+    w: tl.tensor, scale: tl.tensor, zero: tl.tensor, kept: tl.tensor, limits: tl.tensor, tau: tl.tensor,
+    LEVELS: tl.constexpr, OUTLIERS: tl.constexpr, KEEP: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """(new values, w − ŵ, whether outliers) [rows] of column j of the strip at `base`."""
-    w = _column(strip, tl.arange(0, W), j)
+    """(new values, which of them are outliers); all arguments have the shape of `w`."""
     q = _nearest(w, scale, zero, LEVELS)
-    mark = tl.zeros(w.shape, tl.int32)
     if KEEP:
-        kept = tl.load(keep + _place(base + j, n) * keep_stride + row, mask=valid, other=0) != 0
         q = tl.where(kept, q, q * 0.0)
-    e = w - q
+    relative = tl.div_rn(w - q, limits)
+    outlier = relative * relative > tau
+    if KEEP:
+        outlier = outlier & kept
     if OUTLIERS:
-        relative = tl.div_rn(e, tl.load(diagonal + _place(base + j, n) * stride))
-        outlier = relative * relative > tau
-        if KEEP:
-            outlier = outlier & kept
         q = tl.where(outlier, w, q)
-        e = tl.where(outlier, 0.0, e)
-        mark = outlier.to(tl.int32)
-    return q, e, mark
+    return q, outlier
