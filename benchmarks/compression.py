@@ -351,6 +351,20 @@ def median_ms(work: Callable[[], Any], repeats: int = 3, warm: bool = True) -> f
     return stats.median(times)
 
 
+def queued_us(work: Callable[[], Any], times: int = 20) -> float:
+    """Microseconds of one `work` on the device when many wait in its queue, so that the host's time does not count."""
+    work()
+    torch.cuda.synchronize()
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda._sleep(50_000_000)  # cycles, some 30 ms, in which the host gets ahead
+    begin.record()
+    for _ in range(times):
+        work()
+    end.record()
+    torch.cuda.synchronize()
+    return 1000 * begin.elapsed_time(end) / times
+
+
 def bf16_ceiling() -> dict[str, float]:
     """TFLOP/s of matrix products of 8192 in bfloat16 and float32 (no TF32), and GB/s of a large copy."""
     left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
@@ -425,34 +439,32 @@ def compare(found: Any, expected: Any) -> dict[str, float]:
 
 
 def launches(clock: Clock) -> list[dict[str, Any]]:
-    """Microseconds of one launch over 128 columns and 11008 rows, for several tiles of rows and numbers of warps."""
+    """Microseconds of one launch over 128 columns and some rows, for several tiles of rows and numbers of warps."""
     from methods.columns import GridTable, PruneRule, blocks_of
     from methods.kernels import columns
 
-    rows = 11008
-    weights, results = torch.randn(128, rows, device="cuda"), torch.empty(128, rows, device="cuda")
-    ones, loss = torch.ones(1, rows, device="cuda"), torch.zeros(rows, device="cuda")
-    grids = GridTable(ones, -8 * ones, 7 * ones, torch.zeros(128, dtype=torch.long, device="cuda"))
-    upper = torch.triu(torch.randn(128, 128, device="cuda") * 0.01, 1) + torch.eye(128, device="cuda")
-    block = next(blocks_of(weights, upper, results, loss, [(0, 128)]))
-    mask = torch.rand(128, rows, device="cuda") < 0.5
-    outliers = torch.zeros(128, rows, dtype=torch.bool, device="cuda")
-    spqr, tau = get_method("spqr"), torch.full((rows,), 0.5, device="cuda")
-    works: dict[str, tuple[str, Callable[[], Any]]] = {
-        "quantize": ("quantize", lambda: columns.quantize_block(block, grids, None)),
-        "prune": ("prune", lambda: columns.prune_block(block, PruneRule(mask))),
-        "prune 2:4": ("prune", lambda: columns.prune_block(block, PruneRule(kept_of=(2, 4)))),
-        "spqr": ("spqr", lambda: columns.spqr_block(spqr, block, tau, None, outliers)),
-    }
-    tiles = {"quantize": ((8, 1), (16, 1), (16, 2), (16, 4), (32, 4)), "prune": ((8, 1), (16, 2), (32, 4)),
-             "spqr": ((16, 1), (16, 2), (16, 4), (32, 2), (32, 4), (32, 8))}  # fmt: skip
-    results = []
-    for name, (kind, work) in works.items():
-        for tile in tiles[kind]:
-            if clock.left() <= 0:
-                return results
-            with launch_of(kind, *tile):
-                results.append({"kernel": name, "rows": tile[0], "warps": tile[1], "us": 1000 * median_ms(work, 5)})
+    results, spqr = [], get_method("spqr")
+    for rows in (WIDTH, 3 * WIDTH, 2 * INNER):  # of a 7B block: o and down, q with k and v, gate with up
+        weights, values = torch.randn(128, rows, device="cuda"), torch.empty(128, rows, device="cuda")
+        ones, loss = torch.ones(1, rows, device="cuda"), torch.zeros(rows, device="cuda")
+        grids = GridTable(ones, -8 * ones, 7 * ones, torch.zeros(128, dtype=torch.long, device="cuda"))
+        upper = torch.triu(torch.randn(128, 128, device="cuda") * 0.01, 1) + torch.eye(128, device="cuda")
+        block = next(blocks_of(weights, upper, values, loss, [(0, 128)]))
+        mask, outliers = weights.abs() < 0.7, torch.zeros(128, rows, dtype=torch.bool, device="cuda")
+        tau = torch.full((rows,), 0.5, device="cuda")
+        works: dict[str, tuple[str, Callable[[], Any]]] = {
+            "quantize": ("quantize", lambda b=block, g=grids: columns.quantize_block(b, g, None)),
+            "prune": ("prune", lambda b=block, m=mask: columns.prune_block(b, PruneRule(m))),
+            "prune 2:4": ("prune", lambda b=block: columns.prune_block(b, PruneRule(kept_of=(2, 4)))),
+            "spqr": ("spqr", lambda b=block, t=tau, o=outliers: columns.spqr_block(spqr, b, t, None, o)),
+        }
+        for name, (kind, work) in works.items():
+            for tile in ((8, 1), (16, 1), (32, 1), (16, 2)) if kind != "spqr" else ((16, 1), (16, 2), (32, 2)):
+                if clock.left() <= 0:
+                    return results
+                with launch_of(kind, *tile):
+                    us = queued_us(work)
+                results.append({"kernel": name, "of": rows, "rows": tile[0], "warps": tile[1], "us": us})
     return results
 
 
