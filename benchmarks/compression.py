@@ -442,6 +442,7 @@ def launches(clock: Clock) -> list[dict[str, Any]]:
     """Microseconds of one launch over 128 columns and some rows, for several tiles of rows and numbers of warps."""
     from methods.columns import GridTable, PruneRule, blocks_of
     from methods.kernels import columns
+    from methods.kernels.spqr import spqr_block
 
     results, spqr = [], get_method("spqr")
     for rows in (WIDTH, 3 * WIDTH, 2 * INNER):  # of a 7B block: o and down, q with k and v, gate with up
@@ -456,7 +457,7 @@ def launches(clock: Clock) -> list[dict[str, Any]]:
             "quantize": ("quantize", lambda b=block, g=grids: columns.quantize_block(b, g, None)),
             "prune": ("prune", lambda b=block, m=mask: columns.prune_block(b, PruneRule(m))),
             "prune 2:4": ("prune", lambda b=block: columns.prune_block(b, PruneRule(kept_of=(2, 4)))),
-            "spqr": ("spqr", lambda b=block, t=tau, o=outliers: columns.spqr_block(spqr, b, t, None, o)),
+            "spqr": ("spqr", lambda b=block, t=tau, o=outliers: spqr_block(spqr, b, t, None, o)),
         }
         for name, (kind, work) in works.items():
             for tile in ((8, 1), (16, 1), (32, 1), (16, 2)) if kind != "spqr" else ((16, 1), (16, 2), (32, 2)):
@@ -470,14 +471,14 @@ def launches(clock: Clock) -> list[dict[str, Any]]:
 
 @contextmanager
 def launch_of(kind: str, rows: int, warps: int) -> Iterator[None]:
-    from methods.kernels import columns
+    from methods.kernels.strips import LAUNCH, Launch
 
-    before = columns.LAUNCH[kind]
-    columns.LAUNCH[kind] = columns.Launch(rows, warps)
+    before = LAUNCH[kind]
+    LAUNCH[kind] = Launch(rows, warps)
     try:
         yield
     finally:
-        columns.LAUNCH[kind] = before
+        LAUNCH[kind] = before
 
 
 def factorization() -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ Triton it is found bit by bit, each a comparison and a count (`kth_smallest`).
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
@@ -174,9 +173,7 @@ def threshold_rank(count: int, share: float) -> int:
 
 def selection_kernels(scores: torch.Tensor) -> ModuleType | None:
     """`methods.kernels.selection` when scores on the device of `scores` are searched by kernels, None when by torch."""
-    if scores.numel() >= COUNTED_BELOW or device_kernels(scores) is None:
-        return None
-    return importlib.import_module("methods.kernels.selection")
+    return device_kernels(scores, "selection") if scores.numel() < COUNTED_BELOW else None
 
 
 def smallest_in_groups(scores: torch.Tensor, kept: int, group: int) -> torch.Tensor:

@@ -124,7 +124,7 @@ class SpQR(ColumnMethod):
         group = self.group_size or cols
         values, loss = torch.empty_like(columns), columns.new_zeros(columns.shape[1])
         outliers = torch.zeros_like(columns, dtype=torch.bool)
-        kernels = device_kernels(columns)
+        kernels = device_kernels(columns, "spqr")
         solve = spqr_block if kernels is None else kernels.spqr_block
         bounds = column_blocks(cols, max(self.block_size // group, 1) * group, None)
         for block in blocks_of(columns, upper, values, loss, bounds):

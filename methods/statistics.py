@@ -11,7 +11,6 @@ Nothing here waits for the device while batches go through a block: an answer th
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -232,11 +231,10 @@ class Hessian(Statistic):
         self._reopen()
         short = inputs.dtype in (torch.bfloat16, torch.float16)
         self._half = inputs.is_cuda and short
-        if short and device_kernels(inputs) is not None:
-            gram = importlib.import_module("methods.kernels.gram")
-            if gram.suits(inputs):
-                gram.add_gram(self._sum, inputs)
-                return
+        gram = device_kernels(inputs, "gram") if short else None
+        if gram is not None and gram.suits(inputs):
+            gram.add_gram(self._sum, inputs)
+            return
         if self._half:
             for piece in inputs.split(self.tokens_per_product):
                 for start in range(0, self.cols, self.half_panel):

@@ -1,8 +1,9 @@
-"""Which column loops run: the device kernels of `methods/kernels/columns.py`, or the plain torch twin beside them.
+"""What runs on a tensor: the Triton kernels of this folder, or the plain torch twin beside them.
 
-A weight on a CUDA device is solved by the kernels, everything else by the twin. `column_backend` forces one of the two,
-for tests and benchmarks. The hard case is a CUDA device without Triton: the twin does the work, a log message says so
-once, and `backend_of` names what ran, so that a slow run explains itself.
+Column loops, sums over 16-bit inputs and the search for thresholds have both. On a CUDA device the kernels run,
+everywhere else the twin. `column_backend` forces one of the two, for tests and benchmarks. The hard case is a CUDA
+device without Triton: the twin does the work, a log message says so once, and `backend_of` names what ran, so that a
+slow run explains itself.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ def column_backend(backend: Backend) -> Iterator[None]:
         _backend = before
 
 
-def device_kernels(tensor: torch.Tensor) -> ModuleType | None:
-    """`methods.kernels.columns` when the column loops over `tensor` run as kernels, None when the twin runs."""
+def device_kernels(tensor: torch.Tensor, name: str = "columns") -> ModuleType | None:
+    """The module `name` of `methods.kernels` when work on `tensor` runs as kernels, None when plain torch does it."""
     if _backend == "torch" or (_backend == "auto" and not tensor.is_cuda):
         return None
     if _backend == "auto" and not has_triton():
         _say_once()
         return None
-    return importlib.import_module("methods.kernels.columns")
+    return importlib.import_module(f"methods.kernels.{name}")
 
 
 def backend_of(tensor: torch.Tensor) -> str:
@@ -62,6 +63,6 @@ def has_triton() -> bool:
 @functools.cache
 def _say_once() -> None:
     logging.getLogger(__name__).warning(
-        "Triton is not installed: GPTQ, SparseGPT and SpQR run their column loops in plain torch on the CUDA device,"
-        " with the same results and much slower; install triton, which CUDA builds of torch ask for"
+        "Triton is not installed: on the CUDA device column loops, Hessians and thresholds run in plain torch, with the"
+        " same results and much slower for GPTQ, SparseGPT and SpQR; install triton, which CUDA builds of torch ask for"
     )

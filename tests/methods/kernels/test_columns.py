@@ -123,9 +123,10 @@ def assert_equal_but_for_ties(found, expected, together=1):
 @pytest.fixture(autouse=True)
 def one_program_does_a_test_in_the_interpreter(monkeypatch):
     if INTERPRETED and HAS_TRITON:
-        from methods.kernels import columns
+        from methods.kernels.strips import LAUNCH, Launch
 
-        monkeypatch.setattr(columns, "LAUNCH", dict.fromkeys(columns.LAUNCH, columns.Launch(64, 1)))
+        for name in LAUNCH:
+            monkeypatch.setitem(LAUNCH, name, Launch(64, 1))
 
 
 @pytest.fixture
