@@ -33,7 +33,7 @@ class Launch:
     warps: int
 
 
-LAUNCH = {"quantize": Launch(16, 1), "prune": Launch(8, 1), "spqr": Launch(16, 1), "fit": Launch(64, 4)}
+LAUNCH = {"quantize": Launch(16, 1), "prune": Launch(16, 1), "spqr": Launch(16, 1), "fit": Launch(64, 4)}
 
 
 def parts_of(n: int, width: int) -> Iterator[slice]:
