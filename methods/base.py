@@ -176,7 +176,7 @@ class WeightMethod(Method):
         raise NotImplementedError(f"{type(self).__name__}.compress_weight")
 
     def prepare(self, statistics: Sequence[Statistic]) -> None:
-        """Told once of all statistics that a pass over a block has collected, before their weights come one by one."""
+        """Told of the statistics of a block whose weights are still to come, before the weights of the first one."""
 
     def compress_weights(
         self,

@@ -183,7 +183,8 @@ def compress_model(
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), fused(model):
+        # kernels run on the current device
+        with torch.no_grad(), torch.cuda.device_of(next(model.parameters())), fused(model):
             _check(model, steps)
             for number, step in enumerate(steps):
                 keep_zeros = any(earlier.prunes for earlier in steps[:number])
@@ -345,9 +346,9 @@ class BlockJob:
             following = outputs if to_the_end else following
             compressed = {linear.name for group in collected for linear in group.linears}
             waiting = [linear for linear in waiting if linear.name not in compressed]
-            if isinstance(self.method, WeightMethod):
-                self.method.prepare([group.statistic for group in collected])
             while collected:  # a statistic of a wide layer fills gigabytes, so each goes as soon as it has served
+                if isinstance(self.method, WeightMethod):
+                    self.method.prepare([group.statistic for group in collected])
                 reports.extend(self._compress_group(collected.pop(0)))
         if not self.last:
             for batch in range(len(batches)):

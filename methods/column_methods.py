@@ -26,7 +26,7 @@ class ColumnMethod(WeightMethod):
     @property
     def factor_settings(self) -> FactorSettings:
         """How the Hessian is damped and ordered for the factor that `solve` works with."""
-        raise NotImplementedError(f"{type(self).__name__}.damping")
+        raise NotImplementedError(f"{type(self).__name__}.factor_settings")
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None

@@ -20,6 +20,8 @@ from methods.masks import at_most_threshold, selection_kernels, smallest_of_firs
 from methods.quantizer import Grid, fit_grid
 from methods.solver import full_precision
 
+WIDEST_READY = 1024  # columns of a block whose spread is made ahead
+
 
 @dataclass(frozen=True)
 class GridTable:
@@ -49,14 +51,15 @@ class GridTable:
 class ColumnBlock:
     """n consecutive columns on their way through a solver.
 
-    weights [n, rows] are used up; upper [n, n] is their part of U, spread [n, n] what `spread_of` makes of it; values
-    [n, rows] receives the new columns; loss [rows] gets every row's Σ e² added.
+    weights [n, rows] are used up; upper [n, n] is their part of U, ready [n, n] what `spread_of` makes of it, if that
+    was made for many blocks at once; values [n, rows] receives the new columns; loss [rows] gets Σ e² of its row added.
+    Rows of weights, values and ready are contiguous.
     """
 
     start: int
     weights: torch.Tensor
     upper: torch.Tensor
-    spread: torch.Tensor
+    ready: torch.Tensor | None
     values: torch.Tensor
     loss: torch.Tensor
 
@@ -64,13 +67,17 @@ class ColumnBlock:
     def stop(self) -> int:
         return self.start + self.weights.shape[0]
 
+    @property
+    def spread(self) -> torch.Tensor:
+        """[n, n]: `spread_of(upper)`."""
+        return spread_of(self.upper) if self.ready is None else self.ready
+
     def part(self, columns: slice) -> ColumnBlock:
         """Some of its columns."""
         square = (columns, columns)
+        ready = None if self.ready is None else self.ready[square]
         start = self.start + columns.start
-        return ColumnBlock(
-            start, self.weights[columns], self.upper[square], self.spread[square], self.values[columns], self.loss
-        )
+        return ColumnBlock(start, self.weights[columns], self.upper[square], ready, self.values[columns], self.loss)
 
 
 @dataclass(frozen=True)
@@ -269,14 +276,17 @@ def _finished(block: ColumnBlock, errors: torch.Tensor) -> torch.Tensor:
     return errors
 
 
-def _spreads(upper: torch.Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[torch.Tensor]:
-    """`spread_of` the corner of every block; of the first one and those as wide that follow it at once."""
-    width = bounds[0][1]
-    alike = next((i for i, (start, stop) in enumerate(bounds) if stop - start != width), len(bounds))
-    down, right = upper.stride()
-    yield from spread_of(upper.as_strided((alike, width, width), (width * (down + right), down, right)))
-    for start, stop in bounds[alike:]:
-        yield spread_of(upper[start:stop, start:stop])
+def _spreads(upper: torch.Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[torch.Tensor | None]:
+    """`spread_of` the corners of the first block and of those as wide that follow it, made at once; None for others.
+
+    None as well for wide blocks: of a group of 28 thousand columns it would fill 3 GiB.
+    """
+    width, alike = bounds[0][1], 0
+    if width <= WIDEST_READY:
+        alike = next((i for i, (start, stop) in enumerate(bounds) if stop - start != width), len(bounds))
+        down, right = upper.stride()
+        yield from spread_of(upper.as_strided((alike, width, width), (width * (down + right), down, right)))
+    yield from [None] * (len(bounds) - alike)
 
 
 def _fit_starting_groups(
@@ -314,14 +324,16 @@ def _block_mask(
     scores = (block / upper.diagonal()[:, None]).square_()
     if forced is not None:
         scores = scores.masked_fill(forced, -1.0)
-    return torch.cat([at_most_threshold(part, share) for part in scores.split(list(segments), dim=1)], dim=1)
+    mask = torch.cat([at_most_threshold(part, share) for part in scores.split(list(segments), dim=1)], dim=1)
+    return mask if forced is None else mask.logical_or_(forced)
 
 
 def group_mask(
     group: torch.Tensor, diagonal: torch.Tensor, kept_of: tuple[int, int], forced: torch.Tensor | None
 ) -> torch.Tensor:
-    """Mask [m, rows] of the weights of one n:m group with the smallest (w / U_jj)², `forced` ones first."""
+    """Mask [m, rows] of the weights of one n:m group with the smallest (w / U_jj)², `forced` ones first and all."""
     scores = (group / diagonal[:, None]).square_()
     if forced is not None:
         scores = scores.masked_fill(forced, -1.0)
-    return smallest_of_first_axis(scores, kept_of[1] - kept_of[0])
+    mask = smallest_of_first_axis(scores, kept_of[1] - kept_of[0])
+    return mask if forced is None else mask.logical_or_(forced)

@@ -237,7 +237,7 @@ def spqr_group(
 ) -> torch.Tensor:
     """SpQR on one group of n columns with a grid; see `spqr_block`. A weight with e² above τ keeps its value."""
     errors = torch.empty_like(group.weights)
-    limits = group.upper.diagonal()
+    limits, spread = group.upper.diagonal(), group.spread
     scale = grid.scale.clamp_min(SMALLEST_SCALE)
     for i in range(errors.shape[0]):
         w, q, e = group.weights[i], group.values[i], errors[i]
@@ -251,5 +251,5 @@ def spqr_group(
                 outlier.logical_and_(keep[i])
             torch.where(outlier, w, q, out=q)
             e.masked_fill_(outlier, 0.0)
-        group.weights.addr_(group.spread[i], e)
+        group.weights.addr_(spread[i], e)
     return errors.div_(limits[:, None])

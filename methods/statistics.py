@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 SAMPLE_PER_WINDOW = 16  # input vectors kept of each window for the output error: 256 of a small set of 16 windows
 MANY = 8  # Hessians of one width, of experts
-BATCHED_COLUMNS = {False: 1024, True: 2048}  # up to which one call is faster: 2 x for 3 of 512 and for 16 of 2,048
-BATCHED_ENTRIES = 2**27  # of Hessians in one call: 512 MiB
+BATCHED_COLUMNS = {False: 1024, True: 2048}  # up to which one call is faster: 1.5 x for 3 of 512, 2.2 x for 16 of 2,048
+BATCHED_ENTRIES = 2**26  # of Hessians in one call: 256 MiB, and a few times that while it runs
 SAMPLE_LIMIT = 2048  # 128 windows; more vectors change the error's estimate by less than its spread over sets
 
 
@@ -249,6 +249,10 @@ class Hessian(Statistic):
                 self._sum[start : start + width, start:].addmm_(part.T, inputs[:, start:])
 
     @property
+    def on_cuda(self) -> bool:
+        return self._sum.is_cuda
+
+    @property
     def hessian(self) -> torch.Tensor:
         """[cols, cols], float32, symmetric, without damping. Raises CompressionError when it is not finite."""
         self._check(self._sum)
@@ -288,24 +292,31 @@ class Hessian(Statistic):
 
 
 def factor_together(hessians: Sequence[Hessian], settings: FactorSettings) -> None:
-    """Make the factors of equally wide inputs on a GPU in one call of each solver, where that is faster.
+    """Make the factor of the first of `hessians` on a GPU, and those of others as wide in the same calls if that pays.
 
-    That is at up to 1,024 columns, and for many experts at up to 2,048; all others are made when they are asked for.
+    The others' factors are there when their turn comes. Where it does not pay, nothing is done: a factor is made when
+    it is asked for.
     """
-    widths: dict[int, list[Hessian]] = {}
-    for hessian in hessians:
-        if hessian.tokens and hessian.device is not None and torch.device(hessian.device).type == "cuda":
-            widths.setdefault(hessian.cols, []).append(hessian)
-    for cols, alike in widths.items():
-        if len(alike) < 2 or cols > BATCHED_COLUMNS[len(alike) >= MANY]:
-            continue
-        at_once = max(2, BATCHED_ENTRIES // cols**2)
-        for start in range(0, len(alike), at_once):
-            batch = alike[start : start + at_once]
-            factors = inverse_factors([hessian._unchecked() for hessian in batch], settings)
-            for hessian, factor in zip(batch, factors, strict=True):
-                if factor is not None:
-                    hessian._factors[settings] = factor
+    batch = alike_in_width(hessians, settings)
+    if batch and batch[0].on_cuda:
+        factors = inverse_factors([hessian._unchecked() for hessian in batch], settings)
+        for hessian, factor in zip(batch, factors, strict=True):
+            if factor is not None:
+                hessian._factors[settings] = factor
+
+
+def alike_in_width(hessians: Sequence[Hessian], settings: FactorSettings) -> list[Hessian]:
+    """The first Hessian and those as wide that are factored with it; empty if it is better off alone, or has a factor.
+
+    One call is faster up to 1,024 columns, and for many Hessians, of experts, up to 2,048.
+    """
+    if not hessians or settings in hessians[0]._factors:
+        return []
+    cols = hessians[0].cols
+    batch = [h for h in hessians if h.cols == cols and h.tokens and settings not in h._factors]
+    batch = batch[: max(2, BATCHED_ENTRIES // cols**2)]
+    pays = len(batch) > 1 and batch[0] is hessians[0] and cols <= BATCHED_COLUMNS[len(batch) >= MANY]
+    return batch if pays else []
 
 
 def mirrored(upper: torch.Tensor, panel: int = 2048) -> torch.Tensor:

@@ -44,11 +44,12 @@ def quantize_block(block: ColumnBlock, grids: GridTable, keep: torch.Tensor | No
     (columns, rows), launch = errors.shape, LAUNCH["quantize"]
     for part in parts_of(columns, WIDTH):
         inner, n = block.part(part), part.stop - part.start
+        spread = inner.spread
         _quantize[(triton.cdiv(rows, launch.rows),)](
-            inner.weights, inner.spread, inner.upper,
+            inner.weights, spread, inner.upper,
             grids.scale, grids.low, grids.high, grids.group_of[part], errors if keep is None else keep[part],
             inner.values, errors[part], inner.loss,
-            rows, n, inner.weights.stride(0), inner.spread.stride(0), diagonal_step(inner),
+            rows, n, inner.weights.stride(0), spread.stride(0), diagonal_step(inner),
             grids.scale.stride(0), 0 if keep is None else keep.stride(0),
             KEEP=keep is not None, W=STRIP, N=padded(n), R=launch.rows,
             num_warps=launch.warps, enable_fp_fusion=False,
@@ -93,13 +94,13 @@ def _launch_prune(block: ColumnBlock, rule: PruneRule, errors: torch.Tensor) -> 
     (n, rows), launch = errors.shape, LAUNCH["prune"]
     group = 1 if rule.kept_of is None else rule.kept_of[1]
     gone = rule.forced if rule.kept_of is not None else rule.mask  # what is known to go before the loop starts
-    grid = rule.grid
+    grid, spread = rule.grid, block.spread
     table = (errors, errors, errors, errors) if grid is None else (grid.scale, grid.low, grid.high, grid.group_of)
     _prune[(triton.cdiv(rows, launch.rows),)](
-        block.weights, block.spread, block.upper,
+        block.weights, spread, block.upper,
         errors if gone is None else gone.view(torch.uint8),
         *table, block.values, errors, block.loss,
-        rows, n, block.weights.stride(0), block.spread.stride(0), diagonal_step(block),
+        rows, n, block.weights.stride(0), spread.stride(0), diagonal_step(block),
         0 if gone is None else gone.stride(0), 0 if grid is None else grid.scale.stride(0),
         0 if rule.kept_of is None else group - rule.kept_of[0],
         CHOOSE=rule.kept_of is not None, GONE=gone is not None, GRID=grid is not None,
@@ -291,7 +292,7 @@ def _choose(
 ) -> tl.tensor:  # fmt: skip
     """`stays` [W, R] with the group of M columns from `first` on chosen: the `pruned` smallest (w / U_jj)² get zero.
 
-    Those `known` to go come first, among equals the lower index.
+    Those `known` to go come first, and all of them go; among equals the lower index goes.
     """
     columns = tl.arange(0, W)
     scores = tl.div_rn(strip, tl.broadcast_to(limits[:, None], [W, R]))
@@ -302,4 +303,4 @@ def _choose(
         before = (score[None, :] == scores) & (columns[:, None] > other)
         rank += ((score[None, :] < scores) | before).to(tl.int32)
     mine = (columns >= first) & (columns < first + M)
-    return tl.where(mine[:, None], (rank >= pruned).to(tl.float32), stays)
+    return tl.where(mine[:, None] & (known == 0), (rank >= pruned).to(tl.float32), stays)

@@ -85,6 +85,7 @@ def _launch_spqr(
 ) -> None:
     """One launch of `_spqr` for the columns of `part`; with `grid` (scale, zero) [rows] nothing is fitted."""
     inner, launch = block.part(part), LAUNCH["spqr"]
+    spread = inner.spread
     (n, rows), width = inner.weights.shape, padded(inner.weights.shape[0])
     segment = method.statistics_group if method.bilevel and grid is None else 1
     strip = STRIP  # with grids to fit, one group
@@ -106,13 +107,13 @@ def _launch_spqr(
         "KEEP": keep is not None,
     }
     _spqr[(triton.cdiv(rows, used),)](
-        inner.weights, inner.spread, inner.upper,
+        inner.weights, spread, inner.upper,
         errors if grid is None else grid[0], errors if grid is None else grid[1],
         errors if threshold is None else threshold,
         errors if keep is None else keep[part].view(torch.uint8),
         inner.values, errors[part], outliers[part].view(torch.uint8), inner.loss,
         rows, n, group,
-        inner.weights.stride(0), inner.spread.stride(0), diagonal_step(inner), 0 if keep is None else keep.stride(0),
+        inner.weights.stride(0), spread.stride(0), diagonal_step(inner), 0 if keep is None else keep.stride(0),
         **flags, USED=used, W=strip, N=width, R=held,
         num_warps=launch.warps * (held // launch.rows), enable_fp_fusion=False,
     )  # fmt: skip

@@ -94,3 +94,16 @@ def test_label_is_short():
     assert get_method("sparsegpt").label == "SparseGPT 50 %"
     assert get_method("sparsegpt", pattern="2:4").label == "SparseGPT 2:4"
     assert get_method("sparsegpt", sparsity=0.25, bits=4, group_size=32).label == "SparseGPT 25 % 4-bit g32"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"pattern": "2:4"}, {"pattern": "2:4", "bits": 4}, {"sparsity": 0.0, "bits": 4}, {}]
+)
+def test_weights_that_an_earlier_step_pruned_stay_zero_whatever_this_one_prunes(problem, settings):
+    generator = torch.Generator().manual_seed(0)
+    pruned = (torch.rand(problem.weight.shape, generator=generator) < 0.75).to(problem.weight.device)
+    method = get_method("sparsegpt", **settings)
+    found = method.compress_weight(problem.weight, collect(method, problem.inputs, problem.weight), pruned=pruned)
+    assert not found.weight[pruned].any()
+    assert torch.isfinite(found.weight).all()
+    assert found.weight.any()

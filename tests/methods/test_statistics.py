@@ -5,7 +5,17 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import CompressionError, compress_linear, get_method
-from methods.statistics import STATISTICS, FeatureNorms, Hessian, Magnitudes, column_norms, make_statistic
+from methods.solver import FactorSettings, inverse_factor
+from methods.statistics import (
+    STATISTICS,
+    FeatureNorms,
+    Hessian,
+    Magnitudes,
+    alike_in_width,
+    column_norms,
+    factor_together,
+    make_statistic,
+)
 
 
 def fill(statistic, inputs, batch):
@@ -136,3 +146,53 @@ def test_output_error_of_many_rows_is_taken_in_parts(monkeypatch):
     monkeypatch.setattr(Hessian, "errors_at_once", 7 * 32)
     parts = statistic.output_error(delta, weight)
     assert torch.allclose(torch.stack(parts), torch.stack(whole), rtol=1e-6)
+
+
+def hessians_of(widths, device, tokens=96):
+    found = []
+    for seed, cols in enumerate(widths):
+        hessian = Hessian(cols, device)
+        hessian.update(torch.randn(tokens, cols, generator=torch.Generator().manual_seed(seed)).to(device))
+        found.append(hessian)
+    return found
+
+
+def test_hessians_of_one_width_are_factored_together_where_that_pays(monkeypatch):
+    settings = FactorSettings(0.01)
+    first, other, wide, second, third = hessians_of([8, 16, 3000, 8, 8], "cpu", tokens=2)
+    idle = Hessian(8, "cpu")
+    assert alike_in_width([], settings) == []
+    assert alike_in_width([first, other, second, idle, third], settings) == [first, second, third]
+    assert alike_in_width([other, first, second], settings) == []  # alone of its width
+    assert alike_in_width([idle, first, second], settings) == []  # nothing reached it
+    assert alike_in_width([wide, wide], settings) == []
+    monkeypatch.setattr("methods.statistics.BATCHED_COLUMNS", {False: 4, True: 8})
+    assert alike_in_width([first, second], settings) == []
+    assert len(alike_in_width([first, second, third] * 3, settings)) == 9  # as many experts
+    monkeypatch.setattr("methods.statistics.BATCHED_COLUMNS", {False: 8, True: 8})
+    monkeypatch.setattr("methods.statistics.BATCHED_ENTRIES", 2 * 64)
+    assert alike_in_width([first, second, third], settings) == [first, second]
+    second.factor(settings)
+    assert alike_in_width([first, second, third], settings) == [first, third]
+    first.factor(settings)
+    assert alike_in_width([first, second, third], settings) == []
+
+
+@pytest.mark.parametrize("on_cuda", [False, True])
+def test_factors_made_together_are_those_made_alone(device, monkeypatch, on_cuda):
+    """On a processor as well, where it is not done by itself."""
+    monkeypatch.setattr(Hessian, "on_cuda", on_cuda)
+    settings = FactorSettings(0.01, act_order=True)
+    hessians = hessians_of([24, 24, 40, 24], device)
+    alone = [inverse_factor(hessian.hessian, settings) for hessian in hessians]
+    hopeless = Hessian(24, device)
+    hopeless.update(torch.full((2, 24), 1e20, device=device))
+    factor_together([*hessians, hopeless], settings)
+    assert [settings in hessian._factors for hessian in hessians] == [on_cuda, on_cuda, False, on_cuda]
+    assert settings not in hopeless._factors
+    for hessian, expected in zip(hessians, alone, strict=True):
+        found = hessian.factor(settings)
+        assert torch.equal(found.order, expected.order)
+        assert torch.allclose(found.upper, expected.upper, rtol=1e-4, atol=1e-5)
+    with pytest.raises(CompressionError):
+        hopeless.factor(settings)

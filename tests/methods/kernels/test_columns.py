@@ -52,6 +52,9 @@ SPARSEGPT = [
     {"pattern": "2:4"},
     {"pattern": "4:8", "block_size": 16},
     {"pattern": "1:3", "block_size": 48},
+    {"pattern": "8:16"},
+    {"sparsity": 0.5, "block_size": 192, "bits": 4, "group_size": 16},
+    {"pattern": "2:4", "block_size": 192},
     {"sparsity": 0.5, "bits": 4, "group_size": 16},
     {"pattern": "2:4", "bits": 3, "sym": True},
 ]
@@ -65,6 +68,9 @@ SPQR = [
     {"scale_bits": None, "group_size": 24, "statistics_group": 12},
     {"zero_bits": None, "statistics_group": 2, "block_size": 16},
     {"group_size": None, "outlier_threshold": 1.0},
+    {"statistics_group": 24},
+    {"statistics_group": 48},
+    {"block_size": 256},
 ]
 SETTINGS = [(name, s) for name, cases in (("gptq", GPTQ), ("sparsegpt", SPARSEGPT), ("spqr", SPQR)) for s in cases]
 
@@ -213,11 +219,23 @@ def test_kernel_equals_its_twin(layer, name, settings):
 
 @pytest.mark.gpu
 @needs_kernels
-@pytest.mark.parametrize("name", ["gptq", "sparsegpt", "spqr"])
-def test_pruned_weights_stay_zero(layer, name):
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("gptq", {}),
+        ("gptq", {"bits": 3, "group_size": 16, "act_order": True, "static_groups": True}),
+        ("gptq", {"bits": 3, "group_size": 16, "fresh_group_stats": True}),
+        ("sparsegpt", {}),
+        ("sparsegpt", {"sparsity": 0.0, "bits": 4}),
+        ("sparsegpt", {"pattern": "2:4", "bits": 4, "group_size": 16}),
+        ("spqr", {}),
+    ],
+    ids=describe,
+)
+def test_pruned_weights_stay_zero(layer, name, settings):
     weight, statistic = layer(cols=64 if INTERPRETED else 256)
-    pruned = torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE) < 0.4
-    method = get_method(name)
+    pruned = torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE) < 0.6
+    method = get_method(name, **settings)
     expected = solve("torch", method, weight, statistic, pruned)
     found = solve("triton", method, weight, statistic, pruned)
     assert not found.weight[pruned].any()

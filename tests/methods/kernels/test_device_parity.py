@@ -3,10 +3,11 @@
 A weight between two codes takes the other one when a sum differs in its last bit, and the weights after it follow. So
 runs on one processor differ as well when only the order of sums does: over fourteen orders of the windows 3-bit GPTQ
 has a standard deviation of 0.26 % on `reference-5m`, and more on `reference-17m`. Asked of the device is that the mean
-over orders lies within 0.2 % of the processor's. Three orders decide that for most settings; where they do not, more
-follow until the standard error of the difference is a third of that.
+over orders lies within 0.2 % of the processor's, and orders follow until the standard error of the difference is a
+third of that: three for most settings, some thirty for 3-bit GPTQ. A true difference of 0.4 % then passes once in 700
+times.
 
-Each processor run takes all cores, so these tests want one process: four minutes.
+Each processor run takes all cores, so these tests want one process, and minutes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from sweep.models import DenseModel, resolve_model
 MODEL = "reference-5m"
 HELDOUT = 64  # windows of 256 tokens
 TOLERANCE = 2e-3  # of a perplexity
-ORDERS = 24  # at most
+ORDERS = 60  # at most
 
 
 def windows(model, source, nsamples):
@@ -77,7 +78,7 @@ def differ_by(dense_models, method, tokens, heldout):
         for device, dense in dense_models.items():
             found[device].append(compressed(dense, method, order, heldout))
         distance, error = difference(found)
-        if method.data_free or (number >= 3 and (distance <= TOLERANCE or error <= TOLERANCE / 3)):
+        if method.data_free or (number >= 3 and error <= TOLERANCE / 3):
             break
     return distance, error, found
 
@@ -93,12 +94,11 @@ def test_more_orders_are_taken_until_the_difference_is_known(monkeypatch):
     monkeypatch.setattr(f"{__name__}.compressed", lambda dense, *rest: next(given[dense]))
     assert differ([0.0], [0.001] * 3) == (pytest.approx(0.001), 0, 3)  # close
     assert differ([0.0], [0.01] * 3) == (pytest.approx(0.01), 0, 3)  # far, and known
-    distance, _, orders = differ([0.0], [0.006, 0.006, -0.003, 0.0, 0.0])  # far by chance
-    assert (distance, orders) == (pytest.approx(0.0018), 5)
-    distance, error, orders = differ([0.002, -0.002], itertools.cycle([0.008, 0.011]))  # far, known after a while
-    assert distance > TOLERANCE
-    assert error <= TOLERANCE / 3
-    assert 3 < orders < ORDERS
+    for cuda, far in ([0.002, -0.001], False), ([0.008, 0.011], True):
+        distance, error, orders = differ([0.002, -0.002], itertools.cycle(cuda))  # known after a while
+        assert (distance > TOLERANCE) == far
+        assert error <= TOLERANCE / 3
+        assert 10 < orders < ORDERS
 
 
 def test_every_method_is_held_to_both_devices():
@@ -114,7 +114,7 @@ def dense_models():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("entry", ENTRIES, ids=str)
 def test_heldout_perplexity_on_the_gpu_is_that_of_the_cpu(entry, dense_models, capsys):
     method = parse_method(entry, "method")
@@ -126,6 +126,7 @@ def test_heldout_perplexity_on_the_gpu_is_that_of_the_cpu(entry, dense_models, c
         print(f"\n  {method.label}: {math.exp(cpu[0]):.3f} on the CPU, its {len(cpu)} runs within"
               f" {100 * (max(cpu) - min(cpu)):.3f} %, the GPU {100 * distance:.3f} % away"
               f" (standard error {100 * error:.3f})", end="")  # fmt: skip
+    assert method.data_free or error <= TOLERANCE / 3
     assert distance <= TOLERANCE
 
 
