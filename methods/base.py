@@ -310,7 +310,7 @@ def compress_linear(method: Method, weight: Any, inputs: Any = None) -> Compress
         raise SettingsError(f"{method.name}: changes whole blocks; use methods.blockwise.compress_model")
     method.check_shape(rows, cols, "weight")
     started = time.perf_counter()
-    with torch.no_grad():
+    with torch.no_grad(), torch.cuda.device_of(weight):
         statistic = collect(method, inputs, weight)
         compressed = method.compress_weight(weight, statistic)
         return _finish(method, weight, compressed, statistic, started)
@@ -330,7 +330,7 @@ def _compress_linear_steps(method: Composition, weight: torch.Tensor, inputs: An
     pruned: torch.Tensor | None = None
     for step in steps:
         started = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), torch.cuda.device_of(weight):
             statistic = collect(step, inputs, weight)
             compressed = step.compress_weight(current, statistic, pruned=pruned)
             result = _finish(step, current, compressed, statistic, started)

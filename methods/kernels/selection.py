@@ -41,7 +41,7 @@ class Launch:
     few: int
 
 
-LAUNCH = Launch(8, 2048, 4, 1024, 1 << 16)
+LAUNCH = Launch(8, 2048, 4, 1024, 1 << 13)
 ROW_SCORES_OF_A_WARP = 1024  # 32 of a thread: their keys stay in registers
 
 

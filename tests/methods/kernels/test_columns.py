@@ -1,16 +1,9 @@
-"""The column kernels beside their plain torch twins, on one device: a CUDA device, or a CPU in Triton's interpreter.
-
-The interpreter has to be chosen before Triton is imported, so the default run starts it in a process of its own:
-`TRITON_INTERPRET=1 python -m pytest tests/methods/kernels` runs the same tests here, on small shapes.
-"""
+"""The column kernels beside their plain torch twins, on one device: a CUDA device, or a CPU in Triton's interpreter."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -87,13 +80,6 @@ INTERPRETED_BY_DEFAULT = (
 )
 
 
-def interpreter_works():
-    if not HAS_TRITON:
-        return False
-    numbers = [tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy")]
-    return numbers[0] >= (3, 7) or numbers[1] < (2, 4)
-
-
 def describe(value):
     return value if isinstance(value, str) else "-".join(f"{k}={v}" for k, v in value.items()) or "defaults"
 
@@ -154,15 +140,8 @@ def layer(make_problem):
     return make
 
 
-@pytest.mark.skipif(not interpreter_works(), reason="needs Triton, 3.7 or later with numpy 2.4 or later")
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's run")
-def test_kernels_equal_their_twins_in_the_interpreter():
-    chosen = [f"{__file__}::{test}" for test in INTERPRETED_BY_DEFAULT]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *chosen]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert f"{len(INTERPRETED_BY_DEFAULT)} passed" in run.stdout
+def test_kernels_equal_their_twins_in_the_interpreter(in_interpreter):
+    in_interpreter(*INTERPRETED_BY_DEFAULT)
 
 
 def test_a_cpu_runs_the_twin():

@@ -1,15 +1,8 @@
-"""XᵀX by the Triton kernel beside float64: on a CUDA device, or on a CPU in Triton's interpreter.
-
-The interpreter has to be chosen before Triton is imported, so the default run starts it in a process of its own (see
-test_columns.py).
-"""
+"""XᵀX by the Triton kernel beside float64: on a CUDA device, or on a CPU in Triton's interpreter."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from importlib.metadata import version
 
 import pytest
 import torch
@@ -42,13 +35,6 @@ SHAPES = [(1, 8), (3, 24), (96, 72), (200, 100), (2100, 40)]
 INTERPRETED_BY_DEFAULT = ("test_upper_triangle_is_that_of_float64", "test_a_hessian_takes_the_kernel")
 
 
-def interpreter_works():
-    if not has_triton():
-        return False
-    numbers = [tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy")]
-    return numbers[0] >= (3, 7) or numbers[1] < (2, 4)
-
-
 def normal(tokens, cols, dtype=DTYPES[0], seed=0):
     """Inputs [tokens, cols] with a mean, so that sums have one sign; rows begin at multiples of 16 bytes."""
     values = torch.randn(tokens, cols + -cols % 8, generator=torch.Generator().manual_seed(seed)) + 0.5
@@ -68,15 +54,8 @@ def error_of(found, inputs, times=1):
     return float((found.double() - exact).triu().norm() / exact.triu().norm())
 
 
-@pytest.mark.skipif(not interpreter_works(), reason="needs Triton, 3.7 or later with numpy 2.4 or later")
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's run")
-def test_the_kernel_is_right_in_the_interpreter():
-    chosen = [f"{__file__}::{test}" for test in INTERPRETED_BY_DEFAULT]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *chosen]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert " passed" in run.stdout
+def test_the_kernel_is_right_in_the_interpreter(in_interpreter):
+    in_interpreter(*INTERPRETED_BY_DEFAULT)
 
 
 @pytest.mark.gpu

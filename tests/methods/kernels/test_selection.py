@@ -1,16 +1,10 @@
-"""The selection kernels beside plain torch, on one device: a CUDA device, or a CPU in Triton's interpreter.
-
-The interpreter has to be chosen before Triton is imported, so the default run starts it in a process of its own.
-"""
+"""The selection kernels beside plain torch, on one device: a CUDA device, or a CPU in Triton's interpreter."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
 from dataclasses import replace
-from importlib.metadata import version
 
 import pytest
 import torch
@@ -34,13 +28,6 @@ INTERPRETED_BY_DEFAULT = (
 )
 ROWS = 5 if INTERPRETED else 130  # enough to be searched row by row
 SHARES = [0.0, 1e-6, 0.5, 0.999999]
-
-
-def interpreter_works():
-    if not HAS_TRITON:
-        return False
-    numbers = [tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy")]
-    return numbers[0] >= (3, 7) or numbers[1] < (2, 4)
 
 
 def spread(*shape, seed=0):
@@ -87,15 +74,8 @@ def both(work):
         return found, work()
 
 
-@pytest.mark.skipif(not interpreter_works(), reason="needs Triton, 3.7 or later with numpy 2.4 or later")
-@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's run")
-def test_kernels_equal_their_twins_in_the_interpreter():
-    chosen = [f"{__file__}::{test}" for test in INTERPRETED_BY_DEFAULT]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *chosen]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
-    assert f"{len(INTERPRETED_BY_DEFAULT)} passed" in run.stdout
+def test_kernels_equal_their_twins_in_the_interpreter(in_interpreter):
+    in_interpreter(*INTERPRETED_BY_DEFAULT)
 
 
 @pytest.mark.gpu
