@@ -2,9 +2,10 @@
 
 `fused(model)` swaps the forward of modules while it is open; hooks, linears and everything else stay what they are.
 Nothing is decided by the name of an architecture: a module that looks like an RMS norm or a gated MLP, and a modeling
-file's `apply_rotary_pos_emb`, are compared with their kernels on the first input they meet, and only what agrees (to
-the rounding of the model's dtype) is fused from then on. The hard cases: Gemma's norm multiplies by 1 + weight, OLMo 2
-rounds after the product; the kernels have no backward pass, so with gradients the modules' own code runs.
+file's `apply_rotary_pos_emb`, are compared with their kernels when they are first called, and only what agrees (to the
+rounding of the model's dtype) is fused from then on. A call with other arguments than these take, such as a gated
+norm's, goes to the original. The hard cases: Gemma's norm multiplies by 1 + weight, OLMo 2 rounds after the product;
+the kernels have no backward pass, so with gradients the modules' own code runs.
 """
 
 from __future__ import annotations
@@ -69,21 +70,34 @@ def _norm_forward(module: Any, kernels: ModuleType) -> Forward | None:
         return None
     original = type(module).forward
 
-    def forward(inputs: torch.Tensor) -> torch.Tensor:
-        if not _usable(inputs) or inputs.dtype != module.weight.dtype:
-            return original(module, inputs)  # type: ignore[no-any-return]
+    def forward(*arguments: Any, **named: Any) -> Any:
+        if named or len(arguments) != 1:  # such as the gate of a gated norm
+            return original(module, *arguments, **named)
+        (inputs,) = arguments
+        if not _usable(inputs) or inputs.dtype != module.weight.dtype or inputs.shape[-1:] != module.weight.shape:
+            return original(module, inputs)
         key = (type(module), inputs.dtype)
         if key not in _agreed:
-            probe = inputs.reshape(-1, inputs.shape[-1])[:PROBE_ROWS]
-            wanted = original(module, probe)
-            tried = [v for v in NORM_VARIANTS if _same(kernels.rms_norm(probe, module.weight, eps, **v), wanted)]
-            _agreed[key] = tried[0] if tried else None
+            _agreed[key] = _norm_variant(module, eps, kernels)
             _say(_agreed[key], type(module).__name__)
         if _agreed[key] is None:
-            return original(module, inputs)  # type: ignore[no-any-return]
-        return kernels.rms_norm(inputs, module.weight, eps, **_agreed[key])  # type: ignore[no-any-return]
+            return original(module, inputs)
+        return kernels.rms_norm(inputs, module.weight, eps, **_agreed[key])
 
     return forward
+
+
+def _norm_variant(module: Any, eps: float, kernels: ModuleType) -> dict[str, Any] | None:
+    """How the module's class rounds: tried on a copy with a random weight, since with weights of one all agree."""
+    cols, like = module.weight.shape[0], module.weight
+    generator = torch.Generator().manual_seed(0)
+    weight = (0.5 + torch.rand(cols, generator=generator)).to(like)
+    probe = torch.randn(PROBE_ROWS, cols, generator=generator).to(like)
+    clone = copy.copy(module)
+    vars(clone)["_parameters"] = {**module._parameters, "weight": torch.nn.Parameter(weight, requires_grad=False)}
+    wanted = type(module).forward(clone, probe)
+    tried = [v for v in NORM_VARIANTS if _same(kernels.rms_norm(probe, weight, eps, **v), wanted)]
+    return tried[0] if tried else None
 
 
 def _mlp_forward(module: Any, kernels: ModuleType) -> Forward | None:
@@ -98,9 +112,10 @@ def _mlp_forward(module: Any, kernels: ModuleType) -> Forward | None:
         return None
     original = type(module).forward
 
-    def forward(inputs: torch.Tensor) -> torch.Tensor:
-        if not _usable(inputs):
-            return original(module, inputs)  # type: ignore[no-any-return]
+    def forward(*arguments: Any, **named: Any) -> Any:
+        if named or len(arguments) != 1 or not _usable(arguments[0]):
+            return original(module, *arguments, **named)
+        (inputs,) = arguments
         gate, up = _halves(module, inputs) if joined else (module.gate_proj(inputs), module.up_proj(inputs))
         key = (kind, type(activation), gate.dtype)
         if key not in _agreed:
@@ -108,7 +123,7 @@ def _mlp_forward(module: Any, kernels: ModuleType) -> Forward | None:
             _agreed[key] = _same(kernels.gated(first, second, kind), activation(first) * second)
             _say(_agreed[key], type(activation).__name__)
         product = kernels.gated(gate, up, kind) if _agreed[key] else activation(gate) * up
-        return module.down_proj(product)  # type: ignore[no-any-return]
+        return module.down_proj(product)
 
     return forward
 
@@ -151,10 +166,12 @@ def _is_gated(module: Any, activation: Any, joined: bool) -> bool:
 
 
 def _rotary(original: Forward, kernels: ModuleType) -> Forward:
-    def rotary(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *more: Any, **named: Any) -> Any:
-        plain = not more and not named and _usable(q)
-        if not plain or not (_rotatable(q, cos, sin) and _rotatable(k, cos, sin)):
-            return original(q, k, cos, sin, *more, **named)
+    def rotary(*arguments: Any, **named: Any) -> Any:
+        if named or len(arguments) != 4 or not all(isinstance(each, torch.Tensor) for each in arguments):
+            return original(*arguments, **named)  # GPT-J and Gemma 4 rotate one tensor a call
+        q, k, cos, sin = arguments
+        if not _usable(q) or not (_rotatable(q, cos, sin) and _rotatable(k, cos, sin)):
+            return original(q, k, cos, sin)
         key = (original, q.dtype)
         if key not in _agreed:
             some = [part[..., :PROBE_ROWS, :] for part in (q, k, cos, sin)]

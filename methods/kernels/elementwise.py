@@ -21,7 +21,7 @@ def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float, *, offset: 
 
     late: rounded once, after the product with the weight; otherwise before it as well.
     """
-    flat = inputs.reshape(-1, inputs.shape[-1])
+    flat = _as_rows(inputs)
     rows, cols = flat.shape
     out = torch.empty_like(flat, memory_format=torch.contiguous_format)
     padded = triton.next_power_of_2(cols)
@@ -35,7 +35,7 @@ def rms_norm(inputs: torch.Tensor, weight: torch.Tensor, eps: float, *, offset: 
 
 def gated(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
     """activation(`gate`) · `up`, both [..., cols]."""
-    flat, other = (part.reshape(-1, part.shape[-1]) for part in (gate, up))
+    flat, other = _as_rows(gate), _as_rows(up)
     rows, cols = flat.shape
     out = torch.empty(rows, cols, dtype=gate.dtype, device=gate.device)
     tile = min(TILE // 2, triton.next_power_of_2(cols))
@@ -43,6 +43,12 @@ def gated(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor
         flat, other, out, cols, flat.stride(0), other.stride(0), ACTIVATION=ACTIVATIONS[activation], N=tile, num_warps=4
     )
     return out.view(gate.shape)
+
+
+def _as_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """[..., cols] as [rows, cols] whose last axis is dense."""
+    flat = tensor.reshape(-1, tensor.shape[-1])
+    return flat if flat.stride(1) == 1 else flat.contiguous()
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

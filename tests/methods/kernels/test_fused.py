@@ -98,6 +98,60 @@ def test_a_fused_model_gives_the_models_logits(name, verdicts):
         assert torch.equal(model(tokens()).logits.float(), wanted)
 
 
+OTHER_CALLS = {  # rotary functions of one tensor, norms with a gate
+    "GPTJ": ("GPTJConfig", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4}),
+    "Gemma4": ("Gemma4TextConfig", {"head_dim": 8, "global_head_dim": 8, "hidden_size_per_layer_input": 0}),
+    "Qwen3Next": (
+        "Qwen3NextConfig",
+        {"head_dim": 8, "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2}
+        | {"linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 4}
+        | {"num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+    ),
+}
+
+
+@needs_kernels
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", OTHER_CALLS)
+def test_calls_with_other_arguments_go_to_the_models_own_code(name, verdicts):
+    kind, more = OTHER_CALLS[name]
+    if not hasattr(transformers, kind):
+        pytest.skip(f"this version of transformers has no {kind}")
+    shape = {"vocab_size": 96} if name == "GPTJ" else SMALL
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**shape, **more))
+    model = model.to(DEVICE, DTYPE).eval()
+    with torch.inference_mode():
+        wanted = model(tokens(), use_cache=False).logits.float()
+        with fused(model, force=True):
+            found = model(tokens(), use_cache=False).logits.float()
+    assert (found - wanted).abs().max() <= 16 * torch.finfo(DTYPE).eps * wanted.abs().max()
+
+
+@needs_kernels
+@pytest.mark.gpu
+def test_a_verdict_does_not_come_from_the_weights_of_one_model(verdicts):
+    """With weights of one, rounding before and after the product are the same; OLMo 2 rounds after it."""
+    plain = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**SMALL)).to(DEVICE, DTYPE).eval()
+    with torch.inference_mode(), fused(plain, force=True):
+        plain(tokens())
+    (verdict,) = [v for (what, *_), v in fusing._agreed.items() if getattr(what, "__name__", "") == "Olmo2RMSNorm"]
+    assert verdict == {"offset": 0.0, "late": True}
+
+
+@needs_kernels
+@pytest.mark.gpu
+def test_norms_and_gates_of_views_that_are_not_dense():
+    generator = torch.Generator().manual_seed(0)
+    turned, other = torch.randn(2, 64, 32, generator=generator).to(DEVICE, DTYPE).transpose(1, 2).unbind()
+    weight = torch.randn(64, generator=generator).to(DEVICE, DTYPE)
+    variant = {"offset": 0.0, "late": True}
+    assert torch.equal(
+        rms_norm(turned, weight, 1e-5, **variant), rms_norm(turned.contiguous(), weight, 1e-5, **variant)
+    )
+    assert torch.equal(gated(turned, other, "silu"), gated(turned.contiguous(), other.contiguous(), "silu"))
+
+
 @needs_kernels
 @pytest.mark.gpu
 @pytest.mark.parametrize("cols", [8, 128, 1000, 4096])
