@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class ScalingMethod(BlockMethod):
     """A method that moves scales between the layers of a block, found from the magnitudes of the dense inputs."""
 
+    version: ClassVar[int] = 2
     needs: ClassVar[str] = "magnitudes"
     through_linears: ClassVar[bool] = False  # a scale may also be folded into the linear before, not a norm alone
 

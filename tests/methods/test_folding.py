@@ -67,6 +67,39 @@ def test_smoothing_changes_weights_but_not_what_the_model_computes(make_llama, t
     assert report.layer_error < 1e-8
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("left_out", ["!*q_proj", "!*k_proj", "!*v_proj"])
+def test_a_norm_that_a_dense_linear_reads_as_well_is_never_scaled(make_llama, tokens, dtype, left_out):
+    """In half precision the error of a wrong fold is small where weights are: attention of a tiny model is flat."""
+    model = make_llama().to(getattr(torch, dtype))
+    before = {name: weight.clone() for name, weight in model.named_parameters() if "norm" in name}
+    compress_model(model, get_method("smoothquant", linears=["*", left_out]), tokens)
+    scaled = {n.split(".")[-2] for n, w in model.named_parameters() if n in before and not torch.equal(w, before[n])}
+    assert scaled == {"post_attention_layernorm"}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["Llama", "Gemma2"])
+def test_folds_in_half_precision_are_those_of_float32(kind, dtype, tokens, device):
+    import transformers
+
+    def foldable(dtype):
+        torch.manual_seed(0)
+        shape = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}
+        config = getattr(transformers, f"{kind}Config")(**shape, **heads, pad_token_id=0)
+        model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+        for parameter in model.parameters():
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+        groups, _ = folds_of(model.to(device, getattr(torch, dtype)), tokens)
+        return {name: (type(g.norm).__name__, g.offset, g.before and g.before.name) for name, g in groups.items()}
+
+    found = foldable(dtype)
+    assert found == foldable("float32")
+    assert found["self_attn.q_proj"][0] == f"{kind}RMSNorm"
+    assert found["self_attn.o_proj"][2] == "self_attn.v_proj"
+
+
 def test_smoothing_balances_inputs_and_weights(make_llama, tokens):
     method = get_method("smoothquant", alpha=0.5)
     largest, weight = torch.tensor([1.0, 100.0, 0.0]), torch.tensor([[1.0, -0.5, 2.0], [0.25, 1.0, 1.0]])
