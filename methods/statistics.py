@@ -36,7 +36,7 @@ SAMPLE_PER_WINDOW = 16  # input vectors kept of each window for the output error
 MANY = 8  # Hessians of one width, of experts
 BATCHED_COLUMNS = {False: 1024, True: 2048}  # up to which one call is faster: 1.5 x for 3 of 512, 2.2 x for 16 of 2,048
 BATCHED_ENTRIES = 2**26  # of Hessians in one call: 256 MiB, and a few times that while it runs
-SAMPLE_LIMIT = 2048  # 128 windows; more vectors change the error's estimate by less than its spread over sets
+SAMPLE_LIMIT = 2048  # of 128 windows; more vectors change the error's estimate by less than its spread over sets
 
 
 class Statistic:
@@ -78,31 +78,46 @@ class Statistic:
 
 
 class Sampled(Statistic):
-    """A statistic that keeps a fixed sample of the input vectors: evenly spaced tokens, the same for every trial."""
+    """A statistic that keeps a sample of the input vectors: evenly spaced tokens, the same for every trial.
+
+    While tokens arrive every `_step`-th of all so far is kept, with a step that doubles when they become too many, and
+    from these the sample is taken in the end. So it depends on the tokens and their order alone, not on how they were
+    put into batches.
+    """
 
     def __init__(self, cols: int, device: Any = None) -> None:
         super().__init__(cols, device)
-        self._sample: list[torch.Tensor] = []
-        self._sampled = 0
+        self._kept: list[torch.Tensor] = []
+        self._step = 1
 
     def update(self, inputs: torch.Tensor, windows: int = 1) -> None:
-        wanted = min(SAMPLE_PER_WINDOW * windows, SAMPLE_LIMIT - self._sampled, inputs.shape[0])
-        if wanted > 0:
-            step = inputs.shape[0] // wanted
-            self._sample.append(inputs[: step * wanted : step].clone())
-            self._sampled += wanted
+        while -(-(self.tokens + inputs.shape[0]) // self._step) > SAMPLE_LIMIT:
+            self._step *= 2
+            self._kept = [torch.cat(self._kept)[::2].clone()] if self._kept else []
+        first = -self.tokens % self._step
+        if first < inputs.shape[0]:
+            self._kept.append(inputs[first :: self._step].clone())
         super().update(inputs, windows)
 
+    def _vectors(self) -> torch.Tensor:
+        """The sample in the dtype of the inputs."""
+        if not self._kept:
+            return torch.zeros(0, self.cols, device=self.device)
+        kept = torch.cat(self._kept)
+        step = max(1, len(kept) // (SAMPLE_PER_WINDOW * max(1, self.windows)))
+        return kept[: len(kept) // step * step : step]
+
     def sample(self) -> torch.Tensor:
-        """The kept input vectors, [vectors, cols], float32."""
-        return torch.cat(self._sample).float() if self._sample else torch.zeros(0, self.cols, device=self.device)
+        """The sample of the input vectors, [vectors, cols], float32."""
+        return self._vectors().float()
 
     def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._sample and self._sample[0].dtype == torch.bfloat16 and delta.is_cuda:
-            outputs = split_product(torch.cat(self._sample), halves_of(torch.cat([delta, weight]).T))
+        sample = self._vectors()
+        if sample.dtype == torch.bfloat16 and delta.is_cuda:
+            outputs = split_product(sample, halves_of(torch.cat([delta, weight]).T))
             change, size = outputs.split([delta.shape[0], weight.shape[0]], dim=1)
             return change.square().sum(), size.square().sum()
-        sample = self.sample()
+        sample = sample.float()
         return (sample @ delta.T).square().sum(), (sample @ weight.T).square().sum()
 
 
