@@ -146,7 +146,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=1.0, help="share of the eleven-task suite in the part `trial`")
     parser.add_argument("--picture", help="draw where the time of the parts `profile` and `trial` goes: a PNG file")
     parser.add_argument("--json", help="also write all numbers to this file")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.blocks < 3:
+        parser.error(f"--blocks: expected at least 3 (the one in the middle is timed), got {arguments.blocks}")
+    return arguments
 
 
 class Clock:

@@ -100,6 +100,7 @@ class Method:
     needs: ClassVar[str] = "none"
     prunes: ClassVar[bool] = False
     keeps_zeros: ClassVar[bool] = True  # as a later step of a composition, it leaves pruned weights at zero
+    keeps_codes: ClassVar[bool] = False  # weights become zero or stay as they are, so an earlier grid still holds them
 
     propagate: bool = True
     true_sequential: bool = False
@@ -325,6 +326,12 @@ def _compress_linear_steps(method: Composition, weight: torch.Tensor, inputs: An
             raise SettingsError(f"{step.name}: changes whole blocks; use methods.blockwise.compress_model")
         step.check_shape(weight.shape[0], weight.shape[1], "weight")
         steps.append(step)
+    for step in steps[:-1]:
+        if step.factor_rank(weight.shape[0], weight.shape[1], weight.shape[0]) is not None:
+            raise SettingsError(
+                f"{step.name}: leaves two factors, and a later step takes one matrix; compress them one by one, or "
+                "use methods.blockwise.compress_model"
+            )
     current = weight
     result: CompressedLinear | None = None
     pruned: torch.Tensor | None = None

@@ -1,11 +1,12 @@
 """The one walk over a decoder: capture the first block's input, then collect, compress and propagate block by block.
 
-Works for any decoder of transformers whose blocks are a `ModuleList`. One cheap forward, with every block replaced by
-the identity, records the hidden states that enter block 0 and the arguments of every block (they differ by layer in
-some architectures). Then each block sees all calibration windows: a first pass collects what the method needs about
-each distinct input of its linears (q, k and v share one) and stops at the last input that is needed; the linears are
-compressed; a second pass with the compressed block produces the inputs of the next. Hard cases: padding never enters a
-statistic, experts may see no token at all (recorded, left dense), and a failure names the block and the linear.
+Works for decoders of transformers whose blocks are a `ModuleList` and pass on hidden states alone. One cheap forward,
+with every block replaced by the identity, records the hidden states that enter block 0 and the arguments of every block
+(they differ by layer in some architectures). Then each block sees all calibration windows: a first pass collects what
+the method needs about each distinct input of its linears (q, k and v share one) and stops at the last input that is
+needed; the linears are compressed; a second pass with the compressed block produces the inputs of the next. Hard cases:
+padding never enters a statistic, experts may see no token at all (recorded, left dense), and a failure names the block
+and the linear.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from methods.owl import block_sparsities, outlier_share
 from methods.residency import device_memory, home_of, parked, resident
 from methods.shapes import LinearShape, shapes_after
 from methods.statistics import FeatureNorms, Fisher, Statistic, Structure, make_statistic
-from methods.targets import Linear, linears_of, watched
+from methods.targets import Linear, Unreachable, experts_of, linears_of, unreachable, watched
 
 TOKENS_PER_BATCH_CPU = 512  # fits the caches of a core: measured on the bundled models
 TOKENS_PER_BATCH_GPU = 32768
 HIDDEN_SHARE = 0.125  # of the free memory of a GPU for hidden states: the factor of a wide Hessian needs most of it
+DTYPES = ("float32", "bfloat16", "float16", "float64")  # of weights that can be compressed
 NO_TOKENS = "no calibration token reached it: left dense"
 
 Progress = Callable[[int, int], None]
@@ -51,28 +53,34 @@ Progress = Callable[[int, int], None]
 class CompressionReport:
     """What happened to every linear, and the model's totals. `seconds` is the wall time of the walk.
 
-    `backend` names what runs column loops on the model's device: `torch`, or Triton with its version.
+    `backend` names what runs column loops on the model's device: `torch`, or Triton with its version. `keep_codes`:
+    numbers of the steps after which a weight is still on the grid of an earlier step.
     """
 
     layers: list[LayerReport] = field(default_factory=list)
     seconds: float = 0.0
     backend: str = "torch"
+    keep_codes: frozenset[int] = frozenset()
 
     @property
     def final(self) -> list[LayerReport]:
         """The latest report of every linear: the model as it is now.
 
-        A later step keeps the narrower of the bits (pruning after quantization leaves the codes), and the two factors
-        of a linear (`up_proj.0`, `up_proj.1`) take its place.
+        Pruning after quantization leaves the codes, and with them the earlier step's bits, as does a step that left the
+        linear as it was. The two factors of a linear
+        (`up_proj.0`, `up_proj.1`) take its place as soon as a later step compresses one of them; the other one is
+        stored as it was.
         """
         latest: dict[tuple[int, str], LayerReport] = {}
         for layer in self.layers:
-            whole = latest.get((layer.block, layer.linear.rpartition(".")[0]))
+            name = layer.linear.rpartition(".")[0]
+            whole = latest.get((layer.block, name))
             if whole is not None and whole.step < layer.step and whole.rank is not None:
-                del latest[layer.block, layer.linear.rpartition(".")[0]]
+                del latest[layer.block, name]
+                latest.update({(layer.block, factor.linear): factor for factor in _factors(whole, whole.rank)})
             before = latest.get((layer.block, layer.linear))
-            bits = layer.bits if before is None else min(before.bits, layer.bits)
-            latest[layer.block, layer.linear] = replace(layer, bits=bits)
+            stays = layer.step in self.keep_codes or layer.fallback == NO_TOKENS
+            latest[layer.block, layer.linear] = replace(layer, bits=before.bits) if before and stays else layer
         return list(latest.values())
 
     @property
@@ -104,6 +112,15 @@ class CompressionReport:
     def _mean(self, value: Callable[[LayerReport], float]) -> float:
         total = sum(layer.rows * layer.cols for layer in self.final)
         return sum(value(layer) * layer.rows * layer.cols for layer in self.final) / total if total else 0.0
+
+
+def _factors(whole: LayerReport, rank: int) -> list[LayerReport]:
+    """What stands for the two factors of a linear that no later step has reported: stored in half precision."""
+    shapes = [(rank, whole.cols), (whole.rows, rank)]
+    return [
+        LayerReport(whole.step, whole.block, f"{whole.linear}.{number}", rows, cols)
+        for number, (rows, cols) in enumerate(shapes)
+    ]
 
 
 @dataclass
@@ -179,7 +196,11 @@ def compress_model(
     steps = list(method.steps) if isinstance(method, Composition) else [method]
     if not method.data_free and tokens is None:
         raise SettingsError(f"tokens: {method.label} needs calibration tokens [nsamples, seqlen], got None")
-    report = CompressionReport(backend=backend_of(next(model.parameters())))
+    _check_place(model)
+    report = CompressionReport(
+        backend=backend_of(next(model.parameters())),
+        keep_codes=frozenset(number for number, step in enumerate(steps) if step.keeps_codes),
+    )
     was_training = model.training
     model.eval()
     try:
@@ -592,11 +613,21 @@ def record(
     recorded: list[tuple[Any, Any, Any]] = []
 
     def note(number: int, hidden: Any, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if hidden.dim() != 3:
+            raise ValueError(f"hidden states of shape {list(hidden.shape)}, not [windows, length, width]")
         del recorded[number:]  # of an earlier try
         recorded.append((hidden, positional, keywords))
         return hidden
 
-    in_place_of_blocks(blocks, note, lambda: _decoder(model)(input_ids=tokens, use_cache=False, **arguments))
+    try:
+        in_place_of_blocks(blocks, note, lambda: _decoder(model)(input_ids=tokens, use_cache=False, **arguments))
+    except (torch.OutOfMemoryError, torch.AcceleratorError, SettingsError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise SettingsError(
+            f"model: {type(model).__name__} cannot be walked block by block: its blocks must turn hidden states into "
+            f"hidden states of the same shape and pass nothing else on ({type(error).__name__}: {error})"
+        ) from error
     return recorded
 
 
@@ -620,6 +651,7 @@ def in_place_of_blocks(
 
         return run
 
+    own = [vars(block).get("forward") for block in blocks]  # such as a hook of accelerate
     for as_tuple in (False, True) if tuples is None else (tuples,):
         try:
             given: list[Any] = []
@@ -630,8 +662,10 @@ def in_place_of_blocks(
             if as_tuple or tuples is not None:
                 raise
         finally:
-            for block in blocks:
+            for block, forward_before in zip(blocks, own, strict=True):
                 del block.forward
+                if forward_before is not None:
+                    block.forward = forward_before
     raise AssertionError("unreachable")
 
 
@@ -674,11 +708,23 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
 
 
+def _check_place(model: Any) -> None:
+    """Raise SettingsError when the walk cannot reach the model's weights: it wants all of them on one device."""
+    places = sorted({str(parameter.device) for parameter in model.parameters()})
+    if home_of(model) is None and (len(places) > 1 or places == ["meta"]):
+        raise SettingsError(
+            f"model: its weights are on {' and '.join(places)}; load it on one device (no device_map), or as a study's "
+            "model with `placement: streamed` when it does not fit"
+        )
+
+
 def _check(model: Any, steps: Sequence[Method]) -> None:
     """Raise SettingsError when the settings of a step do not fit the linears that it will find."""
     blocks = decoder_blocks(model)
     shapes = _linear_shapes(model, blocks, sharing=any(step.needs == "structure" for step in steps[:-1]))
+    beyond = _out_of_reach(model, blocks)
     for step in steps:
+        _check_reach(step, beyond, len(blocks))
         if step.needs == "fisher" and home_of(model) is not None:
             raise SettingsError(
                 f"{step.label}: needs gradients of the whole model at once, and this model is streamed block by block; "
@@ -687,11 +733,48 @@ def _check(model: Any, steps: Sequence[Method]) -> None:
         for number in step.skip_blocks:
             if not -len(blocks) <= number < len(blocks):
                 raise SettingsError(f"skip_blocks: expected {-len(blocks)} to {len(blocks) - 1}, got {number}")
-        names = [linear.name for linears in shapes for linear in linears]
+        names = [linear.name for linears in shapes for linear in linears] + [weight.name for _, weight in beyond]
         for index, linears in enumerate(shapes):
             if not step.skips(index, len(blocks)):
                 shapes[index] = shapes_after(step, linears)
         _check_patterns(step.linears, names)
+
+
+def _out_of_reach(model: Any, blocks: Any) -> list[tuple[int, Unreachable]]:
+    """Large weights of every block, with its number, that are no linears here (see `unreachable`)."""
+    found = [(index, weight) for index, block in enumerate(blocks) for weight in unreachable(block)]
+    judged: dict[Any, bool] = {}
+    batches: Batches | None = None
+    for index, block in enumerate(blocks):
+        for group in experts_of(block):
+            module = group[0].module
+            key = (type(module), group[0].attribute)
+            if key not in judged:
+                batches = batches or capture(model, blocks, Data([[0, 0]]))
+                with resident(model, index):
+                    judged[key] = _runs_as_linears(block, index, group, batches)
+            if not judged[key]:
+                shape = tuple(getattr(module, group[0].attribute).shape)
+                found.append((index, Unreachable(group[0].group, shape, type(module).__name__)))
+    return found
+
+
+def _runs_as_linears(block: Any, index: int, experts: list[Linear], batches: Batches) -> bool:
+    """Whether a token meets an expert of this parameter as a linear [rows, cols]: seen in a run of the block."""
+    reached: set[str] = set()
+    with watched(experts, lambda linear, inputs: reached.add(linear.name)):
+        batches.run(block, index, 0)
+    return bool(reached)
+
+
+def _check_reach(step: Method, beyond: list[tuple[int, Unreachable]], blocks: int) -> None:
+    for index, weight in beyond:
+        if not step.skips(index, blocks) and (step.selects(weight.name) or step.selects(f"{weight.name}.0")):
+            raise SettingsError(
+                f"block {index} {weight.name}: {weight.kind} holds {list(weight.shape)} numbers in a form that is not "
+                f"supported ([experts, rows, cols] used through F.linear is); leave them dense with linears: "
+                f'["*", "!{weight.name}*"]'
+            )
 
 
 def _linear_shapes(model: Any, blocks: Any, *, sharing: bool) -> list[list[LinearShape]]:
@@ -715,6 +798,11 @@ def _linear_shapes(model: Any, blocks: Any, *, sharing: bool) -> list[list[Linea
 def _shape(linear: Linear, block: int, shared: dict[str, str]) -> LinearShape:
     rows, cols = linear.weight.shape
     place = f"block {block} {{}}"
+    if str(linear.weight.dtype).removeprefix("torch.") not in DTYPES:
+        raise SettingsError(
+            f"block {block} {linear.name}: its weight is {str(linear.weight.dtype).removeprefix('torch.')}; load the "
+            "model unquantized, as float32, bfloat16 or float16"
+        )
     return LinearShape(linear.name, rows, cols, place, shared.get(linear.name), splits=linear.kind != "expert")
 
 

@@ -22,6 +22,7 @@ class Magnitude(PruningMethod):
     """compare: weights compete within the whole `matrix` or within each `row`."""
 
     needs: ClassVar[str] = "none"
+    keeps_codes: ClassVar[bool] = True
 
     compare: Literal["matrix", "row"] = "matrix"
     reference_ties: bool = False

@@ -40,7 +40,7 @@ class SpQR(ColumnMethod):
     """
 
     bits: int = Field(default=4, ge=2, le=8)
-    group_size: int | None = Field(default=16, ge=2)
+    group_size: int | None = Field(default=16, ge=4)  # of 2, both are ends of a grid that is rounded itself: error 3
     scale_bits: int | None = Field(default=3, ge=2, le=8)
     zero_bits: int | None = Field(default=3, ge=2, le=8)
     statistics_group: int = Field(default=16, ge=2)

@@ -17,6 +17,8 @@ from methods.lazy import torch
 
 Watch = Callable[["Linear", "torch.Tensor"], None]
 
+LEAST_SHARE = 0.05  # of a block's numbers: smaller matrices that are no linears are routers, convolutions, positions
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -89,7 +91,7 @@ def linears_of(block: Any) -> list[Linear]:
 
 
 def _experts(path: str, module: Any) -> Iterator[Linear]:
-    """Slices of fused experts, [experts, rows, cols]; transposed layouts run through `bmm` and are not supported."""
+    """Slices of fused experts, [experts, rows, cols]; layouts that say they are transposed are not supported."""
     if getattr(module, "is_transposed", False):
         return
     for name, parameter in module.named_parameters(recurse=False):
@@ -98,6 +100,39 @@ def _experts(path: str, module: Any) -> Iterator[Linear]:
                 yield Linear(
                     f"{path}.{name}.{number}" if path else f"{name}.{number}", module, None, name, "expert", number
                 )
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """A large weight of a block that cannot be compressed: its name, shape and the class that holds it."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+
+
+def experts_of(block: Any) -> list[list[Linear]]:
+    """The linears that are slices of fused experts, by parameter."""
+    found: dict[str, list[Linear]] = {}
+    for linear in linears_of(block):
+        if linear.kind == "expert":
+            found.setdefault(linear.group, []).append(linear)
+    return list(found.values())
+
+
+def unreachable(block: Any) -> list[Unreachable]:
+    """Matrices that hold a good part of the block's numbers and are no linears: experts in other layouts."""
+    covered = {id(linear.module.weight) for linear in linears_of(block) if linear.kind != "expert"}
+    covered |= {id(getattr(group[0].module, group[0].attribute)) for group in experts_of(block)}
+    least = LEAST_SHARE * sum(parameter.numel() for parameter in block.parameters())
+    found = []
+    for path, module in block.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            wide = sum(size > 1 for size in parameter.shape) >= 2
+            if wide and id(parameter) not in covered and parameter.numel() >= least:
+                place = f"{path}.{name}" if path else name
+                found.append(Unreachable(place, tuple(parameter.shape), type(module).__name__))
+    return found
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class Wanda(PruningMethod):
     searched so that the matrix reaches the asked sparsity (the paper's appendix)."""
 
     needs: ClassVar[str] = "feature_norms"
+    keeps_codes: ClassVar[bool] = True
 
     alpha_search: bool = False
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from calib.settings import SettingsError
 from methods.base import METHODS, CompressionError, get_method, parse_method
 from methods.blockwise import NO_TOKENS, Data, capture, compress_model, decoder_blocks
 from methods.targets import linears_of
@@ -193,6 +194,48 @@ def test_padding_never_reaches_the_experts(tokens):
     report = compress_model(build("mixtral"), get_method("gptq"), tokens, attention_mask=mask)
     counts = [x.tokens for x in report.layers if x.block == 0 and "gate_up" in x.linear]
     assert sum(counts) == 2 * 4 * 16
+
+
+EXPERTS_OUT_OF_REACH = {  # multiplied from the left, and stored so; or in a class of their own
+    "gpt_oss": ("GptOssConfig", {**BASE, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "llama4": (
+        "Llama4TextConfig",
+        {**BASE, "head_dim": 8, "num_local_experts": 4, "intermediate_size_mlp": 64, "interleave_moe_layer_step": 1},
+    ),
+    "jetmoe": ("JetMoeConfig", {**BASE, "num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}),
+}
+EXPERT_PATTERNS = {"gpt_oss": ["!*experts*"], "llama4": ["!*experts*"], "jetmoe": ["!mlp*", "!*experts*"]}
+
+
+@pytest.mark.parametrize("name", EXPERTS_OUT_OF_REACH)
+@pytest.mark.parametrize("method", ["rtn", "gptq"])
+def test_experts_in_a_layout_of_their_own_are_refused_or_left_out_by_name(name, method, tokens, monkeypatch):
+    monkeypatch.setitem(MODELS, name, EXPERTS_OUT_OF_REACH[name])
+    model, dense = build(name), build(name)
+    with pytest.raises(SettingsError, match=r'block 0 \S+: \w+ holds .*not supported .*linears: \["\*", "!'):
+        compress_model(model, get_method(method), tokens)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dense.parameters(), strict=True))
+    report = compress_model(model, get_method(method, linears=["*", *EXPERT_PATTERNS[name]]), tokens)
+    assert report.layers
+    assert not any("experts" in layer.linear for layer in report.layers)
+
+
+NOT_WALKED = {
+    "bamba": ("BambaConfig", {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "attn_layer_indices": [1]}),
+    "gemma3n": (
+        "Gemma3nTextConfig",  # four streams of hidden states
+        {**SLIDING, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 96, "hidden_size_per_layer_input": 8}
+        | {"activation_sparsity_pattern": None, "laurel_rank": 4},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_WALKED)
+def test_blocks_that_pass_on_more_than_hidden_states_are_refused(name, tokens, monkeypatch):
+    config, more = NOT_WALKED[name]
+    monkeypatch.setitem(MODELS, name, (config, {**BASE, **more}))
+    with pytest.raises(SettingsError, match=f"(?i){name}ForCausalLM cannot be walked block by block"):
+        compress_model(build(name), get_method("wanda"), tokens)
 
 
 def test_linears_outside_the_blocks_are_untouched(tokens):

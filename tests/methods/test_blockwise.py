@@ -281,6 +281,73 @@ def test_report_counts_the_final_state(make_llama, tokens):
     assert [layer.linear for layer in report.layers][:3] == ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 
 
+@pytest.mark.parametrize("factor", [0, 1])
+def test_a_factor_that_a_later_step_leaves_out_still_counts(make_llama, factor):
+    model = make_llama(num_hidden_layers=1)
+    steps = [
+        {"method": "svd", "linears": ["mlp.up_proj"]},
+        {"method": "rtn", "bits": 4, "group_size": None, "linears": [f"mlp.up_proj.{factor}"]},
+    ]
+    report = compress_model(model, parse_method(steps, "m"))
+    rounded, other = (decoder_blocks(model)[0].mlp.up_proj[number].weight for number in (factor, 1 - factor))
+    (layer,) = [layer for layer in report.layers if layer.step == 1]
+    stored = layer.bits * rounded.numel() + 16 * other.numel()
+    assert report.average_bits == pytest.approx(stored / (64 * 32))
+    assert [tuple(each.weight.shape) for each in decoder_blocks(model)[0].mlp.up_proj] == [
+        (each.rows, each.cols) for each in sorted(report.final, key=lambda layer: layer.linear)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "levels"),
+    [
+        ([{"method": "rtn", "bits": 3, "group_size": None}, {"method": "wanda"}], 8),
+        ([{"method": "rtn", "bits": 3, "group_size": None}, {"method": "magnitude"}], 8),
+        ([{"method": "rtn", "bits": 3, "group_size": None}, {"method": "sparsegpt", "sparsity": 0.5}], None),
+        ([{"method": "rtn", "bits": 3, "group_size": None}, "smoothquant"], None),
+    ],
+    ids=["wanda", "magnitude", "sparsegpt", "smoothquant"],
+)
+def test_bits_of_a_grid_count_as_long_as_the_weights_are_on_it(make_llama, tokens, steps, levels):
+    model = make_llama(num_hidden_layers=1)
+    report = compress_model(model, parse_method(steps, "m"), tokens)
+    found = max(len(row.unique()) for row in decoder_blocks(model)[0].mlp.up_proj.weight)
+    (layer,) = [layer for layer in report.final if layer.linear == "mlp.up_proj"]
+    if levels is None:
+        assert found > 8
+        assert layer.bits == 16
+    else:
+        assert found <= levels
+        assert 3 < layer.bits < 5
+
+
+def test_a_forward_of_the_blocks_own_comes_back(make_llama, tokens):
+    model, calls = make_llama(), []
+    for block in decoder_blocks(model):
+        block.forward = lambda *arguments, own=block.forward, **named: calls.append(1) or own(*arguments, **named)
+    compress_model(model, get_method("wanda"), tokens)
+    calls.clear()
+    model(torch.as_tensor(tokens, device=model.device).long())
+    assert len(calls) == 3
+
+
+def test_a_model_without_its_weights_on_one_device_is_refused(make_llama, tokens):
+    for block in decoder_blocks(away := make_llama())[1:]:
+        block.to("meta")
+    with pytest.raises(SettingsError, match=r"model: its weights are on c\S+ and meta; load it on one device"):
+        compress_model(away, get_method("rtn"))
+    with pytest.raises(SettingsError, match="model: its weights are on meta"):
+        compress_model(make_llama().to("meta"), get_method("wanda"), tokens)
+
+
+def test_a_quantized_model_is_refused(make_llama):
+    model = make_llama()
+    linear = decoder_blocks(model)[1].mlp.up_proj
+    linear.weight = torch.nn.Parameter((1000 * linear.weight).to(torch.int8), requires_grad=False)
+    with pytest.raises(SettingsError, match=r"block 1 mlp\.up_proj: its weight is int8; load the model unquantized"):
+        compress_model(model, get_method("rtn"))
+
+
 def test_progress_reaches_the_end(make_llama, tokens):
     seen = []
     compress_model(make_llama(), get_method("gptq"), tokens, progress=lambda done, total: seen.append((done, total)))

@@ -170,20 +170,21 @@ def test_scope_holds_for_every_method(name, make_llama, tokens):
     assert all(torch.equal(value, untouched[key]) for key, value in decoder_blocks(dense)[1].state_dict().items())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not METHODS.get(name)().data_free])
 def test_padding_changes_nothing_for_any_method(name, make_llama, tokens, device):
-    """Right padding that is masked gives the weights of the unpadded windows, up to rounding."""
+    """Masked right padding gives the weights of the unpadded windows, up to rounding and the ties it decides."""
     method = make(name)
-    if method.data_free:
-        return
     padded = np.concatenate([tokens, np.full((6, 8), 5, dtype=np.int32)], axis=1)
     mask = np.concatenate([np.ones_like(tokens), np.zeros((6, 8), dtype=np.int32)], axis=1)
     plain, masked = make_llama(num_hidden_layers=1), make_llama(num_hidden_layers=1)
-    compress_model(plain, method, tokens)
-    compress_model(masked, method, padded, attention_mask=mask)
-    batch = torch.as_tensor(tokens, device=device).long()
-    with torch.no_grad():
-        assert torch.allclose(plain(batch).logits, masked(batch).logits, atol=2e-2)
+    without, beside = compress_model(plain, method, tokens), compress_model(masked, method, padded, attention_mask=mask)
+    if any(layer.tokens for layer in without.layers):  # joint_svd looks at the model's structure alone
+        assert {layer.tokens for layer in beside.layers} == {6 * 24}
+    for first, second in zip(decoder_blocks(plain), decoder_blocks(masked), strict=True):
+        for name, weight in first.state_dict().items():
+            other = second.state_dict()[name]
+            same = torch.isclose(weight, other, rtol=1e-3, atol=1e-3 * float(weight.abs().max())).float().mean()
+            assert same >= 0.98, f"{name}: {same:.3f} of the numbers"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if METHODS.get(name).keeps_zeros])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from calib.settings import SettingsError
-from methods.base import CompressionError, compress_linear, get_method
+from methods.base import CompressionError, compress_linear, get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
 from methods.fisher import squared_gradients
 from methods.lowrank import SMALLEST_KEPT, gram_factors, whiten
@@ -260,3 +260,11 @@ def test_statistic_for_one_matrix_needs_a_model_only_for_fisher(problem):
     assert collect(get_method("svd"), None, problem.weight) is None
     with pytest.raises(SettingsError, match="fwsvd: needs a whole model"):
         compress_linear(get_method("fwsvd"), problem.weight, problem.inputs)
+
+
+def test_one_matrix_cannot_hold_the_factors_for_a_later_step(problem):
+    method = parse_method(["svd", {"method": "rtn", "group_size": None}], "m")
+    with pytest.raises(SettingsError, match="svd: leaves two factors, and a later step takes one matrix"):
+        compress_linear(method, problem.weight)
+    quantized_first = parse_method([{"method": "rtn", "group_size": None}, "svd"], "m")
+    assert compress_linear(quantized_first, problem.weight).report.rank
