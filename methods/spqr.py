@@ -26,6 +26,7 @@ from methods.solver import Factor, FactorSettings
 
 SMALLEST_SCALE = 1e-9
 OUTLIER_BITS = 32.0  # a 16-bit value and a 16-bit position
+SMALLEST_BILEVEL = 4  # weights of a group whose grid is rounded itself
 
 
 @register("spqr")
@@ -40,7 +41,7 @@ class SpQR(ColumnMethod):
     """
 
     bits: int = Field(default=4, ge=2, le=8)
-    group_size: int | None = Field(default=16, ge=4)  # of 2, both are ends of a grid that is rounded itself: error 3
+    group_size: int | None = Field(default=16, ge=2)
     scale_bits: int | None = Field(default=3, ge=2, le=8)
     zero_bits: int | None = Field(default=3, ge=2, le=8)
     statistics_group: int = Field(default=16, ge=2)
@@ -50,6 +51,14 @@ class SpQR(ColumnMethod):
     permutation: Literal["act_order", "identity"] = "act_order"
     percdamp: float = Field(default=1.0, ge=0)
     block_size: int = Field(default=128, ge=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bilevel and self.group_size is not None and self.group_size < SMALLEST_BILEVEL:
+            raise ValueError(  # both weights are the ends of a grid that is rounded itself: errors above one
+                f"group_size: {self.group_size} is too small for rounded grids; take at least {SMALLEST_BILEVEL}, or "
+                "null scale_bits and zero_bits"
+            )
 
     def describe(self) -> str:
         parts = [f"SpQR {self.bits}-bit"]

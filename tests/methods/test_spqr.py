@@ -126,3 +126,10 @@ def test_constant_groups_and_dead_inputs_stay_finite(problem):
     result = compress_linear(get_method("spqr"), problem.weight, problem.inputs)
     assert torch.isfinite(result.weight).all()
     assert result.report.dead_columns == 1
+
+
+def test_pairs_of_weights_on_rounded_grids_are_refused(problem):
+    with pytest.raises(SettingsError, match=r"group_size: 2 is too small for rounded grids; take at least 4"):
+        get_method("spqr", group_size=2)
+    plain = get_method("spqr", group_size=2, scale_bits=None, zero_bits=None)
+    assert compress_linear(plain, problem.weight, problem.inputs).report.relative_error < 1e-3
