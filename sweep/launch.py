@@ -34,7 +34,9 @@ from sweep.results import Results, ResultsError
 from sweep.schedule import Job
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-CELL = ("model", "settings", "source", "set", "nsamples", "seqlen", "sampling", "seed")
+_FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
+CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
+FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
 PACKAGES = ("torch", "transformers", "lm_eval", "ray", "numpy", "calibration-sweep")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -203,8 +205,12 @@ def check_stale(trials: Sequence[plan.Trial], before: pl.DataFrame, root: str) -
     from sweep.trial import describe
 
     planned = {trial.id for trial in trials}
-    ids = {_cell(describe(trial)) for trial in trials}
-    stale = [row for row in before.iter_rows(named=True) if row["trial_id"] not in planned and _cell(row) in ids]
+    cells = {_cell(describe(trial), names) for trial in trials for names in (FIRST_CELL, CELL)}
+    stale = [
+        row
+        for row in before.iter_rows(named=True)
+        if row["trial_id"] not in planned and _cell(row, _cell_names(row)) in cells
+    ]
     if stale:
         raise SettingsError(
             f"--results {root}: {len(stale)} trials there are trials of this study made with another evaluation, other "
@@ -213,8 +219,13 @@ def check_stale(trials: Sequence[plan.Trial], before: pl.DataFrame, root: str) -
         )
 
 
-def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in CELL)
+def _cell_names(row: Mapping[str, Any]) -> Sequence[str]:
+    """The factors that a row states: one with calibration data and no separator is of the first version."""
+    return FIRST_CELL if row["source"] is not None and row["separator"] is None else CELL
+
+
+def _cell(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
 
 
 def jobs_to_run(trials: Sequence[plan.Trial], before: pl.DataFrame, retry_failed: bool) -> list[Job]:

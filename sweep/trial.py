@@ -94,8 +94,12 @@ def describe(trial: Trial) -> dict[str, Any]:
         "source": spec.source.label if spec else None,
         "set": spec.set if spec else None,
         "nsamples": spec.nsamples if spec else None,
+        "planned_nsamples": spec.nsamples if spec else None,
         "seqlen": spec.seqlen if spec else None,
         "sampling": spec.sampling if spec else None,
+        "separator": spec.separator if spec else None,
+        "add_bos": spec.add_bos if spec else None,
+        "calibration_seed": spec.seed if spec else None,
         "calibration_id": trial.calibration_id,
     }
 
