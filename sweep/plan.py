@@ -8,11 +8,9 @@ task definitions) count by their content, the code by version constants that are
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from calib.build import preflight
@@ -22,7 +20,7 @@ from methods.base import Composition, Method, method_name
 from methods.shapes import LinearShape, shapes_after
 from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.tasks import builtin_folders, local_folders, local_names
+from sweep.evaluation.taskfiles import task_hashes
 from sweep.models import ModelRef, linear_shapes
 
 PLAN_VERSION = 3  # raised when a change of the code outside methods and calibration changes a trial's numbers
@@ -151,27 +149,8 @@ def evaluation_identity(evaluation: EvaluationSettings) -> dict[str, Any]:
         "version": PLAN_VERSION,
         "settings": settings,
         "heldout": texts,
-        "task_files": sorted(hash_files(folder) for folder in task_folders(evaluation)),
+        "task_files": task_hashes(evaluation.task_names, evaluation.task_path),
     }
-
-
-def task_folders(evaluation: EvaluationSettings) -> set[Path]:
-    """Folders whose files define the tasks: lm-eval's own for its tasks, the bundled and the user's for the others."""
-    folders: set[Path] = set()
-    local = local_folders(evaluation.task_path)
-    ours = local_names(evaluation.task_path)
-    for name in evaluation.task_names:
-        folders |= set(local) if name in ours else builtin_folders(name)
-    return folders
-
-
-def hash_files(folder: Path) -> str:
-    """16 hex digits over names and content of all files under a folder, wherever it lies."""
-    digest = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(folder).as_posix()}:{len(content)}:".encode() + content)
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -198,17 +198,18 @@ def _path_aware_factory() -> Any:
             arguments = config.get("dataset_kwargs")
             if entry.yaml_path and isinstance(arguments, dict) and "data_files" in arguments:
                 folder = Path(entry.yaml_path).parent
-                config["dataset_kwargs"] = {**arguments, "data_files": _absolute(arguments["data_files"], folder)}
+                config["dataset_kwargs"] = {**arguments, "data_files": absolute_files(arguments["data_files"], folder)}
             return config
 
     return PathAwareFactory()
 
 
-def _absolute(files: Any, folder: Path) -> Any:
+def absolute_files(files: Any, folder: Path) -> Any:
+    """`data_files` of a task whose YAML lies in `folder`, read relative to it; addresses stay as they are."""
     if isinstance(files, dict):
-        return {split: _absolute(value, folder) for split, value in files.items()}
+        return {split: absolute_files(value, folder) for split, value in files.items()}
     if isinstance(files, (list, tuple)):
-        return [_absolute(value, folder) for value in files]
+        return [absolute_files(value, folder) for value in files]
     if not isinstance(files, str) or "://" in files or Path(files).is_absolute():
         return files
     beside = folder / files
@@ -241,11 +242,11 @@ def _names_in(folder: Path, kinds: Sequence[str] = ("task", "group", "tag")) -> 
     names: set[str] = set()
     for file in folder.rglob("*"):
         if file.suffix == ".yaml" or (file.suffix == "" and file.name.endswith("_yaml")):
-            names.update(_names_of(file.read_text(errors="replace"), kinds))
+            names.update(names_of(file.read_text(errors="replace"), kinds))
     return names
 
 
-def _names_of(text: str, kinds: Sequence[str]) -> Iterator[str]:
+def names_of(text: str, kinds: Sequence[str] = ("task", "group", "tag")) -> Iterator[str]:
     """The names that one YAML file defines, read without parsing it."""
     keys = {match.group(1): match for match in _KEY.finditer(text)}
     for kind, match in keys.items():

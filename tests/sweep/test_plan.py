@@ -101,6 +101,21 @@ def test_content_of_text_tasks_and_weights_counts(document: Document, tmp_path: 
     assert not set(ids(trials_of({**document, "models": [str(model)]})).values()) & set(before.values())
 
 
+def test_a_file_that_no_task_uses_changes_no_id_and_data_elsewhere_does(document: Document, tmp_path: Path) -> None:
+    tasks = shutil.copytree(document["evaluation"]["task_path"], tmp_path / "tasks")
+    document["evaluation"]["task_path"] = str(tasks)
+    before = ids(trials_of(document))
+    (tasks / "notes.txt").write_text("unrelated")
+    assert ids(trials_of(document)) == before
+
+    task = tasks / "tiny_a.yaml"
+    data = (tasks / "tiny_a.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    task.write_text(task.read_text().replace("tiny_a.jsonl", "../elsewhere.jsonl"))
+    before = ids(trials_of(document))
+    data.write_text(data.read_text().replace("river", "brook"))
+    assert not set(ids(trials_of(document)).values()) & set(before.values())
+
+
 def test_raised_version_of_a_method_changes_its_ids(document: Document, monkeypatch: pytest.MonkeyPatch) -> None:
     from methods.base import METHODS
 
