@@ -29,6 +29,7 @@ from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import Study, load_study
 from sweep.estimate import estimate
+from sweep.folder import check_evaluation
 from sweep.progress import Account, Reporter, duration
 from sweep.results import Results, ResultsError
 from sweep.schedule import Job
@@ -185,6 +186,7 @@ def open_results(study: Study, trials: Sequence[plan.Trial], root: str, *, write
                 f"--results {root}: holds results of the study '{others[0]}', not of '{study.name}'; "
                 "choose another folder"
             )
+        check_evaluation(trials, before, store)
         check_stale(trials, before, root)
         if write:
             store.write_text("study.yaml", study.to_yaml())

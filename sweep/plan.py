@@ -38,6 +38,7 @@ class Trial:
     label: str
     spec: CalibrationSpec | None  # None for the dense model and for data-free methods
     calibration_id: str | None
+    evaluation_id: str  # hash of what the evaluation can change of the numbers, the same for all trials of a study
     evaluation: EvaluationSettings = field(repr=False)
 
     @property
@@ -188,6 +189,7 @@ def _trial(study: Study, model: ModelRef, choice: _Choice, spec: CalibrationSpec
         label=choice.label,
         spec=spec,
         calibration_id=calibration_id,
+        evaluation_id=evaluation_id,
         evaluation=study.evaluation,
     )
 

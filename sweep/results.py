@@ -59,6 +59,7 @@ TRIALS = _schema(
         "calibration_id": (_text, "hash of the calibration spec, key of calibration/"),
         "calibration_hash": (_text, "sha256 of the calibration tokens"),
         "calibration_documents": (_int, "distinct documents in the calibration set"),
+        "evaluation_id": (_text, "hash of settings, tasks and texts of the evaluation; one in a folder"),
         "seed": (_int, "the study's seed"),
         "weights_hash": (_text, "hash over the exact bits of the compressed weights (sweep/models.py, weights_hash)"),
         "achieved_sparsity": (_real, "share of zeros over the linears in scope, after compression"),

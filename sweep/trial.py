@@ -101,6 +101,7 @@ def describe(trial: Trial) -> dict[str, Any]:
         "add_bos": spec.add_bos if spec else None,
         "calibration_seed": spec.seed if spec else None,
         "calibration_id": trial.calibration_id,
+        "evaluation_id": trial.evaluation_id,
     }
 
 

@@ -247,7 +247,7 @@ def test_numbers_that_cannot_stand_beside_each_other_are_refused(
     assert launch(study, "--local").exit_code == 0
     result = launch(study, "--local", "--set", "evaluation.limit=3")
     assert result.exit_code == 2
-    assert "2 trials there are trials of this study made with another evaluation" in result.stderr
+    assert "2 trials there have another evaluation: limit was 6 and is 3; give it as it was" in result.stderr
     assert len(Results("results/tiny").keys("trials")) == 2
 
 
