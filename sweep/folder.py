@@ -8,15 +8,19 @@ Rows of earlier versions of this package do not say, and are let through.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
 
 from calib.settings import SettingsError, as_dict
 from sweep.evaluation.settings import EvaluationSettings
+from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.results import Results
+
+if TYPE_CHECKING:
+    from sweep.evaluation.suite import EvaluationData
 
 PLACES = ("task_path",)  # settings that say where something lies and may change freely
 
@@ -32,6 +36,36 @@ def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Resul
         f"--results {store.root}: {others.height} trials there have another evaluation: {difference}; "
         "give it as it was, or choose another folder"
     )
+
+
+def check_commit(store: Results, model: ModelRef, commit: str | None) -> None:
+    """Refuse a hub model of another commit than the trials in the folder have. Raises SettingsError."""
+    if commit is None:
+        return
+    others = _others(store, ("model_id", model.fingerprint), "model_commit", commit)
+    if others:
+        raise SettingsError(
+            f"models: {model.name}: {model.fingerprint} is the commit {commit} now, and was {others[0]} for the trials "
+            f"in {store.root}; choose another --results folder (a `revision` that is a commit never changes)"
+        )
+
+
+def check_requests(store: Results, data: EvaluationData) -> None:
+    """Refuse requests that differ from those of the trials in the folder. Raises SettingsError."""
+    others = _others(store, ("requests_id", data.requests_id), "requests_hash", data.requests_hash)
+    if others:
+        raise SettingsError(
+            f"evaluation: the trials in {store.root} were asked something else than the same settings give now "
+            f"(requests {others[0]}, now {data.requests_hash}): a data set on the hub, a held-out text or a task's "
+            "code has changed; give back the earlier data, or choose another --results folder"
+        )
+
+
+def _others(store: Results, where: tuple[str, str | None], column: str, value: str) -> list[str]:
+    """What rows of finished trials state in `column` other than `value`; those that state nothing are let through."""
+    rows = store.scan("trials").filter(pl.col("status") == "ok", pl.col(where[0]) == where[1])
+    stated = rows.select(pl.col(column).drop_nulls().unique().sort()).collect().get_column(column)
+    return [other for other in stated.to_list() if other != value]
 
 
 def _difference(text: str | None, now: EvaluationSettings) -> str:

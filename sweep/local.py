@@ -37,7 +37,7 @@ class LocalRunner:
         for pool in pools:
             self._sets.update(zip(pool.ids, make_calibration_sets(pool, self.results), strict=True))
         for key, (trial, seqlens) in evaluations.items():
-            self._requests[key] = make_requests(trial, seqlens)
+            self._requests[key] = make_requests(trial, self.results, seqlens)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""

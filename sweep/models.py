@@ -43,6 +43,7 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _BLOCK_LINEAR = re.compile(r"model\.layers\.\d+\.((?:self_attn|mlp)\.\w+_proj)\.weight")
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
@@ -313,6 +314,30 @@ def context_length(ref: ModelRef) -> int:
     if length is None:
         raise SettingsError(f"models: the config of {ref.name} names no context length; give `max_length`")
     return length
+
+
+def hub_commit(ref: ModelRef) -> str | None:
+    """The commit that a hub model's revision means now, or in the local cache when offline; None for a folder.
+
+    Raises SettingsError when the model is neither in the cache nor reachable.
+    """
+    if not ref.on_hub or ref.revision is None:
+        return None
+    if _COMMIT.fullmatch(ref.revision):
+        return ref.revision
+    import huggingface_hub
+
+    try:
+        file = huggingface_hub.hf_hub_download(ref.path, "config.json", revision=ref.revision)
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        raise SettingsError(unreachable(ref, error)) from None
+    commit = Path(file).parent.name  # .../snapshots/COMMIT/config.json
+    return commit if _COMMIT.fullmatch(commit) else None
+
+
+def at_commit(ref: ModelRef, commit: str | None) -> ModelRef:
+    """The model with its files taken from this commit, whatever its branch means by then."""
+    return replace(ref, revision=commit) if commit else ref
 
 
 def unreachable(ref: ModelRef, error: Exception) -> str:

@@ -2,19 +2,21 @@
 
 Plain functions that run in a loop or as Ray tasks. Both give back numpy and plain Python, which every worker can read.
 All of it is made before the first worker starts, so too little text or an unreachable data set stops the run while it
-still costs nothing. The hard case is a source whose data changed since an earlier run: the set that is made now must be
-the one whose tokens the results folder holds.
+still costs nothing. The hard case is data that changed under its name since an earlier run (a source, a task's data
+set, a branch of a hub model): what is made now must be what the trials in the results folder were made from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from calib.settings import SettingsError
-from sweep.models import context_length, load_tokenizer
+from calib.settings import SettingsError, identity
+from sweep.folder import check_commit, check_requests
+from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
 from sweep.plan import Pool, Trial
 from sweep.results import Results
 
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
 def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
     """Build the sets of a pool, in its order, and write them to `calibration/`.
 
-    Raises SettingsError when the source holds too little text, or other text than when the stored sets were built.
+    Raises SettingsError when the source holds too little text, or other text than when the stored sets were built, and
+    when the tokenizer is one of another commit.
     """
     from calib.build import build_sets
 
-    sets = build_sets(list(pool.specs), load_tokenizer(pool.model), pool.model.tokenizer_id)
     store = Results(results)
+    commit = hub_commit(pool.model)
+    check_commit(store, pool.model, commit)
+    model = at_commit(pool.model, commit)
+    sets = build_sets(list(pool.specs), load_tokenizer(model), pool.model.tokenizer_id)
     known = store.keys("calibration")
     for calibration in sets:
         if calibration.id in known:
@@ -41,24 +47,32 @@ def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
     return sets
 
 
-def make_requests(trial: Trial, seqlens: Sequence[int] = ()) -> EvaluationData:
+def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> EvaluationData:
     """Tokenized task requests and held-out windows for the trial's model.
 
     `seqlens` are the lengths of the calibration windows that this model will see. Raises SettingsError when a window is
-    longer than the model's context (of hub models known only now), or a data set cannot be reached.
+    longer than the model's context (of hub models known only now), a data set cannot be reached, or the trials in the
+    results folder were made from other requests or another commit of the model.
     """
     from sweep.evaluation.suite import build_evaluation, refuse_generation
 
-    length = context_length(trial.model)
+    store = Results(results)
+    commit = hub_commit(trial.model)
+    check_commit(store, trial.model, commit)
+    model = at_commit(trial.model, commit)
+    length = context_length(model)
     for seqlen in seqlens:
         if seqlen > length:
             raise SettingsError(
-                f"calibration.seqlen: {seqlen} is longer than the context of {trial.model.name} ({length} tokens); "
+                f"calibration.seqlen: {seqlen} is longer than the context of {model.name} ({length} tokens); "
                 f"choose at most {length}"
             )
-    data = build_evaluation(trial.evaluation, load_tokenizer(trial.model), length)
-    if trial.model.placement == "streamed":
-        refuse_generation(data, trial.model.name)
+    data = build_evaluation(trial.evaluation, load_tokenizer(model), length)
+    made_from = identity([trial.evaluation_id, model.tokenizer_id, length])
+    data = replace(data, requests_id=made_from, model_commit=commit)
+    if model.placement == "streamed":
+        refuse_generation(data, model.name)
+    check_requests(store, data)
     return data
 
 

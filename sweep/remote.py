@@ -146,7 +146,7 @@ class RayRunner:
         build_sets: Any = ray.remote(num_cpus=1, max_retries=2)(_sets_task)
         build_requests: Any = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(_requests_task)
         for key, (trial, seqlens) in evaluations.items():
-            receipt, self._requests[key] = build_requests.remote(trial, list(seqlens))
+            receipt, self._requests[key] = build_requests.remote(trial, self.results, list(seqlens))
             receipts.append(receipt)
         for pool in pools:
             receipt, *sets = build_sets.options(num_returns=len(pool.ids) + 1).remote(pool, self.results)
@@ -295,8 +295,8 @@ def _sets_task(pool: Pool, results: str) -> tuple[Any, ...]:
     return (len(sets), *sets)
 
 
-def _requests_task(trial: Trial, seqlens: Sequence[int]) -> tuple[Any, Any]:
-    return (0, make_requests(trial, seqlens))
+def _requests_task(trial: Trial, results: str, seqlens: Sequence[int]) -> tuple[Any, Any]:
+    return (0, make_requests(trial, results, seqlens))
 
 
 def _raise_settings_error(reference: Any) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.base import method_name
-from sweep.models import weights_hash
+from sweep.models import at_commit, weights_hash
 from sweep.plan import Trial
 from sweep.results import Results, ResultsError, TrialRows
 from sweep.schedule import held_by
@@ -65,6 +65,7 @@ def run_trial(
         **_calibration_columns(calibration),
         **_report_columns(report),
         **_result_columns(result),
+        **_requests_columns(evaluator.data),
         "status": "ok",
         "weights_hash": compressed_hash,
         "parameters": dense.parameters,
@@ -129,6 +130,11 @@ def _result_columns(result: EvaluationResult) -> dict[str, Any]:
         "seconds_tasks": result.seconds.get("tasks"),
         "seconds_windows": result.seconds.get("windows"),
     }
+
+
+def _requests_columns(data: EvaluationData) -> dict[str, Any]:
+    names = ("requests_id", "requests_hash", "model_commit")
+    return {name: getattr(data, name) for name in names}
 
 
 class Clock:
@@ -217,8 +223,9 @@ class Worker:
         if self._held != wanted or self._dense is None or self._evaluator is None:
             self._held = self._dense = self._evaluator = None
             free_memory(self.device)
-            dense = load_dense(trial.model, self.device)
-            self._evaluator = Evaluator(requests(), dense.model, dense.tokenizer, self.device)
+            data = requests()
+            dense = load_dense(at_commit(trial.model, data.model_commit), self.device)
+            self._evaluator = Evaluator(data, dense.model, dense.tokenizer, self.device)
             self._dense, self._held = dense, wanted
         return self._dense, self._evaluator
 

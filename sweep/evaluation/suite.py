@@ -8,10 +8,13 @@ so the dense trial does not run the model a second time; a hash of the weights s
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,25 @@ class EvaluationData:
     max_length: int  # tokens of context that requests were cut to
     tasks: TaskRequests
     heldout: list[HeldOut]
+    requests_id: str | None = None  # hash of what the requests are made from: evaluation, tokenizer and context
+    model_commit: str | None = None  # that a hub model's files are taken from
+
+    @cached_property
+    def requests_hash(self) -> str:
+        """32 hex digits over everything that is asked: documents, prompts, token ids, held-out windows."""
+        digest = hashlib.sha256()
+        asked = self.tasks.requests
+        for array in (asked.tokens, asked.offsets, asked.continuation, *(text.tokens for text in self.heldout)):
+            digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        for task in self.tasks.tasks:
+            calls = [astuple(call) for call in task.calls]
+            digest.update(_plain([task.name, task.docs, task.right, calls]))
+        digest.update(_plain([[generation.prompt, generation.arguments] for generation in self.tasks.generations]))
+        return digest.hexdigest()[:32]
+
+
+def _plain(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()  # a document may hold dates
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import Result
 
 from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import apply_override, parse_study
 from sweep.folder import check_evaluation
+from sweep.models import at_commit, hub_commit, resolve_model
+from sweep.prepare import make_calibration_sets, make_requests
 from sweep.results import Results, TrialRows
 from sweep.trial import describe
 
@@ -68,3 +72,109 @@ def test_changed_data_of_a_task_is_another_evaluation(
 
 def test_rows_that_do_not_state_their_evaluation_are_let_through(refusal: Callable[..., str]) -> None:
     assert refusal("evaluation.limit=3", evaluation_id=None) == ""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts the tiny model into a cache of the hub as `org/tiny`, and points its branch `main` at a commit."""
+    import huggingface_hub.constants
+
+    cache = tmp_path / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def point(commit: str) -> None:
+        folder = cache / "models--org--tiny"
+        if not (folder / "snapshots" / commit).exists():
+            shutil.copytree(tiny_model, folder / "snapshots" / commit)
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / "main").write_text(commit)
+
+    return point
+
+
+OLD, NEW = "a" * 40, "b" * 40
+
+
+def test_branch_of_the_hub_means_a_commit(hub: Callable[[str], None], document: Document) -> None:
+    hub(OLD)
+    ref = resolve_model("org/tiny", "models[0]")
+    assert hub_commit(ref) == OLD
+    assert at_commit(ref, OLD).revision == OLD
+    assert at_commit(ref, OLD).identity() == ref.identity()
+    assert hub_commit(resolve_model(f"org/tiny@{NEW}", "models[0]")) == NEW  # says so itself, nothing is looked up
+    folder = resolve_model(document["models"][0], "models[0]")
+    assert hub_commit(folder) is None
+    assert at_commit(folder, None) == folder
+
+
+def test_hub_model_of_another_commit_is_refused(
+    hub: Callable[[str], None], launch: Callable[..., Result], write_study: Callable[..., str], document: Document
+) -> None:
+    document["models"] = ["org/tiny"]
+    document["methods"] = document["methods"][:2]
+    study = write_study(document)
+    hub(OLD)
+    assert launch(study, "--local", "--set", "methods=[rtn]").exit_code == 0
+    assert Results("results/tiny").read("trials")["model_commit"].to_list() == [OLD] * 2
+    hub(NEW)
+    result = launch(study, "--local")
+    assert result.exit_code == 2
+    assert f"org/tiny@main is the commit {NEW} now, and was {OLD} for the trials in" in result.stderr
+    assert not Results("results/tiny").keys("calibration")
+    pool = plan.pools(planned(document))[0]
+    with pytest.raises(SettingsError, match="choose another --results folder"):
+        make_calibration_sets(pool, "results/tiny")
+    hub(OLD)
+    assert launch(study, "--local").exit_code == 0
+
+
+@pytest.fixture
+def outside(document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data of the only task of the study, which code reads from a place that no file names."""
+    tasks = Path(shutil.copytree(document["evaluation"]["task_path"], tmp_path / "tasks"))
+    data = (tasks / "tiny_a.jsonl").rename(tmp_path / "outside.jsonl")
+    code = "import json, os, pathlib\nfrom datasets import Dataset, DatasetDict\n\ndef load(**_):\n"
+    code += "    items = [json.loads(line) for line in pathlib.Path(os.environ['OUTSIDE']).read_text().splitlines()]\n"
+    (tasks / "code.py").write_text(code + "    return DatasetDict({'test': Dataset.from_list(items)})\n")
+    task = yaml.safe_load((tasks / "tiny_a.yaml").read_text())
+    del task["dataset_path"], task["dataset_kwargs"]
+    (tasks / "tiny_a.yaml").write_text(yaml.safe_dump(task) + "custom_dataset: !function code.load\n")
+    document["evaluation"].update(tasks=["tiny_a"], task_path=str(tasks))
+    monkeypatch.setenv("OUTSIDE", str(data))
+    return data
+
+
+def test_requests_that_changed_behind_the_same_settings_are_refused(
+    outside: Path, launch: Callable[..., Result], write_study: Callable[..., str], document: Document
+) -> None:
+    study = write_study(document)
+    assert launch(study, "--local", "--set", "methods=[rtn]").exit_code == 0
+    stated = Results("results/tiny").read("trials").select("requests_id", "requests_hash").unique()
+    assert stated.height == 1
+    assert stated.null_count().row(0) == (0, 0)
+    content = outside.read_text()
+    outside.write_text(content.replace("river", "brook"))
+    result = launch(study, "--local")
+    assert result.exit_code == 2
+    assert "the trials in" in result.stderr
+    assert "were asked something else than the same settings give now" in result.stderr
+    assert Results("results/tiny").read("trials").height == 2
+    outside.write_text(content)
+    assert launch(study, "--local").exit_code == 0
+
+
+def test_hash_of_requests_is_of_their_content(outside: Path, document: Document, tmp_path: Path) -> None:
+    trial = planned(document)[0]
+
+    def hashed() -> str:
+        return make_requests(trial, str(tmp_path / "empty")).requests_hash
+
+    before = hashed()
+    assert hashed() == before
+    first, *others = outside.read_text().splitlines()
+    answer = first[first.index('"answer"') :]
+    other = '"answer": 0}' if answer != '"answer": 0}' else '"answer": 1}'
+    outside.write_text("\n".join([first.replace(answer, other), *others]))  # the tokens stay the same
+    assert hashed() != before
