@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from calib.settings import SettingsError, suggestion
+from calib.settings import SettingsError, identity, suggestion
 
 FORMATS: dict[str, str] = {
     ".jsonl": "json",
@@ -68,6 +68,17 @@ def content_hash(files: Sequence[Path]) -> str:
         status = file.stat()
         whole.update(_file_hash(str(file.absolute()), status.st_size, status.st_mtime_ns))
     return f"sha256:{whole.hexdigest()[:32]}"
+
+
+def revision_of(files: Sequence[Path]) -> str:
+    """A hash over the content of files and the way they are read: the same bytes give other texts as `.txt`.
+
+    JSON is the default and leaves no mark; nor does Parquet, whose content can be read in no other way.
+    """
+    kinds = [format_of(file.name) for file in files]
+    if "text" not in kinds:
+        return content_hash(files)
+    return f"{content_hash(files)}:{'text' if set(kinds) == {'text'} else identity(kinds)}"
 
 
 def json_records(file: Path) -> Iterator[tuple[str, Any]]:

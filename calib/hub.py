@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from calib.files import content_hash, find_files, format_of, missing_column, text_of
+from calib.files import find_files, format_of, missing_column, revision_of, text_of
 from calib.settings import SettingsError, settings
 from calib.source import Document, Source
 
@@ -62,7 +62,7 @@ class HubSource(Source):
         raise NotImplementedError(f"{type(self).__name__} must say which files of {self.repository} it reads")
 
     def revision(self) -> str:
-        return self.pinned if self.path is None else content_hash(self._local_files())
+        return self.pinned if self.path is None else revision_of(self._local_files())
 
     def resolved_revision(self) -> str:
         if self.path is not None or COMMIT.fullmatch(self.pinned):

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from calib.files import content_hash, find_files, format_of, json_records, parquet_values, read_text, text_of
+from calib.files import find_files, format_of, json_records, parquet_values, read_text, revision_of, text_of
 from calib.settings import SettingsError, settings
 from calib.source import Document, Source, register
 
@@ -42,7 +42,7 @@ class File(Source):
         return name.strip("*?[]") or Path(first).parent.name or "file"
 
     def revision(self) -> str:
-        return content_hash(self._files())
+        return revision_of(self._files())
 
     def check(self) -> None:
         self._first(self._files())

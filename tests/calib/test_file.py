@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from calib.files import content_hash
 from calib.settings import SettingsError
 from calib.source import Source, get_source
 
@@ -215,3 +217,12 @@ def test_a_file_named_twice_is_refused(tmp_path: Path) -> None:
 def test_no_file_at_all_is_refused() -> None:
     with pytest.raises(SettingsError, match="names no file"):
         source([]).check()
+
+
+def test_same_bytes_read_in_another_way_are_another_revision(tmp_path: Path) -> None:
+    lines = write(tmp_path, "a.jsonl")
+    text = Path(shutil.copy(lines, tmp_path / "a.txt"))
+    renamed = Path(shutil.copy(lines, tmp_path / "b.ndjson"))
+    assert source(text).revision() != source(lines).revision() == source(renamed).revision()
+    assert source([str(lines), str(text)]).revision() != source([str(text), str(lines)]).revision()
+    assert source(lines).revision() == content_hash([lines])  # ids of earlier sets stay
