@@ -22,6 +22,7 @@ import numpy as np
 from calib.settings import SettingsError, parse
 from calib.source import get_source
 from calib.spec import CalibrationSet, CalibrationSpec, tokens_hash
+from calib.tokenizer import find_tokenizer, load_tokenizer
 
 FORMAT_VERSION = 1
 SHARED = ("calibration_id", "hash", "source", "revision", "spec", "tokenizer", "set")  # equal in all rows of a set
@@ -160,10 +161,10 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
         raise SettingsError(f"{path}: not a calibration set (it has no column '{missing[0]}')")
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m calib.export", description="Write a calibration set to a file.")
+def _arguments(argv: Sequence[str] | None, program: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description="Write a calibration set to a file.")
     parser.add_argument("--source", required=True, help="name of a source, or its settings: '{source: file, path: x}'")
-    parser.add_argument("--tokenizer", required=True, help="folder or hub name of the model or tokenizer")
+    parser.add_argument("--tokenizer", required=True, help="folder, or org/name[@revision] on the hub")
     parser.add_argument("--out", required=True, help="file to write, .parquet or .json")
     parser.add_argument("--nsamples", type=int, default=128, help="number of windows (128)")
     parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (2048)")
@@ -173,19 +174,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Build one set and write it. Returns the exit code: 2 when the settings cannot be used."""
+def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None = None) -> int:
+    """Build one set and write it. Returns the exit code: 2 when the settings cannot be used.
+
+    `shipped` has folders of tokenizers that are known by name.
+    """
     import yaml
 
     from calib.build import build
 
-    arguments = _arguments(argv)
+    arguments = _arguments(argv, "sweep.export" if shipped else "calib.export")
     try:
         source = get_source(yaml.safe_load(arguments.source), "--source")
         numbers = {name: getattr(arguments, name) for name in ("nsamples", "seqlen", "set", "sampling", "seed")}
         spec = parse(CalibrationSpec, {"source": source, **numbers}, "calibration")
+        tokenizer = find_tokenizer(arguments.tokenizer, shipped)
         source.check()
-        calibration_set = build(spec, _load_tokenizer(arguments.tokenizer), arguments.tokenizer)
+        calibration_set = build(spec, load_tokenizer(tokenizer), tokenizer.id)
         target = write_set(calibration_set, arguments.out)
     except SettingsError as error:
         print(error, file=sys.stderr)
@@ -194,16 +199,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{target}: {windows} windows of {length} tokens, {calibration_set.documents} documents")
     print(f"sha256 of the tokens: {calibration_set.hash}")
     return 0
-
-
-def _load_tokenizer(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SettingsError(f"--tokenizer: cannot load '{name}': {reason}") from None
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from calib.settings import SettingsError, parse, settings, suggestion
+from calib.tokenizer import HUB_ID, hub_tokenizer_id, tokenizer_id
 from methods.residency import home_of
 from sweep.checkpoint import stored_tensors
 
@@ -33,18 +34,7 @@ if TYPE_CHECKING:
 MODELS = Path(__file__).parent / "reference" / "models"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PLACEMENTS = ("auto", "whole", "streamed")
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _BLOCK_LINEAR = re.compile(r"model\.layers\.\d+\.((?:self_attn|mlp)\.\w+_proj)\.weight")
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 
@@ -134,7 +124,7 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         ref = _folder_model(location, folder, path)
         if at_revision or given.revision:
             raise SettingsError(f"{path}.revision: {location} is a folder, which has no revisions; leave it out")
-    elif _HUB_ID.match(location):
+    elif HUB_ID.match(location):
         ref = _hub_model(location, given.revision or at_revision or "main")
     elif "/" in location or location.startswith((".", "~")):
         raise SettingsError(f"{path}: there is no model folder '{location}'")
@@ -169,7 +159,7 @@ def _folder_model(location: str, folder: Path, path: str) -> ModelRef:
         path=str(folder.resolve()),
         revision=None,
         fingerprint=fingerprint_folder(str(folder.resolve())),
-        tokenizer_id=_tokenizer_id(folder),
+        tokenizer_id=tokenizer_id(folder),
         max_length=_context_length(config),
         parameters=_count_parameters(weights, config),
         architecture=(config.get("architectures") or [None])[0],
@@ -187,7 +177,7 @@ def _hub_model(name: str, revision: str) -> ModelRef:
         path=name,
         revision=revision,
         fingerprint=f"{name}@{revision}",
-        tokenizer_id=f"{name}@{revision}",
+        tokenizer_id=hub_tokenizer_id(name, revision),
         max_length=_context_length(config),
         parameters=_count_parameters(weights, config) if weights else None,
         architecture=(config.get("architectures") or [None])[0],
@@ -254,14 +244,6 @@ def fingerprint_folder(folder: str) -> str:
             for number in range(_SAMPLES):
                 stream.seek((size - _SAMPLE) * number // (_SAMPLES - 1))
                 digest.update(stream.read(_SAMPLE))
-    return digest.hexdigest()[:16]
-
-
-def _tokenizer_id(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for name in TOKENIZER_FILES:
-        if (folder / name).is_file():
-            digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

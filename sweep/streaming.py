@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from calib.settings import SettingsError
+from calib.tokenizer import TOKENIZER_FILES
 from methods.blockwise import decoder_blocks
 from methods.residency import device_memory
 from sweep.blocks import StreamedBlocks, as_meta
 from sweep.checkpoint import INDEX, SINGLE, Stored, checkpoint_files, indexed_files, stored_tensors
 from sweep.memory import host_memory
-from sweep.models import TOKENIZER_FILES, DenseModel, ModelRef, Snapshot, context_length, load_tokenizer, unreachable
+from sweep.models import DenseModel, ModelRef, Snapshot, context_length, load_tokenizer, unreachable
 from sweep.sources import DTYPES, DataFile, Source, read_whole, source_of
 
 WORKING_ROOM = 8 << 30  # bytes that a trial of a model held whole needs besides its weights, at the least

@@ -15,6 +15,7 @@ from calib.export import main, read_set, write_set
 from calib.settings import SettingsError
 from calib.source import get_source
 from calib.spec import CalibrationSet, CalibrationSpec
+from calib.tokenizer import find_tokenizer, tokenizer_id
 
 
 @pytest.fixture
@@ -104,12 +105,38 @@ def test_command_writes_a_set(
     assert read_set(out).hash in capsys.readouterr().out
 
 
+def test_command_gives_a_folder_the_id_of_its_content(text_file: Path, tokenizer: Any, tmp_path: Path) -> None:
+    entry = f"{{source: file, path: {text_file}}}"
+    ids = []
+    for name in ("here", "there"):
+        tokenizer.save_pretrained(tmp_path / name)
+        out = tmp_path / f"{name}.json"
+        arguments = ["--tokenizer", str(tmp_path / name), "--nsamples", "2", "--seqlen", "20", "--out", str(out)]
+        assert main(["--source", entry, *arguments]) == 0
+        ids.append((read_set(out).tokenizer_id, read_set(out).id))
+    assert ids[0] == ids[1]
+    assert ids[0][0] == tokenizer_id(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("org/name", "org/name@main"), ("o/n@v1.0", "o/n@v1.0"), ("a.b-c/d", "a.b-c/d@main")],
+)
+def test_tokenizer_of_the_hub_is_known_by_name_and_revision(name: str, expected: str) -> None:
+    assert find_tokenizer(name).id == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"--source": "bokks"}, "did you mean 'books'?"),
         ({"--nsamples": "0"}, "calibration.nsamples: expected at least 1, got 0"),
-        ({"--tokenizer": "/no/such/folder"}, "--tokenizer: cannot load"),
+        (
+            {"--tokenizer": "/no/such/folder"},
+            "--tokenizer: there is no tokenizer '/no/such/folder' (give",
+        ),
+        ({"--tokenizer": "reference-2m"}, "python -m sweep.export knows the models that ship"),
+        ({"--tokenizer": str(Path(__file__).parent)}, "holds no tokenizer"),
         ({"--nsamples": "99999"}, "ask for fewer sets"),
     ],
 )
