@@ -76,7 +76,7 @@ class ModelRef:
     architecture: str | None
     dtype: str = "auto"
     stored_dtype: str | None = None  # of the checkpoint, where its config says so
-    length_given: bool = False  # max_length was chosen in the study, so it is part of a trial's identity
+    length_given: bool = False  # part of a trial's identity: max_length is not the folder's own, or of a hub model
     on_hub: bool = False
     placement: str = "auto"  # not part of a trial's identity
 
@@ -140,7 +140,7 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         name=given.name or ref.name,
         dtype=given.dtype,
         max_length=given.max_length or ref.max_length,
-        length_given=given.max_length is not None,
+        length_given=given.max_length is not None and (ref.on_hub or given.max_length != ref.max_length),
         placement=given.placement,
     )
 

@@ -12,6 +12,7 @@ import pytest
 from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import apply_override, parse_study
+from sweep.models import resolve_model
 
 Document = dict[str, Any]
 
@@ -76,6 +77,20 @@ def test_dtype_and_context_are_part_of_the_id(document: Document) -> None:
     assert trials_of(document)[0].id != plain
     document["models"] = [{"model": model, "max_length": 32}]
     assert trials_of(document)[0].id != plain
+    document["models"] = [{"model": model, "max_length": 64}]  # the model's own
+    assert trials_of(document)[0].id == plain
+
+
+def test_id_of_a_hub_model_does_not_depend_on_what_is_in_the_cache(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    entry = {"model": "org/tiny", "max_length": 64}
+    before = resolve_model(entry, "m")
+    shutil.copytree(tiny_model, tmp_path / "models--org--tiny" / "snapshots" / "main")
+    after = resolve_model(entry, "m")
+    assert (before.parameters, after.parameters is None) == (None, False)
+    assert before.identity() == after.identity()
 
 
 def test_content_of_text_tasks_and_weights_counts(document: Document, tmp_path: Path) -> None:
