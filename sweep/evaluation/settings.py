@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from calib.build import preflight
 from calib.settings import SettingsError, settings
+from calib.spec import CalibrationSpec
 from sweep.evaluation.perturb import Perturbation
 from sweep.evaluation.presets import expand_tasks
 from sweep.evaluation.tasks import missing_tasks
@@ -69,7 +71,7 @@ class EvaluationSettings:
         ]
 
     def check(self, path: str = "evaluation", max_length: int | None = None) -> None:
-        """Raise SettingsError for unknown tasks or texts and for windows longer than the model's context.
+        """Raise SettingsError for unknown tasks or texts, too little text, and windows longer than the model's context.
 
         `max_length` is the shortest context of the models, in tokens; None leaves that check out.
         """
@@ -82,8 +84,28 @@ class EvaluationSettings:
                 f"{path}.heldout_seqlen: {self.heldout_seqlen} tokens do not fit the model's context of "
                 f"{max_length}; choose at most {max_length}"
             )
-        for source in self.heldout_sources(path):
-            source.check()
+        specs = self.heldout_specs(path)
+        try:
+            preflight(specs)
+        except SettingsError as error:
+            asked = f"heldout_windows {self.heldout_windows or 'null'}, heldout_seqlen {self.heldout_seqlen}"
+            raise SettingsError(f"{path}.heldout ({asked}): {error}") from None
+
+    def heldout_specs(self, path: str = "evaluation") -> list[CalibrationSpec]:
+        """The windows of each held-out text, as calibration sets are asked for.
+
+        A few windows are drawn from everywhere in the text, all windows keep its order.
+        """
+        return [
+            CalibrationSpec(
+                source=source,
+                set=0,
+                nsamples=self.heldout_windows,
+                seqlen=self.heldout_seqlen,
+                sampling="sequential" if self.heldout_windows is None else "windows",
+            )
+            for source in self.heldout_sources(path)
+        ]
 
     def heldout_sources(self, path: str = "evaluation") -> Sequence[Any]:
         """The calibration sources behind `heldout`; a bare name is a domain of the bundled held-out text."""

@@ -53,7 +53,6 @@ def build_windows(
 ) -> list[HeldOut]:
     """Tokenize the held-out texts. Raises SettingsError when one holds too little text."""
     from calib.build import build
-    from calib.spec import CalibrationSpec
 
     if not settings.heldout:
         return []
@@ -62,19 +61,7 @@ def build_windows(
             f"{path}.heldout_seqlen: {settings.heldout_seqlen} tokens do not fit the model's context of "
             f"{max_length}; choose at most {max_length}"
         )
-    count = settings.heldout_windows
-    texts = []
-    for source in settings.heldout_sources(path):
-        spec = CalibrationSpec(
-            source=source,
-            set=0,
-            nsamples=count,
-            seqlen=settings.heldout_seqlen,
-            # a few windows are drawn from everywhere, all windows keep the order of the file
-            sampling="sequential" if count is None else "windows",
-        )
-        texts.append(HeldOut(source.label, build(spec, tokenizer).tokens))
-    return texts
+    return [HeldOut(spec.source.label, build(spec, tokenizer).tokens) for spec in settings.heldout_specs(path)]
 
 
 class WindowScorer:

@@ -192,6 +192,28 @@ def test_windows_longer_than_the_context_are_refused(document: Document) -> None
         assert "64" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("evaluation.heldout_windows=100000", "(heldout_windows 100000, heldout_seqlen 32): source 'heldout'"),
+        ("evaluation.heldout=[books]", ""),
+        ("evaluation={heldout: [books], heldout_windows: 100000, heldout_seqlen: 64}", "source 'books'"),
+        ("evaluation={heldout: [books], heldout_seqlen: 64}", ""),
+    ],
+)
+def test_too_little_heldout_text_is_found_before_anything_starts(document: Document, override: str, told: str) -> None:
+    apply_override(document, override)
+    study = parse_study(document)
+    if not told:
+        plan.check(study)
+        return
+    with pytest.raises(SettingsError) as error:
+        plan.check(study)
+    assert "evaluation.heldout (" in str(error.value)
+    assert told in str(error.value)
+    assert "fewer or shorter windows" in str(error.value)
+
+
 def test_planning_loads_neither_torch_nor_ray_and_takes_little_time(
     document: Document, write_study: Callable[[Document], str], run_python: Any
 ) -> None:
