@@ -16,9 +16,12 @@ from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import apply_override, parse_study
 from sweep.folder import check_evaluation
+from sweep.launch import evaluations_with_lengths
+from sweep.local import LocalRunner
 from sweep.models import at_commit, hub_commit, resolve_model
 from sweep.prepare import make_calibration_sets, make_requests
 from sweep.results import Results, TrialRows
+from sweep.schedule import Job
 from sweep.trial import describe
 
 Document = dict[str, Any]
@@ -128,6 +131,23 @@ def test_hub_model_of_another_commit_is_refused(
         make_calibration_sets(pool, "results/tiny")
     hub(OLD)
     assert launch(study, "--local").exit_code == 0
+
+
+def test_workers_load_the_commit_that_the_requests_were_made_with(
+    hub: Callable[[str], None], document: Document, tmp_path: Path
+) -> None:
+    document["models"] = ["org/tiny"]
+    trial = planned(document)[0]
+    runner = LocalRunner(str(tmp_path / "results"), {})
+    runner.start()
+    hub(OLD)
+    runner.prepare([], evaluations_with_lengths([trial]))
+    hub(NEW)  # the branch moves on, to weights that cannot be read
+    weights = next((tmp_path / "hub").rglob(f"{NEW}/model.safetensors"))
+    weights.write_bytes(b"broken")
+    outcomes = list(runner.run([Job(trial)]))
+    assert [(outcome.status, outcome.error) for outcome in outcomes] == [("ok", None)]
+    assert Results(tmp_path / "results").read("trials")["model_commit"].to_list() == [OLD]
 
 
 @pytest.fixture
