@@ -170,6 +170,8 @@ def _arguments(argv: Sequence[str] | None, program: str) -> argparse.Namespace:
     parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (2048)")
     parser.add_argument("--set", type=int, default=0, help="number of the disjoint set (0)")
     parser.add_argument("--sampling", default="windows", help="windows, packed, long_documents or sequential")
+    parser.add_argument("--separator", default="eos", help="between documents that share a window: eos, bos, none")
+    parser.add_argument("--add-bos", action="store_true", help="begin each window with the BOS id")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
     return parser.parse_args(argv)
 
@@ -186,7 +188,8 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
     arguments = _arguments(argv, "sweep.export" if shipped else "calib.export")
     try:
         source = get_source(yaml.safe_load(arguments.source), "--source")
-        numbers = {name: getattr(arguments, name) for name in ("nsamples", "seqlen", "set", "sampling", "seed")}
+        names = ("nsamples", "seqlen", "set", "sampling", "separator", "add_bos", "seed")
+        numbers = {name: getattr(arguments, name) for name in names}
         spec = parse(CalibrationSpec, {"source": source, **numbers}, "calibration")
         tokenizer = find_tokenizer(arguments.tokenizer, shipped)
         source.check()
