@@ -21,6 +21,7 @@ from pydantic import Field
 
 from calib.settings import SettingsError, as_dict, identity, parse, settings, suggestion
 from calib.source import Source, get_source
+from calib.sources.file import label_of
 from calib.spec import CalibrationSpec
 from methods.base import METHODS, Composition, Method, parse_method
 from sweep.evaluation.settings import EvaluationSettings
@@ -186,8 +187,11 @@ def _check_step(place: Any, step: str | int, where: str, override: str) -> None:
 
 
 def parse_study(document: Mapping[str, Any]) -> Study:
-    """Build the study from the mapping in its file. Raises SettingsError."""
-    study_file = parse(StudyFile, document, "")
+    """Build the study from the mapping in its file. Raises SettingsError.
+
+    Files are named relative to the working directory, and resolved here: a worker has a working directory of its own.
+    """
+    study_file = parse(StudyFile, _with_absolute_paths(document), "")
     models = _parse_models(study_file.models)
     methods = _parse_methods(study_file.methods)
     specs, calibration_document = _parse_calibration(study_file)
@@ -215,6 +219,34 @@ def parse_study(document: Mapping[str, Any]) -> Study:
         evaluation=evaluation,
         document={key: value for key, value in resolved.items() if value is not None},
     )
+
+
+def _with_absolute_paths(value: Any) -> Any:
+    """The document with the `path` of every `file` source, wherever it stands, and `task_path` made absolute."""
+    if isinstance(value, list):
+        return [_with_absolute_paths(inner) for inner in value]
+    if not isinstance(value, Mapping):
+        return value
+    if value.get("source") == "file":
+        return _absolute_source(value)
+    return {
+        key: _absolute(inner) if key == "task_path" else _with_absolute_paths(inner) for key, inner in value.items()
+    }
+
+
+def _absolute_source(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A `file` source; its label comes from the path as it was typed, so that it is the same in every folder."""
+    path = entry.get("path")
+    first = path[0] if isinstance(path, list) and path else path
+    if not isinstance(first, str):
+        return entry  # left for the check of its type
+    return {"label": label_of(first), **entry, "path": _absolute(path)}
+
+
+def _absolute(path: Any) -> Any:
+    if isinstance(path, list):
+        return [_absolute(item) for item in path]
+    return str(Path(path).expanduser().absolute()) if isinstance(path, str) and path else path
 
 
 def _parse_models(entries: Sequence[Any]) -> list[ModelRef]:

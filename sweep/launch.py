@@ -110,7 +110,8 @@ def run(
     reporter.say(f"{study.name}: {len(trials)} trials, {skipped} already there, {len(jobs)} to run -> {store.root}")
     if not jobs:
         return finish(trials, before, store, reporter, account, workers=0)
-    runner = make_runner(store.root, options, reporter)
+    root = store.path if store.is_local else store.root  # absolute: a worker has a working directory of its own
+    runner = make_runner(root, options, reporter)
     started = False
     try:
         with account("starting up"):

@@ -35,11 +35,7 @@ class File(Source):
     documents_limit: Annotated[int | None, Field(ge=1, alias="documents")] = None
 
     def default_label(self) -> str:
-        first = self.path if isinstance(self.path, str) else self.path[0] if self.path else ""
-        name = Path(first).name
-        while Path(name).suffix:
-            name = Path(name).stem
-        return name.strip("*?[]") or Path(first).parent.name or "file"
+        return label_of(self.path if isinstance(self.path, str) else self.path[0] if self.path else "")
 
     def revision(self) -> str:
         return revision_of(self._files())
@@ -96,6 +92,14 @@ class File(Source):
                 yield from re.split(r"\n[ \t]*\n\s*", read_text(file))
         except SettingsError as error:
             raise SettingsError(f"source '{self.label}': {error}") from None
+
+
+def label_of(path: str) -> str:
+    """`data/tickets.jsonl.gz` is called `tickets`, `data/*.txt` is called `data`."""
+    name = Path(path).name
+    while Path(name).suffix:
+        name = Path(name).stem
+    return name.strip("*?[]") or Path(path).parent.name or "file"
 
 
 def _size_bound(file: Path, column: str) -> int | None:

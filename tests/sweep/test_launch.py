@@ -88,6 +88,26 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert not Path("results").exists()
 
 
+def test_workers_get_an_absolute_results_folder(
+    launch: Launch, write_study: Write, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweep import local
+
+    given: list[str] = []
+
+    class Runner(local.LocalRunner):
+        def __init__(self, results: str, *arguments: Any) -> None:
+            given.append(results)
+            super().__init__(results, *arguments)
+
+    monkeypatch.setattr(local, "LocalRunner", Runner)
+    document["methods"] = ["rtn"]
+    result = launch(write_study(document), "--local", "--results", "here/r")
+    assert result.exit_code == 0, result.output
+    assert "-> here/r" in result.output
+    assert given == [str(tmp_path / "here/r")]
+
+
 def test_failed_trials_are_retried_only_when_asked(
     launch: Launch, write_study: Write, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +194,7 @@ def refused(launch: Launch, *arguments: str) -> str:
             "methods: RTN 4-bit g16: group_size: 16 does not divide the 10 inputs of mlp.down_proj.1 of tiny (a factor",
         ),
         ("calibration.source[0].path=nowhere.jsonl", "nowhere.jsonl"),
-        ("evaluation.task_path=nowhere", "evaluation.task_path: no folder 'nowhere'"),
+        ("evaluation.task_path=nowhere", "/nowhere'; give the folder with the task YAML"),
     ],
 )
 def test_bad_study_is_refused_before_anything_starts(
