@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.plan import Pool, Trial, evaluation_key
 from sweep.prepare import make_calibration_sets, make_requests
 from sweep.schedule import Job, Queue, held_by
-from sweep.trial import Outcome, Worker, quiet_torch
+from sweep.trial import Outcome, Worker, committed, quiet_torch
 
 if TYPE_CHECKING:
     from calib.build import CalibrationSet
@@ -46,6 +46,9 @@ class LocalRunner:
         while queue:
             job = queue.take(held)
             held = held_by(job.trial)
+            if there := committed(worker.results, job.trial, job.attempts):
+                yield there
+                continue
             calibration = self._sets[job.trial.calibration_id] if job.trial.calibration_id else None
             requests = self._requests[evaluation_key(job.trial)]
             yield worker.run(job.trial, calibration, partial(_same, requests), job.attempts)

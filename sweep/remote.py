@@ -3,7 +3,10 @@
 Calibration sets and requests are built by CPU tasks and stay in the object store as task results: the driver owns
 them, so Ray rebuilds what a lost node held. Workers are actors that each hold one dense model and write their own
 rows; the driver hands out trials and waits. The hard case is a worker that dies in the middle of a trial: a new one
-takes its place, the trial is started again, and after its third death it becomes a failed row.
+takes its place, the trial is started again, and after its third death it becomes a failed row. When three trials of a
+model die like this one after the other it is the model, and its trials are set aside for those of the others. On a
+cluster that may grow, some workers always wait for room while trials wait for workers: that is the demand that Ray's
+autoscaler sees.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ from sweep.plan import Pool, Trial, evaluation_key
 from sweep.prepare import make_calibration_sets, make_requests
 from sweep.results import Results
 from sweep.schedule import Job, Queue, held_by
-from sweep.trial import Outcome, Worker, failed_rows
+from sweep.trial import Outcome, Worker, committed, failed_rows
 
 RETRIES = 2  # of a trial whose worker died
-DEATHS_IN_A_ROW = 10  # workers that died without any trial finishing in between: something is wrong with them all
+DEATHS_OF_A_MODEL = 3  # trials whose worker died, without any trial of the model finishing in between
+FALSE_STARTS = 10  # workers that could not even start, one after the other: something is wrong with them all
 NODES_MINUTES = 10.0  # how long a started cluster may take until its nodes have joined
 QUIET_MINUTES = 10.0  # without any finished trial, until we say so
+LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 
 Notify = Callable[[str], None]
 
@@ -50,20 +55,54 @@ class _Actor(Worker):
         return self.run(trial, calibration, lambda: ray.get(box[0]), attempts)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A trial that a worker runs."""
+
+    actor: Any
+    job: Job
+    since: float  # time.monotonic()
+
+
 @dataclass
 class _Crew:
-    """The workers: those that start, those that are free, and what the others run."""
+    """The workers: those that start or wait for room, those that are free, and what the others run."""
 
     starting: dict[Any, Any] = field(default_factory=dict)  # reference of the first call -> actor
     free: list[Any] = field(default_factory=list)
-    running: dict[Any, tuple[Any, Job]] = field(default_factory=dict)  # reference of the call -> actor, job
+    running: dict[Any, _Run] = field(default_factory=dict)  # reference of the call -> what it runs
     held: dict[Any, object] = field(default_factory=dict)  # actor -> the model it holds
+    false_starts: int = 0  # in a row
+
+    def up(self) -> int:
+        return len(self.free) + len(self.running)
 
     def size(self) -> int:
-        return len(self.starting) + len(self.free) + len(self.running)
+        return len(self.starting) + self.up()
 
     def actors(self) -> list[Any]:
-        return [*self.starting.values(), *self.free, *(actor for actor, _ in self.running.values())]
+        return [*self.starting.values(), *self.free, *(run.actor for run in self.running.values())]
+
+
+class _Deaths:
+    """Trials whose worker died, by the model it held; forgotten when a trial of that model finishes."""
+
+    def __init__(self) -> None:
+        self._trials: dict[object, set[str]] = {}
+        self._last: dict[object, float] = {}
+
+    def count(self, run: _Run) -> int:
+        """Add one; returns how many trials of its model died in a row. A node that takes several workers with it
+        counts once: a death counts when its trial was handed out after the last one that did."""
+        held = held_by(run.job.trial)
+        trials = self._trials.setdefault(held, set())
+        if run.since >= self._last.get(held, run.since):
+            trials.add(run.job.trial.id)
+            self._last[held] = time.monotonic()
+        return len(trials)
+
+    def forget(self, held: object) -> None:
+        self._trials.pop(held, None)
 
 
 class RayRunner:
@@ -89,6 +128,9 @@ class RayRunner:
         self.quiet_minutes = quiet_minutes
         self.workers = 0
         self._device = "cpu"
+        self._grows = address is not None and workers is None
+        self._looked = 0.0  # when we last looked at the nodes
+        self._deaths = _Deaths()
         self._sets: dict[str, Any] = {}  # calibration id -> reference to the set
         self._requests: dict[object, Any] = {}
         self._crew = _Crew()
@@ -100,7 +142,10 @@ class RayRunner:
         SettingsError when there is no room for a worker, or here for all of those that are asked for.
         """
         _connect(self.address, self.asked_workers)
+        has_gpus = any(node.get("GPU") for node in _nodes())
+        self._device = "cuda" if self.gpus_per_worker and (has_gpus or self.address) else "cpu"
         if self.address and not self._room():
+            self._hire(1)  # so that an autoscaler knows what is needed
             kind = f"{self.gpus_per_worker:g} GPU" if self.gpus_per_worker else "a CPU"
             self.notify(
                 f"waiting up to {NODES_MINUTES:.0f} minutes for a node with {kind} to join "
@@ -109,8 +154,6 @@ class RayRunner:
         deadline = time.monotonic() + NODES_MINUTES * 60
         while self.address and not self._room() and time.monotonic() < deadline:
             time.sleep(5)
-        has_gpus = any(node.get("GPU") for node in _nodes())
-        self._device = "cuda" if self.gpus_per_worker and (has_gpus or self.address) else "cpu"
         self.check_room()
         self.workers = self.asked_workers or self._room()
         return self._device
@@ -166,23 +209,23 @@ class RayRunner:
             self._dismiss()
 
     def _run(self, queue: Queue, crew: _Crew) -> Iterator[Outcome]:
-        deaths, last = 0, time.monotonic()
+        last = time.monotonic()
         while queue or crew.running:
-            self._hire(min(self.workers, len(queue) + len(crew.running)))
             while queue and crew.free:
-                self._hand_out(crew.free.pop(), queue)
+                yield from self._hand_out(crew.free.pop(), queue)
+            self._look_for_more_room(queue)
+            wanted = min(self.workers + self._spare(), len(queue) + len(crew.running))
+            self._hire(wanted)
+            self._let_go(wanted)
+            if not crew.running and not queue:
+                break
             done, _ = ray.wait([*crew.running, *crew.starting], num_returns=1, timeout=30)
             if not done:
                 last = self._say_when_quiet(last)
-                self._look_for_more_room()
-                continue
-            outcome, dead = self._hear(done[0], queue)
-            if dead:
-                deaths += 1
-                _stop_when_all_die(deaths, outcome)
-            if outcome is not None:
-                deaths, last = 0 if not dead else deaths, time.monotonic()
+            for outcome in self._hear(done[0], queue) if done else ():
+                last = time.monotonic()
                 yield outcome
+        yield from self._leave_aside(queue)
 
     def close(self) -> None:
         """End the workers and the connection (and Ray itself, when it was started here)."""
@@ -204,39 +247,106 @@ class RayRunner:
             actor: Any = ray.remote(**need)(_Actor).remote(self.results, self.provenance, self._device)
             self._crew.starting[actor.process.remote()] = actor
 
-    def _look_for_more_room(self) -> None:
+    def _spare(self) -> int:
+        """How many workers may wait for room beyond what there is: as many as there are, so that a cluster doubles.
+
+        Actors, and not `request_resources`, which would outlive a killed driver. On CPUs none, since it would take the
+        one that is left to rebuild what a lost node held; there, --workers asks for more.
+        """
+        return max(1, self.workers) if self._grows and self._device == "cuda" else 0
+
+    def _let_go(self, size: int) -> None:
+        """End workers that have not started, the latest first, until there are `size` at most."""
+        while self._crew.starting and self._crew.size() > size:
+            _, actor = self._crew.starting.popitem()
+            ray.kill(actor)
+
+    def _look_for_more_room(self, queue: Queue) -> None:
         """On a cluster that still grows, use the nodes that have joined since the start."""
-        if self.address and self.asked_workers is None:
-            self.workers = max(self.workers, self._room())
+        if self._grows and time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self.workers = max(self.workers, min(self._room(), len(queue) + len(self._crew.running)))
 
-    def _hand_out(self, actor: Any, queue: Queue) -> None:
-        job = queue.take(self._crew.held.get(actor))
-        self._crew.held[actor] = held_by(job.trial)
-        self._crew.running[self._submit(actor, job)] = (actor, job)
+    def _hand_out(self, actor: Any, queue: Queue) -> Iterator[Outcome]:
+        """Give a free worker its next trial; yields the trial's outcome when it turns out to be there already."""
+        crew = self._crew
+        job = queue.take(crew.held.get(actor))
+        crew.held[actor] = held_by(job.trial)
+        if there := committed(Results(self.results), job.trial, job.attempts):
+            crew.free.append(actor)
+            yield there
+        else:
+            crew.running[self._submit(actor, job)] = _Run(actor, job, time.monotonic())
 
-    def _hear(self, reference: Any, queue: Queue) -> tuple[Outcome | None, bool]:
-        """What a finished call says: an outcome (None: there is none), and whether its worker is gone."""
+    def _hear(self, reference: Any, queue: Queue) -> Iterator[Outcome]:
+        """What a finished call says: that a worker has started, or the outcome of a trial (or neither)."""
         crew = self._crew
         if reference in crew.starting:
-            actor, outcome = crew.starting.pop(reference), None
-            dead = not self._answers(reference)
-        else:
-            actor, job = crew.running.pop(reference)
-            outcome, dead = self._collect(reference, job, queue)
+            self._greet(reference, crew.starting.pop(reference))
+            return
+        run = crew.running.pop(reference)
+        held = held_by(run.job.trial)
+        outcome, dead = self._collect(reference, run.job, queue)
         if dead:
-            queue.release(crew.held.pop(actor, None))
-            ray.kill(actor)
+            queue.release(crew.held.pop(run.actor, None))
+            ray.kill(run.actor)
+            if self._deaths.count(run) >= DEATHS_OF_A_MODEL:
+                self._set_aside(run.job.trial, queue)
         else:
-            crew.free.append(actor)
-        return outcome, dead
+            crew.free.append(run.actor)
+            self._deaths.forget(held)
+            queue.bring_back(held)
+        if outcome is not None:
+            yield outcome
 
-    def _answers(self, reference: Any) -> bool:
+    def _greet(self, reference: Any, actor: Any) -> None:
+        """A worker answers for the first time, or cannot start. Raises ClusterError when none of them can."""
+        crew = self._crew
         try:
             ray.get(reference)
         except ray.exceptions.RayError as error:
-            self.notify(f"a worker could not start: {' '.join(str(error).split())[:300]}")
-            return False
-        return True
+            ray.kill(actor)
+            crew.false_starts += 1
+            self.notify(f"a worker could not start: {_reason(error)}")
+            if crew.false_starts >= FALSE_STARTS:
+                self._do_with_those_that_are_up(_reason(error))
+        else:
+            crew.free.append(actor)
+            crew.false_starts = 0
+
+    def _do_with_those_that_are_up(self, reason: str) -> None:
+        crew = self._crew
+        if not crew.up():
+            raise ClusterError(
+                f"{crew.false_starts} workers one after the other could not start: {reason}; "
+                "see Ray's logs (/tmp/ray/session_latest/logs) for memory or start-up errors"
+            )
+        self.notify(f"{crew.false_starts} workers one after the other could not start; going on with {crew.up()}")
+        self.workers, self._grows, crew.false_starts = crew.up(), False, 0
+
+    def _set_aside(self, trial: Trial, queue: Queue) -> None:
+        waiting = queue.set_aside(held_by(trial))
+        if waiting:
+            self.notify(
+                f"{DEATHS_OF_A_MODEL} trials of {trial.model.name} one after the other killed their workers; its other "
+                f"{waiting} trials wait until one of it finishes"
+            )
+
+    def _leave_aside(self, queue: Queue) -> Iterator[Outcome]:
+        """What was set aside to the end: trials that killed a worker fail; those that were never started get no row,
+        since nothing is known of them. Raises ClusterError when there are such."""
+        untried = []
+        for job in queue.aside():
+            if job.deaths:
+                yield self._give_up(job, f"its worker died, as did those of other trials of {job.trial.model.name}")
+            else:
+                untried.append(job.trial)
+        if untried:
+            names = ", ".join(sorted({trial.model.name for trial in untried}))
+            raise ClusterError(
+                f"workers died one after the other while they held {names}, so {len(untried)} of its trials were not "
+                "started; see Ray's logs (/tmp/ray/session_latest/logs) for memory errors. The same command tries again"
+            )
 
     def _submit(self, actor: Any, job: Job) -> Any:
         trial = job.trial
@@ -252,18 +362,19 @@ class RayRunner:
             return self._give_up(job, f"{type(cause).__name__}: {' '.join(str(cause).split())[:1500]}"), True
         except ray.exceptions.RayError as error:  # the worker or its node is gone
             if job.deaths < RETRIES:
-                self.notify(f"a worker died during '{job.trial}'; starting the trial again")
+                self.notify(f"a worker died during '{job.trial}'; the trial is started again later: {_reason(error)}")
                 queue.put_back(replace(job, attempts=job.attempts + 1, deaths=job.deaths + 1))
                 return None, True
-            reason = " ".join(str(error).split())[:500]
-            return self._give_up(job, f"its worker died {job.deaths + 1} times: {reason}"), True
+            return self._give_up(job, f"its worker died {job.deaths + 1} times: {_reason(error)}"), True
         return outcome, outcome.broken
 
     def _give_up(self, job: Job, error: str) -> Outcome:
         """Commit a failed row for a trial whose worker could not."""
-        rows = failed_rows(job.trial, "worker", error)
+        rows, results = failed_rows(job.trial, "worker", error), Results(self.results)
         try:
-            Results(self.results).commit({**rows.trial, **self.provenance, "attempts": job.attempts})
+            if there := committed(results, job.trial, job.attempts):
+                return there  # the worker died after its last write
+            results.commit({**rows.trial, **self.provenance, "attempts": job.attempts})
         except OSError as second:
             error += f"; nor could its row be written: {second}"
         return Outcome(job.trial, "failed", job.attempts, error=error, phase="worker")
@@ -272,7 +383,7 @@ class RayRunner:
         minutes = (time.monotonic() - last) / 60
         if minutes < self.quiet_minutes:
             return last
-        names = ", ".join(str(job.trial) for _, job in self._crew.running.values()) or "no trial, workers are starting"
+        names = ", ".join(str(run.job.trial) for run in self._crew.running.values()) or "no trial, workers are starting"
         self.notify(
             f"nothing finished for {minutes:.0f} minutes; running: {names}. If no worker is busy, `ray status` shows "
             "which resources are missing"
@@ -280,13 +391,11 @@ class RayRunner:
         return time.monotonic()
 
 
-def _stop_when_all_die(deaths: int, outcome: Outcome | None) -> None:
-    if deaths >= DEATHS_IN_A_ROW:
-        during = f", the last one during '{outcome.trial}'" if outcome else ""
-        raise ClusterError(
-            f"{deaths} workers died one after the other{during}; "
-            "see Ray's logs (/tmp/ray/session_latest/logs) for memory or start-up errors"
-        )
+def _reason(error: BaseException) -> str:
+    """Why a worker died: the last line of what Ray says, where the cause stands under its traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith("The actor never ran")]
+    return (told or [type(error).__name__])[-1][:500]
 
 
 def _sets_task(pool: Pool, results: str) -> tuple[Any, ...]:

@@ -248,7 +248,7 @@ class Results:
             if os.path.exists(temporary):
                 os.unlink(temporary)
 
-    # text files beside the tables (study.yaml)
+    # text files beside the tables (study.yaml, lease.json)
 
     def read_text(self, name: str) -> str | None:
         """The text of `name` in the results folder, or None when there is none."""
@@ -269,6 +269,10 @@ class Results:
         Path(temporary).write_text(text)
         os.replace(temporary, final)
 
+    def delete(self, name: str) -> None:
+        """Remove the text file `name`."""
+        self.filesystem.delete_file(f"{self.path}/{name}")
+
     # reading
 
     def files(self, name: str) -> list[str]:
@@ -283,6 +287,14 @@ class Results:
     def keys(self, name: str) -> set[str]:
         """Keys (trial or calibration ids) that have a file in the table, read from file names alone."""
         return {path.rpartition("/")[2].removesuffix(".parquet") for path in self.files(name)}
+
+    def status(self, trial_id: str) -> str | None:
+        """`ok` or `failed` as the trial's committed row says now; None when there is none."""
+        path = f"{self.path}/trials/{trial_id}.parquet"
+        if self.filesystem.get_file_info(path).type != pafs.FileType.File:
+            return None
+        with self.filesystem.open_input_file(path) as file:
+            return str(pq.read_table(file, columns=["status"]).column("status")[0].as_py())
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The table as a lazy frame, all files together. Rows of trials that failed or never committed are left out."""

@@ -168,6 +168,16 @@ class Outcome:
     broken: bool = False  # the worker cannot run another trial
 
 
+def committed(results: Results, trial: Trial, attempts: int) -> Outcome | None:
+    """The outcome of a trial whose row is there although this run has not written it; nothing may take its place.
+
+    A worker of a driver that was killed can still commit the trial that it was running.
+    """
+    if results.status(trial.id) != "ok":
+        return None
+    return Outcome(trial, "ok", attempts, headline="already there")
+
+
 class Worker:
     """Holds one dense model and runs trials on it, one after the other; writes each trial's rows itself."""
 
@@ -230,6 +240,8 @@ class Worker:
         return self._dense, self._evaluator
 
     def _write(self, trial: Trial, rows: TrialRows, clock: Clock) -> Outcome:
+        if there := committed(self.results, trial, rows.trial["attempts"]):
+            return there
         with clock("write"):
             self.results.write_details(rows)
         total = sum(clock.seconds.values()) - clock.seconds.get("load", 0.0)

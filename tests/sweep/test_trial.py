@@ -167,9 +167,43 @@ def test_two_workers_start_on_two_models_and_share_the_last_one(document: dict[s
     assert queue.take(held_by(first.trial)).trial.model == second.trial.model
 
 
-def test_trial_of_a_dead_worker_is_taken_next(trials: list[Trial]) -> None:
+def test_trial_of_a_dead_worker_is_taken_last_of_its_model(trials: list[Trial]) -> None:
     queue = Queue([Job(trial) for trial in trials])
     job = queue.take(None)
     queue.put_back(job)
-    assert queue.take(held_by(job.trial)) == job
-    assert len(queue) == len(trials) - 1
+    taken = [queue.take(held_by(job.trial)) for _ in trials]
+    assert [other.trial.id for other in taken] == [*(trial.id for trial in trials[1:]), job.trial.id]
+    assert not queue
+
+
+def test_model_that_is_set_aside_gives_no_trials_until_it_is_brought_back(
+    document: dict[str, Any], other_model: Any
+) -> None:
+    document["models"].append(str(other_model))
+    trials = plan.expand(parse_study(document))
+    queue = Queue([Job(trial) for trial in trials])
+    held = held_by(queue.take(None).trial)
+    assert queue.set_aside(held) == 5
+    assert len(queue) == 6
+    assert {queue.take(held).trial.model.name for _ in range(6)} == {"other"}
+    assert not queue
+    assert len(queue.aside()) == 5
+    queue.bring_back(held)
+    assert len(queue) == 5
+    assert not queue.aside()
+
+
+def test_row_that_somebody_else_committed_is_respected(trials: list[Trial], tmp_path: Any) -> None:
+    from sweep.trial import Worker, failed_rows
+
+    run(trials[:1], str(tmp_path))
+    results = Results(tmp_path)
+    before = [results.read(name) for name in ("trials", "metrics", "samples")]
+    outcome = Worker(str(tmp_path), {}).run(trials[0], None, failed_rows)  # type: ignore[arg-type]
+    assert (outcome.status, outcome.headline) == ("ok", "already there")
+    assert all(
+        table.equals(results.read(name)) for table, name in zip(before, ("trials", "metrics", "samples"), strict=True)
+    )
+    outcomes = run(trials[:2], str(tmp_path))
+    assert [outcome.headline == "already there" for outcome in outcomes] == [True, False]
+    assert before[0].row(0) in results.read("trials").rows()
