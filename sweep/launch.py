@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from sweep import plan
 from sweep.config import Study, load_study
 from sweep.estimate import estimate
 from sweep.folder import check_evaluation
+from sweep.lease import Lease
 from sweep.progress import Account, Reporter, duration
 from sweep.results import Results, ResultsError
 from sweep.schedule import Job
@@ -70,19 +72,23 @@ def main(
     reporter = Reporter()
     earlier = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        account = Account()
-        with account("planning"):
-            chosen = load_study(study, set_ or [])
-            plan.check(chosen)
-            trials = plan.expand(chosen)
-            store, before = open_results(chosen, trials, results or f"results/{chosen.name}", write=not dry_run)
-            jobs = jobs_to_run(trials, before, retry_failed)
-        if dry_run:
-            show_plan(reporter.console, chosen, trials, before, jobs)
-            code = OK
-        else:
-            options = {"local": local, "address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
-            code = run(chosen, trials, jobs, before, store, reporter, account, options)
+        with ExitStack() as held:
+            account = Account()
+            with account("planning"):
+                check_share(gpus_per_worker)
+                chosen = load_study(study, set_ or [])
+                plan.check(chosen)
+                trials = plan.expand(chosen)
+                store = find_results(results or f"results/{chosen.name}")
+                lease = None if dry_run else hold(store, held)
+                before = open_results(chosen, trials, store, write=not dry_run)
+                jobs = jobs_to_run(trials, before, retry_failed)
+            if lease is None:
+                show_plan(reporter.console, chosen, trials, before, jobs)
+                code = OK
+            else:
+                options = {"local": local, "address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
+                code = run(chosen, trials, jobs, before, store, lease, reporter, account, options)
     except (SettingsError, ResultsError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -101,6 +107,7 @@ def run(
     jobs: Sequence[Job],
     before: pl.DataFrame,
     store: Results,
+    lease: Lease,
     reporter: Reporter,
     account: Account,
     options: Mapping[str, Any],
@@ -125,6 +132,7 @@ def run(
             for outcome in runner.run(jobs):
                 account.add(outcome)
                 reporter.finished(outcome)
+                lease.check()
     except KeyboardInterrupt:
         if not started:
             raise
@@ -169,14 +177,45 @@ def finish(
 # before the run
 
 
-def open_results(study: Study, trials: Sequence[plan.Trial], root: str, *, write: bool) -> tuple[Results, pl.DataFrame]:
-    """The results folder and the rows of `trials/` that it holds. With `write`, the resolved study is put there.
+def check_share(gpus_per_worker: float) -> None:
+    """Raise SettingsError for a number of GPUs that Ray cannot give to one worker."""
+    if gpus_per_worker > 1 and gpus_per_worker % 1:
+        raise SettingsError(
+            f"--gpus-per-worker {gpus_per_worker:g}: a worker has a share of one GPU (such as 0.5) or whole ones "
+            f"(such as {round(gpus_per_worker)})"
+        )
+
+
+def find_results(root: str) -> Results:
+    """The results folder, which need not be there yet. Raises SettingsError for a URI that no store understands."""
+    try:
+        return Results(root)
+    except (OSError, ValueError) as error:
+        raise _unusable(root, error) from None
+
+
+def hold(store: Results, held: ExitStack) -> Lease:
+    """Keep other launches out of the results folder until `held` closes.
+
+    Raises ResultsError when one is in it, SettingsError when the folder cannot be written.
+    """
+    lease = Lease(store)
+    try:
+        lease.acquire()
+    except OSError as error:
+        raise _unusable(store.root, error) from None
+    held.callback(lease.release)
+    return lease
+
+
+def open_results(study: Study, trials: Sequence[plan.Trial], store: Results, *, write: bool) -> pl.DataFrame:
+    """The rows of `trials/` that the results folder holds. With `write`, the resolved study is put there.
 
     Raises SettingsError when the folder belongs to another study, holds numbers that cannot stand beside the new ones,
     or cannot be written.
     """
+    root = store.root
     try:
-        store = Results(root)
         text = store.read_text("study.yaml")
         before = store.read("trials")
         owners = set(before.get_column("study").to_list())
@@ -194,8 +233,12 @@ def open_results(study: Study, trials: Sequence[plan.Trial], root: str, *, write
     except (OSError, ValueError) as error:
         if isinstance(error, SettingsError):
             raise
-        raise SettingsError(f"--results {root}: cannot be used: {error}; choose a folder that can be written") from None
-    return store, before
+        raise _unusable(store.root, error) from None
+    return before
+
+
+def _unusable(root: str, error: Exception) -> SettingsError:
+    return SettingsError(f"--results {root}: cannot be used: {error}; choose a folder that can be written")
 
 
 def check_stale(trials: Sequence[plan.Trial], before: pl.DataFrame, root: str) -> None:

@@ -229,6 +229,14 @@ def test_missing_and_empty_study_files_are_refused(launch: Launch, tmp_path: Pat
     assert "unknown study 'refrence', did you mean 'reference'?" in refused(launch, "refrence")
 
 
+@pytest.mark.parametrize("gpus", ["1.5", "2.25"])
+def test_share_of_gpus_that_no_worker_can_have_is_refused(
+    launch: Launch, write_study: Write, document: dict[str, Any], gpus: str
+) -> None:
+    message = refused(launch, write_study(document), "--gpus-per-worker", gpus)
+    assert f"--gpus-per-worker {gpus}: a worker has a share of one GPU (such as 0.5) or whole ones" in message
+
+
 def test_results_of_another_study_are_refused(launch: Launch, write_study: Write, document: dict[str, Any]) -> None:
     Results("other").write_text("study.yaml", "study: another\n")
     message = refused(launch, write_study(document), "--results", "other")

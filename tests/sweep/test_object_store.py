@@ -52,3 +52,19 @@ def test_bucket_that_does_not_exist_is_refused(
     )
     assert result.exit_code == 2, result.output
     assert "cannot be used" in result.stderr
+
+
+def test_second_launch_into_a_bucket_is_refused(
+    bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
+) -> None:
+    from sweep.lease import FILE, Lease
+
+    document["methods"] = ["rtn"]
+    study, first = write_study(document), Lease(Results(bucket("tiny")))
+    first.acquire()
+    result = launch(study, "--local", "--results", first.results.root)
+    assert result.exit_code == 2
+    assert "another launch writes there" in result.stderr
+    first.release()
+    assert first.results.read_text(FILE) is None
+    assert launch(study, "--local", "--results", first.results.root).exit_code == 0

@@ -1,0 +1,161 @@
+"""One launch at a time in a results folder, and no waiting for one that was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep import lease as module
+from sweep.lease import EXPIRES, FILE, Lease
+from sweep.results import Results, ResultsError
+
+TAKE = (
+    "import sys; from sweep.lease import Lease; from sweep.results import Results; "
+    "Lease(Results(sys.argv[1])).acquire()"
+)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "r")
+
+
+def read(results: Results) -> dict[str, Any]:
+    return dict(json.loads(results.read_text(FILE) or "{}"))
+
+
+def change(results: Results, **values: Any) -> None:
+    results.write_text(FILE, json.dumps({**read(results), **values}))
+
+
+def leave_behind(results: Results, *more: str) -> int:
+    """A lease of a process that ended without releasing it; returns the process's number."""
+    process = subprocess.Popen([sys.executable, "-c", "; ".join([TAKE, *more]), results.path], cwd=Path.cwd())
+    process.wait(timeout=60)
+    return process.pid
+
+
+def test_second_launch_is_refused_and_told_who_writes(
+    launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
+) -> None:
+    document["methods"] = ["rtn"]
+    study = write_study(document)
+    first = Lease(Results("results/tiny"))
+    first.acquire()
+    result = launch(study, "--local")
+    assert result.exit_code == 2
+    message = f"error: --results results/tiny: another launch writes there: process {os.getpid()} on "
+    assert result.stderr.startswith(message)
+    assert read(first.results)["since"] in result.stderr
+    assert not Path("results/tiny/trials").exists()
+    assert launch(study, "--dry-run").exit_code == 0
+    first.release()
+    result = launch(study, "--local")
+    assert result.exit_code == 0, result.output
+    assert Results("results/tiny").read_text(FILE) is None
+
+
+def test_lease_of_a_process_that_is_gone_is_taken_over_at_once(results: Results) -> None:
+    gone = leave_behind(results)
+    assert read(results)["pid"] == gone
+    lease = Lease(results)
+    lease.acquire()
+    assert read(results)["pid"] == os.getpid()
+    lease.release()
+    assert results.read_text(FILE) is None
+
+
+def test_process_that_ended_and_was_not_waited_for_is_gone(results: Results) -> None:
+    process = subprocess.Popen([sys.executable, "-c", TAKE, results.path], cwd=Path.cwd())
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert read(results)["pid"] == process.pid
+    Lease(results).acquire()
+    process.wait()
+
+
+def test_number_of_a_later_process_is_not_mistaken(results: Results) -> None:
+    leave_behind(results)
+    change(results, pid=os.getpid())  # which did not start when the lease's process did
+    Lease(results).acquire()
+
+
+def test_lease_of_another_machine_counts_until_its_heartbeat_stops(results: Results) -> None:
+    leave_behind(results)
+    change(results, machine="elsewhere", host="elsewhere", heartbeat=time.time() - EXPIRES + 20)
+    with pytest.raises(ResultsError, match=r"process \d+ on elsewhere, since 20\d\d-.* UTC; wait until it ends"):
+        Lease(results).acquire()
+    change(results, heartbeat=time.time() - EXPIRES - 1)
+    Lease(results).acquire()
+    assert read(results)["pid"] == os.getpid()
+
+
+def test_of_several_at_the_same_moment_one_gets_it(results: Results) -> None:
+    together, got = threading.Barrier(6), []
+
+    def take() -> None:
+        lease = Lease(results)
+        together.wait()
+        try:
+            lease.acquire()
+        except ResultsError:
+            return
+        got.append(lease)
+
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+    got[0].release()
+
+
+def test_heartbeat_goes_on_while_it_is_held_and_outlives_an_error(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 0.01)
+    write, failed = results.write_text, []
+
+    def write_or_fail(name: str, text: str) -> None:
+        if len(failed) < 3 and results.read_text(FILE) is not None:
+            failed.append(1)
+            raise OSError("no network")
+        write(name, text)
+
+    monkeypatch.setattr(results, "write_text", write_or_fail)
+    lease = Lease(results)
+    lease.acquire()
+    first = read(results)
+    deadline = time.monotonic() + 30
+    while read(results)["heartbeat"] == first["heartbeat"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(failed) == 3
+    lease.check()
+    lease.release()
+
+
+def test_launch_that_lost_its_lease_stops_and_leaves_the_other_one(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 0.01)
+    lease = Lease(results)
+    lease.acquire()
+    results.write_text(FILE, json.dumps({"token": "other"}))
+    lease._thread.join(timeout=30)
+    with pytest.raises(ResultsError, match="another launch took the folder over"):
+        lease.check()
+    lease.release()
+    assert read(results) == {"token": "other"}
