@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sweep.models import DenseModel
     from sweep.streaming import StreamedModel
 
+TRIES = 3  # of holding a model whose failure may pass: memory of a GPU that others share, a network or a disk
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -178,6 +179,18 @@ def committed(results: Results, trial: Trial, attempts: int) -> Outcome | None:
     return Outcome(trial, "ok", attempts, headline="already there")
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """Why a model could not be held. Text, since an exception keeps what its frames hold: gigabytes of weights."""
+
+    error: str
+    tries_left: int
+
+
+class NotHeld(RuntimeError):
+    """The model of this trial could not be held for an earlier one. The message is that trial's error."""
+
+
 class Worker:
     """Holds one dense model and runs trials on it, one after the other; writes each trial's rows itself."""
 
@@ -186,6 +199,7 @@ class Worker:
         self.provenance = dict(provenance)
         self.device = quiet_torch(device)
         self._held: object = None
+        self._refused: dict[object, _Refusal] = {}  # models that could not be held
         self._dense: DenseModel | StreamedModel | None = None
         self._evaluator: Evaluator | None = None
 
@@ -225,19 +239,34 @@ class Worker:
     def _hold(
         self, trial: Trial, requests: Callable[[], EvaluationData]
     ) -> tuple[DenseModel | StreamedModel, Evaluator]:
-        """The dense model of this trial and the evaluator made from it, loaded when another one is held."""
-        from sweep.evaluation.suite import Evaluator
-        from sweep.streaming import load_dense
+        """The dense model of this trial and the evaluator made from it, loaded when another one is held.
 
+        A model that cannot be held is not loaded again for each of its trials: they fail with the same error.
+        """
         wanted = held_by(trial)
         if self._held != wanted or self._dense is None or self._evaluator is None:
+            refusal = self._refused.get(wanted)
+            if refusal and refusal.tries_left == 0:
+                raise NotHeld(refusal.error)
             self._held = self._dense = self._evaluator = None
             free_memory(self.device)
             data = requests()
-            dense = load_dense(at_commit(trial.model, data.model_commit), self.device)
-            self._evaluator = Evaluator(data, dense.model, dense.tokenizer, self.device)
-            self._dense, self._held = dense, wanted
+            try:
+                self._dense, self._evaluator = self._load(trial, data)
+            except Exception as error:
+                tries = refusal.tries_left if refusal else TRIES if may_pass(error) else 1
+                self._refused[wanted] = _Refusal(one_line(error), tries - 1)
+                raise
+            self._held = wanted
+            self._refused.pop(wanted, None)
         return self._dense, self._evaluator
+
+    def _load(self, trial: Trial, data: EvaluationData) -> tuple[DenseModel | StreamedModel, Evaluator]:
+        from sweep.evaluation.suite import Evaluator
+        from sweep.streaming import load_dense
+
+        dense = load_dense(at_commit(trial.model, data.model_commit), self.device)
+        return dense, Evaluator(data, dense.model, dense.tokenizer, self.device)
 
     def _write(self, trial: Trial, rows: TrialRows, clock: Clock) -> Outcome:
         if there := committed(self.results, trial, rows.trial["attempts"]):
@@ -282,12 +311,19 @@ def failed_rows(trial: Trial, phase: str, error: str) -> TrialRows:
 
 def one_line(error: BaseException) -> str:
     """Type, message and, for errors that are not ours, the line of our code where it happened."""
+    if isinstance(error, NotHeld):
+        return str(error)
     text = " ".join(str(error).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(PACKAGE))]
     where = ""
     if frames and not type(error).__module__.startswith(("calib", "methods", "sweep")):
         where = f" ({Path(frames[-1].filename).relative_to(PACKAGE)}:{frames[-1].lineno})"
     return f"{type(error).__name__}: {text}{where}"[:2000]
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same may work later: what others use too (a GPU's memory, the network, a disk) was not to be had."""
+    return isinstance(error, OSError | MemoryError) or "out of memory" in str(error).lower()
 
 
 def headline(rows: TrialRows) -> str:

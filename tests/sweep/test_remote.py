@@ -115,10 +115,11 @@ def test_killed_worker_is_replaced_and_its_trial_started_again(
 
 
 def test_trial_that_kills_its_worker_becomes_a_failed_row_and_the_rest_goes_on(
-    runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch
+    runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import ray
 
+    monkeypatch.setattr(runner, "results", str(tmp_path))  # where none of its trials is there yet
     trials = prepare(runner, document)
     poisoned, submit = trials[2].id, runner._submit
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,12 +21,16 @@ def trials(document: dict[str, Any]) -> list[Trial]:
 
 
 def run(trials: list[Trial], root: str) -> list[Outcome]:
+    return list(start(trials, root))
+
+
+def start(trials: list[Trial], root: str) -> Iterator[Outcome]:
     from sweep.launch import evaluations_with_lengths, provenance
 
     runner = LocalRunner(root, provenance())
     runner.start()
     runner.prepare(plan.pools(trials), evaluations_with_lengths(trials))
-    return list(runner.run([Job(trial) for trial in trials]))
+    yield from runner.run([Job(trial) for trial in trials])
 
 
 def test_every_trial_writes_all_its_tables(trials: list[Trial], tmp_path: Any) -> None:
@@ -117,18 +122,55 @@ def test_trial_whose_tables_cannot_be_written_fails_and_leaves_no_numbers(trials
     assert trials[1].id not in results.read("metrics").get_column("trial_id").to_list()
 
 
-def test_model_that_cannot_be_loaded_fails_its_trials_alone(
-    trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "loads"),
+    [
+        (ValueError("no such architecture"), 1),
+        (RuntimeError("CUDA out of memory"), 3),  # another worker may share the GPU, and end
+        (OSError("the hub cannot be reached"), 3),
+    ],
+)
+@pytest.mark.parametrize("where", ["load", "dense evaluation"])
+def test_model_that_cannot_be_held_fails_its_trials_alone_and_is_not_loaded_for_each(
+    trials: list[Trial],
+    document: dict[str, Any],
+    other_model: Any,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    loads: int,
+    where: str,
 ) -> None:
     from sweep import streaming
+    from sweep.evaluation import suite
 
-    def refuse(*_: Any) -> Any:
-        raise RuntimeError("out of memory")
+    document["models"].append(str(other_model))
+    others = [trial for trial in plan.expand(parse_study(document)) if trial.model.name == "other"][:1]
+    load, evaluator, loaded = streaming.load_dense, suite.Evaluator, []
+
+    def refuse(model: Any, *rest: Any) -> Any:
+        if model.name == "tiny":
+            loaded.append(model.name)
+            if where == "load":
+                raise error
+        return load(model, *rest)
+
+    def fail(data: Any, model: Any, *rest: Any) -> Any:
+        if len(loaded) > 0 and where != "load" and len(outcomes) < len(trials):
+            raise error
+        return evaluator(data, model, *rest)
 
     monkeypatch.setattr(streaming, "load_dense", refuse)
-    outcomes = run(trials[:2], str(tmp_path))
-    assert [(outcome.status, outcome.phase) for outcome in outcomes] == [("failed", "load")] * 2
-    assert "out of memory" in str(outcomes[0].error)
+    monkeypatch.setattr(suite, "Evaluator", fail)
+    outcomes: list[Outcome] = []
+    for outcome in start(trials + others, str(tmp_path)):
+        outcomes.append(outcome)
+    assert [(outcome.status, outcome.phase) for outcome in outcomes] == [("failed", "load")] * 6 + [("ok", None)]
+    assert len(loaded) == loads
+    assert {str(outcome.error).partition(" (")[0] for outcome in outcomes[:6]} == {f"{type(error).__name__}: {error}"}
+    rows = Results(tmp_path).read("trials")
+    assert sorted(rows["status"]) == ["failed"] * 6 + ["ok"]
+    assert rows["error"].n_unique() == 2  # the first one's, whole, and none
 
 
 def test_description_of_a_trial_has_only_known_columns(trials: list[Trial]) -> None:
