@@ -60,7 +60,9 @@ def main(
     local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster (auto, or host:port).")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers [default: as many as there is room for].")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers [default: as many as there is room for; a GPU cluster grows].")
+    ] = None,
     gpus_per_worker: Annotated[
         float, typer.Option(min=0.0, help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
     ] = 1.0,
