@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -272,7 +273,7 @@ class RayRunner:
         crew = self._crew
         job = queue.take(crew.held.get(actor))
         crew.held[actor] = held_by(job.trial)
-        if there := committed(Results(self.results), job.trial, job.attempts):
+        if there := committed(_store(self.results), job.trial, job.attempts):
             crew.free.append(actor)
             yield there
         else:
@@ -344,7 +345,7 @@ class RayRunner:
         if untried:
             names = ", ".join(sorted({trial.model.name for trial in untried}))
             raise ClusterError(
-                f"workers died one after the other while they held {names}, so {len(untried)} of its trials were not "
+                f"workers died one after the other while they held {names}, so {len(untried)} more trials were not "
                 "started; see Ray's logs (/tmp/ray/session_latest/logs) for memory errors. The same command tries again"
             )
 
@@ -370,7 +371,7 @@ class RayRunner:
 
     def _give_up(self, job: Job, error: str) -> Outcome:
         """Commit a failed row for a trial whose worker could not."""
-        rows, results = failed_rows(job.trial, "worker", error), Results(self.results)
+        rows, results = failed_rows(job.trial, "worker", error), _store(self.results)
         try:
             if there := committed(results, job.trial, job.attempts):
                 return there  # the worker died after its last write
@@ -389,6 +390,12 @@ class RayRunner:
             "which resources are missing"
         )
         return time.monotonic()
+
+
+@lru_cache(maxsize=1)
+def _store(results: str) -> Results:
+    """The results folder, opened once: a bucket's region is looked up over the network."""
+    return Results(results)
 
 
 def _reason(error: BaseException) -> str:

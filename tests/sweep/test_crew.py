@@ -172,7 +172,7 @@ def test_model_that_kills_its_workers_does_not_stop_the_others(
     stubs.dies = lambda trial: trial.model.name == "tiny"
     runner.start()
     outcomes = []
-    with pytest.raises(ClusterError, match=f"they held tiny, so {len(bad) - 3} of its trials were not started"):
+    with pytest.raises(ClusterError, match=f"they held tiny, so {len(bad) - 3} more trials were not started"):
         for outcome in runner.run([Job(trial) for trial in trials]):
             outcomes.append(outcome)
     assert [outcome.status for outcome in outcomes] == ["ok"] * (len(trials) - len(bad)) + ["failed"] * 3
