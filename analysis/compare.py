@@ -6,12 +6,15 @@ models' answers are compared example by example (flips, McNemar). Every differen
 is better.
 
 The hard case is what "sure" refers to. A difference can be certain for these test questions and still be luck of the
-questions, so intervals and probabilities are given for new draws on the same test, and for new draws on a new test.
+questions, so intervals and probabilities are given for new draws on the same test, and for new draws on a new test. And
+a difference can be certain for these sources and still be luck of the sources: what is said about a new source rests on
+as many independent values as there are sources, however many sets each of them has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -211,10 +214,11 @@ def method_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
     """Every pair of methods of a model on the calibration sets that both saw: paired by set.
 
     `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
-    and `p` are over draws within sources, corrected by Holm within a model. `a_wins_new_draw` is for one new set of a
-    new source, `a_wins_new_test` for new test examples as well (of accuracy alone, where samples/ hold them).
-    `reversed` is the share of sets on which the method that is better on average is the worse one, with its Wilson
-    interval: how often a study with a single set would have told the opposite.
+    and `p` are over draws within these sources, corrected by Holm within a model. `a_wins_new_draw` is the probability
+    that A is better on one new set of a new source, null where the pair shares a single source (see `new_source_wins`);
+    `a_wins_new_test` is for new test examples as well (of accuracy alone, where samples/ hold them). `reversed` is the
+    share of sets on which the method that is better on average is the worse one: how often a study with a single set of
+    one of these sources would have told the opposite. Its Wilson interval is for other sets of these sources.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
@@ -262,12 +266,50 @@ def _paired(gap: np.ndarray, sources: Sequence[object], test_variance: float | N
         error = (squares / freedom * sum(1 / len(group) for group in groups)) ** 0.5 / len(groups)
         half = float(stats.t.ppf(0.975, freedom)) * error
         row |= {"low": mean - half, "high": mean + half, "p": float(2 * stats.t.sf(abs(mean) / error, freedom))}
-    if len(gap) > 1 and gap.std() > 0:
-        single = float(gap.var(ddof=1)) * (1 + 1 / len(gap))
-        row["a_wins_new_draw"] = float(stats.t.cdf(mean / single**0.5, len(gap) - 1))
-        if test_variance is not None:  # once for the examples that were seen and once for those to come
-            row["a_wins_new_test"] = float(stats.t.cdf(mean / (single + 2 * test_variance) ** 0.5, len(gap) - 1))
+    row["a_wins_new_draw"] = new_source_wins(groups)
+    if test_variance is not None:  # once for the examples that were seen and once for those to come
+        row["a_wins_new_test"] = new_source_wins(groups, 2 * test_variance)
     return row
+
+
+def new_source_wins(groups: Sequence[np.ndarray], extra_variance: float = 0.0) -> float | None:
+    """Probability that the value of one new set of a new source is positive; null for one source or without spread.
+
+    groups: per source the values of its sets, of the model μ + source_s + set_sk with normal effects.
+
+    With S sources of n_s sets, h the mean of 1 / n_s, B the variance of the source means and W the pooled variance of
+    sets within sources, the new value differs from the mean of the source means with a variance whose estimate is
+    (1 + 1/S) B + (1 - h) W: B already holds the share h of the variance within sources, so that nothing is subtracted
+    and nothing can turn negative. B and W are drawn from their pivots (S - 1 and N - S degrees of freedom), as in the
+    Behrens-Fisher distribution. That is exact for one set per source and errs on the side of too little certainty
+    where there are two or three sources (docs/analysis.md has the table), where Satterthwaite's approximation states
+    too much. `extra_variance` is added as known.
+    """
+    means = np.array([group.mean() for group in groups])
+    counts = np.array([len(group) for group in groups])
+    sources, freedom = len(groups), int((counts - 1).sum())
+    if sources < 2:
+        return None
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    between = (1 + 1 / sources) * float(means.var(ddof=1)) * _pivot(sources - 1, False)
+    within = np.zeros(1)
+    if freedom:
+        within = (1 - float((1 / counts).mean())) * squares / freedom * _pivot(freedom, True)
+    variance = between + within
+    if not variance.any():
+        return None
+    return float(stats.norm.cdf(means.mean() / np.sqrt(variance + extra_variance)).mean())
+
+
+@lru_cache(maxsize=256)
+def _pivot(freedom: int, second: bool) -> np.ndarray:
+    """Degrees of freedom over χ², at the first or the second coordinate of 1,024 points that fill the unit square.
+
+    A lattice of the golden ratio instead of random draws: the same answer every time, and right to 0.001.
+    """
+    steps = np.arange(1024)
+    places = (steps * (5**0.5 - 1) / 2 + 0.5 / 1024) % 1 if second else (steps + 0.5) / 1024
+    return np.asarray(freedom / stats.chi2.ppf(places, freedom))
 
 
 def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:

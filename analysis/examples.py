@@ -7,6 +7,7 @@ for each of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -176,9 +177,13 @@ def _method_tests(
 ) -> list[dict[str, object]]:
     """Per pair of methods and task, and for the mean over tasks: how far other test examples move their difference."""
     tasks = outcomes.matrices["correct"]
+    owner = outcomes.trials["source"].to_list()
     rows: list[dict[str, object]] = []
     for (a, b), (rows_a, rows_b) in pairs.items():
-        found = {task: example_variance(100.0 * (matrix[rows_a] - matrix[rows_b])) for task, matrix in tasks.items()}
+        sources = [owner[row] for row in rows_a]
+        found = {
+            task: example_variance(100.0 * (matrix[rows_a] - matrix[rows_b]), sources) for task, matrix in tasks.items()
+        }
         known = [value for value in found.values() if value is not None]
         if len(tasks) > 1 and len(known) == len(tasks):  # examples of different tasks are independent
             found[MEAN] = sum(known) / len(tasks) ** 2
@@ -188,17 +193,25 @@ def _method_tests(
     return rows
 
 
-def example_variance(differences: np.ndarray) -> float | None:
+def example_variance(differences: np.ndarray, sources: Sequence[object]) -> float | None:
     """Variance that the choice of examples gives to the mean of differences [sets, examples]; None for one example.
 
-    The spread over examples of their means over sets, less the part of it that is the noise of single answers.
+    The mean is that of the sources' means. The spread of an example's mean over examples, less the part of it that
+    other sources and sets would change, which the spread over sources holds already.
     """
     complete = differences[:, ~np.isnan(differences).any(axis=0)].astype(np.float64)
-    sets, examples = complete.shape
+    examples = complete.shape[1]
     if examples < 2:
         return None
-    noise = float(complete.var(axis=0, ddof=1).mean()) / sets if sets > 1 else 0.0
-    return max(float(complete.mean(axis=0).var(ddof=1)) - noise, 0.0) / examples
+    names = np.array([str(source) for source in sources])
+    groups = [complete[names == name] for name in sorted(set(names))]
+    means = np.stack([group.mean(axis=0) for group in groups])
+    noise = 0.0
+    if len(groups) > 1:
+        noise = float(means.var(axis=0, ddof=1).mean()) / len(groups)
+    elif len(complete) > 1:
+        noise = float(complete.var(axis=0, ddof=1).mean()) / len(complete)
+    return max(float(means.mean(axis=0).var(ddof=1)) - noise, 0.0) / examples
 
 
 def mcnemar_p(a_only: np.ndarray, b_only: np.ndarray) -> np.ndarray:

@@ -159,7 +159,7 @@ def _reversals(study: Study) -> list[Finding]:
             f"({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on "
             f"{100 * row['reversed']:.0f} % of "
             f"{row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to "
-            f"{100 * row['reversed_high']:.0f} %)."
+            f"{100 * row['reversed_high']:.0f} % for other sets of the same sources)."
         )
         return [Finding(text, f"table-methods-{measure}")]
     return []

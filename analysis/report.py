@@ -432,7 +432,8 @@ def _methods(study: Study) -> Section:
             (
                 "methods",
                 "every pair of methods, paired by calibration set",
-                "Reversed: share of sets on which the better method is the worse one.",
+                "Reversed: share of sets on which the better method is the worse one. Intervals are for other sets of "
+                "these sources; A wins: on one new set of a new source.",
                 method_pairs,
             ),
             ("sensitivity", "SD over draws", "Pooled over sources, with its 95 % interval.", sensitivity_table),

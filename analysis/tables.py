@@ -135,8 +135,10 @@ def relation_table(study: Study) -> pl.DataFrame:
 
 
 def layer_table(study: Study) -> pl.DataFrame:
-    """Relative output error per (model, method, block): mean and SD over trials of the trial's mean over its "
-    "linears."""
+    """Relative output error per (model, method, block): mean and SD over trials of the trial's mean over its linears.
+
+    No interval: trials of one source are not independent.
+    """
     keys = ["model", "parameters", "method_label", "source", "set"]
     trials = study.trials.filter(study.in_main()).select("trial_id", *keys)
     per_trial = (
@@ -147,9 +149,8 @@ def layer_table(study: Study) -> pl.DataFrame:
         .collect(engine="in-memory")
         .sort(*keys, "trial_id", "block")
     )
-    return over_sets(per_trial, ["model", "parameters", "method_label", "block"]).sort(
-        "parameters", "model", "method_label", "block"
-    )
+    blocks = over_sets(per_trial, ["model", "parameters", "method_label", "block"]).drop("low", "high")
+    return blocks.sort("parameters", "model", "method_label", "block")
 
 
 def wide_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:

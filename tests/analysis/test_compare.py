@@ -17,6 +17,7 @@ from analysis.compare import (
     holm,
     mcnemar_table,
     method_pairs,
+    new_source_wins,
     source_pairs,
     wilson,
 )
@@ -112,22 +113,23 @@ def test_a_new_test_set_makes_the_better_method_less_sure(study: Study) -> None:
 
 
 def test_probability_for_a_new_test_set_is_how_often_it_comes_true() -> None:
-    """Two methods, twelve sets, sixty examples that each favour one of them; then other sets and other examples."""
+    """Two methods, five sources of four sets, sixty examples that each favour one of them; then all of it anew."""
     rng = np.random.default_rng(6)
-    sets, examples = 12, 60
+    sources, sets, examples = 5, 4, 60
     said, happened = [], []
-    for _ in range(3000):
+    for _ in range(2000):
         truth = rng.normal(0, 60)  # effects of every size, so that being sure is not being lucky
-        draws = rng.normal(0, 8, (sets + 1, 1))
 
-        def answered(rows: np.ndarray, truth: float = truth) -> np.ndarray:
-            favour = rng.normal(0, 100, (1, examples))
-            return truth + rows + favour + rng.normal(0, 60, (len(rows), examples))
+        def answered(sources: int, sets: int, truth: float = truth) -> np.ndarray:
+            favour = truth + rng.normal(0, 100, examples)
+            text = rng.normal(0, 8, (sources, 1)) + rng.normal(0, 60, (sources, examples)) + favour
+            draws = rng.normal(0, 8, (sources, sets, 1)) + rng.normal(0, 60, (sources, sets, examples))
+            return (text[:, None] + draws).reshape(-1, examples)
 
-        seen = answered(draws[:sets])
-        row = _paired(seen.mean(axis=1), ["one"] * sets, example_variance(seen))
+        seen, names = answered(sources, sets), np.repeat(np.arange(sources), sets).tolist()
+        row = _paired(seen.mean(axis=1), names, example_variance(seen, names))
         said.append(float(str(row["a_wins_new_test"])))
-        happened.append(answered(draws[sets:]).mean() > 0)
+        happened.append(answered(1, 1).mean() > 0)
     for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
         inside = (np.array(said) >= low) & (np.array(said) <= high)
         assert abs(np.mean(np.array(said)[inside]) - np.mean(np.array(happened)[inside])) < 0.07
@@ -135,12 +137,56 @@ def test_probability_for_a_new_test_set_is_how_often_it_comes_true() -> None:
 
 def test_variance_of_the_test_examples_is_recovered() -> None:
     rng = np.random.default_rng(7)
-    found = [
-        example_variance(rng.normal(0, 3, (1, 80)) + rng.normal(0, 5, (10, 80)) + rng.normal(0, 2, (10, 1)))
-        for _ in range(300)
-    ]
-    assert np.isclose(np.mean(np.array(found, float)), 9 / 80, rtol=0.05)
-    assert example_variance(np.array([[1.0], [2.0]])) is None
+    names = ["a"] * 3 + ["b"] * 5 + ["c"] * 2
+    place = np.unique(names, return_inverse=True)[1]
+
+    def differences() -> np.ndarray:
+        crossed = rng.normal(0, 4, (3, 80))[place]  # some sources favour some examples
+        return rng.normal(0, 3, (1, 80)) + crossed + rng.normal(0, 5, (10, 80)) + rng.normal(0, 2, (10, 1))
+
+    found = [example_variance(differences(), names) for _ in range(600)]
+    assert np.isclose(np.mean(np.array(found, float)), 9 / 80, rtol=0.07)
+    assert example_variance(np.array([[1.0], [2.0]]), ["a", "b"]) is None
+
+
+SHAPES = ((3,) * 3, (10,) * 5, (10,) * 3, (10,) * 8, (5,) * 2, (2, 4, 9), (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("ratio", [0, 1, 4])
+@pytest.mark.parametrize("counts", SHAPES)
+def test_probability_for_a_new_set_of_a_new_source_is_how_often_it_wins(counts: tuple[int, ...], ratio: int) -> None:
+    """Sources are drawn as well as sets, `ratio` times their variance, and the new set is of none that was seen.
+
+    The new value is subtracted from every value, so that a stated probability has to be right at any true difference.
+    """
+    rng = np.random.default_rng(9)
+    sure = []
+    for _ in range(1000):
+        new = rng.normal(0, ratio**0.5) + rng.normal(0, 1)
+        groups = [rng.normal(0, ratio**0.5) + rng.normal(0, 1, count) - new for count in counts]
+        stated = new_source_wins(groups)
+        assert stated is not None
+        sure.append(max(stated, 1 - stated))
+    for level, much in ((0.8, 0.04), (0.95, 0.02), (0.99, 0.01)):
+        true = (1 + np.mean(np.array(sure) <= level)) / 2
+        assert true > level - much
+        if len(counts) > 4:  # with fewer sources it may err on the side of too little
+            assert true < level + much + 0.01
+
+
+def test_one_source_tells_nothing_about_a_new_one() -> None:
+    row = _paired(np.array([1.0, 1.2, 0.9]), ["books"] * 3, 0.1)
+    assert row["a_wins_new_draw"] is None
+    assert row["a_wins_new_test"] is None
+    assert float(str(row["p"])) < 0.05
+
+
+def test_a_thousand_sets_of_three_sources_are_three_sources() -> None:
+    rng = np.random.default_rng(3)
+    names = np.repeat(np.arange(3), 1000)
+    gap = np.array([1.0, 2.0, 3.0])[names] + rng.normal(0, 0.01, 3000)
+    expected = stats.t.cdf(2 / (4 / 3) ** 0.5, 2)
+    assert np.isclose(float(str(_paired(gap, names.tolist())["a_wins_new_draw"])), expected, atol=0.005)
 
 
 def test_paired_interval_covers_the_difference_of_methods() -> None:
