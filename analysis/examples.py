@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from analysis.frames import Study
+from analysis.frames import Limitation, Study
 from analysis.measures import MEAN
-from analysis.outcomes import COLUMNS, Outcomes, outcomes_by_model
+from analysis.outcomes import COLUMNS, Outcomes, answered, outcomes_by_model
 from analysis.variance import COMPONENT_SCHEMA, component_rows
 
 FLIP_SCHEMA = {
@@ -52,12 +52,14 @@ class ExampleTables:
     components:   column of samples/ -> variance components.
     flips:        see `flip_table`; mcnemar: see `mcnemar_table`.
     method_tests: variance (points²) that the choice of test examples gives to the accuracy difference of two methods.
+    limitations:  what was left out of `components` because trials do not hold the same examples.
     """
 
     components: dict[str, pl.DataFrame]
     flips: pl.DataFrame
     mcnemar: pl.DataFrame
     method_tests: pl.DataFrame
+    limitations: tuple[Limitation, ...]
 
 
 @lru_cache(maxsize=4)
@@ -67,12 +69,13 @@ def example_tables(study: Study, seed: int = 0) -> ExampleTables:
     flips: list[dict[str, object]] = []
     mcnemar: list[dict[str, object]] = []
     method_tests: list[dict[str, object]] = []
+    notes: list[Limitation] = []
     for outcomes in outcomes_by_model(study):
         labels = outcomes.trials.filter(pl.col("method") != "dense")["method_label"].unique().sort().to_list()
         for column in COLUMNS:
             for label in labels:
                 rng = np.random.default_rng([seed, len(components[column])])
-                components[column] += component_rows(outcomes, column, label, rng)
+                components[column] += component_rows(outcomes, column, label, rng, notes)
         flips += _flips(outcomes)
         pairs = _shared_sets(outcomes, labels)
         mcnemar += _mcnemar(outcomes, pairs)
@@ -83,6 +86,7 @@ def example_tables(study: Study, seed: int = 0) -> ExampleTables:
         pl.DataFrame(flips, FLIP_SCHEMA).sort(*order, "method_label", "source", nulls_last=True),
         pl.DataFrame(mcnemar, MCNEMAR_SCHEMA).sort(*order, "a", "b"),
         pl.DataFrame(method_tests, METHOD_TEST_SCHEMA).sort("model", "a", "b", "task"),
+        tuple(dict.fromkeys(notes)),
     )
 
 
@@ -104,10 +108,10 @@ def _flips(outcomes: Outcomes) -> list[dict[str, object]]:
     compressed = trials.filter(pl.col("method") != "dense")
     for (label, source), part in compressed.group_by("method_label", "source", maintain_order=True):
         after = answers[part["row"].to_numpy()]
-        both = ~np.isnan(after) & ~np.isnan(before)
-        examples = both.sum(axis=1)
-        if not examples.all():
-            continue  # a trial without answers has no flips to count; `load` names trials without samples
+        after = after[(~np.isnan(after) & ~np.isnan(before)).any(axis=1)]  # a trial of held-out text alone has none
+        if len(after) == 0:
+            continue
+        examples = (~np.isnan(after) & ~np.isnan(before)).sum(axis=1)
         lost = 100 * ((before == 1) & (after == 0)).sum(axis=1) / examples
         gained = 100 * ((before == 0) & (after == 1)).sum(axis=1) / examples
         total = lost + gained
@@ -117,12 +121,12 @@ def _flips(outcomes: Outcomes) -> list[dict[str, object]]:
                 "parameters": part.item(0, "parameters"),
                 "method_label": label,
                 "source": source,
-                "trials": part.height,
+                "trials": len(after),
                 "examples": int(examples.max()),
                 "lost": float(lost.mean()),
                 "gained": float(gained.mean()),
                 "flipped": float(total.mean()),
-                "flipped_sd": float(total.std(ddof=1)) if part.height > 1 else None,
+                "flipped_sd": float(total.std(ddof=1)) if len(after) > 1 else None,
             }
         )
     return rows
@@ -151,6 +155,10 @@ def _mcnemar(outcomes: Outcomes, pairs: dict[tuple[str, str], tuple[list[int], l
     rows: list[dict[str, object]] = []
     for (a, b), (rows_a, rows_b) in pairs.items():
         one, two = answers[rows_a], answers[rows_b]
+        shared = (~np.isnan(one) & ~np.isnan(two)).any(axis=1)
+        if not shared.any():
+            continue
+        one, two = one[shared], two[shared]
         a_only = ((one == 1) & (two == 0)).sum(axis=1)
         b_only = ((one == 0) & (two == 1)).sum(axis=1)
         p = mcnemar_p(a_only, b_only)
@@ -160,7 +168,7 @@ def _mcnemar(outcomes: Outcomes, pairs: dict[tuple[str, str], tuple[list[int], l
                 "parameters": outcomes.trials.item(0, "parameters"),
                 "a": a,
                 "b": b,
-                "pairs": len(rows_a),
+                "pairs": len(one),
                 "examples": int((~np.isnan(one) & ~np.isnan(two)).sum(axis=1).max()),
                 "a_only": float(a_only.mean()),
                 "b_only": float(b_only.mean()),
@@ -180,10 +188,12 @@ def _method_tests(
     owner = outcomes.trials["source"].to_list()
     rows: list[dict[str, object]] = []
     for (a, b), (rows_a, rows_b) in pairs.items():
-        sources = [owner[row] for row in rows_a]
-        found = {
-            task: example_variance(100.0 * (matrix[rows_a] - matrix[rows_b]), sources) for task, matrix in tasks.items()
-        }
+        sources = np.array([owner[row] for row in rows_a])
+        found: dict[str, float | None] = {}
+        for task, matrix in tasks.items():
+            gap = 100.0 * (matrix[rows_a] - matrix[rows_b])
+            there = answered(gap)
+            found[task] = example_variance(gap[there], sources[there]) if there.any() else None
         known = [value for value in found.values() if value is not None]
         if len(tasks) > 1 and len(known) == len(tasks):  # examples of different tasks are independent
             found[MEAN] = sum(known) / len(tasks) ** 2
@@ -193,7 +203,7 @@ def _method_tests(
     return rows
 
 
-def example_variance(differences: np.ndarray, sources: Sequence[object]) -> float | None:
+def example_variance(differences: np.ndarray, sources: Sequence[object] | np.ndarray) -> float | None:
     """Variance that the choice of examples gives to the mean of differences [sets, examples]; None for one example.
 
     The mean is that of the sources' means. The spread of an example's mean over examples, less the part of it that

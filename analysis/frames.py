@@ -11,6 +11,7 @@ many cells of the grid have no result.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -77,6 +78,12 @@ class CheckedResults(Results):
             return self._scan_paths(name, [by_key[trial_id] for trial_id in trial_ids])
         return self.scan(name).filter(pl.col("trial_id").is_in(trial_ids))
 
+    def unnamed(self, name: str, trials: pl.DataFrame) -> pl.DataFrame:
+        """The trial ids in the table's files that carry the name of no trial."""
+        known = set(trials["trial_id"])
+        paths = [path for path in self.files(name) if path.rpartition("/")[2].removesuffix(".parquet") not in known]
+        return self._scan_paths(name, paths).select("trial_id").unique().collect(engine="in-memory")
+
 
 @dataclass(frozen=True, eq=False)
 class Study:
@@ -140,6 +147,7 @@ def load(root: str) -> Study:
     trials = _distinct_labels(trials.with_columns(_condition().alias("condition")))
     trials, repeats = _one_trial_per_cell(trials, notes)
     metrics = _finite(_metrics(results, trials, notes), trials, notes)
+    _samples_notes(results, trials, metrics, notes)
     values, value_notes = build_values(trials, metrics)
     notes += [Limitation(subject, text) for subject, text in value_notes]
     _design_notes(trials, notes)
@@ -264,6 +272,35 @@ def _metrics(results: CheckedResults, trials: pl.DataFrame, notes: list[Limitati
     if bare:
         notes.append(Limitation("no metrics", f"{bare} successful trials have no row in metrics/."))
     return distinct
+
+
+def _samples_notes(
+    results: CheckedResults, trials: pl.DataFrame, metrics: pl.DataFrame, notes: list[Limitation]
+) -> None:
+    """Trials that were evaluated and have nothing in samples/."""
+    kinds = pl.col("kind").is_in(["task", "perplexity"])
+    evaluated = trials.join(metrics.filter(kinds).select("trial_id").unique(), on="trial_id", how="semi")
+    bare = evaluated.filter(~pl.col("trial_id").is_in(list(results.keys("samples"))))
+    if bare.height:  # their rows may stand in a file of several trials
+        kept = bare.select("trial_id").join(results.unnamed("samples", trials), on="trial_id", how="anti")
+        bare = bare.join(kept, on="trial_id", how="semi").sort("model", "method_label", "source", "set", "trial_id")
+    if bare.is_empty():
+        return
+    names = [
+        " · ".join(str(value) for value in row if value is not None)
+        for row in bare.select("model", "method_label", "source", "set").iter_rows()
+    ]
+    text = (
+        f"{bare.height} of {evaluated.height} trials have nothing in samples/ ({listed(names)}); they are left out of "
+        "variance components, flips, McNemar's test and what is said about new test examples."
+    )
+    notes.append(Limitation("no single examples", text))
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """`a, b, c, d and 3 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _finite(metrics: pl.DataFrame, trials: pl.DataFrame, notes: list[Limitation]) -> pl.DataFrame:

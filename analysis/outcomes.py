@@ -26,7 +26,7 @@ COLUMN_OF = {"accuracy": "correct", "perplexity": "nll", "js_divergence": "js"} 
 class Outcomes:
     """Outcomes of one model's trials of the main condition, dense and data-free ones included.
 
-    trials:   the trials, in the order of the rows.
+    trials:   the trials that have rows in samples/, in the order of the rows; `load` names the others.
     matrices: column -> task -> float32 [trials, examples]; NaN where a trial has no outcome.
     """
 
@@ -40,7 +40,17 @@ def outcomes_by_model(study: Study, columns: Sequence[str] = COLUMNS) -> Iterato
     for (model,), part in study.trials.filter(study.in_main()).group_by("model", maintain_order=True):
         outcomes = read_outcomes(study, part, columns)
         if any(outcomes.values()):
-            yield Outcomes(str(model), part, outcomes)
+            there = np.zeros(part.height, bool)
+            for matrices in outcomes.values():
+                for matrix in matrices.values():
+                    there |= answered(matrix)
+            kept = {c: {task: m[there] for task, m in matrices.items()} for c, matrices in outcomes.items()}
+            yield Outcomes(str(model), part.filter(pl.Series(there)), kept if not there.all() else outcomes)
+
+
+def answered(matrix: np.ndarray) -> np.ndarray:
+    """Which rows of outcomes [trials, examples] hold any, bool [trials]."""
+    return np.asarray(~np.isnan(matrix).all(axis=1))
 
 
 def read_outcomes(study: Study, trials: pl.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:

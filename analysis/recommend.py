@@ -26,7 +26,7 @@ from scipy import stats
 from analysis.compare import _welch
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
-from analysis.outcomes import COLUMN_OF, read_outcomes
+from analysis.outcomes import COLUMN_OF, answered, read_outcomes
 from analysis.ranking import rank
 from analysis.render import number, percent
 from analysis.tables import over_sets
@@ -134,14 +134,16 @@ def _test_variance(study: Study, rows: pl.DataFrame, measure: str) -> float | No
     ids = rows.explode("trial_id").select("source", "set", "trial_id")
     matrices = read_outcomes(study, ids, [column])[column]
     tasks = rows.item(0, "tasks").to_list()
+    wanted = [matrix for task, matrix in sorted(matrices.items()) if not tasks or task in tasks]
+    if not wanted:
+        return None
     cell = np.array([f"{s}\0{k}" for s, k in ids.select("source", "set").iter_rows()])
-    names = sorted(set(cell))
-    averaged = [  # mean over methods of each set's outcome, so that one matrix stands for the score that is compared
-        np.stack([matrix[cell == name].mean(axis=0) for name in names])
-        for task, matrix in sorted(matrices.items())
-        if not tasks or task in tasks
-    ]
-    averaged = [matrix for matrix in averaged if (~np.isnan(matrix).any(axis=0)).sum() > 1]
+    lacking = {
+        str(name) for matrix in wanted for name in cell[~answered(matrix)]
+    }  # `load` names trials without samples
+    names = sorted(set(cell) - lacking)
+    # mean over methods of each set's outcome, so that one matrix stands for the score that is compared
+    averaged = [np.stack([matrix[cell == name].mean(axis=0) for name in names]) for matrix in wanted] if names else []
     if not averaged:
         return None
     sources = [name.partition("\0")[0] for name in names]

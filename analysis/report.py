@@ -23,6 +23,7 @@ from analysis import figures as draw
 from analysis import tables
 from analysis.compare import domain_match, flip_table, mcnemar_table, method_pairs, source_pairs
 from analysis.correlation import cheap_metrics, correlation_table
+from analysis.examples import example_tables
 from analysis.findings import baselines, findings, mean_rows
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
@@ -374,7 +375,8 @@ def _components(study: Study) -> Section:
     if repeats.height:
         query = "from analysis.variance import repeat_table\nrepeat_table(study)"
         items.append(Table("table-repeats", "Repeat noise", "SD over trials that share every factor.", repeats, query))
-    return Section("components", "What is luck, and whose?", items=items)
+    notes = [f"<b>{html.escape(n.subject)}.</b> {html.escape(n.text)}" for n in example_tables(study).limitations]
+    return Section("components", "What is luck, and whose?", items=items, notes=notes)
 
 
 def _best(study: Study) -> Section:

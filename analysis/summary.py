@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from analysis.examples import example_tables
 from analysis.findings import findings
 from analysis.frames import Study, load
 from analysis.measures import MEASURES
@@ -30,7 +31,7 @@ def show(study: Study, console: Console) -> None:
             console.print(_rich(table, measure))
     for finding in findings(study):
         console.print(f"• {finding.text}", highlight=False, markup=False)
-    for note in study.limitations:
+    for note in (*study.limitations, *example_tables(study).limitations):
         console.print(f"! {note.subject}: {note.text}", highlight=False, markup=False, style="yellow")
 
 

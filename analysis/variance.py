@@ -7,7 +7,8 @@ The outcome of example e under calibration set k of source s follows the crossed
 sets nested in sources, examples crossed with both. The residual is the set-by-example interaction together with the
 repeat noise: they part only when the same set is run again (`repeat_table`). Components are estimated by the method of
 moments on mean squares, which on balanced data is what REML gives as long as no component is negative; sources count
-alike whatever their number of sets, and examples that some trial lacks are left out and counted.
+alike whatever their number of sets. A trial without samples of a task is left out and named; examples that some other
+trial lacks are left out and counted.
 
 The hard case is the interval. There are few sources and few sets, and resampling five things does not tell how far a
 sixth may lie: a plain bootstrap over six sources covers the source component in 75 of 100 studies instead of 95. So
@@ -21,16 +22,16 @@ variance of that score, so components of a task with many examples and with few 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import polars as pl
 
-from analysis.frames import Study
+from analysis.frames import Limitation, Study, listed
 from analysis.measures import MEAN
-from analysis.outcomes import COLUMN_OF, Outcomes
+from analysis.outcomes import COLUMN_OF, Outcomes, answered
 
 SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
     "source",
@@ -76,13 +77,18 @@ def components(
     """Components of the mean over tasks of the mean outcome.
 
     matrices: one per task, [trials, examples], NaN where a trial has no outcome.
-    sources:  the source of each trial. With one source the source component is NaN, with one set each the set is.
+    sources:  the source of each trial. With one source the source component is NaN, with one set each the set is, and
+              all are NaN when the trials do not share two examples of every task.
     """
     names = np.array([str(source) for source in sources])
     groups = [np.flatnonzero(names == name) for name in sorted(set(names))]
     counts = np.array([len(group) for group in groups])
-    complete = [matrix[:, ~np.isnan(matrix).any(axis=0)].astype(np.float64) for matrix in matrices]
+    complete = [_complete(matrix) for matrix in matrices]
     dropped = sum(m.shape[1] - c.shape[1] for m, c in zip(matrices, complete, strict=True))
+    if len(names) == 0 or min(matrix.shape[1] for matrix in complete) < 2:
+        unknown = np.full((draws, len(COMPONENTS)), np.nan)
+        per_source = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+        return Estimate(unknown[0], unknown, len(groups), len(names), per_source, 0, dropped)
     weight = 1 / len(matrices)
     scores = weight * sum(matrix.mean(axis=1) for matrix in complete)
     freedom = int((counts - 1).sum())
@@ -105,6 +111,11 @@ def components(
     cloud = _solve(pivots, spread, harmonic, len(groups))
     per_source = int(counts.min()), int(counts.max())
     return Estimate(point, cloud, len(groups), len(scores), per_source, sum(c.shape[1] for c in complete), dropped)
+
+
+def _complete(matrix: np.ndarray) -> np.ndarray:
+    """The examples that every trial has, float64 [trials, examples]."""
+    return np.asarray(matrix[:, ~np.isnan(matrix).any(axis=0)], np.float64)
 
 
 def _example_squares(matrix: np.ndarray, groups: Sequence[np.ndarray], freedom: int) -> np.ndarray:
@@ -154,30 +165,60 @@ def _solve(squares: np.ndarray, parts: np.ndarray, harmonic: float, sources: int
     )
 
 
-def component_rows(outcomes: Outcomes, column: str, label: str, rng: np.random.Generator) -> list[dict[str, object]]:
-    """The components of one method of one model: a row per task and component, and the same for the mean over tasks."""
+def component_rows(
+    outcomes: Outcomes, column: str, label: str, rng: np.random.Generator, notes: list[Limitation]
+) -> list[dict[str, object]]:
+    """The components of one method of one model: a row per task and component, and the same for the mean over tasks.
+
+    A trial without samples of a task is left out of that task and of the mean; `notes` gets what was left out.
+    """
     trials = outcomes.trials.with_row_index("row").filter(pl.col("method_label") == label)
     tasks = {task: matrix[trials["row"].to_numpy()] for task, matrix in outcomes.matrices[column].items()}
-    tasks = {task: matrix for task, matrix in tasks.items() if not np.isnan(matrix).all(axis=1).any()}
+    tasks = {task: matrix for task, matrix in tasks.items() if answered(matrix).any()}
+    if not tasks:
+        return []
+    first = trials.row(0, named=True)
     data_free = trials["source"].null_count() == trials.height
-    chosen: list[tuple[str, list[np.ndarray]]] = [(task, [matrix]) for task, matrix in tasks.items()]
+    there = {task: answered(matrix) for task, matrix in tasks.items()}
+    chosen = [(task, [matrix[there[task]]], there[task]) for task, matrix in tasks.items()]
     if len(tasks) > 1:
-        chosen.append((MEAN, list(tasks.values())))
+        everywhere = np.logical_and.reduce(list(there.values()))
+        chosen.append((MEAN, [matrix[everywhere] for matrix in tasks.values()], everywhere))
     rows: list[dict[str, object]] = []
-    for task, matrices in chosen:
-        estimate = components(matrices, trials["source"].to_list(), rng)
-        for row in _rows(estimate, SCALE[column], data_free):
-            first = trials.row(0, named=True)
-            context = {"model": outcomes.model, "parameters": first["parameters"], "method_label": label, "task": task}
-            rows.append({**context, **row})
+    for task, matrices, kept in chosen:
+        lacking = [_name(trial) for trial in trials.filter(~pl.Series(kept)).iter_rows(named=True)]
+        gap = _gap(task, lacking, matrices)
+        if gap:
+            text = f"{label} on {outcomes.model}, components of {task} ({column}): {gap}."
+            notes.append(Limitation("incomplete samples", text))
+        estimate = components(matrices, trials.filter(pl.Series(kept))["source"].to_list(), rng)
+        context = {"model": outcomes.model, "parameters": first["parameters"], "method_label": label, "task": task}
+        rows += [{**context, **row} for row in _rows(estimate, SCALE[column], data_free, gap)]
     return rows
 
 
-def _rows(estimate: Estimate, scale: float, data_free: bool) -> list[dict[str, object]]:
+def _name(trial: Mapping[str, object]) -> str:
+    return "the one trial" if trial["source"] is None else f"{trial['source']} {trial['set']}"
+
+
+def _gap(task: str, lacking: Sequence[str], matrices: Sequence[np.ndarray]) -> str:
+    """What the samples lack for these components, in words; empty when nothing."""
+    said = []
+    some = "some task" if task == MEAN else task
+    if lacking:
+        said.append(f"without {listed(lacking)}, which have no samples of {some}")
+    if any(_complete(matrix).shape[1] < 2 for matrix in matrices):
+        said.append(f"unknown, because its {len(matrices[0])} trials share no two examples of {some}")
+    return "; ".join(said)
+
+
+def _rows(estimate: Estimate, scale: float, data_free: bool, gap: str) -> list[dict[str, object]]:
     low, high = estimate.interval()
     variance = estimate.variance.copy()
     note = [""] * len(COMPONENTS)
-    if data_free:  # one trial whatever the calibration data: no spread over sources and sets, exactly
+    if (
+        data_free and estimate.examples > 1
+    ):  # one trial whatever the calibration data: no spread over sources and sets, exactly
         low[:2] = high[:2] = variance[:2] = 0.0
         note[0] = note[1] = "zero by construction: the method sees no calibration data"
         note[2] = "with the interactions, which one trial cannot separate"
@@ -189,7 +230,9 @@ def _rows(estimate: Estimate, scale: float, data_free: bool) -> list[dict[str, o
     for index, component in enumerate(COMPONENTS):
         known = not np.isnan(variance[index])
         if not known and not note[index]:
-            note[index] = "this design cannot tell: it needs two sources and two sets of a source"
+            note[index] = gap or "this design cannot tell: it needs two sources and two sets of a source"
+        elif gap:
+            note[index] = "; ".join(filter(None, [note[index], gap]))
         if known and variance[index] < 0:
             note[index] = "negative estimate, shown as zero"
         if known and index < 2 and fewest < most:

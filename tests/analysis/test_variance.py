@@ -10,7 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from analysis.compare import flip_table, mcnemar_table, method_pairs
+from analysis.examples import example_tables
 from analysis.frames import load
+from analysis.recommend import recommend
 from analysis.simulate import Components, simulate_outcomes
 from analysis.variance import COMPONENTS, MEAN, component_table, components, repeat_table
 
@@ -216,6 +219,75 @@ def test_table_says_where_the_design_is_unbalanced(simulated: Path, tmp_path: Pa
     assert set(said["method_label"]) == {"Wanda 50%"}
     assert set(said["component"]) == {"source", "set within source"}
     assert said.height == 2 * 3 * 2
+
+
+def test_a_trial_without_samples_is_left_out_alone_and_named(simulated: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(simulated, tmp_path / "results"))
+    chosen = {"model": "small", "method": "wanda", "source": "code", "set": 1, "nsamples": 16}
+    (folder / "samples" / f"{load(str(folder)).trials.filter(**chosen).item(0, 'trial_id')}.parquet").unlink()
+    study = load(str(folder))
+    (note,) = study.limitations
+    assert note.subject == "no single examples"
+    assert "1 of 150 trials" in note.text
+    assert "small · Wanda 50% · code · 1" in note.text
+    whole = component_table(load(str(simulated))).filter(model="small", method_label="Wanda 50%")
+    table = component_table(study).filter(model="small", method_label="Wanda 50%")
+    assert table.height == whole.height == 3 * 5
+    assert table.filter(component="set within source")["levels"].to_list() == [8, 8, 8]
+    assert table["sd"].null_count() == 0
+    flips = flip_table(study).filter(model="small", method_label="Wanda 50%")
+    assert flips["trials"].to_list() == [3, 2, 3]
+    pairs = mcnemar_table(study).filter(model="small", b="Wanda 50%")
+    assert pairs["pairs"].to_list() == [8, 8, 8]
+    tests = method_pairs(study).filter(model="small", b="Wanda 50%")
+    assert tests["a_wins_new_test"].null_count() == 0
+    answer = recommend(study, "small", "wanda").sentences[1]
+    assert "on new test questions" in answer
+
+
+def _keep_samples(folder: Path, trial_id: str, kept: pl.Expr) -> None:
+    path = folder / "samples" / f"{trial_id}.parquet"
+    pl.read_parquet(path).filter(kept).write_parquet(path)
+
+
+def test_a_task_that_a_trial_lacks_is_left_out_of_that_task_and_the_mean(simulated: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(simulated, tmp_path / "results"))
+    chosen = {"model": "small", "method": "wanda", "source": "code", "set": 1, "nsamples": 16}
+    trial_id = load(str(folder)).trials.filter(**chosen).item(0, "trial_id")
+    _keep_samples(folder, trial_id, pl.col("task") != "piqa")
+    study = load(str(folder))
+    table = component_table(study).filter(model="small", method_label="Wanda 50%", component="set within source")
+    assert dict(table.select("task", "levels").iter_rows()) == {"lambada": 9, "piqa": 8, MEAN: 8}
+    assert "without code 1, which have no samples of piqa" in table.filter(task="piqa").item(0, "note")
+    texts = [note.text for note in example_tables(study).limitations]
+    assert texts == [
+        "Wanda 50% on small, components of piqa (correct): without code 1, which have no samples of piqa.",
+        "Wanda 50% on small, components of mean (correct): without code 1, which have no samples of some task.",
+    ]
+
+
+def test_trials_that_share_no_example_have_unknown_components_and_a_limitation(simulated: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(simulated, tmp_path / "results"))
+    chosen = load(str(folder)).trials.filter(model="small", method="wanda", nsamples=16)["trial_id"].to_list()
+    for number, trial_id in enumerate(chosen):
+        _keep_samples(folder, trial_id, (pl.col("task") != "piqa") | (pl.col("doc_id") % 9 == number))
+    study = load(str(folder))
+    table = component_table(study).filter(model="small", method_label="Wanda 50%", task="piqa")
+    assert table["sd"].null_count() == len(COMPONENTS)
+    assert (table["dropped_examples"] == 60).all()
+    assert table["note"].str.contains("share no two examples of piqa").all()
+    assert "share no two examples of piqa" in example_tables(study).limitations[0].text
+    assert component_table(study).filter(method_label="Wanda 50%", task="lambada")["sd"].null_count() == 0
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_fewer_than_two_shared_examples_estimate_nothing(shared: int) -> None:
+    y = simulate_outcomes(np.random.default_rng(0), 2, 2, 20 + shared, Components()).reshape(4, -1)
+    for trial in range(4):
+        y[trial, trial * 5 : trial * 5 + 5] = np.nan
+    found = components([y], [0, 0, 1, 1], np.random.default_rng(0), draws=5)
+    assert np.isnan(found.variance).all()
+    assert found.dropped == 20
 
 
 def test_another_seed_moves_intervals_and_not_estimates() -> None:
