@@ -23,6 +23,12 @@ import yaml
 from analysis.measures import CONTEXT, build_values
 from sweep.results import KEYS, SCHEMA_VERSION, TABLES, Results, ResultsError
 
+# Factors of a calibration set that stand in a condition when a study varies them, and words for their levels.
+POLICIES = {
+    "separator": {"none": "no separator", "\n\n": "separator empty line"},
+    "add_bos": {"true": "with BOS", "false": "without BOS"},
+}
+
 
 @dataclass(frozen=True)
 class Limitation:
@@ -89,7 +95,8 @@ class CheckedResults(Results):
 class Study:
     """What `load` found. Frames are sorted; `values` is what the tables and figures are made of.
 
-    trials:  one row per successful trial, columns of the contract plus `condition` (`16×256 windows`).
+    trials:  one row per successful trial, columns of the contract plus `condition` (`16×256 windows`); `set` numbers
+             the draws of a source, those of several calibration seeds one after the other.
     failed:  one row per failed trial.
     metrics: the tidy rows of the successful trials, NaN and infinite values as null.
     values:  one row per (trial, measure, task), see `analysis.measures`; task `mean` is the mean over tasks or texts.
@@ -108,9 +115,10 @@ class Study:
 
     @cached_property
     def condition(self) -> str | None:
-        """The size, length and sampling that most trials share: what tables use when a study varies them."""
-        counts = self.trials.drop_nulls("condition").group_by("condition", "nsamples").len()
-        return None if counts.is_empty() else counts.sort("len", "nsamples", descending=True).item(0, "condition")
+        """The size, length, sampling and policy that most trials share: what tables use when a study varies them."""
+        counts = self.trials.drop_nulls("condition").group_by("condition").agg(pl.len(), pl.col("nsamples").max())
+        order = counts.sort("len", "nsamples", "condition", descending=[True, True, False])
+        return None if counts.is_empty() else order.item(0, "condition")
 
     def in_main(self) -> pl.Expr:
         """True for rows of the main condition, of the dense models and of the data-free methods."""
@@ -144,7 +152,8 @@ def load(root: str) -> Study:
         raise ResultsError(f"{root}: all {failed.height} trials failed; the first one says: {first}")
     if failed.height:
         notes.append(Limitation("failed trials", f"{failed.height} trials failed and are in no number below."))
-    trials = _distinct_labels(trials.with_columns(_condition().alias("condition")))
+    trials = _with_stated_factors(results, trials, notes)
+    trials = _distinct_labels(_with_numbered_draws(_with_conditions(trials), notes))
     trials, repeats = _one_trial_per_cell(trials, notes)
     metrics = _finite(_metrics(results, trials, notes), trials, notes)
     _samples_notes(results, trials, metrics, notes)
@@ -183,13 +192,76 @@ def _heldout_seqlen(results: CheckedResults, notes: list[Limitation]) -> int | N
     return seqlen if isinstance(seqlen, int) else None
 
 
-def _condition() -> pl.Expr:
-    """`128×2048 windows`, null for a trial without calibration data."""
-    return (
-        pl.when(pl.col("source").is_not_null())
-        .then(pl.format("{}×{} {}", "nsamples", "seqlen", pl.col("sampling").fill_null("windows")))
-        .otherwise(None)
-    )
+def _with_stated_factors(results: CheckedResults, trials: pl.DataFrame, notes: list[Limitation]) -> pl.DataFrame:
+    """Factors that rows of an older version lack, from the specs of their calibration sets where these are kept."""
+    keys = {**{name: name for name in POLICIES}, "calibration_seed": "seed", "planned_nsamples": "nsamples"}
+    silent = trials.filter(pl.col("source").is_not_null() & pl.col("separator").is_null())
+    if silent.is_empty():
+        return trials
+    sets = results.scan("calibration").select("calibration_id", "spec").unique("calibration_id")
+    wanted = sets.join(silent.lazy().select("calibration_id"), on="calibration_id", how="semi")
+    kept = [
+        {"calibration_id": key, **{column: spec.get(name) for column, name in keys.items()}}
+        for key, spec in ((key, json.loads(text)) for key, text in wanted.collect(engine="in-memory").iter_rows())
+    ]
+    stated = pl.DataFrame(kept, trials.select("calibration_id", *keys).schema)
+    joined = trials.join(stated, on="calibration_id", how="left", suffix="_kept", maintain_order="left")
+    filled = [pl.coalesce(column, f"{column}_kept").alias(column) for column in keys]
+    trials = joined.with_columns(filled).drop([f"{column}_kept" for column in keys])
+    _unstated_notes(trials, notes)
+    return trials
+
+
+def _with_conditions(trials: pl.DataFrame) -> pl.DataFrame:
+    """`condition`: `128×2048 windows`, null for a trial without calibration data.
+
+    What joins documents and whether a window begins with BOS stand in it where the study varies them.
+    """
+    size = pl.col("nsamples").cast(pl.String)
+    every = pl.col("planned_nsamples").is_null() & pl.col("separator").is_not_null()  # every window that a source has
+    parts = [
+        pl.format("{}×{}", pl.when(every).then(pl.lit("all")).otherwise(size), "seqlen"),
+        pl.lit(" "),
+        pl.col("sampling").fill_null("windows"),
+    ]
+    for column, named in POLICIES.items():
+        levels = trials.filter(pl.col("source").is_not_null())[column].drop_nulls().unique()
+        if len(levels) > 1:
+            level = pl.col(column).cast(pl.String)
+            words = level.replace_strict(named, default=pl.lit(f"{column} ") + level).fill_null(f"unknown {column}")
+            parts += [pl.lit(", "), words]
+    condition = pl.when(pl.col("source").is_not_null()).then(pl.concat_str(parts)).otherwise(None)
+    return trials.with_columns(condition.alias("condition"))
+
+
+def _unstated_notes(trials: pl.DataFrame, notes: list[Limitation]) -> None:
+    """Rows of an older version, which lack a factor that others state."""
+    calibrated = trials.filter(pl.col("source").is_not_null())
+    for column in (*POLICIES, "calibration_seed"):
+        levels = calibrated[column].drop_nulls().unique().sort().to_list()
+        silent = calibrated[column].null_count()
+        if silent and levels:
+            taken = (
+                f"are taken to have {levels[0]!r}, as all others"
+                if len(levels) == 1
+                else f"stand apart from those with {', '.join(map(repr, levels))}"
+            )
+            notes.append(Limitation("older trials", f"{silent} trials do not state their {column} and {taken}."))
+
+
+def _with_numbered_draws(trials: pl.DataFrame, notes: list[Limitation]) -> pl.DataFrame:
+    """Sets of several calibration seeds are different draws of a source: they are numbered on, seed after seed."""
+    calibrated = trials.filter(pl.col("source").is_not_null())
+    if calibrated["calibration_seed"].drop_nulls().n_unique() < 2:
+        return trials
+    seeds = calibrated["calibration_seed"].unique().sort(nulls_last=True).to_list()
+    step = calibrated.select(pl.col("set").max()).item() + 1
+    first = {seed: rank * step for rank, seed in enumerate(seeds)}
+    told = ", ".join(f"{first[s]} to {first[s] + step - 1} are seed {'unknown' if s is None else s}" for s in seeds)
+    text = f"Sets of {len(seeds)} calibration seeds are draws of their own, which may share text: sets {told}."
+    notes.append(Limitation("several calibration seeds", text))
+    start = pl.col("calibration_seed").replace_strict(first, return_dtype=pl.Int32)
+    return trials.with_columns((pl.col("set") + start).alias("set"))
 
 
 def _known_versions(trials: pl.DataFrame, notes: list[Limitation], root: str) -> pl.DataFrame:
@@ -246,16 +318,24 @@ def _one_trial_per_cell(trials: pl.DataFrame, notes: list[Limitation]) -> tuple[
     """(the latest trial of each cell, all trials of the cells that have several)."""
     cell = ["model", "method_label", "source", "set", "condition"]
     several = pl.len().over(cell) > 1
-    repeats = trials.filter(several)
+    alike = pl.col("calibration_hash").n_unique().over(cell) == 1
+    repeats = trials.filter(several & alike)
     ranked = trials.sort("started", "trial_id", descending=True, nulls_last=True)
     kept = ranked.unique(cell, keep="first", maintain_order=True)
     if repeats.height:
         cells = repeats.n_unique(cell)
         text = (
-            f"{cells} cells hold {repeats.height} trials (same model, method, source, set and size); "
+            f"{cells} cells hold {repeats.height} trials (same model, method, source, set and condition); "
             "the latest of each is used, and the others measure repeat noise."
         )
         notes.append(Limitation("duplicate trials", text))
+    unlike = trials.filter(several & ~alike)
+    if unlike.height:
+        text = (
+            f"{unlike.n_unique(cell)} cells hold {unlike.height} trials whose calibration sets differ in something "
+            "that is not recorded; the latest of each is used, the others are in no number below."
+        )
+        notes.append(Limitation("unlike trials of a cell", text))
     return kept, repeats
 
 

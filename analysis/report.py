@@ -307,29 +307,35 @@ def _tasks(study: Study) -> Section:
 
 
 def _sizes(study: Study) -> Section:
-    """Curves over the number of calibration windows, when the study varies it."""
+    """Every condition of calibration sets when the study varies them, with curves over the number of windows."""
     items: list[Figure | Table] = []
+    counts = study.trials.drop_nulls("condition").group_by("condition").len().sort("condition")
+    if counts.height < 2:
+        return Section("sizes", "How many windows?")
     for measure in tables.measures_of(study):
         table = tables.size_table(study, measure)
-        if table.group_by("seqlen").agg(pl.col("nsamples").n_unique())["nsamples"].max() in (None, 1):
-            continue
+        curve = ["model", "seqlen", "policy"]
+        with_policy = table.with_columns(pl.col("condition").str.replace(r"^\S+ ", "").alias("policy"))
         variants: list[tuple[str, draw.Chart]] = []
-        for (model, seqlen), part in table.group_by("model", "seqlen", maintain_order=True):
+        for (model, seqlen, policy), part in with_policy.group_by(curve, maintain_order=True):
             if part["nsamples"].n_unique() > 1:
                 where = f"{model}, {seqlen} tokens a window"
+                if with_policy["policy"].n_unique() > 1:
+                    where += f", {policy}"
                 variants.append((where, draw.size_figure(part, measure, where)))
         title = f"{MEASURES[measure].title} against calibration size"
-        items.append(
-            Figure(
-                f"figure-sizes-{measure}",
-                title,
-                "More windows cost time and memory; see where it stops paying.",
-                variants,
-            )
-        )
+        if variants:
+            caption = "More windows cost time and memory; see where it stops paying."
+            items.append(Figure(f"figure-sizes-{measure}", title, caption, variants))
         query = f'from analysis.tables import size_table\nsize_table(study, "{measure}")'
+        title = f"{MEASURES[measure].title} by size and condition of the calibration set"
         items.append(Table(f"table-sizes-{measure}", title, "Mean and SD over sets.", table, query, folded=True))
-    return Section("sizes", "How many windows?", items=items)
+    named = "; ".join(f"{html.escape(str(name))} ({count} trials)" for name, count in counts.iter_rows())
+    text = [
+        f"The study varies calibration sets: {named}. Every other section is about "
+        f"<b>{html.escape(str(study.condition))}</b>."
+    ]
+    return Section("sizes", "How large, and how made?", text, items)
 
 
 def _components(study: Study) -> Section:
@@ -604,7 +610,8 @@ def _provenance(study: Study) -> Section:
 def provenance(study: Study) -> pl.DataFrame:
     """(what, value, trials): versions, commits, devices, dtypes, models, dates and calibration sets."""
     rows: list[tuple[str, str, int]] = []
-    for column in ("model_id", "dtype", "device", "scorer", "commit", "seed", "sampling"):
+    said = ("model_id", "dtype", "device", "scorer", "commit", "seed")
+    for column in (*said, "sampling", "separator", "add_bos", "calibration_seed"):
         counts = study.trials.drop_nulls(column).group_by(column).len().sort(column)
         rows += [(column, str(value), count) for value, count in counts.iter_rows()]
     for text, count in study.trials.drop_nulls("versions").group_by("versions").len().sort("versions").iter_rows():

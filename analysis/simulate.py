@@ -19,6 +19,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,22 @@ METHODS = (
 
 
 @dataclass(frozen=True)
+class SimulatedSet:
+    """A calibration set, as far as a simulated trial depends on it."""
+
+    source: str
+    number: int
+    nsamples: int
+    separator: str = "eos"
+    seed: int = 0
+
+    def draw(self) -> tuple[object, ...]:
+        """What sets of one source differ in."""
+        usual = (self.separator, self.seed) == ("eos", 0)
+        return (self.number, self.nsamples) if usual else (self.number, self.nsamples, self.separator, self.seed)
+
+
+@dataclass(frozen=True)
 class Design:
     """What a simulated study holds."""
 
@@ -79,6 +96,8 @@ class Design:
     sets: int = 5
     sizes: Sequence[int] = (16,)
     seqlen: int = 256
+    separators: Sequence[str] = ("eos",)
+    calibration_seeds: Sequence[int] = (0,)
     tasks: Mapping[str, int] = field(default_factory=lambda: {"lambada": 300, "piqa": 250, "blimp": 400})
     heldout: Sequence[str] = SOURCES
     windows: int = 32
@@ -141,27 +160,27 @@ class _Writer:
         dense = SimulatedMethod("dense", "dense", data_free=True, damage=0.0)
         for method in (dense, *self.design.methods):
             if method.data_free:
-                self.trial(model, method, None, None, None)
+                self.trial(model, method, None)
                 continue
-            for nsamples in self.design.sizes:
-                for source in self.design.sources:
-                    for number in range(self.design.sets):
-                        self.trial(model, method, source, number, nsamples)
+            d = self.design
+            for factors in product(d.sizes, d.separators, d.calibration_seeds, d.sources, range(d.sets)):
+                nsamples, separator, seed, source, number = factors
+                self.trial(model, method, SimulatedSet(source, number, nsamples, separator, seed))
 
-    def trial(
-        self, model: str, method: SimulatedMethod, source: str | None, number: int | None, size: int | None
-    ) -> None:
+    def trial(self, model: str, method: SimulatedMethod, data: SimulatedSet | None) -> None:
         """One trial: its outcomes, the metrics that follow from them, its layers, its row."""
-        trial_id = hashlib.sha256(f"{model}|{method.label}|{source}|{number}|{size}".encode()).hexdigest()[:16]
+        drawn = (data.source, *data.draw()) if data else (None, None, None)
+        factors = "|".join(map(str, (model, method.label, *drawn)))
+        trial_id = hashlib.sha256(factors.encode()).hexdigest()[:16]
         rng = self._rng("trial", trial_id)
-        correct = {task: self.outcomes(rng, model, method, source, number, size, task) for task in self.design.tasks}
-        text = {domain: self.nll(rng, model, method, source, number, size, domain) for domain in self.design.heldout}
+        correct = {task: self.outcomes(rng, model, method, data, task) for task in self.design.tasks}
+        text = {domain: self.nll(rng, model, method, data, domain) for domain in self.design.heldout}
         put = self.results.put_table
         put("samples", trial_id, _samples(trial_id, rng, correct, text))
         put("metrics", trial_id, _metrics(trial_id, correct, text, method.name == "dense"))
         layers = _layers(trial_id, rng, method, self.design.blocks)
         put("layers", trial_id, layers)
-        row = self.row(trial_id, model, method, source, number, size)
+        row = self.row(trial_id, model, method, data)
         if method.name != "dense":
             row["layer_error"] = float(np.mean(layers["relative_error"].to_numpy()))
         self.results.write_table("trials", trial_id, [row])
@@ -178,19 +197,17 @@ class _Writer:
         rng: np.random.Generator,
         model: str,
         method: SimulatedMethod,
-        source: str | None,
-        number: int | None,
-        size: int | None,
+        data: SimulatedSet | None,
         task: str,
     ) -> np.ndarray:
         """Right or wrong, bool [examples]. Examples answered right by a small margin feel the calibration most."""
-        c, strength = self.design.components, self.strength(model, method, size)
+        c, strength = self.design.components, self.strength(model, method, data.nsamples if data else None)
         skill = 0.03 * np.log(self.design.models[model] / min(self.design.models.values()))
         centre = c.mean + skill - method.damage + self.example[task]
-        if source is not None:
-            shared = ("source", model, method.label, source, task)
+        if data:
+            shared = ("source", model, method.label, data.source, task)
             centre = centre + strength * self._rng(*shared).normal(0, c.source)
-            centre = centre + strength * self._rng(*shared, number, size).normal(0, c.set)
+            centre = centre + strength * self._rng(*shared, *data.draw()).normal(0, c.set)
             centre = centre + strength * self._rng(*shared, "examples").normal(0, c.source_example, centre.shape)
         luck = self._rng("luck", model, task).random(centre.shape)  # shared by a model's trials: answers mostly agree
         moved = rng.random(centre.shape) < 0.1 * strength * (method.name != "dense")
@@ -201,20 +218,18 @@ class _Writer:
         rng: np.random.Generator,
         model: str,
         method: SimulatedMethod,
-        source: str | None,
-        number: int | None,
-        size: int | None,
+        data: SimulatedSet | None,
         domain: str,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(nats per token, divergence from dense), float64 [windows] each."""
-        c, strength = self.design.components, self.strength(model, method, size)
+        c, strength = self.design.components, self.strength(model, method, data.nsamples if data else None)
         base = 3.2 - 0.12 * np.log(self.design.models[model] / 1e6) + self._rng("text", domain).normal(0, 0.5)
         cost = 4 * method.damage
-        if source is not None:
-            shared = ("text", model, method.label, source, domain)
+        if data:
+            shared = ("text", model, method.label, data.source, domain)
             cost += strength * abs(self._rng(*shared).normal(0, c.source * 2)) + 0.03 * strength
-            cost += strength * self._rng(*shared, number, size).normal(0, c.set)
-            cost -= strength * self.design.domain_bonus * (source == domain)
+            cost += strength * self._rng(*shared, *data.draw()).normal(0, c.set)
+            cost -= strength * self.design.domain_bonus * (data.source == domain)
         cost = max(cost, 0.0)
         noise = rng.normal(0, 0.02 * strength, self.design.windows) * (method.name != "dense")
         divergence = (
@@ -229,12 +244,9 @@ class _Writer:
         trial_id: str,
         model: str,
         method: SimulatedMethod,
-        source: str | None,
-        number: int | None,
-        size: int | None,
+        data: SimulatedSet | None,
     ) -> dict[str, Any]:
         """The trial's row, as the sweep would write it."""
-        calibration = None if source is None else hashlib.sha256(f"{source}|{number}|{size}".encode()).hexdigest()
         self.started += timedelta(seconds=2)
         return {
             "trial_id": trial_id,
@@ -252,13 +264,7 @@ class _Writer:
             "sparsity": method.sparsity,
             "pattern": method.pattern,
             "data_free": method.data_free,
-            "source": source,
-            "set": number,
-            "nsamples": size,
-            "seqlen": None if source is None else self.design.seqlen,
-            "sampling": None if source is None else "windows",
-            "calibration_id": None if calibration is None else calibration[:16],
-            "calibration_hash": calibration,
+            **(self.calibration(data) if data else {}),
             "seed": self.design.seed,
             "fallbacks": 0,
             "scorer": "plain",
@@ -266,6 +272,24 @@ class _Writer:
             "device": "simulated",
             "versions": json.dumps({"analysis": "simulated"}),
             "started": self.started,
+        }
+
+    def calibration(self, data: SimulatedSet) -> dict[str, Any]:
+        """The factors of a calibration set."""
+        text = "|".join(map(str, (data.source, *data.draw())))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return {
+            "source": data.source,
+            "set": data.number,
+            "nsamples": data.nsamples,
+            "planned_nsamples": data.nsamples,
+            "seqlen": self.design.seqlen,
+            "sampling": "windows",
+            "separator": data.separator,
+            "add_bos": False,
+            "calibration_seed": data.seed,
+            "calibration_id": digest[:16],
+            "calibration_hash": digest,
         }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +13,11 @@ import pytest
 
 from analysis.frames import Study, load
 from analysis.measures import MEAN
-from sweep.results import SCHEMA_VERSION, ResultsError
+from analysis.report import build
+from analysis.simulate import Design, SimulatedMethod, simulate_study
+from analysis.tables import size_table, source_table
+from analysis.variance import repeat_table
+from sweep.results import SCHEMA_VERSION, Results, ResultsError
 
 
 @pytest.fixture
@@ -144,6 +150,128 @@ def test_two_trials_of_one_cell_use_the_latest_and_are_said(folder: Path) -> Non
     assert "again" in set(again.trials["trial_id"])
     assert original["trial_id"] not in set(again.trials["trial_id"])
     assert again.repeats.height == 2
+
+
+SMALL = Design(
+    models={"one": 10**6},
+    methods=(SimulatedMethod("wanda", "Wanda 50%", sparsity=0.5),),
+    sources=("books", "code"),
+    heldout=("books",),
+    sets=3,
+    tasks={"lambada": 40},
+    windows=6,
+    blocks=1,
+)
+
+
+def test_trials_that_differ_in_the_separator_are_conditions_and_not_repeats(tmp_path: Path) -> None:
+    simulate_study(str(tmp_path), replace(SMALL, separators=("eos", "none")))
+    study = load(str(tmp_path))
+    assert study.trials.height == 1 + 2 * 2 * 3
+    assert study.limitations == ()
+    assert study.repeats.is_empty()
+    assert repeat_table(study).is_empty()
+    assert set(study.trials["condition"].drop_nulls()) == {
+        "16×256 windows, separator eos",
+        "16×256 windows, no separator",
+    }
+    assert study.condition == "16×256 windows, no separator"  # as many trials of both: the first by name
+    assert study.calibrated["trial_id"].n_unique() == 2 * 3
+    assert size_table(study)["n"].to_list() == [3, 3, 3, 3]
+    (section,) = (section for section in build(study, str(tmp_path)) if section.id == "sizes")
+    assert "16×256 windows, separator eos (6 trials)" in section.text[0]
+
+
+def test_trials_with_and_without_bos_are_conditions(tmp_path: Path) -> None:
+    simulate_study(str(tmp_path), SMALL)
+    with_bos = pl.lit(True).alias("add_bos")
+    change(tmp_path, "trials", lambda f: f.item(0, "source") == "code", lambda f: f.with_columns(with_bos))
+    conditions = load(str(tmp_path)).trials.drop_nulls("source").select("source", "condition").unique()
+    assert dict(conditions.iter_rows()) == {"books": "16×256 windows, without BOS", "code": "16×256 windows, with BOS"}
+
+
+def test_sets_of_several_calibration_seeds_are_different_draws(tmp_path: Path) -> None:
+    simulate_study(str(tmp_path), replace(SMALL, calibration_seeds=(0, 7)))
+    study = load(str(tmp_path))
+    assert study.repeats.is_empty()
+    assert subjects(study) == {"several calibration seeds"}
+    assert "sets 0 to 2 are seed 0, 3 to 5 are seed 7" in text_of(study, "several calibration seeds")
+    drawn = study.trials.drop_nulls("source").select("source", "set", "calibration_seed").sort("source", "set")
+    assert drawn["set"].to_list() == [*range(6), *range(6)]
+    assert drawn["calibration_seed"].to_list() == [0, 0, 0, 7, 7, 7] * 2
+    assert source_table(study).drop_nulls("source")["n"].to_list() == [6, 6]
+
+
+def test_trials_of_an_older_version_are_taken_as_all_others_and_said(tmp_path: Path) -> None:
+    simulate_study(str(tmp_path), SMALL)
+    columns = ["separator", "add_bos", "calibration_seed", "planned_nsamples"]
+    older = change(tmp_path, "trials", lambda f: f.item(0, "source") == "code", lambda f: f.drop(columns))
+    study = load(str(tmp_path))
+    assert set(study.trials["condition"].drop_nulls()) == {"16×256 windows"}
+    assert f"{older} trials do not state their separator and are taken to have 'eos'" in text_of(study, "older trials")
+    change(tmp_path, "trials", lambda f: True, lambda f: f.drop(columns, strict=False))
+    assert load(str(tmp_path)).limitations == ()
+
+
+def test_factors_that_older_trials_lack_come_from_their_calibration_sets(tmp_path: Path) -> None:
+    simulate_study(str(tmp_path), replace(SMALL, separators=("eos", "none"), calibration_seeds=(0, 7)))
+    columns = ["separator", "add_bos", "calibration_seed"]
+    told = load(str(tmp_path)).trials.select("trial_id", "set", "condition", *columns)
+    for row in load(str(tmp_path)).trials.drop_nulls("source").iter_rows(named=True):
+        spec = {
+            "separator": row["separator"],
+            "add_bos": row["add_bos"],
+            "seed": row["calibration_seed"],
+            "nsamples": 16,
+        }
+        key = row["calibration_id"]
+        Results(tmp_path).write_table(
+            "calibration", key, [{"calibration_id": key, "window": 0, "spec": json.dumps(spec)}]
+        )
+    change(tmp_path, "trials", lambda f: True, lambda f: f.drop(columns, "planned_nsamples"))
+    study = load(str(tmp_path))
+    assert study.trials.select(told.columns).equals(told)
+    assert subjects(study) == {"several calibration seeds"}
+
+
+def test_older_trials_of_unlike_calibration_sets_are_no_repeats(tmp_path: Path) -> None:
+    simulate_study(str(tmp_path), replace(SMALL, separators=("eos", "none")))
+    columns = ["separator", "add_bos", "calibration_seed", "planned_nsamples"]
+    change(tmp_path, "trials", lambda f: True, lambda f: f.drop(columns))
+    study = load(str(tmp_path))
+    assert study.repeats.is_empty()
+    assert "6 cells hold 12 trials whose calibration sets differ" in text_of(study, "unlike trials of a cell")
+
+
+def test_older_trials_stand_apart_where_several_separators_are_known(tmp_path: Path) -> None:
+    simulate_study(str(tmp_path), replace(SMALL, separators=("eos", "none"), calibration_seeds=(0, 7)))
+    columns = ["separator", "add_bos", "calibration_seed", "planned_nsamples"]
+    change(tmp_path, "trials", lambda f: f.item(0, "set") == 2, lambda f: f.drop(columns))
+    study = load(str(tmp_path))
+    conditions = study.trials.drop_nulls("source").group_by("condition").len().sort("condition")
+    assert conditions["condition"].to_list() == [
+        "16×256 windows, no separator",
+        "16×256 windows, separator eos",
+        "16×256 windows, unknown separator",
+    ]
+    assert "stand apart from those with 'eos', 'none'" in text_of(study, "older trials")
+    assert "6 to 8 are seed unknown" in text_of(study, "several calibration seeds")
+
+
+def test_every_window_of_a_source_is_one_condition_however_many_it_has(tmp_path: Path) -> None:
+    simulate_study(str(tmp_path), SMALL)
+    change(
+        tmp_path,
+        "trials",
+        lambda f: f.item(0, "source") is not None,
+        lambda f: f.with_columns(
+            pl.lit(None, pl.Int32).alias("planned_nsamples"),
+            pl.lit(130 if f.item(0, "source") == "code" else 90, pl.Int32).alias("nsamples"),
+        ),
+    )
+    study = load(str(tmp_path))
+    assert study.condition == "all×256 windows"
+    assert study.calibrated["trial_id"].n_unique() == 6
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
