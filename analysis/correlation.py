@@ -5,7 +5,7 @@ accuracy is high over everything a study holds, because a method that ruins a mo
 person who chooses calibration data is another one: among sources, or among draws of one source, does the cheap metric
 find the better one? So each correlation is given three times: over all trials, between the means of sources (method
 effects taken out), and within sources. Intervals resample calibration sets, because trials that share a set are not
-independent.
+independent, and so are about these sources; those between sources resample sources.
 """
 
 from __future__ import annotations
