@@ -157,6 +157,7 @@ def load(root: str) -> Study:
     trials, repeats = _one_trial_per_cell(trials, notes)
     metrics = _finite(_metrics(results, trials, notes), trials, notes)
     _samples_notes(results, trials, metrics, notes)
+    _unlike_notes(trials, metrics, notes)
     values, value_notes = build_values(trials, metrics)
     notes += [Limitation(subject, text) for subject, text in value_notes]
     _design_notes(trials, notes)
@@ -375,6 +376,23 @@ def _samples_notes(
         "variance components, flips, McNemar's test and what is said about new test examples."
     )
     notes.append(Limitation("no single examples", text))
+
+
+def _unlike_notes(trials: pl.DataFrame, metrics: pl.DataFrame, notes: list[Limitation]) -> None:
+    """Things that share a name and are not the same: tasks of other examples, models of other files."""
+    kinds = metrics.filter(pl.col("kind").is_in(["task", "perplexity"])).drop_nulls("n")
+    named = kinds.join(trials.select("trial_id", "model"), on="trial_id")
+    sizes = named.group_by("model", "task").agg(pl.col("n").unique().sort())  # tokenizers cut texts differently
+    for model, task, counts in sizes.filter(pl.col("n").list.len() > 1).sort("model", "task").iter_rows():
+        text = (
+            f"{task} was evaluated with {model} on {' or '.join(map(str, counts))} examples; "
+            "values of such trials are not alike."
+        )
+        notes.append(Limitation("several test sizes", text))
+    models = trials.drop_nulls("model_id").group_by("model").agg(pl.col("model_id").unique().sort())
+    for model, ids in models.filter(pl.col("model_id").list.len() > 1).sort("model").iter_rows():
+        text = f"{model} stands for {len(ids)} models ({listed(ids)}); give them names of their own."
+        notes.append(Limitation("several models of one name", text))
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

@@ -61,7 +61,10 @@ def rank_table(study: Study, measure: str = "accuracy", task: str = MEAN, seed: 
 
 
 def rank(cells: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, dict[str, float]]:
-    """Per source (values of its sets, larger is better): p_best, p_best_single_set, regret, regret_high; {} if unknown."""
+    """Per source (values of its sets, larger is better): p_best, p_best_single_set, regret, regret_high.
+
+    Nothing where no source has two sets, or where there is one source.
+    """
     names = sorted(cells)
     counts = np.array([len(cells[name]) for name in names])
     freedom = int((counts - 1).sum())

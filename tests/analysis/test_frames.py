@@ -322,3 +322,15 @@ def test_fallbacks_and_mixed_devices_are_said(folder: Path) -> None:
     study = load(str(folder))
     assert text_of(study, "numerical fallbacks").startswith(f"{count} trials used")
     assert "another GPU" in text_of(study, "several devices")
+
+
+def test_names_that_stand_for_different_things_are_said(folder: Path) -> None:
+    fewer = pl.when(pl.col("task") == "piqa").then(30).otherwise("n").cast(pl.Int64).alias("n")
+    other = (pl.col("model") + "@other").alias("model_id")
+    chosen = load(str(folder)).trials.filter(model="small", method="wanda")["trial_id"].to_list()
+    change(folder, "metrics", lambda f: f.item(0, "trial_id") in chosen, lambda f: f.with_columns(fewer))
+    change(folder, "trials", lambda f: f.item(0, "trial_id") in chosen, lambda f: f.with_columns(other))
+    study = load(str(folder))
+    assert subjects(study) == {"several test sizes", "several models of one name"}
+    assert text_of(study, "several test sizes").startswith("piqa was evaluated with small on 30 or 60 examples")
+    assert "small stands for 2 models (small, small@other)" in text_of(study, "several models of one name")
