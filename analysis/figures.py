@@ -373,7 +373,7 @@ def layer_figure(layers: pl.DataFrame, where: str) -> Chart:
         "field": "block",
         "type": "quantitative",
         "title": "decoder block",
-        "axis": {"tickMinStep": 1, "format": "d", "tickCount": min(blocks + 1, 12), "grid": False},
+        "axis": {"values": list(range(0, blocks + 1, blocks // 12 + 1)), "format": "d", "grid": False},
     }
     tips = [
         _tip("method_label", "method"),
