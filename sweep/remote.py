@@ -329,8 +329,8 @@ class RayRunner:
         waiting = queue.set_aside(held_by(trial))
         if waiting:
             self.notify(
-                f"{DEATHS_OF_A_MODEL} trials of {trial.model.name} one after the other killed their workers; its other "
-                f"{waiting} trials wait until one of it finishes"
+                f"{DEATHS_OF_A_MODEL} trials of {trial.model.name} one after the other killed their workers; the "
+                f"{waiting} that wait are set aside for those of other models"
             )
 
     def _leave_aside(self, queue: Queue) -> Iterator[Outcome]:
