@@ -254,7 +254,7 @@ def sets_needed(effect: float, power: float = POWER, alpha: float = ALPHA) -> in
 def _rich(table: pl.DataFrame) -> RichTable:
     """The table for a terminal, probabilities in percent."""
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-    titles = {"p_best": "P(best)", "p_best_single_set": "P(best), one set", "low": "95 % low", "high": "95 % high"}
+    titles = {"p_best": "P best", "p_best_single_set": "P best, one set", "low": "95 % low", "high": "95 % high"}
     for column in table.columns:
         shown.add_column(
             titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=column == "source"
@@ -266,7 +266,7 @@ def _rich(table: pl.DataFrame) -> RichTable:
 
 def _cell(name: str, value: object) -> str:
     if isinstance(value, float):
-        return percent(value) if name.startswith("p_") else number(value, 3)
+        return percent(value).replace("under ", "<") if name.startswith("p_") else number(value, 3)
     return "" if value is None else str(value)
 
 

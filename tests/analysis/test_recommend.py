@@ -78,4 +78,4 @@ def test_command_prints_three_sentences_and_a_table(simulated: Path) -> None:
     assert done.returncode == 0, done.stderr
     for start in ("For large", "How sure:", "What would settle it:"):
         assert start in done.stdout
-    assert "P(best)" in done.stdout
+    assert "P best" in done.stdout
