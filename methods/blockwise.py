@@ -539,8 +539,7 @@ class Collector:
         flat = inputs.reshape(-1, inputs.shape[-1])
         if valid is not None and linear.kind != "expert":
             flat = flat[valid]
-        whole = valid is None and linear.kind != "expert"
-        self.shared[linear.name].statistic.update(flat, windows, whole=whole)
+        self.shared[linear.name].statistic.update(flat, windows)
 
     def _after_first_batch(self) -> None:
         """From now on only the first linear of each distinct input is watched."""

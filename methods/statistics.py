@@ -55,11 +55,8 @@ class Statistic:
         self.tokens = 0
         self._checked = False
 
-    def update(self, inputs: torch.Tensor, windows: int = 1, *, whole: bool = True) -> None:
-        """Add `inputs` [tokens, cols], which come from `windows` windows; `whole`: all tokens of windows of one length.
-
-        A statistic is given either whole windows or parts of them.
-        """
+    def update(self, inputs: torch.Tensor, windows: int = 1) -> None:
+        """Add `inputs` [tokens, cols], which come from `windows` windows."""
         self.windows += windows
         self.tokens += inputs.shape[0]
         self._checked = False
@@ -83,48 +80,30 @@ class Statistic:
 class Sampled(Statistic):
     """A statistic that keeps a sample of the input vectors: evenly spaced tokens, the same for every trial.
 
-    It depends on the tokens and their order alone, not on how they were put into batches. Of whole windows it takes
-    the same places. Of tokens that come in varying numbers (padding left out, experts) every `_step`-th of all so far
-    is kept, with a step that doubles when they become too many, and the sample is taken from these in the end.
+    While tokens arrive every `_step`-th of all so far is kept, with a step that doubles when they become too many, and
+    from these the sample is taken in the end. So it depends on the tokens and their order alone, not on how they were
+    put into batches.
     """
 
     def __init__(self, cols: int, device: Any = None) -> None:
         super().__init__(cols, device)
         self._kept: list[torch.Tensor] = []
         self._step = 1
-        self._whole = True
 
-    def update(self, inputs: torch.Tensor, windows: int = 1, *, whole: bool = True) -> None:
-        self._whole = whole
-        if whole:
-            self._keep_places(inputs, windows)
-        else:
-            self._keep_every(inputs)
-        super().update(inputs, windows)
-
-    def _keep_places(self, inputs: torch.Tensor, windows: int) -> None:
-        length = inputs.shape[0] // windows
-        each = min(length, SAMPLE_PER_WINDOW)
-        few = min(windows, SAMPLE_LIMIT // SAMPLE_PER_WINDOW - self.windows)
-        if few > 0 and each:
-            some = inputs[: few * length].view(few, length, self.cols)[:, : length // each * each : length // each]
-            self._kept.append(some.reshape(-1, self.cols).clone())
-
-    def _keep_every(self, inputs: torch.Tensor) -> None:
+    def update(self, inputs: torch.Tensor, windows: int = 1) -> None:
         while -(-(self.tokens + inputs.shape[0]) // self._step) > SAMPLE_LIMIT:
             self._step *= 2
             self._kept = [torch.cat(self._kept)[::2].clone()] if self._kept else []
         first = -self.tokens % self._step
         if first < inputs.shape[0]:
             self._kept.append(inputs[first :: self._step].clone())
+        super().update(inputs, windows)
 
     def _vectors(self) -> torch.Tensor:
         """The sample in the dtype of the inputs."""
         if not self._kept:
             return torch.zeros(0, self.cols, device=self.device)
         kept = torch.cat(self._kept)
-        if self._whole:
-            return kept
         step = max(1, len(kept) // (SAMPLE_PER_WINDOW * max(1, self.windows)))
         return kept[: len(kept) // step * step : step]
 

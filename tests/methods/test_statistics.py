@@ -76,28 +76,22 @@ def test_wandas_error_comes_from_a_fixed_sample_close_to_all_inputs(make_problem
     assert again.report.relative_error == result.report.relative_error
 
 
-@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize(("windows", "length"), [(16, 96), (6, 100), (5, 7), (300, 40), (2, 3000)])
-def test_the_sample_depends_on_the_tokens_and_not_on_batches(windows, length, whole):
+def test_the_sample_depends_on_the_tokens_and_not_on_batches(windows, length):
     inputs = torch.arange(windows * length, dtype=torch.float32)[:, None].expand(-1, 3)
 
-    def sampled(at_once):
+    def sampled(batches):
         statistic = FeatureNorms(3)
-        for part in inputs.split(at_once * length):
-            statistic.update(part, len(part) // length, whole=whole)
+        for part in batches:
+            statistic.update(part, windows // len(batches))
         return statistic.sample()[:, 0]
 
-    found = sampled(windows)
-    assert torch.equal(found, sampled(1))
-    assert torch.equal(found, sampled(4))
-    if whole:
-        assert len(found) == min(16, length) * min(windows, 128)
-        assert set((found % length).tolist()) == set(range(0, length, max(1, length // 16))[:16])
-    else:
-        assert min(16 * windows, windows * length, 1024) <= len(found) <= min(2 * 16 * windows, 2048)
-        assert len(set(found.diff().tolist())) == 1  # evenly spaced
-        assert found[0] == 0
-        assert found[-1] >= windows * length - 2 * length
+    whole, one_by_one = sampled([inputs]), sampled(inputs.split(length))
+    assert torch.equal(whole, one_by_one)
+    assert min(16 * windows, windows * length, 1024) <= len(whole) <= min(2 * 16 * windows, 2048)
+    assert len(set(whole.diff().tolist())) == 1  # evenly spaced
+    assert whole[0] == 0
+    assert whole[-1] >= windows * length - 2 * length
 
 
 def test_inputs_of_the_wrong_width_are_refused(problem):
