@@ -18,6 +18,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.blockwise import Batches, decoder_blocks, in_place_of_blocks, record
+from methods.lengths import forgetful
 from methods.residency import device_memory, home_of, resident
 from sweep.evaluation.forward import body
 from sweep.evaluation.placewise import Reading, only_where_read
@@ -66,7 +67,7 @@ def check_blocks_alone(model: Any, blocks: Any) -> None:
     `model` is held whole: of a streamed model its first blocks (`StreamedBlocks.sample`).
     """
     tokens = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
-    with torch.inference_mode():
+    with torch.inference_mode(), forgetful(model):
         expected = body(model, tokens)
         try:
             found = next(_block_by_block(model, blocks, [ModelCall(tokens)], body, again=False))

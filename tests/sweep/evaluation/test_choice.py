@@ -74,7 +74,7 @@ def test_without_any_way_sequences_are_scored_one_by_one(
     monkeypatch.setattr(choice, "ways", lambda _: [Causal()])
     with caplog.at_level(logging.WARNING):
         assert choose(make_model("llama")).name == "plain"
-    assert "one sequence at a time: packed (causal) and single sequences differ" in caplog.text
+    assert "LlamaForCausalLM is scored plain: packed (causal) and single sequences differ" in caplog.text
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), torch.AcceleratorError("illegal access")])
