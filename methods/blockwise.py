@@ -645,7 +645,8 @@ def record(
         return hidden
 
     try:
-        in_place_of_blocks(blocks, note, lambda: _decoder(model)(input_ids=tokens, use_cache=False, **arguments))
+        with forgetful(model):
+            in_place_of_blocks(blocks, note, lambda: _decoder(model)(input_ids=tokens, use_cache=False, **arguments))
     except (torch.OutOfMemoryError, torch.AcceleratorError, SettingsError):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
