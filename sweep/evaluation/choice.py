@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Probe:
     """The dense model's scores of the trial sequences, one by one, and what other ways are compared with."""
 
     model: Any
@@ -67,6 +67,7 @@ class Trial:
     lengths: LengthRule
     sequences: TrialSequences
     alone: np.ndarray  # (n,), nats
+    scores: dict[Way, np.ndarray] = field(default_factory=dict)  # of what was tried
 
     def scorer(self, way: Way) -> Scorer:
         return way.scorer(self.sequences.requests, TokenBudget(self.model.device), self.rule, TRIAL_ROW)
@@ -81,6 +82,7 @@ class Trial:
         except REFUSALS as error:
             words = " ".join(str(error).split())[:120]
             return f"no {scorer.name.removeprefix('packed, ')} ({type(error).__name__}: {words})"
+        self.scores[way] = found
         apart, agree = self.apart(found, self.alone)
         name = scorer.name if way.attention is None else f"packed ({way.attention.name})"
         return "" if agree else f"{name} and single sequences differ by {apart:.2g} nats a token"
@@ -102,72 +104,71 @@ def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: Hea
 
     Its last block runs only where something is predicted, as far as that agrees too.
     """
-    trial = start_trial(model, requests, rule)
-    way = choose_way(trial)
+    probe = start_probe(model, requests, rule)
+    way = choose_way(probe)
     scorer = way.scorer(requests, budget, rule)
     if len(requests):
-        scorer.placewise = _placewise(trial, way)
+        scorer.placewise = _placewise(probe, way)
     return scorer
 
 
-def start_trial(model: Any, requests: Requests, rule: HeadRule | None) -> Trial:
+def start_probe(model: Any, requests: Requests, rule: HeadRule | None) -> Probe:
     """Score sequences that reach beyond every switch of the architecture that the requests reach beyond."""
     lengths = length_rule(model, lambda tokens: model(input_ids=tokens, use_cache=False))
     longest = int(np.diff(requests.offsets).max(initial=1)) - 1  # the last token is no input
     sequences = trial_sequences(model.config.get_text_config(), lengths, longest, places_reached(model.device))
     alone, _ = PlainScorer(sequences.requests, TokenBudget(model.device), rule, ONE_BY_ONE).score(model)
-    return Trial(model, rule, lengths, sequences, alone)
+    return Probe(model, rule, lengths, sequences, alone)
 
 
-def choose_way(trial: Trial) -> Way:
+def choose_way(probe: Probe) -> Way:
     """The fastest way that agrees; what is compared with when none does."""
     reasons: list[str] = []
-    for way in _ways(trial):
+    for way in _ways(probe):
         if isinstance(way, str):
             reasons.append(way)
             continue
-        failed = "" if way.sharing is ONE_BY_ONE else trial.fails(way)
+        failed = "" if way.sharing is ONE_BY_ONE else probe.fails(way)
         if not failed:
             if reasons:
                 log.warning(
-                    "%s is scored %s: %s", type(trial.model).__name__, trial.scorer(way).name, "; ".join(reasons)
+                    "%s is scored %s: %s", type(probe.model).__name__, probe.scorer(way).name, "; ".join(reasons)
                 )
             return way
         reasons.append(failed)
     raise AssertionError("unreachable")
 
 
-def _ways(trial: Trial) -> Iterator[Way | str]:
+def _ways(probe: Probe) -> Iterator[Way | str]:
     """What is tried, the fastest first, or why something is not tried."""
-    by_rule = any_lengths(trial.lengths)
-    untried = trial.sequences.untried
+    by_rule = any_lengths(probe.lengths)
+    untried = probe.sequences.untried
     if untried is not None:
         yield f"what it does beyond {untried} tokens is too long to try"
     else:
-        kinds = set(layer_kinds(trial.model)) - {"full_attention", "sliding_attention"}
-        if trial.rule is None:
+        kinds = set(layer_kinds(probe.model)) - {"full_attention", "sliding_attention"}
+        if probe.rule is None:
             yield "its logits are not a function of its final hidden states"
         elif kinds:
             yield f"layers of kind {min(kinds)}"
         else:
-            yield from (Way(attention, by_rule) for attention in ways(trial.model.device))
+            yield from (Way(attention, by_rule) for attention in ways(probe.model.device))
         yield Way(None, by_rule)
     yield Way(None, EQUAL_LENGTHS)
     yield Way(None, ONE_BY_ONE)
 
 
-def _placewise(trial: Trial, way: Way) -> Modules:
-    scorer = trial.scorer(way)
-    everywhere, _ = scorer.score(trial.model)
+def _placewise(probe: Probe, way: Way) -> Modules:
+    scorer, everywhere = probe.scorer(way), probe.scores.get(way, probe.alone)
 
     def agrees(modules: Modules, poisoned: bool) -> bool:
         scorer.placewise, scorer.poisoned = modules, poisoned
         try:
-            found, _ = scorer.score(trial.model)
+            found, _ = scorer.score(probe.model)
         except DEVICE_ERRORS:
             raise
         except REFUSALS:
             return False
-        return trial.apart(found, everywhere)[1]
+        return probe.apart(found, everywhere)[1]
 
-    return placewise_modules(trial.model, agrees)
+    return placewise_modules(probe.model, agrees)

@@ -73,7 +73,7 @@ def turns(config: Any, lengths: LengthRule, longest: int, places: int) -> tuple[
     if rotary is not None and rotary <= LONGEST:
         reached.add(rotary)
     end = min(longest, LONGEST) - BEYOND
-    if any(turn < longest for turn in found) and end > max(reached, default=SHORT) + BEYOND:
+    if any(SHORT <= limit < longest for limit in limits) and end > max(reached, default=SHORT) + BEYOND:
         reached.add(end)  # a product of such numbers is a limit as well
     if lengths.calls and rotary is None:  # rotary modules have answered for all contexts
         found = limits
