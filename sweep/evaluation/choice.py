@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from methods.lengths import LengthRule, length_rule
+from methods.lengths import LengthRule
 from sweep.evaluation.attention import PackedAttention, layer_kinds, ways
 from sweep.evaluation.forward import HeadRule, TokenBudget
 from sweep.evaluation.placewise import Modules, placewise_modules
@@ -34,6 +34,7 @@ from sweep.evaluation.scoring import (
     any_lengths,
     places_reached,
 )
+from sweep.evaluation.states import lengths_of
 
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
 DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # a full or broken device says nothing of the model
@@ -114,7 +115,7 @@ def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: Hea
 
 def start_probe(model: Any, requests: Requests, rule: HeadRule | None) -> Probe:
     """Score sequences that reach beyond every switch of the architecture that the requests reach beyond."""
-    lengths = length_rule(model, lambda tokens: model(input_ids=tokens, use_cache=False))
+    lengths = lengths_of(model)
     longest = int(np.diff(requests.offsets).max(initial=1)) - 1  # the last token is no input
     sequences = trial_sequences(model.config.get_text_config(), lengths, longest, places_reached(model.device))
     alone, _ = PlainScorer(sequences.requests, TokenBudget(model.device), rule, ONE_BY_ONE).score(model)

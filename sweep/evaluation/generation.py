@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from methods.lengths import forgetful, length_rule
+from methods.lengths import forgetful
 from sweep.evaluation.forward import TokenBudget
 from sweep.evaluation.reach import turns
 from sweep.evaluation.requests import Generation, quiet
+from sweep.evaluation.states import lengths_of
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -81,7 +82,7 @@ def may_be_padded(model: Any, prompts: Sequence[int], room: Sequence[int]) -> bo
     if len(set(prompts)) < 2:
         return True
     longest = max(prompt + following for prompt, following in zip(prompts, room, strict=True))
-    lengths = length_rule(model, lambda tokens: model(input_ids=tokens, use_cache=False))
+    lengths = lengths_of(model)
     if lengths.turn(longest) is not None:
         return False
     reached, untried = turns(model.config.get_text_config(), lengths, longest, longest)

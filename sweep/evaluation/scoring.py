@@ -29,7 +29,7 @@ from sweep.evaluation.forward import HeadRule, TokenBudget, body, log_norm, row_
 from sweep.evaluation.packing import Packing, pack
 from sweep.evaluation.placewise import Modules, Reading
 from sweep.evaluation.requests import Requests
-from sweep.evaluation.states import ModelCall, final_states
+from sweep.evaluation.states import ModelCall, final_states, lengths_of
 
 CPU_ROW = 256  # attention with an explicit mask is quadratic in the row
 CPU_TRIE = 512  # a long context with its branches: cutting it computes the context again
@@ -87,10 +87,11 @@ class Scorer:
     def __init__(
         self, requests: Requests, budget: TokenBudget, rule: HeadRule | None, sharing: Sharing | None = None
     ) -> None:
+        """sharing: found out of the first model that is scored when none is given."""
         self.requests = requests
         self.budget = budget
         self.rule = rule
-        self.sharing = sharing or any_lengths()
+        self.sharing = sharing
         self.placewise: Modules = {}  # what of the last block runs only where something is predicted
         self.poisoned = False
         self._batches: list[_Batch] | None = None
@@ -100,6 +101,8 @@ class Scorer:
         """(log-likelihoods in nats, is_greedy), one of each for every request."""
         if not len(self.requests):
             return np.zeros(0), np.zeros(0, bool)
+        if self.sharing is None:
+            self._share(any_lengths(lengths_of(model)))
         with torch.inference_mode(), forgetful(model), self._attention(model), fused(model):
             return self.budget.run(lambda: self._score(model))
 
@@ -160,6 +163,13 @@ class Scorer:
     def _forget(self) -> None:
         self._batches = None
 
+    def _share(self, sharing: Sharing) -> None:
+        self.sharing = sharing
+        self._forget()
+
+    def _classes(self, lengths: np.ndarray) -> np.ndarray:
+        return (self.sharing or any_lengths()).classes(lengths)
+
     def _request_of(self) -> np.ndarray:
         raise NotImplementedError
 
@@ -174,7 +184,7 @@ class PlainScorer(Scorer):
         self, requests: Requests, budget: TokenBudget, rule: HeadRule | None, sharing: Sharing | None = None
     ) -> None:
         super().__init__(requests, budget, rule, sharing)
-        self.name = f"plain, {self.sharing.name}" if self.sharing.name else "plain"
+        self.name = f"plain, {sharing.name}" if sharing and sharing.name else "plain"
         distinct: dict[bytes, int] = {}
         self.rows: list[np.ndarray] = []
         self.row_of_request = np.zeros(len(requests), np.int64)
@@ -198,7 +208,7 @@ class PlainScorer(Scorer):
         target = np.concatenate(
             [self.requests.sequence(number)[-count[number] :] for number in range(len(self.requests))]
         )
-        for members in row_batches(lengths, self.budget.tokens, self.sharing.classes(lengths)):
+        for members in row_batches(lengths, self.budget.tokens, self._classes(lengths)):
             yield _batch(members, [self.rows[m] for m in members], row, place, target, self.budget.device)
 
 
@@ -220,9 +230,18 @@ class PackedScorer(Scorer):
         self.name = f"packed, {attention.name}"
         cuda_row = CUDA_QUADRATIC_ROW if attention.quadratic else CUDA_ROW
         self.row_length = row_length or (cuda_row if on_cuda else CPU_ROW)
-        classes = self.sharing.classes(np.diff(requests.offsets) - 1)  # the last token is no input
-        self.packing: Packing = pack(requests, self.row_length, None if row_length or on_cuda else CPU_TRIE, classes)
+        self.trie_length = None if row_length or on_cuda else CPU_TRIE
+        self.packing: Packing = pack(requests, self.row_length, self.trie_length, self._request_classes())
         self._kept = 0
+
+    def _request_classes(self) -> np.ndarray:
+        return self._classes(np.diff(self.requests.offsets) - 1)  # the last token is no input
+
+    def _share(self, sharing: Sharing) -> None:
+        super()._share(sharing)
+        classes = self._request_classes()
+        if len(np.unique(classes)) > 1:
+            self.packing = pack(self.requests, self.row_length, self.trie_length, classes)
 
     def _request_of(self) -> np.ndarray:
         return self.packing.request_of

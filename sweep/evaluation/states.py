@@ -18,7 +18,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.blockwise import Batches, decoder_blocks, in_place_of_blocks, record
-from methods.lengths import forgetful
+from methods.lengths import LengthRule, forgetful, length_rule
 from methods.residency import device_memory, home_of, resident
 from sweep.evaluation.forward import body
 from sweep.evaluation.placewise import Reading, only_where_read
@@ -59,6 +59,13 @@ def final_states(model: Any, calls: Iterable[ModelCall], forward: Forward = body
     while upcoming is not None:
         wave, upcoming = _wave(model, upcoming, waiting)
         yield from _block_by_block(model, blocks, wave, forward, again=upcoming is not None)
+
+
+def lengths_of(model: Any) -> LengthRule:
+    """Which lengths of sequences may share a call of the model, wherever its blocks are."""
+    if home_of(model) is None:
+        return length_rule(model, lambda tokens: model(input_ids=tokens, use_cache=False))
+    return length_rule(model, lambda tokens: record(model, decoder_blocks(model), tokens))
 
 
 def check_blocks_alone(model: Any, blocks: Any) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from sweep.evaluation.attention import ExplicitMask
 from sweep.evaluation.choice import choose_scorer
 from sweep.evaluation.forward import TokenBudget, head_rule
 from sweep.evaluation.generation import generate, may_be_padded
 from sweep.evaluation.requests import Generation, Requests
-from sweep.evaluation.scoring import PlainScorer, any_lengths
+from sweep.evaluation.scoring import PackedScorer, PlainScorer, any_lengths
 from sweep.evaluation.suite import EvaluationData, Evaluator
 from sweep.evaluation.windows import HeldOut, WindowScorer
 
@@ -220,6 +221,18 @@ def test_plain_scores_are_those_of_each_request_alone(name: str, requests: Reque
 @pytest.mark.parametrize("name", EQUAL)
 def test_sequences_that_padding_moves_share_a_batch_with_equal_lengths_alone(name: str, requests: Requests) -> None:
     assert check_scores(name, requests) == "plain, equal lengths"
+
+
+@pytest.mark.parametrize("name", ["phi3", "llama, dynamic"])
+def test_a_scorer_that_was_not_chosen_keeps_lengths_apart_as_well(name: str, requests: Requests) -> None:
+    model = build(name)
+    rule, wanted = head_rule(model), scores_alone(copy.deepcopy(model), requests)
+    assert rule is not None
+    for scorer in (
+        PlainScorer(requests, TokenBudget(CPU), rule),
+        PackedScorer(requests, TokenBudget(CPU), rule, ExplicitMask()),
+    ):
+        np.testing.assert_allclose(scorer.score(model)[0], wanted, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["phi3", "llama, dynamic"])
