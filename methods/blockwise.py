@@ -33,6 +33,7 @@ from methods.fisher import Sums, squared_gradients
 from methods.fused import fused
 from methods.kernels.dispatch import backend_of
 from methods.lazy import torch
+from methods.lengths import forgetful, length_rule, padded_positions
 from methods.masks import PruningMethod
 from methods.owl import block_sparsities, outlier_share
 from methods.residency import device_memory, home_of, parked, resident
@@ -205,7 +206,7 @@ def compress_model(
     model.eval()
     try:
         # kernels run on the current device
-        with torch.no_grad(), torch.cuda.device_of(next(model.parameters())), fused(model):
+        with torch.no_grad(), torch.cuda.device_of(next(model.parameters())), forgetful(model), fused(model):
             _check(model, steps)
             for number, step in enumerate(steps):
                 keep_zeros = any(earlier.prunes for earlier in steps[:number])
@@ -583,15 +584,39 @@ def capture(model: Any, blocks: Any, data: Data) -> Batches:
         )
     size = data.batch_size or _batch_size(tokens.shape[1], device)
     result = Batches([], [], [], torch.device("cpu") if data.offload else None)
-    for start in range(0, tokens.shape[0], size):
-        part = None if mask is None else mask[start : start + size]
-        recorded = record(model, blocks, tokens[start : start + size], attention_mask=part)
-        if start == 0 and data.offload is None and _crowded(recorded[0][0], tokens):
+    for windows, named in _parts(model, blocks, mask, len(tokens), size):
+        part = None if mask is None else mask[windows]
+        recorded = record(model, blocks, tokens[windows], attention_mask=part, **named)
+        if not len(result) and data.offload is None and _crowded(recorded[0][0], tokens):
             result.home = torch.device("cpu")
         result.hidden.append(result.at_home(recorded[0][0]))
         result.arguments.append([(_shared(r[1], result, i), _shared(r[2], result, i)) for i, r in enumerate(recorded)])
         result.valid.append(None if part is None else part.flatten().bool())
     return result
+
+
+def _parts(
+    model: Any, blocks: Any, mask: torch.Tensor | None, count: int, size: int
+) -> list[tuple[Any, dict[str, torch.Tensor]]]:
+    """(index of the windows, what the model is given besides) of each batch of up to `size` windows.
+
+    Windows with padding are of several lengths. Where rotary frequencies follow the longest of a call, those that share
+    them go together, with positions that leave the padding out.
+    """
+    as_they_are: list[tuple[Any, dict[str, torch.Tensor]]] = [
+        (slice(start, start + size), {}) for start in range(0, count, size)
+    ]
+    if mask is None or bool(mask.all()):
+        return as_they_are
+    rule = length_rule(model, lambda few: record(model, blocks, few))
+    if rule.turn(mask.shape[1]) is None:
+        return as_they_are
+    lengths = mask.sum(1).tolist()
+    members: dict[int, list[int]] = {}
+    for number, kind in enumerate(rule.classes(lengths)):
+        members.setdefault(kind, []).append(number)
+    batches = [alike[start : start + size] for alike in members.values() for start in range(0, len(alike), size)]
+    return [(windows, {"position_ids": padded_positions(mask[windows])}) for windows in batches]
 
 
 def _crowded(first: torch.Tensor, tokens: torch.Tensor) -> bool:
@@ -620,7 +645,8 @@ def record(
         return hidden
 
     try:
-        in_place_of_blocks(blocks, note, lambda: _decoder(model)(input_ids=tokens, use_cache=False, **arguments))
+        with forgetful(model):
+            in_place_of_blocks(blocks, note, lambda: _decoder(model)(input_ids=tokens, use_cache=False, **arguments))
     except (torch.OutOfMemoryError, torch.AcceleratorError, SettingsError):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from methods.lazy import torch
+from methods.lengths import length_rule, padded_positions
 from methods.targets import Linear
 
 Sums = tuple["torch.Tensor", "torch.Tensor"]
@@ -21,13 +22,15 @@ def squared_gradients(model: Any, linears: list[Linear], tokens: Any, attention_
     mask = None if attention_mask is None else torch.as_tensor(attention_mask).to(device=device, dtype=torch.long)
     parameters = {id(_parameter(linear)): _parameter(linear) for linear in linears}
     before = {id(p): p.requires_grad for p in model.parameters()}
+    counted = mask is not None and length_rule(model, lambda few: model(input_ids=few)).turn(mask.shape[1]) is not None
     sums: dict[int, Sums] = {}
     try:
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in parameters)
         for number, window in enumerate(tokens):
             part = None if mask is None else mask[number : number + 1]
-            gradients = _gradients(model, window[None], part, list(parameters.values()))
+            positions = padded_positions(part) if counted and part is not None else None
+            gradients = _gradients(model, window[None], part, positions, list(parameters.values()))
             by_parameter = dict(zip(parameters, gradients, strict=True))
             for index, linear in enumerate(linears):
                 _add(sums, index, _slice(linear, by_parameter[id(_parameter(linear))]), len(tokens))
@@ -37,10 +40,17 @@ def squared_gradients(model: Any, linears: list[Linear], tokens: Any, attention_
     return sums
 
 
-def _gradients(model: Any, window: torch.Tensor, mask: torch.Tensor | None, parameters: list[Any]) -> Any:
+def _gradients(
+    model: Any,
+    window: torch.Tensor,
+    mask: torch.Tensor | None,
+    positions: torch.Tensor | None,
+    parameters: list[Any],
+) -> Any:
+    named = {} if positions is None else {"position_ids": positions}
     labels = window if mask is None else window.masked_fill(mask == 0, -100)
     with torch.enable_grad():
-        logits = model(input_ids=window, attention_mask=mask, use_cache=False).logits
+        logits = model(input_ids=window, attention_mask=mask, use_cache=False, **named).logits
         loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), labels[0, 1:], ignore_index=-100)
         return torch.autograd.grad(loss, parameters, allow_unused=True)
 

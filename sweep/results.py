@@ -69,7 +69,10 @@ TRIALS = _schema(
         "average_bits": (_real, "stored bits per weight over the linears in scope, grids and outliers included"),
         "layer_error": (_real, "mean over the linears of their relative output error"),
         "fallbacks": (_int, "linears that needed a recorded numerical fallback"),
-        "scorer": (_text, "how log-likelihoods were computed: packed, and with which attention | plain"),
+        "scorer": (
+            _text,
+            "how log-likelihoods were computed: packed, and with which attention | plain[, equal lengths | one by one]",
+        ),
         "truncated_requests": (_int, "requests longer than the model's context, cut by lm-eval's rule"),
         "seconds_total": (_real, "wall seconds of the trial"),
         "seconds_restore": (_real, "wall seconds to give back the dense weights"),

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from methods.lengths import forgetful
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def head_rule(model: Any) -> HeadRule | None:
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)
     rule = HeadRule(scale, getattr(config, "final_logit_softcapping", None))
     tokens = torch.arange(8, device=model.device)[None] % config.vocab_size
-    with torch.inference_mode():
+    with torch.inference_mode(), forgetful(model):
         own = model(input_ids=tokens, use_cache=False).logits.float()
         try:
             ours = rule.logits(head, body(model, tokens)).float()
@@ -120,12 +122,20 @@ def dense_head(model: Any) -> torch.nn.Module:
     return copy.deepcopy(model.get_output_embeddings()).requires_grad_(False)
 
 
-def row_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+def row_batches(lengths: np.ndarray, budget: int, classes: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Row numbers grouped into batches of at most `budget` positions after padding, the longest rows first.
 
     A batch with a quarter of the budget ends where the rows become shorter than 95 % of its longest: two smaller
-    batches cost less than the padding.
+    batches cost less than the padding. Rows of different `classes` share no batch.
     """
+    if classes is None:
+        classes = np.zeros(len(lengths), np.int64)
+    for number in np.unique(classes):
+        members = np.flatnonzero(classes == number)
+        yield from (members[batch] for batch in _class_batches(lengths[members], budget))
+
+
+def _class_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
@@ -137,8 +147,8 @@ def row_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         start += len(members)
 
 
-def window_batches(windows: np.ndarray, budget: TokenBudget) -> Iterator[torch.Tensor]:
-    """Token ids (windows, length) of full windows on the device, a batch at a time, in order."""
-    count = max(1, budget.tokens // windows.shape[1])
+def window_batches(windows: np.ndarray, budget: TokenBudget, alone: bool = False) -> Iterator[torch.Tensor]:
+    """Token ids (windows, length) of full windows on the device, a batch at a time, in order; `alone`: one window."""
+    count = 1 if alone else max(1, budget.tokens // windows.shape[1])
     for start in range(0, len(windows), count):
         yield torch.as_tensor(windows[start : start + count].astype(np.int64), device=budget.device)

@@ -5,7 +5,7 @@ context is computed once however many continuations branch from it. A trie is la
 makes its attention mask one comparison of two integers: position q attends to position k when `k <= q < end[k]`, where
 end[k] is one past the last descendant of k. The same rule keeps tries that lie in one row apart. A token's rotary or
 learned position is its depth in its trie. Tries are packed into rows, the largest first, each into the fullest row
-that takes it.
+that takes it. Requests whose lengths may not share a model call (`methods/lengths.py`) share no trie and no row.
 
 The hard case is where to cut the forest: every request begins with the same BOS token, so uncut it would be one trie
 larger than any row, and each cut computes the prefix at the cut once more.
@@ -35,6 +35,7 @@ class Packing:
     """All rows, and where each request finds its predictions."""
 
     rows: list[Row]
+    class_of: np.ndarray  # (rows,), int64: the class of the requests in each row
     row_of: np.ndarray  # (p,), int32: row of each prediction
     place_of: np.ndarray  # (p,), int32: the position in its row whose next-token distribution is wanted
     target: np.ndarray  # (p,), int32: the token that is predicted
@@ -54,13 +55,26 @@ class _Trie:
     predictions: list[tuple[int, np.ndarray]]  # (request, places of its predictions)
 
 
-def pack(requests: Requests, row_length: int, trie_length: int | None = None) -> Packing:
+def pack(
+    requests: Requests, row_length: int, trie_length: int | None = None, classes: np.ndarray | None = None
+) -> Packing:
     """Rows of about `row_length` positions, tries of at most `trie_length` (`row_length` when none is given).
 
-    A longer trie gets a row of its own, and so does a sequence longer than both.
+    A longer trie gets a row of its own, and so does a sequence longer than both. `classes`: (n,), a number for every
+    request; those of different classes share nothing.
     """
-    tries = list(_tries(requests, row_length, max(row_length, trie_length or 0)))
-    bins = best_fit_decreasing([len(trie.tokens) for trie in tries], row_length)
+    if classes is None:
+        classes = np.zeros(len(requests), np.int64)
+    tries: list[_Trie] = []
+    bins: list[list[int]] = []
+    class_of: list[int] = []
+    for number in np.unique(classes):
+        first = len(tries)
+        alike = np.flatnonzero(classes == number)
+        tries += _tries(requests, alike, row_length, max(row_length, trie_length or 0))
+        found = best_fit_decreasing([len(trie.tokens) for trie in tries[first:]], row_length)
+        bins += [[first + member for member in row] for row in found]
+        class_of += [int(number)] * len(found)
     rows, row_of, place_of, target, request_of = [], [], [], [], []
     for number, members in enumerate(bins):
         offset, parts = 0, []
@@ -78,6 +92,7 @@ def pack(requests: Requests, row_length: int, trie_length: int | None = None) ->
     lengths = np.diff(requests.offsets) - 1
     return Packing(
         rows=rows,
+        class_of=np.asarray(class_of, np.int64),
         row_of=_joined(row_of, np.int32),
         place_of=_joined(place_of, np.int32),
         target=_joined(target, np.int32),
@@ -112,9 +127,9 @@ def best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _tries(requests: Requests, row_length: int, longest: int) -> Iterator[_Trie]:
+def _tries(requests: Requests, members: np.ndarray, row_length: int, longest: int) -> Iterator[_Trie]:
     """Walk the distinct inputs in lexicographic order; neighbours share the longest prefixes there are."""
-    order, inputs = _sorted_inputs(requests)
+    order, inputs = _sorted_inputs(requests, members)
     trie = _Growing(row_length, longest)
     previous = np.zeros(0, np.int32)
     for request in order:
@@ -165,11 +180,12 @@ class _Growing:
         return _Trie(np.concatenate(self.tokens), np.concatenate(self.positions), self.ends, self.predictions)
 
 
-def _sorted_inputs(requests: Requests) -> tuple[list[int], list[np.ndarray]]:
-    """Request numbers in lexicographic order of their inputs, and the inputs (all tokens but the last)."""
-    inputs = [requests.sequence(number)[:-1] for number in range(len(requests))]
-    keys = [sequence.astype(">i4").tobytes() for sequence in inputs]  # big-endian bytes sort like the numbers
-    return sorted(range(len(inputs)), key=lambda number: (keys[number], number)), inputs
+def _sorted_inputs(requests: Requests, members: np.ndarray) -> tuple[list[int], dict[int, np.ndarray]]:
+    """Numbers of the requests in lexicographic order of their inputs, and the inputs (all tokens but the last)."""
+    inputs = {int(number): requests.sequence(number)[:-1] for number in members}
+    # big-endian bytes sort like the numbers
+    keys = {number: sequence.astype(">i4").tobytes() for number, sequence in inputs.items()}
+    return sorted(inputs, key=lambda number: (keys[number], number)), inputs
 
 
 def _common_prefix(left: np.ndarray, right: np.ndarray) -> int:

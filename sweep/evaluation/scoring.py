@@ -3,15 +3,17 @@
 The packed scorer runs the rows of `packing.py` through the model with an attention that keeps branches apart
 (`attention.py`) and sends only the positions that predict something through the vocabulary projection. The plain scorer
 runs each distinct sequence by itself, right-padded, as lm-eval's HFLM does. Log-softmax is taken in float32 in both.
+A request's scores are those of the request alone: sequences whose lengths may not share a model call (`Sharing`) never
+do, and no call finds what an earlier one left (`methods/lengths.py`).
 
-Which one a model takes is decided in `choice.py`. In the last block, modules that work place by place run only at those
-positions (`placewise.py`).
+Which scorer a model takes is decided in `choice.py`. In the last block, modules that work place by place run only at
+those positions (`placewise.py`).
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,18 +23,45 @@ import torch
 
 from methods.fused import fused
 from methods.kernels.dispatch import has_triton
+from methods.lengths import LengthRule, forgetful
 from sweep.evaluation.attention import PackedAttention, layer_kinds
 from sweep.evaluation.forward import HeadRule, TokenBudget, body, log_norm, row_batches
 from sweep.evaluation.packing import Packing, pack
 from sweep.evaluation.placewise import Modules, Reading
 from sweep.evaluation.requests import Requests
-from sweep.evaluation.states import ModelCall, final_states
+from sweep.evaluation.states import ModelCall, final_states, lengths_of
 
 CPU_ROW = 256  # attention with an explicit mask is quadratic in the row
 CPU_TRIE = 512  # a long context with its branches: cutting it computes the context again
 CUDA_ROW = 4096
 CUDA_QUADRATIC_ROW = 1024
 KEPT_MASKS = 256 << 20  # bytes of explicit masks kept from trial to trial
+
+Classes = Callable[[np.ndarray], np.ndarray]  # (n,) lengths in tokens -> (n,), int64: equal numbers may share a call
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which sequences may share a model call, by their lengths in tokens as the model gets them."""
+
+    name: str  # in the trial's row, behind the scorer's; empty where the architecture sets no limit of its own
+    classes: Classes
+
+
+def any_lengths(rule: LengthRule | None = None) -> Sharing:
+    """All that `rule` lets share a call; without one all."""
+    if rule is None:
+        return Sharing("", lambda lengths: np.zeros(len(lengths), np.int64))
+    return Sharing("", lambda lengths: np.asarray(rule.classes(lengths.tolist()), np.int64))
+
+
+def places_reached(device: torch.device) -> int:
+    """Places of a row that holds requests of any length; only a request that is longer itself goes beyond."""
+    return CUDA_ROW if device.type == "cuda" else CPU_TRIE
+
+
+EQUAL_LENGTHS = Sharing("equal lengths", lambda lengths: lengths.astype(np.int64))
+ONE_BY_ONE = Sharing("one by one", lambda lengths: np.arange(len(lengths)))
 
 
 @dataclass
@@ -55,10 +84,14 @@ class Scorer:
 
     name = "plain"
 
-    def __init__(self, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> None:
+    def __init__(
+        self, requests: Requests, budget: TokenBudget, rule: HeadRule | None, sharing: Sharing | None = None
+    ) -> None:
+        """sharing: found out of the first model that is scored when none is given."""
         self.requests = requests
         self.budget = budget
         self.rule = rule
+        self.sharing = sharing
         self.placewise: Modules = {}  # what of the last block runs only where something is predicted
         self.poisoned = False
         self._batches: list[_Batch] | None = None
@@ -68,7 +101,9 @@ class Scorer:
         """(log-likelihoods in nats, is_greedy), one of each for every request."""
         if not len(self.requests):
             return np.zeros(0), np.zeros(0, bool)
-        with torch.inference_mode(), self._attention(model), fused(model):
+        if self.sharing is None:
+            self._share(any_lengths(lengths_of(model)))
+        with torch.inference_mode(), forgetful(model), self._attention(model), fused(model):
             return self.budget.run(lambda: self._score(model))
 
     def batches(self) -> list[_Batch]:
@@ -128,6 +163,13 @@ class Scorer:
     def _forget(self) -> None:
         self._batches = None
 
+    def _share(self, sharing: Sharing) -> None:
+        self.sharing = sharing
+        self._forget()
+
+    def _classes(self, lengths: np.ndarray) -> np.ndarray:
+        return (self.sharing or any_lengths()).classes(lengths)
+
     def _request_of(self) -> np.ndarray:
         raise NotImplementedError
 
@@ -138,8 +180,11 @@ class Scorer:
 class PlainScorer(Scorer):
     """One right-padded row for each distinct sequence; no mask and no positions are passed."""
 
-    def __init__(self, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> None:
-        super().__init__(requests, budget, rule)
+    def __init__(
+        self, requests: Requests, budget: TokenBudget, rule: HeadRule | None, sharing: Sharing | None = None
+    ) -> None:
+        super().__init__(requests, budget, rule, sharing)
+        self.name = f"plain, {sharing.name}" if sharing and sharing.name else "plain"
         distinct: dict[bytes, int] = {}
         self.rows: list[np.ndarray] = []
         self.row_of_request = np.zeros(len(requests), np.int64)
@@ -163,7 +208,7 @@ class PlainScorer(Scorer):
         target = np.concatenate(
             [self.requests.sequence(number)[-count[number] :] for number in range(len(self.requests))]
         )
-        for members in row_batches(lengths, self.budget.tokens):
+        for members in row_batches(lengths, self.budget.tokens, self._classes(lengths)):
             yield _batch(members, [self.rows[m] for m in members], row, place, target, self.budget.device)
 
 
@@ -177,15 +222,26 @@ class PackedScorer(Scorer):
         rule: HeadRule,
         attention: PackedAttention,
         row_length: int | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
-        super().__init__(requests, budget, rule)
+        super().__init__(requests, budget, rule, sharing)
         on_cuda = budget.device.type == "cuda"
         self.attention = attention
         self.name = f"packed, {attention.name}"
         cuda_row = CUDA_QUADRATIC_ROW if attention.quadratic else CUDA_ROW
         self.row_length = row_length or (cuda_row if on_cuda else CPU_ROW)
-        self.packing: Packing = pack(requests, self.row_length, None if row_length or on_cuda else CPU_TRIE)
+        self.trie_length = None if row_length or on_cuda else CPU_TRIE
+        self.packing: Packing = pack(requests, self.row_length, self.trie_length, self._request_classes())
         self._kept = 0
+
+    def _request_classes(self) -> np.ndarray:
+        return self._classes(np.diff(self.requests.offsets) - 1)  # the last token is no input
+
+    def _share(self, sharing: Sharing) -> None:
+        super()._share(sharing)
+        classes = self._request_classes()
+        if len(np.unique(classes)) > 1:
+            self.packing = pack(self.requests, self.row_length, self.trie_length, classes)
 
     def _request_of(self) -> np.ndarray:
         return self.packing.request_of
@@ -197,7 +253,7 @@ class PackedScorer(Scorer):
     def _prepare(self) -> Iterator[_Batch]:
         packing = self.packing
         lengths = np.asarray([len(row.tokens) for row in packing.rows])
-        for members in row_batches(lengths, self.budget.tokens):
+        for members in row_batches(lengths, self.budget.tokens, packing.class_of):
             rows = [packing.rows[member] for member in members]
             batch = _batch(
                 members,

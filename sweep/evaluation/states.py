@@ -18,6 +18,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.blockwise import Batches, decoder_blocks, in_place_of_blocks, record
+from methods.lengths import LengthRule, forgetful, length_rule
 from methods.residency import device_memory, home_of, resident
 from sweep.evaluation.forward import body
 from sweep.evaluation.placewise import Reading, only_where_read
@@ -60,13 +61,20 @@ def final_states(model: Any, calls: Iterable[ModelCall], forward: Forward = body
         yield from _block_by_block(model, blocks, wave, forward, again=upcoming is not None)
 
 
+def lengths_of(model: Any) -> LengthRule:
+    """Which lengths of sequences may share a call of the model, wherever its blocks are."""
+    if home_of(model) is None:
+        return length_rule(model, lambda tokens: model(input_ids=tokens, use_cache=False))
+    return length_rule(model, lambda tokens: record(model, decoder_blocks(model), tokens))
+
+
 def check_blocks_alone(model: Any, blocks: Any) -> None:
     """Raise SettingsError unless the model's blocks, run one by one, compute what the model computes.
 
     `model` is held whole: of a streamed model its first blocks (`StreamedBlocks.sample`).
     """
     tokens = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
-    with torch.inference_mode():
+    with torch.inference_mode(), forgetful(model):
         expected = body(model, tokens)
         try:
             found = next(_block_by_block(model, blocks, [ModelCall(tokens)], body, again=False))

@@ -100,6 +100,7 @@ class Evaluator:
 
         from sweep.evaluation.choice import choose_scorer
         from sweep.evaluation.forward import TokenBudget, head_rule
+        from sweep.evaluation.scoring import ONE_BY_ONE
         from sweep.evaluation.states import check_blocks_alone
         from sweep.models import weights_hash
 
@@ -114,7 +115,8 @@ class Evaluator:
                 check_blocks_alone(small, home.blocks)
             rule = head_rule(small)
             self.scorer = choose_scorer(small, data.tasks.requests, self.budget, rule)
-        self.windows = WindowScorer(data.heldout, model, self.budget, rule, data.settings.divergence)
+        self.alone = self.scorer.sharing is ONE_BY_ONE  # a model in which the rows of a call meet each other
+        self.windows = WindowScorer(data.heldout, model, self.budget, rule, data.settings.divergence, self.alone)
         self.dense = self._tasks(model)
         self.dense_hash = weights_hash(model)
 
@@ -167,7 +169,8 @@ class Evaluator:
             return ()
         from sweep.evaluation.generation import generate
 
-        return generate(model, self.tokenizer, self.data.tasks.generations, self.data.max_length, self.budget)
+        asked, length = self.data.tasks.generations, self.data.max_length
+        return generate(model, self.tokenizer, asked, length, self.budget, self.alone)
 
 
 def task_rows(

@@ -19,6 +19,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.fused import fused
+from methods.lengths import forgetful
 from sweep.evaluation.divergence import divergences
 from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, log_norm, window_batches
 from sweep.evaluation.states import ModelCall, final_states
@@ -68,8 +69,15 @@ class WindowScorer:
     """Scores the held-out windows; made from the dense model before anything is compressed."""
 
     def __init__(
-        self, texts: Sequence[HeldOut], model: Any, budget: TokenBudget, rule: HeadRule | None, divergence: bool
+        self,
+        texts: Sequence[HeldOut],
+        model: Any,
+        budget: TokenBudget,
+        rule: HeadRule | None,
+        divergence: bool,
+        alone: bool = False,
     ) -> None:
+        """`model` is the dense one. alone: one window a model call, for a model in which windows meet each other."""
         if texts and rule is None:
             raise SettingsError(
                 f"{type(model).__name__}: its logits are not a function of its final hidden states, so held-out "
@@ -78,15 +86,16 @@ class WindowScorer:
         self.texts = texts
         self.budget = budget
         self.rule = rule
+        self.alone = alone
         self.dense: list[_Dense] = []
         if divergence and texts:
             self.head = dense_head(model)
-            with torch.inference_mode(), fused(model):
+            with torch.inference_mode(), forgetful(model), fused(model):
                 self.dense = budget.run(lambda: self._remember(model))
 
     def score(self, model: Any) -> list[WindowScores]:
         """The numbers of every text, in order."""
-        with torch.inference_mode(), fused(model):
+        with torch.inference_mode(), forgetful(model), fused(model):
             return self.budget.run(lambda: self._score(model))
 
     def score_dense(self, model: Any) -> list[WindowScores]:
@@ -107,7 +116,7 @@ class WindowScorer:
 
     def _states(self, model: Any) -> Iterator[torch.Tensor]:
         """Final hidden states (windows, length, width) of all texts, text by text, in one pass over the model."""
-        batches = (tokens for text in self.texts for tokens in window_batches(text.tokens, self.budget))
+        batches = (tokens for text in self.texts for tokens in window_batches(text.tokens, self.budget, self.alone))
         return final_states(model, (ModelCall(tokens) for tokens in batches))
 
     def _remember(self, model: Any) -> list[_Dense]:

@@ -60,8 +60,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2Config", {**LLAMA, **SLIDING}),
     "falcon": ("FalconConfig", {**IDS, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}),
     "mixtral": ("MixtralConfig", {**LLAMA, "num_local_experts": 4}),
+    "dynamic": (
+        "LlamaConfig",
+        {
+            **LLAMA,
+            "max_position_embeddings": 16,
+            "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+        },
+    ),
 }
-STREAMABLE = [name for name in MODELS if name != "mixtral"]
+STREAMABLE = [name for name in MODELS if name not in ("mixtral", "dynamic")]
 METHODS: list[Any] = [
     {"method": "rtn", "bits": 3, "group_size": 16},
     {"method": "gptq", "bits": 3, "group_size": 16},
@@ -258,6 +266,28 @@ def test_last_block_is_narrowed_like_that_of_a_whole_model(llama: Path) -> None:
     assert np.array_equal(*scores)
     assert len(set(seen)) == 1
     assert seen[0] < expected.batches()[0].tokens.numel()
+
+
+def test_frequencies_that_follow_the_length_are_the_same_whole_and_streamed_and_after_a_trial(save: Save) -> None:
+    dense, streamed = pair(save("dynamic"))
+    requests = Requests.pack([(list(range(3, 3 + length)), [4, 5]) for length in (5, 14, 15, 16, 30, 40)], 64)
+    budget = TokenBudget(torch.device("cpu"))
+    whole = choose_scorer(dense.model, requests, budget, head_rule(dense.model))
+    with streamed.blocks.sample() as small:
+        parts = choose_scorer(small, requests, budget, head_rule(small))
+    assert whole.name == parts.name == "packed, explicit mask"
+    before = whole.score(dense.model)[0]
+    assert np.array_equal(parts.score(streamed.model)[0], before)
+    windows = np.random.default_rng(0).integers(3, 90, (4, 24), np.int32)
+    for held in (dense, streamed):
+        compress_model(held.model, get_method("wanda", sparsity=0.5), windows)
+    assert weights_hash(streamed.model) == weights_hash(dense.model)
+    after = whole.score(dense.model)[0]
+    assert np.array_equal(parts.score(streamed.model)[0], after)
+    assert not np.array_equal(after, before)
+    for scorer, held in ((whole, dense), (parts, streamed)):
+        held.restore()
+        assert np.array_equal(scorer.score(held.model)[0], before)
 
 
 def test_batches_go_in_waves_when_memory_is_short(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

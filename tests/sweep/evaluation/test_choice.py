@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sweep.evaluation import choice
+from sweep.evaluation import choice, reach
 from sweep.evaluation.attention import ExplicitMask
 from sweep.evaluation.choice import choose_scorer
 from sweep.evaluation.forward import TokenBudget, head_rule
@@ -74,7 +74,7 @@ def test_without_any_way_sequences_are_scored_one_by_one(
     monkeypatch.setattr(choice, "ways", lambda _: [Causal()])
     with caplog.at_level(logging.WARNING):
         assert choose(make_model("llama")).name == "plain"
-    assert "one sequence at a time: packed (causal) and single sequences differ" in caplog.text
+    assert "LlamaForCausalLM is scored plain: packed (causal) and single sequences differ" in caplog.text
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), torch.AcceleratorError("illegal access")])
@@ -103,6 +103,22 @@ def test_a_window_is_tried_with_sequences_that_reach_beyond_it(
     monkeypatch.setattr(choice, "ways", lambda _: [ByPlace()])
     assert choose(make_model("mistral", sliding_window=40)).name == "plain"
     assert choose(make_model("mistral", sliding_window=None)).name == "packed, by place"  # nothing to count
+
+
+def test_what_is_too_long_to_try_is_not_trusted(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = Requests.pack([([5] * 80, [8, 9]), ([5, 6, 7], [9])], 96)
+    model = make_model("mistral", sliding_window=60)
+
+    def name() -> str:
+        return choose_scorer(model, requests, TokenBudget(torch.device("cpu")), head_rule(model)).name
+
+    assert name() == "packed, explicit mask"
+    monkeypatch.setattr(reach, "LONGEST", 59)
+    with caplog.at_level(logging.WARNING):
+        assert name() == "plain, equal lengths"
+    assert "what it does beyond 60 tokens is too long to try" in caplog.text
 
 
 def test_windows_that_a_model_counts_itself_are_not_packed(make_model: Callable[..., Any]) -> None:

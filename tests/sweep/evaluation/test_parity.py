@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.suite import flips, task_questions
 from sweep.evaluation.attention import ExplicitMask
-from sweep.evaluation.choice import choose_scorer, packed_attention
+from sweep.evaluation.choice import choose_scorer
 from sweep.evaluation.forward import TokenBudget, head_rule
 from sweep.evaluation.requests import Requests
 from sweep.evaluation.scoring import PackedScorer, PlainScorer
@@ -244,7 +244,7 @@ def test_a_window_shorter_than_the_requests_is_respected(make_model: Callable[..
     budget = TokenBudget(torch.device("cpu"))
     rule = head_rule(narrow)
     assert rule is not None
-    assert packed_attention(narrow, rule)[0] is not None
+    assert choose_scorer(narrow, requests, budget, rule).name.startswith("packed")
     found, _ = PackedScorer(requests, budget, rule, ExplicitMask()).score(narrow)
     other, _ = PackedScorer(requests, budget, rule, ExplicitMask()).score(wide)
     wanted, _ = hflm_scores(narrow, tokenizer, requests)
