@@ -103,6 +103,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., tuple[
         monkeypatch.setattr(remote, "_nodes", stubs.resources)
         monkeypatch.setattr(remote, "_connect", lambda *_: None)
         monkeypatch.setattr(remote, "LOOK_SECONDS", 0.0)
+        monkeypatch.setattr(remote, "_head", lambda: None)
         runner = RayRunner(str(tmp_path), {}, **{"address": "auto", **options}, notify=said.append)
         monkeypatch.setattr(runner, "_submit", Call)
         return runner, stubs, said
