@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
 
 import polars as pl
@@ -94,7 +95,7 @@ def summary(effects: pl.DataFrame, by: list[str]) -> pl.DataFrame:
         count, mean = part.height, part["effect"].mean()
         half = stats.t.ppf(0.975, count - 1) * part["effect"].std() / count**0.5 if count > 1 else float("nan")
         found = effects.filter([pl.col(name) == value for name, value in zip(by, key, strict=True)])
-        low, middle, high = (100 * float(pl.select(pl.lit(x).exp() - 1).item()) for x in (mean - half, mean, mean + half))
+        low, middle, high = (100 * math.expm1(value) for value in (mean - half, mean, mean + half))
         better = int((found["effect"] < 0).sum())
         rows.append(
             {

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,8 +32,9 @@ from sweep import plan
 from sweep.config import Study, load_study
 from sweep.estimate import estimate
 from sweep.folder import check_evaluation
-from sweep.lease import Lease
+from sweep.lease import EXPIRES, Lease
 from sweep.progress import Account, Reporter, duration
+from sweep.repair import lost_sets, read_trials
 from sweep.results import Results, ResultsError
 from sweep.schedule import Job
 
@@ -40,6 +42,7 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
 CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
 FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
+SHOWN = 5  # damaged files that are named
 PACKAGES = ("torch", "transformers", "lm_eval", "ray", "numpy", "calibration-sweep")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -83,8 +86,8 @@ def main(
                 trials = plan.expand(chosen)
                 store = find_results(results or f"results/{chosen.name}")
                 lease = None if dry_run else hold(store, held)
-                before = open_results(chosen, trials, store, write=not dry_run)
-                jobs = jobs_to_run(trials, before, retry_failed)
+                before = open_results(chosen, trials, store, reporter.say, write=not dry_run)
+                jobs = jobs_to_run(trials, before, store.started(), retry_failed)
             if lease is None:
                 show_plan(reporter.console, chosen, trials, before, jobs)
                 code = OK
@@ -116,8 +119,10 @@ def run(
 ) -> int:
     """Run the jobs and report. Returns the exit code; raises SettingsError for what is found before they start."""
     skipped = len(trials) - len(jobs)
+    lost = lost_sets(store, before)
+    again = [trial for trial in trials if trial.calibration_id in lost]
     reporter.say(f"{study.name}: {len(trials)} trials, {skipped} already there, {len(jobs)} to run -> {store.root}")
-    if not jobs:
+    if not jobs and not again:
         return finish(trials, before, store, reporter, account, workers=0)
     root = store.path if store.is_local else store.root  # absolute: a worker has a working directory of its own
     runner = make_runner(root, options, reporter)
@@ -128,7 +133,7 @@ def run(
             check_dtypes(jobs, before, device)
         with account("calibration sets and requests"):
             todo = [job.trial for job in jobs]
-            runner.prepare(plan.pools(todo), evaluations_with_lengths(todo))
+            runner.prepare(plan.pools([*todo, *again]), evaluations_with_lengths(todo))
         with account("trials"), reporter.trials(len(jobs)):
             started = True
             for outcome in runner.run(jobs):
@@ -144,7 +149,8 @@ def run(
     except RuntimeError as error:
         if type(error).__name__ != "ClusterError":
             raise
-        reporter.say(f"stopped: {error}. {skipped + account.done} of {len(trials)} trials are kept in {store.root}")
+        there = f"{skipped + account.done} of {len(trials)} trials are kept in {store.root}"
+        reporter.say(f"stopped: {error}. {there}; the same command goes on")
         return FAILED
     finally:
         with account("starting up"):
@@ -210,8 +216,12 @@ def hold(store: Results, held: ExitStack) -> Lease:
     return lease
 
 
-def open_results(study: Study, trials: Sequence[plan.Trial], store: Results, *, write: bool) -> pl.DataFrame:
+def open_results(
+    study: Study, trials: Sequence[plan.Trial], store: Results, notify: Callable[[str], None], *, write: bool
+) -> pl.DataFrame:
     """The rows of `trials/` that the results folder holds. With `write`, the resolved study is put there.
+
+    Damaged files are told to `notify`; their trials have no row, so that they are made again.
 
     Raises SettingsError when the folder belongs to another study, holds numbers that cannot stand beside the new ones,
     or cannot be written.
@@ -219,7 +229,7 @@ def open_results(study: Study, trials: Sequence[plan.Trial], store: Results, *, 
     root = store.root
     try:
         text = store.read_text("study.yaml")
-        before = store.read("trials")
+        before, damages = read_trials(store)
         owners = set(before.get_column("study").to_list())
         if text is not None:
             owners.add((yaml.safe_load(text) or {}).get("study"))
@@ -232,10 +242,19 @@ def open_results(study: Study, trials: Sequence[plan.Trial], store: Results, *, 
         check_stale(trials, before, root)
         if write:
             store.write_text("study.yaml", study.to_yaml())
+            store.remove_leftovers(EXPIRES)
+            for trial_id in {damage.trial_id for damage in damages}:
+                store.remove_trial(trial_id)
+        elif not store.is_local or Path(store.path).exists():
+            store.check_writable()
     except (OSError, ValueError) as error:
         if isinstance(error, SettingsError):
             raise
         raise _unusable(store.root, error) from None
+    for damage in damages[:SHOWN]:
+        notify(f"{root}/{damage.file} {damage.reason}; the trial is made again")
+    if len(damages) > SHOWN:
+        notify(f"{len(damages) - SHOWN} more files there are damaged; their trials are made again")
     return before
 
 
@@ -276,12 +295,17 @@ def _cell(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(row[name] for name in names)
 
 
-def jobs_to_run(trials: Sequence[plan.Trial], before: pl.DataFrame, retry_failed: bool) -> list[Job]:
-    """The trials without a committed row, and failed ones when asked for; their attempts go on counting."""
-    attempts = {row["trial_id"]: row["attempts"] or 0 for row in before.iter_rows(named=True) if row["status"] != "ok"}
+def jobs_to_run(
+    trials: Sequence[plan.Trial], before: pl.DataFrame, started: Mapping[str, Sequence[int]], retry_failed: bool
+) -> list[Job]:
+    """The trials without a committed row, and failed ones when asked for; their attempts go on counting.
+
+    `started` are starts that no row counts, since a driver and its workers were killed.
+    """
+    failed = {row["trial_id"]: row["attempts"] or 0 for row in before.iter_rows(named=True) if row["status"] != "ok"}
     done = before.filter(pl.col("status") == "ok").get_column("trial_id").to_list()
-    todo = plan.pending(trials, done, attempts, retry_failed)
-    return [Job(trial, attempts.get(trial.id, 0) + 1) for trial in todo]
+    todo = plan.pending(trials, done, failed, retry_failed)
+    return [Job(trial, max([failed.get(trial.id, 0), *started.get(trial.id, ())]) + 1) for trial in todo]
 
 
 def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None:
@@ -317,6 +341,8 @@ def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> An
         if options["address"] or (options["workers"] or 1) > 1:
             raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
         return LocalRunner(root, provenance(), None if options["gpus_per_worker"] else "cpu")
+    if not options["address"]:  # Ray reads this when it is imported: all of its ports are on the loopback alone
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from sweep.remote import RayRunner
 
     return RayRunner(

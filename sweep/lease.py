@@ -2,8 +2,9 @@
 
 It works alike on local and shared disks and in object stores, which know no locks. A launch that was killed must not
 keep its successor out: the lease of a process that is gone from this machine is taken over at once, and that of another
-machine when its heartbeat stops. The hard case is two launches that find no lease, or an old one, at the same moment:
-each writes its own, waits, and reads which of them is there.
+machine when its heartbeat stops, both by the clock of the store: the clocks of two machines may be minutes apart. The
+hard case is two launches that find no lease, or an old one, at the same moment: each writes its own, waits, and reads
+which of them is there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Lease:
     def acquire(self) -> None:
         """Raises ResultsError when another launch holds the folder, OSError when it cannot be written."""
         there = self._read()
-        if there is not None and _is_held(there):
+        if there is not None and self._is_held(there):
             raise self._refusal(there)
         self._write()
         time.sleep(SETTLE[0] if self.results.is_local else SETTLE[1])
@@ -58,7 +59,7 @@ class Lease:
         try:
             if self._is_mine(self._read()):
                 self.results.delete(FILE)
-        except OSError:
+        except (OSError, ResultsError):
             return  # a store that cannot be reached: it expires, and nothing that is finished depends on it
 
     def check(self) -> None:
@@ -72,8 +73,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._over.wait(HEARTBEAT):
             try:
-                there = self._read()
-                if there is not None and not self._is_mine(there):
+                if self._is_anothers():
                     self.lost = True
                     return
                 self._write()
@@ -81,34 +81,56 @@ class Lease:
                 continue  # the next heartbeat may get through; when none does, the lease expires as it should
 
     def _read(self) -> dict[str, Any] | None:
-        text = self.results.read_text(FILE)
+        """What the file says. Raises ResultsError when it is no lease: files of ours appear whole."""
         try:
+            text = self.results.read_text(FILE)
             found = json.loads(text) if text is not None else None
         except ValueError:
-            return None  # not of our making: files of ours appear whole
-        return found if isinstance(found, dict) else None
+            found = ()
+        if found is None or isinstance(found, dict):
+            return found
+        raise ResultsError(
+            f"--results {self.results.root}: {FILE} there says nothing of who writes; delete it if no launch does, or "
+            "choose another folder"
+        )
+
+    def _is_held(self, lease: Mapping[str, Any]) -> bool:
+        """Whether the launch that wrote this is still there: by its process here, by its last write elsewhere."""
+        mine = _this_process()
+        if lease.get("machine") == mine["machine"] and isinstance(pid := lease.get("pid"), int):
+            return _started(pid) is not None and _started(pid) == lease.get("started")
+        written = self.results.written(FILE)
+        return written is not None and self._now() - written < EXPIRES
+
+    def _now(self) -> float:
+        """Seconds since 1970 by the clock of the store, which dates what is written there."""
+        probe = f".clock.{self._token}.tmp"
+        self.results.write_text(probe, "")
+        try:
+            return self.results.written(probe) or time.time()
+        finally:
+            self.results.delete(probe)
+
+    def _is_anothers(self) -> bool:
+        try:
+            there = self._read()
+        except ResultsError:
+            return False  # somebody damaged ours
+        return there is not None and not self._is_mine(there)
 
     def _is_mine(self, lease: Mapping[str, Any] | None) -> bool:
         return lease is not None and lease.get("token") == self._token
 
     def _write(self) -> None:
-        content = {"token": self._token, **_this_process(), "since": self._since, "heartbeat": time.time()}
+        content = {"token": self._token, **_this_process(), "since": self._since, "heartbeat": time.time_ns() / 1e9}
         self.results.write_text(FILE, json.dumps(content, indent=1))
 
     def _refusal(self, holder: Mapping[str, Any]) -> ResultsError:
         return ResultsError(
             f"--results {self.results.root}: another launch writes there: process {holder.get('pid', '?')} on "
-            f"{holder.get('host', '?')}, since {holder.get('since', '?')}; wait until it ends, or choose another folder"
+            f"{holder.get('host', '?')}, since {holder.get('since', '?')}; wait until it ends, or choose another "
+            f"folder (or delete {FILE} there, if that machine is surely gone)"
         )
-
-
-def _is_held(lease: Mapping[str, Any]) -> bool:
-    """Whether the launch that wrote this is still there: by its process on this machine, by its heartbeat elsewhere."""
-    mine = _this_process()
-    if lease.get("machine") == mine["machine"] and isinstance(pid := lease.get("pid"), int):
-        return _started(pid) is not None and _started(pid) == lease.get("started")
-    heartbeat = lease.get("heartbeat")
-    return isinstance(heartbeat, int | float) and time.time() - heartbeat < EXPIRES
 
 
 def _this_process() -> dict[str, Any]:

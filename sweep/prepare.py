@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from calib.settings import SettingsError, identity
 from sweep.folder import check_commit, check_requests
 from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
+from sweep.patience import WRITE_PATIENCE
 from sweep.plan import Pool, Trial
+from sweep.repair import why_unreadable
 from sweep.results import Results
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
     """
     from calib.build import build_sets
 
-    store = Results(results)
+    store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(pool.model)
     check_commit(store, pool.model, commit)
     model = at_commit(pool.model, commit)
@@ -77,9 +77,12 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
 
 
 def _check_stored(store: Results, calibration: Any) -> None:
+    """Refuse a set that was built from other text before; a damaged file of it is written again."""
     path = f"{store.path}/calibration/{calibration.id}.parquet"
-    with store.filesystem.open_input_file(path) as file:
-        stored = pl.read_parquet(file, columns=["hash"]).get_column("hash").unique().to_list()
+    if why_unreadable(store, "calibration", path):
+        store.write_table("calibration", calibration.id, calibration.rows())
+        return
+    stored = store.read_file("calibration", path).get_column("hash").unique().to_list()
     if stored != [calibration.hash]:
         raise SettingsError(
             f"{store.root}: calibration set {calibration.id} ({calibration.spec.source.label} "

@@ -6,16 +6,20 @@ rows; the driver hands out trials and waits. The hard case is a worker that dies
 takes its place, the trial is started again, and after its third death it becomes a failed row. When three trials of a
 model die like this one after the other it is the model, and its trials are set aside for those of the others. On a
 cluster that may grow, some workers always wait for room while trials wait for workers: that is the demand that Ray's
-autoscaler sees.
+autoscaler sees. A cluster whose head or last node is gone ends the sweep with a sentence: Ray itself would wait for
+ever, or end this process in words of its own.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -24,9 +28,10 @@ import ray
 import ray.exceptions
 
 from calib.settings import SettingsError
+from sweep.patience import WRITE_PATIENCE
 from sweep.plan import Pool, Trial, evaluation_key
 from sweep.prepare import make_calibration_sets, make_requests
-from sweep.results import Results
+from sweep.results import Results, ResultsError
 from sweep.schedule import Job, Queue, held_by
 from sweep.trial import Outcome, Worker, committed, failed_rows
 
@@ -36,6 +41,9 @@ FALSE_STARTS = 10  # workers that could not even start, one after the other: som
 NODES_MINUTES = 10.0  # how long a started cluster may take until its nodes have joined
 QUIET_MINUTES = 10.0  # without any finished trial, until we say so
 LOOK_SECONDS = 5.0  # between two looks at which nodes there are
+HEAD_SECONDS = 30.0  # a cluster's head may not answer for so long; Ray ends this process after 60
+LOCAL_HEAD_SECONDS = 3.0  # of a Ray that was started here, which nobody starts again
+STARTS = 2  # a slow machine may need more than Ray's half minute to start it once, rarely twice
 
 Notify = Callable[[str], None]
 
@@ -131,6 +139,7 @@ class RayRunner:
         self._device = "cpu"
         self._grows = address is not None and workers is None
         self._looked = 0.0  # when we last looked at the nodes
+        self._lost = False  # nothing of the cluster answers any more
         self._deaths = _Deaths()
         self._sets: dict[str, Any] = {}  # calibration id -> reference to the set
         self._requests: dict[object, Any] = {}
@@ -197,8 +206,23 @@ class RayRunner:
             self._sets.update(zip(pool.ids, sets, strict=True))
             receipts.append(receipt)
         while receipts:
-            done, receipts = ray.wait(receipts, num_returns=1)
-            _raise_settings_error(done[0])
+            done, receipts = ray.wait(receipts, num_returns=1, timeout=LOOK_SECONDS)
+            if not done:
+                self._check_alive()
+            for receipt in done:
+                self._raise_what_is_wrong(receipt)
+
+    def _raise_what_is_wrong(self, receipt: Any) -> None:
+        """Wait for a task; what it found wrong with settings or results is raised as it was."""
+        try:
+            ray.get(receipt)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, SettingsError | ResultsError | OSError):
+                raise error.cause from None
+            raise
+        except ray.exceptions.RayError as error:
+            self._check_alive()
+            raise ClusterError(f"calibration sets and requests could not be made: {_reason(error)}") from None
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs on all workers; yields each outcome when its row is committed."""
@@ -214,13 +238,13 @@ class RayRunner:
         while queue or crew.running:
             while queue and crew.free:
                 yield from self._hand_out(crew.free.pop(), queue)
-            self._look_for_more_room(queue)
+            self._look(queue)
             wanted = min(self.workers + self._spare(), len(queue) + len(crew.running))
             self._hire(wanted)
             self._let_go(wanted)
             if not crew.running and not queue:
                 break
-            done, _ = ray.wait([*crew.running, *crew.starting], num_returns=1, timeout=30)
+            done, _ = ray.wait([*crew.running, *crew.starting], num_returns=1, timeout=LOOK_SECONDS)
             if not done:
                 last = self._say_when_quiet(last)
             for outcome in self._hear(done[0], queue) if done else ():
@@ -235,8 +259,8 @@ class RayRunner:
             ray.shutdown()
 
     def _dismiss(self) -> None:
-        """End all workers, so that their CPUs and GPUs are free."""
-        for actor in self._crew.actors():
+        """End all workers, so that their CPUs and GPUs are free; those of a lost cluster end with it."""
+        for actor in () if self._lost else self._crew.actors():
             ray.kill(actor)
         self._crew = _Crew()
 
@@ -262,11 +286,27 @@ class RayRunner:
             _, actor = self._crew.starting.popitem()
             ray.kill(actor)
 
-    def _look_for_more_room(self, queue: Queue) -> None:
-        """On a cluster that still grows, use the nodes that have joined since the start."""
-        if self._grows and time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._looked = time.monotonic()
+    def _look(self, queue: Queue) -> None:
+        """Every few seconds: see that the cluster is there, and use the nodes that have joined one that grows."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._check_alive()
+        self._looked = time.monotonic()
+        if self._grows:
             self.workers = max(self.workers, min(self._room(), len(queue) + len(self._crew.running)))
+
+    def _check_alive(self) -> None:
+        """Raise ClusterError when the head does not answer any more, or no node is alive."""
+        head, patience = _head(), HEAD_SECONDS if self.address else LOCAL_HEAD_SECONDS
+        since = time.monotonic()
+        while head and not _answers(head):
+            if time.monotonic() - since > patience:
+                self._lost = True
+                raise ClusterError(f"the head of Ray at {head} is gone{_own_logs(self.address)}")
+            time.sleep(1)
+        if not _nodes():
+            self._lost = True
+            raise ClusterError(f"no node of Ray is alive any more{_own_logs(self.address)}")
 
     def _hand_out(self, actor: Any, queue: Queue) -> Iterator[Outcome]:
         """Give a free worker its next trial; yields the trial's outcome when it turns out to be there already."""
@@ -362,6 +402,7 @@ class RayRunner:
             cause = error.cause if isinstance(error.cause, Exception) else error
             return self._give_up(job, f"{type(cause).__name__}: {' '.join(str(cause).split())[:1500]}"), True
         except ray.exceptions.RayError as error:  # the worker or its node is gone
+            self._check_alive()
             if job.deaths < RETRIES:
                 self.notify(f"a worker died during '{job.trial}'; the trial is started again later: {_reason(error)}")
                 queue.put_back(replace(job, attempts=job.attempts + 1, deaths=job.deaths + 1))
@@ -395,7 +436,7 @@ class RayRunner:
 @lru_cache(maxsize=1)
 def _store(results: str) -> Results:
     """The results folder, opened once: a bucket's region is looked up over the network."""
-    return Results(results)
+    return Results(results, WRITE_PATIENCE)
 
 
 def _reason(error: BaseException) -> str:
@@ -415,34 +456,62 @@ def _requests_task(trial: Trial, results: str, seqlens: Sequence[int]) -> tuple[
     return (0, make_requests(trial, results, seqlens))
 
 
-def _raise_settings_error(reference: Any) -> None:
-    """Wait for a task; what it found wrong with the settings is raised as it was."""
-    try:
-        ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SettingsError):
-            raise error.cause from None
-        raise
-
-
 def _nodes() -> list[Mapping[str, float]]:
     """Resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def _head() -> str | None:
+    """host:port of what all nodes of the cluster ask, None when Ray does not say."""
+    return ray.get_runtime_context().gcs_address or None
+
+
+def _answers(address: str) -> bool:
+    try:
+        _knock(address)
+    except OSError:
+        return False
+    return True
+
+
+def _own_logs(address: str | None) -> str:
+    return "" if address else " (killed, or out of memory? Its logs are in /tmp/ray/session_latest/logs)"
+
+
 def _connect(address: str | None, workers: int | None) -> None:
+    """Connect to a cluster, or start Ray here. Raises SettingsError with what to do instead.
+
+    SIGTERM stays the caller's: Ray takes it, and would end this process without a word of what is kept.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep CUDA_VISIBLE_DEVICES in CPU tasks as it is
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+    where: dict[str, Any] = {"address": address}
+    if not address:
+        cpus = max(workers or 1, os.cpu_count() or 1)
+        where = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+    with _own_signal(signal.SIGTERM):
+        for start in range(1, STARTS + 1):
+            try:
+                if address:
+                    _knock(address)
+                ray.init(**where, **quiet)
+                return
+            except Exception as error:  # Ray raises a bare one when its processes take too long to start
+                ray.shutdown()
+                if address or start == STARTS:
+                    raise SettingsError(_connection_hint(address, error)) from None
+
+
+@contextmanager
+def _own_signal(number: int) -> Iterator[None]:
+    """What this process does with a signal is afterwards what it was, whatever is set meanwhile."""
+    before = signal.getsignal(number)
     try:
-        if address:
-            _knock(address)
-            ray.init(address=address, **quiet)
-        else:
-            cpus = max(workers or 1, os.cpu_count() or 1)
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise SettingsError(_connection_hint(address, error)) from None
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # elsewhere nobody could have set another
+            signal.signal(number, before)
 
 
 def _knock(address: str) -> None:
@@ -457,11 +526,11 @@ def _connection_hint(address: str | None, error: Exception) -> str:
     if "auth" in reason.lower() or "token" in reason.lower():
         return (
             f"--address {address}: the cluster asks for a token ({reason}); set RAY_AUTH_MODE=token and copy the "
-            "cluster's ~/.ray/auth_token here (or set RAY_AUTH_TOKEN), or start both sides with RAY_AUTH_MODE=disabled"
+            "cluster's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
         )
     if address:
         return (
             f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, "
             "or leave --address out"
         )
-    return f"Ray cannot be started here ({reason}); --local runs the same study without it"
+    return f"Ray cannot be started here, tried {STARTS} times ({reason}); --local runs the same study without it"

@@ -7,10 +7,13 @@ readers leave them out and a rerun replaces them. Columns are defined once, here
 
 from __future__ import annotations
 
+import json
 import os
+import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
+from sweep.patience import patiently
 
 SCHEMA_VERSION = 1
 
@@ -64,6 +69,7 @@ TRIALS = _schema(
         "requests_id": (_text, "hash of what requests are made from: evaluation, tokenizer and context"),
         "requests_hash": (_text, "hash of the requests themselves: documents, prompts, token ids, held-out windows"),
         "seed": (_int, "the study's seed"),
+        "files": (_text, "JSON: bytes of the trial's file in each other table; null in rows of earlier versions"),
         "weights_hash": (_text, "hash over the exact bits of the compressed weights (sweep/models.py, weights_hash)"),
         "achieved_sparsity": (_real, "share of zeros over the linears in scope, after compression"),
         "average_bits": (_real, "stored bits per weight over the linears in scope, grids and outliers included"),
@@ -188,62 +194,82 @@ class TrialRows:
 
 
 class Results:
-    """One study's results: `root` is a folder or an `s3://`, `gs://` URI that holds the five tables."""
+    """One study's results: `root` is a folder or an `s3://`, `gs://` URI that holds the five tables.
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    An object store that cannot be reached is asked again for `patience` seconds before an OSError is raised.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], patience: float = 0.0) -> None:
+        """Raises ResultsError for a URI that holds a secret, OSError and ValueError for one that cannot be opened."""
         text = os.fspath(root)
+        _refuse_secrets(text)
         if "://" in text:
             self.filesystem, self.path = pafs.FileSystem.from_uri(text)
         else:
             self.filesystem, self.path = pafs.LocalFileSystem(), str(Path(text).absolute())
         self.root = text
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
+        self.patience = 0.0 if self.is_local else patience
 
     # writing
 
     def write_trial(self, rows: TrialRows) -> None:
         """Write the trial's tables; its row in `trials/` last. Writing the same trial again replaces it."""
-        self.write_details(rows)
-        self.commit(rows.trial)
+        self.commit({**rows.trial, "files": json.dumps(self.write_details(rows))})
 
-    def write_details(self, rows: TrialRows) -> None:
-        """Write everything but the row in `trials/`, without which readers do not see it."""
+    def write_details(self, rows: TrialRows) -> dict[str, int]:
+        """Write everything but the row in `trials/`, without which readers do not see it. Returns bytes by table."""
         trial_id = rows.trial["trial_id"]
-        for name, table in (("metrics", rows.metrics), ("samples", rows.samples), ("layers", rows.layers)):
-            self.write_table(name, trial_id, [{"trial_id": trial_id, **row} for row in table])
+        tables = {"metrics": rows.metrics, "samples": rows.samples, "layers": rows.layers}
+        return {
+            name: self.write_table(name, trial_id, [{"trial_id": trial_id, **row} for row in table])
+            for name, table in tables.items()
+        }
 
     def commit(self, trial: Mapping[str, Any]) -> None:
         """Write the row in `trials/` that makes the trial's other rows count."""
         self.write_table("trials", trial["trial_id"], [{"schema_version": SCHEMA_VERSION, **trial}])
 
-    def write_table(self, name: str, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """One file of one table, checked against its schema and key. Raises ResultsError on a broken contract."""
+    def write_table(self, name: str, key: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """One file of one table, checked against its schema and key; returns its bytes.
+
+        Raises ResultsError on a broken contract.
+        """
         schema = TABLES[name]
         known = set(schema.names)
         for row in rows:
             if unknown := set(row) - known:
                 raise ResultsError(f"{name}: unknown columns {sorted(unknown)}; define them in sweep/results.py")
         columns = {field.name: [row.get(field.name) for row in rows] for field in schema}
-        self.put_table(name, key, pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema=schema))
+        table = pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema=schema)
+        return self.put_table(name, key, table)
 
-    def put_table(self, name: str, key: str, table: pa.Table) -> None:
-        """One file of a table that is columns already. Raises ResultsError unless it has the schema and key."""
+    def put_table(self, name: str, key: str, table: pa.Table) -> int:
+        """One file of a table that is columns already; returns its bytes.
+
+        Raises ResultsError unless it has the schema and key.
+        """
         if not table.schema.equals(TABLES[name]):
             raise ResultsError(f"{name}: columns differ from the schema in sweep/results.py")
         _check_key(name, table)
-        self._put(f"{name}/{key}.parquet", table)
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer, compression="zstd")
+        content = buffer.getvalue()
+        self._put(f"{name}/{key}.parquet", content)
+        return int(content.size)
 
-    def _put(self, relative: str, table: pa.Table) -> None:
+    def _put(self, relative: str, content: pa.Buffer | bytes) -> None:
+        """A file that appears whole or not at all."""
         final = f"{self.path}/{relative}"
-        folder, _, base = final.rpartition("/")
         if not self.is_local:  # a put in an object store is atomic
-            pq.write_table(table, final, filesystem=self.filesystem, compression="zstd")
+            patiently(partial(self._upload, final, content), self.patience, f"writing {relative}")
             return
+        folder, _, base = final.rpartition("/")
         os.makedirs(folder, exist_ok=True)
         temporary = f"{folder}/.{base}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             with open(temporary, "wb") as file:
-                pq.write_table(table, file, compression="zstd")
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, final)
@@ -251,10 +277,17 @@ class Results:
             if os.path.exists(temporary):
                 os.unlink(temporary)
 
+    def _upload(self, path: str, content: pa.Buffer | bytes) -> None:
+        with self.filesystem.open_output_stream(path) as file:
+            file.write(content)
+
     # text files beside the tables (study.yaml, lease.json)
 
     def read_text(self, name: str) -> str | None:
-        """The text of `name` in the results folder, or None when there is none."""
+        """The text of `name` in the results folder, or None when there is none. Raises UnicodeDecodeError."""
+        return patiently(partial(self._read_text, name), self.patience, f"reading {name}")
+
+    def _read_text(self, name: str) -> str | None:
         info = self.filesystem.get_file_info(f"{self.path}/{name}")
         if info.type != pafs.FileType.File:
             return None
@@ -262,42 +295,102 @@ class Results:
             return bytes(file.read()).decode()
 
     def write_text(self, name: str, text: str) -> None:
-        final = f"{self.path}/{name}"
-        if not self.is_local:
-            with self.filesystem.open_output_stream(final) as file:
-                file.write(text.encode())
-            return
-        os.makedirs(self.path, exist_ok=True)
-        temporary = f"{self.path}/.{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-        Path(temporary).write_text(text)
-        os.replace(temporary, final)
+        """Put the text file `name`, whole or not at all."""
+        self._put(name, text.encode())
 
     def delete(self, name: str) -> None:
         """Remove the text file `name`."""
         self.filesystem.delete_file(f"{self.path}/{name}")
 
+    def check_writable(self) -> None:
+        """Raise OSError when nothing can be written there."""
+        probe = f".probe.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+        self._put(probe, b"")
+        self.delete(probe)
+
+    def written(self, name: str) -> float | None:
+        """When the text file `name` was written, by the clock of the store (seconds since 1970); None without one."""
+        info = self.filesystem.get_file_info(f"{self.path}/{name}")
+        return None if info.type != pafs.FileType.File else float(info.mtime_ns) / 1e9
+
+    # trials that were started and have not committed yet: started/TRIAL.ATTEMPT, empty files
+
+    def mark_started(self, trial_id: str, attempt: int) -> None:
+        """Remember that a trial was started, in case nobody lives to say so in its row."""
+        path = f"{self.path}/started/{trial_id}.{attempt}"
+        if self.is_local:
+            os.makedirs(f"{self.path}/started", exist_ok=True)
+            Path(path).touch()
+        else:
+            patiently(partial(self._upload, path, b""), self.patience, f"writing started/{trial_id}.{attempt}")
+
+    def forget_started(self, trial_id: str, attempts: Iterable[int]) -> None:
+        """The trial's row counts these starts by now."""
+        for attempt in attempts:
+            path = f"{self.path}/started/{trial_id}.{attempt}"
+            if self.filesystem.get_file_info(path).type == pafs.FileType.File:
+                self.filesystem.delete_file(path)
+
+    def started(self) -> dict[str, list[int]]:
+        """Attempts of trials that were started and are not forgotten, by trial, from one listing."""
+        selector = pafs.FileSelector(f"{self.path}/started", allow_not_found=True)
+        found: dict[str, list[int]] = {}
+        for info in patiently(partial(self.filesystem.get_file_info, selector), self.patience, "listing started"):
+            trial_id, _, attempt = info.base_name.rpartition(".")
+            if trial_id and attempt.isdigit():
+                found.setdefault(trial_id, []).append(int(attempt))
+        return found
+
+    def remove_trial(self, trial_id: str) -> None:
+        """Take back the row in `trials/`, if there is one, so that the trial counts as missing."""
+        path = f"{self.path}/trials/{trial_id}.parquet"
+        if self.filesystem.get_file_info(path).type == pafs.FileType.File:
+            self.filesystem.delete_file(path)
+
+    def remove_leftovers(self, age: float) -> int:
+        """Remove temporary files of writers that were killed more than `age` seconds ago; returns how many."""
+        if not self.is_local:  # a put that was cut off leaves nothing
+            return 0
+        folders = [Path(self.path), *(Path(self.path) / name for name in TABLES)]
+        left = [file for folder in folders for file in folder.glob(".*.tmp")]
+        old = [file for file in left if time.time() - file.stat().st_mtime > age]
+        for file in old:
+            file.unlink(missing_ok=True)
+        return len(old)
+
     # reading
 
     def files(self, name: str) -> list[str]:
         """Paths of the table's whole files, sorted; temporary files are hidden ones and left out."""
+        return sorted(self.sizes(name))
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """Bytes of the table's whole files by path, from one listing."""
         selector = pafs.FileSelector(f"{self.path}/{name}", allow_not_found=True)
-        return sorted(
-            info.path
-            for info in self.filesystem.get_file_info(selector)
+        found = patiently(partial(self.filesystem.get_file_info, selector), self.patience, f"listing {name}")
+        return {
+            info.path: info.size
+            for info in found
             if info.type == pafs.FileType.File and info.base_name.endswith(".parquet") and info.base_name[0] != "."
-        )
+        }
 
     def keys(self, name: str) -> set[str]:
         """Keys (trial or calibration ids) that have a file in the table, read from file names alone."""
         return {path.rpartition("/")[2].removesuffix(".parquet") for path in self.files(name)}
 
     def status(self, trial_id: str) -> str | None:
-        """`ok` or `failed` as the trial's committed row says now; None when there is none."""
+        """`ok` or `failed` as the trial's committed row says now; None when there is none, or a damaged one."""
+        return patiently(partial(self._status, trial_id), self.patience, f"reading trials/{trial_id}.parquet")
+
+    def _status(self, trial_id: str) -> str | None:
         path = f"{self.path}/trials/{trial_id}.parquet"
         if self.filesystem.get_file_info(path).type != pafs.FileType.File:
             return None
         with self.filesystem.open_input_file(path) as file:
-            return str(pq.read_table(file, columns=["status"]).column("status")[0].as_py())
+            try:
+                return str(pq.read_table(file, columns=["status"]).column("status")[0].as_py())
+            except (pa.ArrowInvalid, IndexError):
+                return None
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The table as a lazy frame, all files together. Rows of trials that failed or never committed are left out."""
@@ -307,14 +400,20 @@ class Results:
             frame = frame.join(committed, on="trial_id", how="semi")
         return frame
 
-    def read(self, name: str) -> pl.DataFrame:
-        """The whole table, sorted by its key. Raises ResultsError when a key occurs twice."""
+    def read(self, name: str, without: Collection[str] = ()) -> pl.DataFrame:
+        """The whole table but for the files `without`, sorted by its key. Raises ResultsError for a key twice."""
         key = list(KEYS[name])
-        frame = self.scan(name).collect().sort(key)
+        paths = [path for path in self.files(name) if path not in without]
+        scan = partial(self._scan_paths, name, paths) if without else partial(self.scan, name)
+        frame = patiently(lambda: scan().collect(), self.patience, f"reading {name}").sort(key)
         if frame.select(pl.struct(key).is_duplicated().any()).item():
             twice = frame.filter(pl.struct(key).is_duplicated()).select(key).row(0)
             raise ResultsError(f"{self.root}/{name}: {dict(zip(key, twice, strict=True))} occurs twice")
         return frame
+
+    def read_file(self, name: str, path: str) -> pl.DataFrame:
+        """One file of a table, with the table's columns."""
+        return self._scan_paths(name, [path]).collect()
 
     def _scan_files(self, name: str) -> pl.LazyFrame:
         return self._scan_paths(name, self.files(name))
@@ -329,6 +428,20 @@ class Results:
         import pyarrow.dataset as ds
 
         return pl.scan_pyarrow_dataset(ds.dataset(paths, schema=schema, filesystem=self.filesystem, format="parquet"))
+
+
+def _refuse_secrets(root: str) -> None:
+    """Raise ResultsError for a key and a secret in a URI: it stands in logs, reports and lists of processes."""
+    scheme, there, rest = root.partition("://")
+    address, _, query = rest.partition("?")
+    named = [part.partition("=")[0] for part in query.split("&")]
+    if there and ("@" in address.partition("/")[0] or any("secret" in n or "key" in n or "token" in n for n in named)):
+        bucket = address.rpartition("@")[2]
+        raise ResultsError(
+            f"--results {scheme}://{bucket}: the URI holds a key or a secret, which would stand in logs and reports; "
+            "leave them out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine "
+            "a role"
+        )
 
 
 def _check_key(name: str, table: pa.Table) -> None:

@@ -15,7 +15,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from methods.base import method_name
 from sweep.models import at_commit, weights_hash
+from sweep.patience import WRITE_PATIENCE
 from sweep.plan import Trial
 from sweep.results import Results, ResultsError, TrialRows
 from sweep.schedule import held_by
@@ -195,7 +196,7 @@ class Worker:
     """Holds one dense model and runs trials on it, one after the other; writes each trial's rows itself."""
 
     def __init__(self, results: str, provenance: Mapping[str, Any], device: str | None = None) -> None:
-        self.results = Results(results)
+        self.results = Results(results, WRITE_PATIENCE)
         self.provenance = dict(provenance)
         self.device = quiet_torch(device)
         self._held: object = None
@@ -213,6 +214,7 @@ class Worker:
         """Run the trial and commit its row, whatever happens. `requests` is called when the model changes."""
         started = datetime.now(timezone.utc)
         clock = Clock()
+        self._mark(trial, attempts)
         reset_peak_memory(self.device)
         try:
             with clock("load"):
@@ -235,6 +237,11 @@ class Worker:
             return self._write(trial, rows, clock)
         except (OSError, ResultsError) as error:
             return self._write_failed(trial, common, one_line(error), clock)
+
+    def _mark(self, trial: Trial, attempts: int) -> None:
+        """Leave a mark of this start; it is there for the count alone, so a full disk must not cost the trial."""
+        with suppress(OSError):
+            self.results.mark_started(trial.id, attempts)
 
     def _hold(
         self, trial: Trial, requests: Callable[[], EvaluationData]
@@ -272,10 +279,17 @@ class Worker:
         if there := committed(self.results, trial, rows.trial["attempts"]):
             return there
         with clock("write"):
-            self.results.write_details(rows)
+            files = self.results.write_details(rows)
         total = sum(clock.seconds.values()) - clock.seconds.get("load", 0.0)
-        row = {**rows.trial, "seconds_write": clock.seconds["write"], "seconds_total": total}
+        row = {
+            **rows.trial,
+            "files": json.dumps(files),
+            "seconds_write": clock.seconds["write"],
+            "seconds_total": total,
+        }
         self.results.commit(row)
+        with suppress(OSError):
+            self.results.forget_started(trial.id, range(1, rows.trial["attempts"] + 1))
         return self._outcome(trial, row, headline(rows), clock)
 
     def _write_failed(self, trial: Trial, common: Mapping[str, Any], error: str, clock: Clock) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +104,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., tuple[
         monkeypatch.setattr(remote, "_nodes", stubs.resources)
         monkeypatch.setattr(remote, "_connect", lambda *_: None)
         monkeypatch.setattr(remote, "LOOK_SECONDS", 0.0)
+        monkeypatch.setattr(remote, "_head", lambda: None)
         runner = RayRunner(str(tmp_path), {}, **{"address": "auto", **options}, notify=said.append)
         monkeypatch.setattr(runner, "_submit", Call)
         return runner, stubs, said
@@ -287,3 +289,43 @@ def test_cluster_without_room_is_refused(make: Any, monkeypatch: pytest.MonkeyPa
         runner.start()
     runner._dismiss()
     assert all(actor.killed for actor in stubs.actors)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_slow_start_of_ray_is_tried_once_more_and_then_told(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[dict[str, Any]] = []
+
+    def init(**arguments: Any) -> None:
+        starts.append(arguments)
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup. This could happen because some of the raylet")
+
+    monkeypatch.setattr(remote.ray, "init", init)
+    monkeypatch.setattr(remote.ray, "shutdown", lambda: None)
+    if failures == 1:
+        remote._connect(None, 2)
+    else:
+        with pytest.raises(SettingsError, match=r"tried 2 times \(The current node timed out .*--local runs the same"):
+            remote._connect(None, 2)
+    assert [start["address"] for start in starts] == ["local", "local"]
+
+
+def test_sigterm_stays_ours_when_ray_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(remote.ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    remote._connect(None, 1)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_cluster_without_a_node_or_a_head_ends_the_sweep(make: Any, trials: list[Trial], monkeypatch: Any) -> None:
+    runner, _, _ = make()
+    runner.start()
+    monkeypatch.setattr(remote, "_nodes", list)
+    with pytest.raises(ClusterError, match="no node of Ray is alive any more"):
+        list(runner.run([Job(trial) for trial in trials]))
+    runner, _, _ = make()
+    runner.start()
+    monkeypatch.setattr(remote, "_head", lambda: "127.0.0.1:1")
+    monkeypatch.setattr(remote, "HEAD_SECONDS", 0.0)
+    with pytest.raises(ClusterError, match="the head of Ray at 127.0.0.1:1 is gone"):
+        list(runner.run([Job(trial) for trial in trials]))

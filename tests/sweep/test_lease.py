@@ -91,14 +91,41 @@ def test_number_of_a_later_process_is_not_mistaken(results: Results) -> None:
     Lease(results).acquire()
 
 
+def age(results: Results, seconds: float) -> None:
+    """Date the lease back by the store's clock, here the disk's."""
+    now = time.time()
+    os.utime(Path(results.path) / FILE, (now - seconds, now - seconds))
+
+
 def test_lease_of_another_machine_counts_until_its_heartbeat_stops(results: Results) -> None:
     leave_behind(results)
-    change(results, machine="elsewhere", host="elsewhere", heartbeat=time.time() - EXPIRES + 20)
-    with pytest.raises(ResultsError, match=r"process \d+ on elsewhere, since 20\d\d-.* UTC; wait until it ends"):
+    change(results, machine="elsewhere", host="elsewhere")
+    age(results, EXPIRES - 60)
+    refusal = r"process \d+ on elsewhere, since 20\d\d-.* UTC; wait until it ends, .*delete lease.json there"
+    with pytest.raises(ResultsError, match=refusal):
         Lease(results).acquire()
-    change(results, heartbeat=time.time() - EXPIRES - 1)
+    age(results, EXPIRES + 1)
     Lease(results).acquire()
     assert read(results)["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("minutes", [-300, -5, 5, 300])
+def test_clock_of_the_other_machine_does_not_matter(results: Results, minutes: float) -> None:
+    leave_behind(results)
+    change(results, machine="elsewhere", heartbeat=time.time() + minutes * 60)
+    with pytest.raises(ResultsError, match="another launch writes there"):
+        Lease(results).acquire()
+    age(results, EXPIRES + 1)
+    Lease(results).acquire()
+    assert not list(Path(results.path).glob(".clock*"))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[1]", b"{", b""])
+def test_file_that_is_no_lease_is_named(results: Results, content: bytes) -> None:
+    Path(results.path).mkdir()
+    (Path(results.path) / FILE).write_bytes(content)
+    with pytest.raises(ResultsError, match=r"lease.json there says nothing of who writes; delete it"):
+        Lease(results).acquire()
 
 
 def test_of_several_at_the_same_moment_one_gets_it(results: Results) -> None:

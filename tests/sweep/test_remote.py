@@ -197,3 +197,45 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str], seconds:
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def child(process: subprocess.Popen[str], name: str) -> int:
+    """The number of a process that the driver has started, by its program."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            program = (folder / "comm").read_text().strip()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue  # it has ended
+        if program == name and parent == process.pid:
+            return int(folder.name)
+    raise AssertionError(f"the driver has no process {name}")
+
+
+@pytest.mark.parametrize(
+    ("killed", "code", "told"),
+    [
+        ("raylet", 1, "stopped: no node of Ray is alive any more"),
+        ("gcs_server", 1, "stopped: the head of Ray at 127.0.0.1:"),
+        ("SIGTERM", 130, "interrupted: "),
+    ],
+)
+def test_end_of_ray_or_of_the_driver_is_told_and_the_same_command_goes_on(
+    killed: str, code: int, told: str, start_launch: Any, write_study: Write, document: Document, tmp_path: Path
+) -> None:
+    document["calibration"]["sets"] = 12
+    process = start_launch([write_study(document), "--workers", "1", "--results", "r"])
+    results = Results(tmp_path / "r")
+    wait_for(lambda: len(results.keys("trials")) >= 2, process)
+    if killed == "SIGTERM":
+        process.terminate()
+    else:
+        os.kill(child(process, killed), signal.SIGKILL)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == code, output
+    assert told in output
+    found = re.search(r"(\d+) of 50 trials are kept in r; the same command goes on", output)
+    assert found is not None, output
+    assert 1 <= int(found.group(1)) <= len(results.keys("trials")) < 50
+    assert "Traceback" not in output
+    assert results.read_text("lease.json") is None

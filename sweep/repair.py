@@ -1,0 +1,101 @@
+"""What of a results folder is damaged: files that were lost, cut off or overwritten since their trials committed.
+
+A committed row says that its trial is finished, so a lost file of another table would stay lost for ever. A launch
+therefore compares what the rows say with one listing of each table; trials with damaged files are named, lose their
+row, and are made again. The hard case is a damaged row itself, which no reader of the whole table survives: it is found
+by opening the files one by one, and only then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweep.results import KEYS, Results, ResultsError
+
+DETAILS = ("metrics", "samples", "layers")
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file that is not what was written. `reason` completes "trials/1f.parquet ..."."""
+
+    file: str  # relative to the results folder
+    reason: str
+    trial_id: str
+
+
+def read_trials(store: Results) -> tuple[pl.DataFrame, list[Damage]]:
+    """The sound rows of `trials/`, and what is damaged: rows that cannot be read, and files of trials that are `ok`.
+
+    Trials with a damaged file have no row here. Raises OSError when the folder cannot be read at all.
+    """
+    rows, damages = _sound_rows(store)
+    damages += _damaged_details(store, rows)
+    return rows.filter(~pl.col("trial_id").is_in([damage.trial_id for damage in damages])), damages
+
+
+def lost_sets(store: Results, rows: pl.DataFrame) -> set[str]:
+    """Ids of calibration sets that finished trials were made with and that have no file."""
+    used = rows.filter((pl.col("status") == "ok") & pl.col("calibration_id").is_not_null())
+    return set(used.get_column("calibration_id").to_list()) - store.keys("calibration")
+
+
+def _sound_rows(store: Results) -> tuple[pl.DataFrame, list[Damage]]:
+    files = {path.rpartition("/")[2].removesuffix(".parquet"): path for path in store.files("trials")}
+    try:
+        rows = store.read("trials")
+        if set(rows.get_column("trial_id")) == set(files):
+            return rows, []
+    except ResultsError:
+        raise
+    except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
+        unread: str | None = str(error).splitlines()[0]
+    else:
+        unread = None
+    damages = list(_damaged_rows(store, files))
+    if unread and not damages:
+        raise OSError(unread)
+    return store.read("trials", without={files[damage.trial_id] for damage in damages}), damages
+
+
+def _damaged_rows(store: Results, files: Mapping[str, str]) -> Iterator[Damage]:
+    for trial_id, path in files.items():
+        reason = why_unreadable(store, "trials", path)
+        if reason is None and store.read_file("trials", path).get_column("trial_id").to_list() != [trial_id]:
+            reason = "holds the row of another trial"
+        if reason:
+            yield Damage(f"trials/{trial_id}.parquet", reason, trial_id)
+
+
+def why_unreadable(store: Results, table: str, path: str) -> str | None:
+    """What keeps a file from being read as one of `table`, None when nothing does."""
+    try:
+        schema = pq.read_schema(path, filesystem=store.filesystem)
+        if missing := [key for key in KEYS[table] if key not in schema.names]:
+            return f"has no column {missing[0]}"
+        if store.read_file(table, path).is_empty():
+            return "is empty"
+    except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
+        return f"cannot be read ({str(error).splitlines()[0][:120]})"
+    return None
+
+
+def _damaged_details(store: Results, rows: pl.DataFrame) -> list[Damage]:
+    there = {table: store.sizes(table) for table in DETAILS}
+    damages = []
+    for trial_id, files in rows.filter(pl.col("status") == "ok").select("trial_id", "files").iter_rows():
+        wanted = json.loads(files) if files else dict.fromkeys(DETAILS)  # rows of earlier versions: any size will do
+        for table, size in wanted.items():
+            found = there[table].get(f"{store.path}/{table}/{trial_id}.parquet")
+            if found is None:
+                damages.append(Damage(f"{table}/{trial_id}.parquet", "is lost", trial_id))
+            elif size is not None and found != size:
+                reason = f"has {found:,} bytes instead of {size:,}"
+                damages.append(Damage(f"{table}/{trial_id}.parquet", reason, trial_id))
+    return damages
