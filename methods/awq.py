@@ -21,8 +21,9 @@ from pydantic import Field
 from calib.settings import settings
 from methods.base import CompressedWeight, CompressionError, LayerReport, Replacement, register
 from methods.folding import ScaleGroup
+from methods.grid_methods import GridMethod
 from methods.lazy import torch
-from methods.quantizer import check_group_size, grid_bits, quantize_groups
+from methods.quantizer import quantize_groups
 from methods.scaling import ScalingMethod, group_reports
 from methods.statistics import Magnitudes, Statistic
 from methods.targets import Linear
@@ -38,32 +39,25 @@ CLIP_EXCLUDED = ("*q_proj*", "*k_proj*", "*query*", "*key*", "*qkv*", "*c_attn*"
 
 @register("awq")
 @settings
-class AWQ(ScalingMethod):
-    """bits, group_size, sym: the grids, in the dialect of RTN and GPTQ. scale_steps: values of α in [0, 1).
+class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are those of scaling
+    """group_size: 128 as published; the grids are those of RTN and GPTQ. scale_steps: values of α in [0, 1).
 
     search_scale, search_clip: the two searches; the second sees the statistic's sample of the inputs. clip_exclude:
     linears that are not clipped, by name (queries and keys in the published code).
     """
 
+    version: ClassVar[int] = 3
     through_linears: ClassVar[bool] = True
 
-    bits: int = Field(default=4, ge=2, le=8)
     group_size: int | None = Field(default=128, ge=1)
-    sym: bool = False
     search_scale: bool = True
     search_clip: bool = True
     scale_steps: int = Field(default=20, ge=1)
     clip_exclude: list[str] = field(default_factory=lambda: list(CLIP_EXCLUDED))
 
     def describe(self) -> str:
-        parts = [f"AWQ {self.bits}-bit"] + ([f"g{self.group_size}"] if self.group_size else []) + ["sym"] * self.sym
-        return " ".join(parts + ["no scale"] * (not self.search_scale) + ["no clip"] * (not self.search_clip))
-
-    def nominal(self) -> dict[str, Any]:
-        return {"bits": float(self.bits), "sparsity": None, "pattern": None}
-
-    def check_shape(self, rows: int, cols: int, where: str) -> None:
-        check_group_size(self.group_size, cols, where)
+        flags = {"no scale": not self.search_scale, "no clip": not self.search_clip}
+        return " ".join(["AWQ", self.describe_grid(), *(name for name, on in flags.items() if on)])
 
     def compress_block(self, job: BlockJob) -> list[LayerReport]:
         started = time.perf_counter()
@@ -117,7 +111,7 @@ class AWQ(ScalingMethod):
         return scales[found.index(best)]
 
     def _grid(self, weight: torch.Tensor) -> torch.Tensor:
-        return quantize_groups(weight, self.bits, self.group_size, sym=self.sym, mse=False)
+        return quantize_groups(weight, self.rule, self.group_size)
 
     def _round(
         self, linear: Linear, statistic: Statistic, scale: torch.Tensor | None, pruned: torch.Tensor | None
@@ -161,8 +155,9 @@ class AWQ(ScalingMethod):
         replaced = []
         for linear in group.linears:
             weight, stored = dense[linear.name], changed[linear.name].undo(linear.weight.float())
-            bits = grid_bits(self.bits, weight.shape[1], self.group_size, self.sym)
-            replaced.append(Replacement(weight, stored, CompressedWeight(weight, bits=bits)))
+            bits = self.rule.stored_bits(weight.shape[1], self.group_size)
+            compressed = CompressedWeight(weight, bits=bits, scale_dtype=self.scale_dtype)
+            replaced.append(Replacement(weight, stored, compressed))
         return group_reports(group, replaced)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
 from methods.masks import at_most_threshold, selection_kernels, smallest_of_first_axis, threshold_rank
-from methods.quantizer import Grid, fit_grid
+from methods.quantizer import GridRule, fit_grid
 from methods.solver import full_precision
 
 WIDEST_READY = 1024  # columns of a block whose spread is made ahead
@@ -88,10 +88,8 @@ class GroupPlan:
     at the start of the column block, as in the reference code.
     """
 
-    bits: int
+    rule: GridRule
     group_size: int
-    sym: bool
-    mse: bool
     fresh: bool
 
 
@@ -118,15 +116,12 @@ class PruneRule:
         )
 
 
-def row_grids(columns: torch.Tensor, bits: int, *, sym: bool, mse: bool) -> GridTable:
-    """One grid a row, fitted on all of `columns` [cols, rows]."""
-    return _table(fit_grid(columns[None], bits, sym=sym, mse=mse, dim=1), columns.shape[0], columns.shape[0])
-
-
-def group_grids(columns: torch.Tensor, bits: int, group_size: int, *, sym: bool, mse: bool) -> GridTable:
-    """One grid a row and group of consecutive columns, fitted on `columns` [cols, rows] as they are."""
-    groups = columns.unflatten(0, (-1, group_size))
-    return _table(fit_grid(groups, bits, sym=sym, mse=mse, dim=1), columns.shape[0], group_size)
+def fitted_grids(columns: torch.Tensor, rule: GridRule, group_size: int | None) -> GridTable:
+    """One grid a row (and group of consecutive columns), fitted on `columns` [cols, rows] as they are."""
+    size = group_size or columns.shape[0]
+    grid = fit_grid(columns.unflatten(0, (-1, size)), rule, dim=1)
+    group_of = torch.arange(columns.shape[0], device=columns.device) // size
+    return GridTable(grid.scale, -grid.zero, grid.levels - grid.zero, group_of)
 
 
 def quantize_columns(
@@ -221,7 +216,7 @@ def prune_block(block: ColumnBlock, rule: PruneRule) -> torch.Tensor:
 
 def fit_groups(groups: torch.Tensor, plan: GroupPlan, table: GridTable) -> None:
     """Fit the grids of `groups` [groups, group_size, rows] and put them into `table`, which has as many."""
-    grid = fit_grid(groups, plan.bits, sym=plan.sym, mse=plan.mse, dim=1)
+    grid = fit_grid(groups, plan.rule, dim=1)
     table.scale.copy_(grid.scale)
     torch.neg(grid.zero, out=table.low)
     table.high.copy_(grid.levels - grid.zero)
@@ -306,11 +301,6 @@ def _unfitted(columns: torch.Tensor, group_size: int) -> GridTable:
     cols, rows = columns.shape
     scale, low, high = columns.new_empty(3, cols // group_size, rows)
     return GridTable(scale, low, high, torch.arange(cols, device=columns.device) // group_size)
-
-
-def _table(grid: Grid, cols: int, group_size: int) -> GridTable:
-    group_of = torch.arange(cols, device=grid.scale.device) // group_size
-    return GridTable(grid.scale, -grid.zero, grid.levels - grid.zero, group_of)
 
 
 def _block_mask(

@@ -8,7 +8,7 @@ import torch
 from methods.base import CompressionError, get_method, parse_method
 from methods.blockwise import BlockJob, Data, capture, compress_model, decoder_blocks
 from methods.folding import find_folds
-from methods.quantizer import quantize_groups
+from methods.quantizer import GridRule, quantize_groups
 from methods.targets import linears_of
 
 
@@ -109,7 +109,7 @@ def test_smoothing_balances_inputs_and_weights(make_llama, tokens):
 
 
 def test_smooth_then_quantize_is_one_entry(make_llama, tokens):
-    method = parse_method(["smoothquant", {"method": "gptq", "bits": 4}], "m")
+    method = parse_method(["smoothquant", {"method": "gptq", "bits": 4, "scale_dtype": "float16"}], "m")
     report = compress_model(make_llama(), method, tokens)
     assert report.average_bits < 5
     assert {layer.step for layer in report.layers} == {0, 1}
@@ -143,7 +143,7 @@ def test_scale_of_one_and_no_clip_is_round_to_nearest(make_llama, tokens):
     method = get_method("awq", group_size=16, scale_steps=1, search_clip=False)  # only α = 0
     compress_model(model, method, tokens)
     weight = decoder_blocks(dense)[1].mlp.down_proj.weight
-    expected = quantize_groups(weight, 4, 16, sym=False, mse=False)
+    expected = quantize_groups(weight, GridRule(4), 16)
     assert torch.allclose(decoder_blocks(model)[1].mlp.down_proj.weight, expected, atol=1e-6)
 
 
