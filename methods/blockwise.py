@@ -288,15 +288,17 @@ class Walk:
         assert data is not None
         batches = capture(self.model, blocks, data)
         shares: dict[int, float] = {}
+        sizes = {index: sum(linear.weight.numel() for linear in linears) for index, linears in enumerate(scope)}
         for index, block in enumerate(blocks):
             with resident(self.model, index, index + 1 if index + 1 < len(blocks) else None):
                 if scope[index]:
                     shares[index] = self._outlier_share(block, index, scope[index], batches)
                 for batch in range(len(batches)):
                     batches.keep(batch, batches.run(block, index, batch))
-        sparsities = dict(
-            zip(shares, block_sparsities(list(shares.values()), method.share, method.owl_lambda), strict=True)
+        chosen = block_sparsities(
+            list(shares.values()), [sizes[index] for index in shares], method.share, method.owl_lambda
         )
+        sparsities = dict(zip(shares, chosen, strict=True))
         return [replace(method, sparsity=sparsities.get(index, method.sparsity)) for index in range(len(blocks))]
 
     def _outlier_share(self, block: Any, index: int, linears: list[Linear], batches: Batches) -> float:

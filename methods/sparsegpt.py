@@ -3,7 +3,8 @@
 The mask of a block of 128 columns is chosen once, from weights already updated by earlier blocks, by the smallest
 (w / U_jj)² over all rows of the block; with a pattern, in each row and group of m columns when the group is reached.
 With `bits` the weights that stay are quantized in the same pass, on one grid a row (or group) fitted on the dense
-weights. As in the reference code, all scores up to the threshold go, which is one weight per block more than the share.
+weights. As in the reference code, all scores up to the threshold go, which is one weight per block more than the share
+(not with OWL, which has a mean to keep).
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class SparseGPT(PruningMethod, ColumnMethod):
             factor.upper,
             self.block_size,
             share=self.share,
+            exact=self.allocation == "owl",
             kept_of=self.kept_of,
             segments=[weight.shape[0] for weight in weights],
             grids=grids,
