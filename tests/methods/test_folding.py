@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from calib.settings import SettingsError
 from methods.base import CompressionError, get_method, parse_method
 from methods.blockwise import BlockJob, Data, capture, compress_model, decoder_blocks
 from methods.folding import find_folds
@@ -136,6 +137,59 @@ def test_scale_search_includes_the_identity_and_lowers_the_models_error(make_lla
     rtn, plain = error(get_method("rtn", bits=3, group_size=16))
     assert awq < rtn
     assert report.average_bits == pytest.approx(plain.average_bits)
+
+
+def published_duo_scales(x_mean, weights, group_size, steps):
+    """AutoAWQ's `duo_scaling`, number by number: s = x^r / (w^(1-r) + 1e-4), then centred between its ends."""
+    rows = [row for weight in weights for row in weight.tolist()]
+    w_mean = []
+    for j in range(len(x_mean)):
+        first = j // group_size * group_size
+        shares = [abs(row[j]) / (max(abs(v) for v in row[first : first + group_size]) + 1e-6) for row in rows]
+        w_mean.append(sum(shares) / len(shares))
+    found = []
+    for step in range(steps):
+        ratio = step / steps
+        scale = [max(x**ratio / (w ** (1 - ratio) + 1e-4), 1e-4) for x, w in zip(x_mean, w_mean, strict=True)]
+        middle = (max(scale) * min(scale)) ** 0.5
+        found.append([s / middle for s in scale])
+    return found
+
+
+def test_duo_scales_are_those_of_the_published_formula_beside_no_scale_at_all():
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(rows, 24, generator=generator) for rows in (5, 11)]
+    weights[0][:, 3] = weights[1][:, 3] = 0  # an input that no weight looks at
+    weights[1][2, 8:16] = 0  # a group of zeros
+    inputs = torch.rand(24, generator=generator) * 3
+    inputs[5] = 0  # a dead input
+    scales = get_method("awq", group_size=8, scale_steps=5, duo_scaling=True).scales(inputs, weights)
+    assert torch.equal(scales[0], torch.ones(24))
+    expected = torch.tensor(published_duo_scales(inputs.tolist(), weights, 8, 5))
+    assert torch.allclose(torch.stack(scales[1:]), expected, rtol=1e-4)
+    assert torch.isfinite(torch.stack(scales)).all()
+
+
+def test_scales_without_duo_look_at_inputs_alone():
+    inputs = torch.tensor([1.0, 4.0, 16.0])
+    first, second = get_method("awq", scale_steps=2).scales(inputs, [torch.randn(4, 3)])
+    assert torch.equal(first, torch.ones(3))
+    assert torch.allclose(second, torch.tensor([0.5, 1.0, 2.0]))
+
+
+def test_duo_scaling_changes_scales_and_lowers_the_error_of_rounding(make_llama, tokens):
+    def error(**settings):
+        model = with_outlier_inputs(make_llama())
+        return compress_model(model, get_method("awq", bits=3, group_size=16, **settings), tokens).layer_error
+
+    plain, duo, unscaled = error(), error(duo_scaling=True), error(search_scale=False)
+    assert duo != plain
+    assert duo < unscaled
+
+
+def test_duo_scaling_without_a_search_is_refused():
+    with pytest.raises(SettingsError, match=r"awq.duo_scaling: there is no scale to search"):
+        get_method("awq", search_scale=False, duo_scaling=True)
 
 
 def test_scale_of_one_and_no_clip_is_round_to_nearest(make_llama, tokens):
