@@ -29,6 +29,7 @@ from methods.base import (
     WeightMethod,
     layer_reports,
 )
+from methods.factored import refuse_to_save_factors
 from methods.fisher import Sums, squared_gradients
 from methods.fused import fused
 from methods.kernels.dispatch import backend_of
@@ -190,7 +191,8 @@ def compress_model(
     attention_mask: [nsamples, seqlen], zero at padding. batch_size: windows per forward, a matter of speed. offload:
     hidden states wait in host memory between blocks (None: when a GPU is crowded). progress: called with (blocks done,
     blocks in all). Raises SettingsError before any work when the settings do not fit the model, CompressionError
-    naming block and linear.
+    naming block and linear. A model that holds low-rank factors afterwards refuses `save_pretrained`
+    (`methods/factored.py`).
     """
     started = time.perf_counter()
     steps = list(method.steps) if isinstance(method, Composition) else [method]
@@ -214,6 +216,7 @@ def compress_model(
                 report.layers.extend(walk.run(data))
     finally:
         model.train(was_training)
+        refuse_to_save_factors(model)
     report.seconds = time.perf_counter() - started
     return report
 
