@@ -9,7 +9,7 @@ back: the refusal looks at the model as it is when it is saved, not as it was wh
 
 from __future__ import annotations
 
-from types import MethodType
+from functools import partial
 from typing import Any
 
 from methods.lazy import torch
@@ -76,7 +76,7 @@ def _merged(pair: Any) -> Any:
 def refuse_to_save_factors(model: Any) -> None:
     """From now on `model.save_pretrained` raises SavingError for as long as the model holds factors."""
     if factored(model) and hasattr(type(model), "save_pretrained"):
-        model.save_pretrained = MethodType(save_pretrained, model)  # a bound method: a copy of the model has its own
+        model.save_pretrained = partial(save_pretrained, model)  # copies and pickles of the model get one of their own
 
 
 def save_pretrained(model: Any, *arguments: Any, **keywords: Any) -> Any:
