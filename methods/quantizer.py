@@ -86,18 +86,13 @@ def quantize_groups(weight: torch.Tensor, rule: GridRule, group_size: int | None
 
 
 def describe_rule(rule: GridRule, group_size: int | None) -> str:
-    """`4-bit g128 sym fp16`."""
+    """`4-bit g128 sym`."""
     parts = [f"{rule.bits}-bit"]
     if group_size is not None:
         parts.append(f"g{group_size}")
     if rule.sym:
         parts.append("sym" if rule.sym_rule == "usual" else f"sym-{rule.sym_rule}")
-    return " ".join(parts + ["mse"] * rule.mse + scale_label(rule.scale_dtype))
-
-
-def scale_label(dtype: ScaleDtype) -> list[str]:
-    """What a label says of the type of the scales: nothing, `fp16` or `bf16`."""
-    return {"float32": [], "float16": ["fp16"], "bfloat16": ["bf16"]}[dtype]
+    return " ".join(parts + ["mse"] * rule.mse)
 
 
 def as_stored(values: torch.Tensor, dtype: ScaleDtype) -> torch.Tensor:

@@ -21,15 +21,7 @@ from methods.column_methods import ColumnMethod, split_columns, stack_columns
 from methods.columns import ColumnBlock, blocks_of, column_blocks, push
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
-from methods.quantizer import (
-    SCALE_BITS,
-    ScaleDtype,
-    as_stored,
-    check_group_size,
-    divide,
-    scale_label,
-    stored_scale,
-)
+from methods.quantizer import SCALE_BITS, ScaleDtype, as_stored, check_group_size, divide, stored_scale
 from methods.solver import Factor, FactorSettings
 
 SMALLEST_SCALE = 1e-9
@@ -81,7 +73,6 @@ class SpQR(ColumnMethod):
             parts.append("no outliers" if self.outlier_threshold is None else f"τ {self.outlier_threshold:g}")
         if self.permutation == "identity":
             parts.append("unsorted")
-        parts += scale_label(self.scale_dtype)
         return " ".join(parts)
 
     def nominal(self) -> dict[str, Any]:
