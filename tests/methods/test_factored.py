@@ -73,6 +73,27 @@ def test_linears_that_are_stored_transposed_are_so_again(make_gpt2, tokens, tmp_
     assert torch.equal(logits(reloaded(model, tmp_path)), logits(model))
 
 
+@pytest.mark.parametrize("name", ["wanda", "gptq", "svd"])
+def test_fused_experts_hold_products_and_are_saved(name, tokens, tmp_path, device):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    model = MixtralForCausalLM(config).eval().to(device)
+    method = get_method(name)
+    compress_model(model, method, None if method.data_free else tokens)
+    merge_factors(model)
+    assert torch.allclose(logits(reloaded(model, tmp_path)), logits(model), atol=1e-6)
+
+
 def test_factors_of_factors_merge_into_one_linear(make_llama, tokens, tmp_path):
     model = make_llama(num_hidden_layers=1)
     steps = [{"method": "svd", "ratio": 0.9}, {"method": "svd", "ratio": 0.9}, {"method": "rtn", "bits": 8}]
