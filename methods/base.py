@@ -27,6 +27,8 @@ M = TypeVar("M", bound="type[Method]")
 
 HALF_PRECISION_BITS = 16.0  # an uncompressed weight, a scale or a kept outlier is stored in fp16 or bf16
 
+LARGE = 1e4  # weights from here on may have scales beyond float16
+
 Number: TypeAlias = "float | torch.Tensor"  # a tensor is a scalar that still waits on the weight's device
 
 
@@ -416,15 +418,13 @@ def layer_reports(replaced: Sequence[Replacement], statistic: Statistic | None) 
 
 
 def _not_finite(replaced: Replacement) -> str:
-    """Why a compressed weight is not finite, as far as it shows: where the type cannot hold the scale, nothing is."""
-    message, dtype = "the compressed weight holds NaN or infinity", replaced.compressed.scale_dtype
-    if dtype is None or not bool(torch.isfinite(replaced.dense).all()):
+    """Why a compressed weight is not finite, as far as it shows: a scale that float16 cannot hold leaves no codes."""
+    message, largest = "the compressed weight holds NaN or infinity", float(replaced.dense.abs().max())
+    if replaced.compressed.scale_dtype != "float16" or not LARGE <= largest < float("inf"):
         return message
-    largest = float(replaced.dense.abs().max())
-    limit = torch.finfo(getattr(torch, dtype)).max
     return (
-        f"{message}; its scales are stored as {dtype}, which ends at {limit:.3g}, and the dense weights reach "
-        f"{largest:.3g}: use scale_dtype: bfloat16, or float32"
+        f"{message}; scales are stored as float16, which ends at 65,504, and the dense weights reach {largest:.3g}: "
+        "use scale_dtype: bfloat16, or float32"
     )
 
 
