@@ -2,16 +2,17 @@
 
 For every group of linears that share an input, s = mean|X|^α is searched over 20 values of α for the least change of
 the output of the module around them (attention, MLP), with weights rounded as grid(W·s)/s; the best scale is folded
-into the norm or the linear before. Then each row and group is clipped to the range that changes the group's partial
-outputs least. Inputs come from the dense model, as in the published code. The hard case is the fold: where scaling
-cannot move into another layer (grouped-query values, a GELU, experts behind a router) the group keeps a scale of one.
+into the norm or the linear before. `duo_scaling` also divides by the size of the weights, as AutoAWQ does. Then each
+row and group is clipped to the range that changes the group's partial outputs least. Inputs come from the dense model,
+as in the published code. The hard case is the fold: where scaling cannot move into another layer (grouped-query values,
+a GELU, experts behind a router) the group keeps a scale of one.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,8 +22,9 @@ from pydantic import Field
 from calib.settings import settings
 from methods.base import CompressedWeight, CompressionError, LayerReport, Replacement, register
 from methods.folding import ScaleGroup
+from methods.grid_methods import GridMethod
 from methods.lazy import torch
-from methods.quantizer import check_group_size, grid_bits, quantize_groups
+from methods.quantizer import quantize_groups
 from methods.scaling import ScalingMethod, group_reports
 from methods.statistics import Magnitudes, Statistic
 from methods.targets import Linear
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from methods.blockwise import BlockJob
 
 SMALLEST_SCALE = 1e-4
+DUO_OFFSET = 1e-4  # AutoAWQ's
+WEIGHT_OFFSET = 1e-6  # AutoAWQ's
 CLIP_STEPS = 10
 CLIP_STEP = 0.05  # the narrowest range that is tried is 0.55 of the largest weight
 CLIP_EXCLUDED = ("*q_proj*", "*k_proj*", "*query*", "*key*", "*qkv*", "*c_attn*")
@@ -38,32 +42,33 @@ CLIP_EXCLUDED = ("*q_proj*", "*k_proj*", "*query*", "*key*", "*qkv*", "*c_attn*"
 
 @register("awq")
 @settings
-class AWQ(ScalingMethod):
-    """bits, group_size, sym: the grids, in the dialect of RTN and GPTQ. scale_steps: values of α in [0, 1).
+class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are those of scaling
+    """group_size: 128 as published; the grids are those of RTN and GPTQ. scale_steps: values of α in [0, 1).
 
     search_scale, search_clip: the two searches; the second sees the statistic's sample of the inputs. clip_exclude:
-    linears that are not clipped, by name (queries and keys in the published code).
+    linears that are not clipped, by name (queries and keys in the published code). duo_scaling: s = x̄^α / (w̄^(1−α) +
+    1e-4), with x̄ the mean size of an input and w̄ that of its weights as shares of the largest of their group (AutoAWQ,
+    llm-compressor); no scaling at all is tried as well, as α = 0 is without it.
     """
 
+    version: ClassVar[int] = 3
     through_linears: ClassVar[bool] = True
 
-    bits: int = Field(default=4, ge=2, le=8)
     group_size: int | None = Field(default=128, ge=1)
-    sym: bool = False
     search_scale: bool = True
     search_clip: bool = True
     scale_steps: int = Field(default=20, ge=1)
+    duo_scaling: bool = False
     clip_exclude: list[str] = field(default_factory=lambda: list(CLIP_EXCLUDED))
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.duo_scaling and not self.search_scale:
+            raise ValueError("duo_scaling: there is no scale to search; leave it out, or search_scale: false")
+
     def describe(self) -> str:
-        parts = [f"AWQ {self.bits}-bit"] + ([f"g{self.group_size}"] if self.group_size else []) + ["sym"] * self.sym
-        return " ".join(parts + ["no scale"] * (not self.search_scale) + ["no clip"] * (not self.search_clip))
-
-    def nominal(self) -> dict[str, Any]:
-        return {"bits": float(self.bits), "sparsity": None, "pattern": None}
-
-    def check_shape(self, rows: int, cols: int, where: str) -> None:
-        check_group_size(self.group_size, cols, where)
+        flags = {"duo": self.duo_scaling, "no scale": not self.search_scale, "no clip": not self.search_clip}
+        return " ".join(["AWQ", self.describe_grid(), *(name for name, on in flags.items() if on)])
 
     def compress_block(self, job: BlockJob) -> list[LayerReport]:
         started = time.perf_counter()
@@ -94,18 +99,14 @@ class AWQ(ScalingMethod):
             return None
         assert isinstance(group.statistic, Magnitudes)
         parent = calls.parent_of(group.linears)
-        sizes = group.statistic.mean
         dense = [linear.weight.clone() for linear in group.linears]
         expected = [output.float() for output in calls.outputs(parent)]
-        scales, losses = [], []
+        scales, losses = self.scales(group.statistic.mean, dense), []
         try:
-            for step in range(self.scale_steps):
-                scale = sizes.pow(step / self.scale_steps).clamp_min(SMALLEST_SCALE)
-                scale = scale / (scale.max() * scale.min()).sqrt()
+            for scale in scales:
                 for linear, weight in zip(group.linears, dense, strict=True):
                     linear.store(self._grid(weight * scale) / scale)
                 changes = [_squared(a, b) for a, b in zip(calls.outputs(parent), expected, strict=True)]
-                scales.append(scale)
                 losses.append(torch.stack(changes).sum())
         finally:
             for linear, weight in zip(group.linears, dense, strict=True):
@@ -116,8 +117,17 @@ class AWQ(ScalingMethod):
             raise CompressionError(f"the output of {parent} is NaN or infinite for every scale")
         return scales[found.index(best)]
 
+    def scales(self, inputs: torch.Tensor, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The scales to try, each [cols], from the mean sizes of the `inputs` [cols] of `weights` [rows, cols]."""
+        exponents = [step / self.scale_steps for step in range(self.scale_steps)]
+        if not self.duo_scaling:
+            return [_centred(inputs.pow(each).clamp_min(SMALLEST_SCALE)) for each in exponents]
+        sizes = weight_sizes(weights, self.group_size)
+        duo = [inputs.pow(each) / (sizes.pow(1 - each) + DUO_OFFSET) for each in exponents]
+        return [torch.ones_like(inputs), *(_centred(each.clamp_min(SMALLEST_SCALE)) for each in duo)]
+
     def _grid(self, weight: torch.Tensor) -> torch.Tensor:
-        return quantize_groups(weight, self.bits, self.group_size, sym=self.sym, mse=False)
+        return quantize_groups(weight, self.rule, self.group_size)
 
     def _round(
         self, linear: Linear, statistic: Statistic, scale: torch.Tensor | None, pruned: torch.Tensor | None
@@ -161,9 +171,24 @@ class AWQ(ScalingMethod):
         replaced = []
         for linear in group.linears:
             weight, stored = dense[linear.name], changed[linear.name].undo(linear.weight.float())
-            bits = grid_bits(self.bits, weight.shape[1], self.group_size, self.sym)
-            replaced.append(Replacement(weight, stored, CompressedWeight(weight, bits=bits)))
+            bits = self.rule.stored_bits(weight.shape[1], self.group_size)
+            compressed = CompressedWeight(weight, bits=bits, scale_dtype=self.scale_dtype)
+            replaced.append(Replacement(weight, stored, compressed))
         return group_reports(group, replaced)
+
+
+def weight_sizes(weights: Sequence[torch.Tensor], group_size: int | None) -> torch.Tensor:
+    """w̄ [cols]: mean over all rows of |w| as a share of the largest of its row and group."""
+    total = torch.zeros(weights[0].shape[1], device=weights[0].device)
+    for weight in weights:
+        groups = weight.float().abs().unflatten(1, (-1, group_size or weight.shape[1]))
+        total += (groups / (groups.amax(-1, keepdim=True) + WEIGHT_OFFSET)).flatten(1).sum(0)
+    return total / sum(weight.shape[0] for weight in weights)
+
+
+def _centred(scale: torch.Tensor) -> torch.Tensor:
+    """`scale` [cols] with one halfway (in powers) between its largest and its smallest."""
+    return scale / (scale.max() * scale.min()).sqrt()
 
 
 @dataclass

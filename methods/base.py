@@ -27,6 +27,8 @@ M = TypeVar("M", bound="type[Method]")
 
 HALF_PRECISION_BITS = 16.0  # an uncompressed weight, a scale or a kept outlier is stored in fp16 or bf16
 
+LARGE = 1e4  # weights from here on may have scales beyond float16
+
 Number: TypeAlias = "float | torch.Tensor"  # a tensor is a scalar that still waits on the weight's device
 
 
@@ -65,9 +67,10 @@ class CompressedWeight:
     """What takes the place of a weight.
 
     `weight` is the dense equivalent, [rows, cols]. When `factors` (left [rows, rank], right [rank, cols]) is given, the
-    linear holds these two instead. `bits` counts everything stored per weight: codes, grids, outliers. `loss` is the
-    solver's own objective, where it has one: tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]. Telemetry that a solver finds on the device may
-    stay there: `layer_reports` reads it together with its own, so that the host waits once for all weights of an input.
+    linear holds these two instead. `bits` counts everything stored per weight: codes, grids, outliers; `scale_dtype` is
+    the type of the stored scales, where there are any. `loss` is the solver's own objective, where it has one:
+    tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]. Telemetry that a solver finds on the device may stay there: `layer_reports` reads it together
+    with its own, so that the host waits once for all weights of an input.
     """
 
     weight: torch.Tensor
@@ -80,6 +83,7 @@ class CompressedWeight:
     outlier_share: Number | None = None
     rank: int | None = None
     loss: Number | None = None
+    scale_dtype: str | None = None
 
 
 @settings
@@ -101,6 +105,7 @@ class Method:
     prunes: ClassVar[bool] = False
     keeps_zeros: ClassVar[bool] = True  # as a later step of a composition, it leaves pruned weights at zero
     keeps_codes: ClassVar[bool] = False  # weights become zero or stay as they are, so an earlier grid still holds them
+    later: ClassVar[Mapping[str, Any]] = {}  # settings younger than ids in use, left out of an id at these values
 
     propagate: bool = True
     true_sequential: bool = False
@@ -116,6 +121,11 @@ class Method:
     def data_free(self) -> bool:
         """True when the result does not depend on calibration data."""
         return self.needs == "none"
+
+    @property
+    def edition(self) -> int:
+        """The version of the numbers under these settings; above `version` where only some settings changed theirs."""
+        return self.version
 
     @property
     def label(self) -> str:
@@ -141,7 +151,9 @@ class Method:
 
     def identity(self) -> dict[str, Any]:
         """Plain JSON of all that can change the method's numbers."""
-        return {"method": self.name, "version": self.version, **as_dict(self)}
+        values = as_dict(self)
+        chosen = {key: value for key, value in values.items() if key not in self.later or value != self.later[key]}
+        return {"method": self.name, "version": self.edition, **chosen}
 
     def selects(self, linear: str) -> bool:
         """Whether the linear of this name (inside its block) is in scope."""
@@ -382,7 +394,7 @@ def layer_reports(replaced: Sequence[Replacement], statistic: Statistic | None) 
     reports = []
     for each, numbers in zip(replaced, _read(waiting), strict=True):
         if not numbers["finite"]:
-            raise CompressionError("the compressed weight holds NaN or infinity")
+            raise CompressionError(_not_finite(each))
         done = each.compressed
         done.bits, done.outlier_share, done.loss = numbers["bits"], numbers["outlier_share"], numbers["loss"]
         done.dead_columns = int(numbers["dead_columns"])
@@ -403,6 +415,17 @@ def layer_reports(replaced: Sequence[Replacement], statistic: Statistic | None) 
             )
         )
     return reports
+
+
+def _not_finite(replaced: Replacement) -> str:
+    """Why a compressed weight is not finite, as far as it shows: a scale that float16 cannot hold leaves no codes."""
+    message, largest = "the compressed weight holds NaN or infinity", float(replaced.dense.abs().max())
+    if replaced.compressed.scale_dtype != "float16" or not LARGE <= largest < float("inf"):
+        return message
+    return (
+        f"{message}; scales are stored as float16, which ends at 65,504, and the dense weights reach {largest:.3g}: "
+        "use scale_dtype: bfloat16, or float32"
+    )
 
 
 def _read(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from methods.base import (
     WeightMethod,
     layer_reports,
 )
+from methods.factored import refuse_to_save_factors
 from methods.fisher import Sums, squared_gradients
 from methods.fused import fused
 from methods.kernels.dispatch import backend_of
@@ -191,7 +192,8 @@ def compress_model(
     attention_mask: [nsamples, seqlen], zero at padding. batch_size: windows per forward, a matter of speed. offload:
     hidden states wait in host memory between blocks (None: when a GPU is crowded). progress: called with (blocks done,
     blocks in all). Raises SettingsError before any work when the settings do not fit the model, CompressionError
-    naming block and linear.
+    naming block and linear. A model that holds low-rank factors afterwards refuses `save_pretrained`
+    (`methods/factored.py`).
     """
     started = time.perf_counter()
     steps = list(method.steps) if isinstance(method, Composition) else [method]
@@ -215,6 +217,7 @@ def compress_model(
                 report.layers.extend(walk.run(data))
     finally:
         model.train(was_training)
+        refuse_to_save_factors(model)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -289,15 +292,17 @@ class Walk:
         assert data is not None
         batches = capture(self.model, blocks, data)
         shares: dict[int, float] = {}
+        sizes = {index: sum(linear.weight.numel() for linear in linears) for index, linears in enumerate(scope)}
         for index, block in enumerate(blocks):
             with resident(self.model, index, index + 1 if index + 1 < len(blocks) else None):
                 if scope[index]:
                     shares[index] = self._outlier_share(block, index, scope[index], batches)
                 for batch in range(len(batches)):
                     batches.keep(batch, batches.run(block, index, batch))
-        sparsities = dict(
-            zip(shares, block_sparsities(list(shares.values()), method.share, method.owl_lambda), strict=True)
+        chosen = block_sparsities(
+            list(shares.values()), [sizes[index] for index in shares], method.share, method.owl_lambda
         )
+        sparsities = dict(zip(shares, chosen, strict=True))
         return [replace(method, sparsity=sparsities.get(index, method.sparsity)) for index in range(len(blocks))]
 
     def _outlier_share(self, block: Any, index: int, linears: list[Linear], batches: Batches) -> float:

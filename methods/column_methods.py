@@ -13,6 +13,7 @@ from typing import ClassVar
 from calib.settings import settings
 from methods.base import CompressedWeight, WeightMethod
 from methods.lazy import torch
+from methods.quantizer import ScaleDtype
 from methods.solver import Factor, FactorSettings
 from methods.statistics import Hessian, Statistic, factor_together
 
@@ -76,11 +77,15 @@ def stack_masks(weights: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | 
 
 
 def split_columns(
-    columns: torch.Tensor, loss: torch.Tensor, weights: Sequence[torch.Tensor], bits: float
+    columns: torch.Tensor,
+    loss: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    bits: float,
+    scale_dtype: ScaleDtype | None = None,
 ) -> list[CompressedWeight]:
     """Undo `stack_columns` after the solver: one result for each of `weights`, with its part of `loss` [all rows]."""
     rows = [weight.shape[0] for weight in weights]
     return [
-        CompressedWeight(part.T.contiguous(), bits=bits, loss=losses.sum())
+        CompressedWeight(part.T.contiguous(), bits=bits, loss=losses.sum(), scale_dtype=scale_dtype)
         for part, losses in zip(columns.split(rows, dim=1), loss.split(rows), strict=True)
     ]

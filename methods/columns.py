@@ -16,8 +16,8 @@ from typing import Any
 
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
-from methods.masks import at_most_threshold, selection_kernels, smallest_of_first_axis, threshold_rank
-from methods.quantizer import Grid, fit_grid
+from methods.masks import at_most_threshold, selection_kernels, smallest, smallest_of_first_axis, threshold_rank
+from methods.quantizer import GridRule, fit_grid
 from methods.solver import full_precision
 
 WIDEST_READY = 1024  # columns of a block whose spread is made ahead
@@ -88,10 +88,8 @@ class GroupPlan:
     at the start of the column block, as in the reference code.
     """
 
-    bits: int
+    rule: GridRule
     group_size: int
-    sym: bool
-    mse: bool
     fresh: bool
 
 
@@ -118,15 +116,12 @@ class PruneRule:
         )
 
 
-def row_grids(columns: torch.Tensor, bits: int, *, sym: bool, mse: bool) -> GridTable:
-    """One grid a row, fitted on all of `columns` [cols, rows]."""
-    return _table(fit_grid(columns[None], bits, sym=sym, mse=mse, dim=1), columns.shape[0], columns.shape[0])
-
-
-def group_grids(columns: torch.Tensor, bits: int, group_size: int, *, sym: bool, mse: bool) -> GridTable:
-    """One grid a row and group of consecutive columns, fitted on `columns` [cols, rows] as they are."""
-    groups = columns.unflatten(0, (-1, group_size))
-    return _table(fit_grid(groups, bits, sym=sym, mse=mse, dim=1), columns.shape[0], group_size)
+def fitted_grids(columns: torch.Tensor, rule: GridRule, group_size: int | None) -> GridTable:
+    """One grid a row (and group of consecutive columns), fitted on `columns` [cols, rows] as they are."""
+    size = group_size or columns.shape[0]
+    grid = fit_grid(columns.unflatten(0, (-1, size)), rule, dim=1)
+    group_of = torch.arange(columns.shape[0], device=columns.device) // size
+    return GridTable(grid.scale, -grid.zero, grid.levels - grid.zero, group_of)
 
 
 def quantize_columns(
@@ -165,18 +160,24 @@ def prune_columns(
     segments: Sequence[int],
     grids: GridTable | None = None,
     pruned: torch.Tensor | None = None,
+    exact: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """SparseGPT on `columns` [cols, rows], float32, used up; `upper` is U [cols, cols].
 
     Unstructured: `share` of each column block goes, weights competing within each of the stacked matrices (`segments`
-    are their numbers of rows). `kept_of` (n, m) prunes within groups of m columns instead. `grids` quantizes what
-    stays; `pruned` [cols, rows] goes in any case. Returns the columns and the loss of every row.
+    are their numbers of rows): all scores up to a threshold, as in the reference code, or as many as make the share
+    `exact` to half a weight of each matrix. `kept_of` (n, m) prunes within groups of m columns instead. `grids`
+    quantizes what stays; `pruned` [cols, rows] goes in any case. Returns the columns and the loss of every row.
     """
     result, loss = torch.empty_like(columns), columns.new_zeros(columns.shape[1])
     solver = _solver(columns)
     for block in blocks_of(columns, upper, result, loss, column_blocks(columns.shape[0], block_size, None)):
         forced = None if pruned is None else pruned[block.start : block.stop]
-        mask = None if kept_of is not None else _block_mask(block.weights, block.upper, share, segments, forced)
+        mask = None
+        if kept_of is None:
+            part = range(block.start, block.stop)
+            counts = [_count(part, rows, share) for rows in segments] if exact else None
+            mask = _block_mask(block.weights, block.upper, share, segments, forced, counts)
         grid = None if grids is None else grids.part(block.start, block.stop)
         errors = solver.prune_block(block, PruneRule(mask, kept_of, forced, grid))
         push(columns, upper, errors, block.start, block.stop)
@@ -221,7 +222,7 @@ def prune_block(block: ColumnBlock, rule: PruneRule) -> torch.Tensor:
 
 def fit_groups(groups: torch.Tensor, plan: GroupPlan, table: GridTable) -> None:
     """Fit the grids of `groups` [groups, group_size, rows] and put them into `table`, which has as many."""
-    grid = fit_grid(groups, plan.bits, sym=plan.sym, mse=plan.mse, dim=1)
+    grid = fit_grid(groups, plan.rule, dim=1)
     table.scale.copy_(grid.scale)
     torch.neg(grid.zero, out=table.low)
     table.high.copy_(grid.levels - grid.zero)
@@ -308,23 +309,36 @@ def _unfitted(columns: torch.Tensor, group_size: int) -> GridTable:
     return GridTable(scale, low, high, torch.arange(cols, device=columns.device) // group_size)
 
 
-def _table(grid: Grid, cols: int, group_size: int) -> GridTable:
-    group_of = torch.arange(cols, device=grid.scale.device) // group_size
-    return GridTable(grid.scale, -grid.zero, grid.levels - grid.zero, group_of)
+def _count(columns: range, rows: int, share: float) -> int:
+    """How many weights of these columns go when all columns up to the last lose round(`share` of them)."""
+    return round(columns.stop * rows * share) - round(columns.start * rows * share)
 
 
 def _block_mask(
-    block: torch.Tensor, upper: torch.Tensor, share: float, segments: Sequence[int], forced: torch.Tensor | None
+    block: torch.Tensor,
+    upper: torch.Tensor,
+    share: float,
+    segments: Sequence[int],
+    forced: torch.Tensor | None,
+    counts: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """Mask [n, rows] of the weights with the smallest (w / U_jj)², each stacked matrix on its own."""
+    """Mask [n, rows] of the weights with the smallest (w / U_jj)², each stacked matrix on its own.
+
+    `counts` of them, or those up to the reference's threshold.
+    """
     kernels = selection_kernels(block)
-    if kernels is not None and share > 0:
+    if kernels is not None and share > 0 and counts is None:
         ranks = [threshold_rank(block.shape[0] * rows, share) for rows in segments]
         return kernels.block_mask(block, upper.diagonal(), segments, ranks, forced)
     scores = (block / upper.diagonal()[:, None]).square_()
     if forced is not None:
         scores = scores.masked_fill(forced, -1.0)
-    mask = torch.cat([at_most_threshold(part, share) for part in scores.split(list(segments), dim=1)], dim=1)
+    parts = scores.split(list(segments), dim=1)
+    if counts is None:
+        mask = torch.cat([at_most_threshold(part, share) for part in parts], dim=1)
+    else:
+        chosen = [smallest(part.flatten(), count) for part, count in zip(parts, counts, strict=True)]
+        mask = torch.cat([each.view_as(part) for each, part in zip(chosen, parts, strict=True)], dim=1)
     return mask if forced is None else mask.logical_or_(forced)
 
 

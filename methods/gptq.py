@@ -10,15 +10,18 @@ diagonal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import Field
 
 from calib.settings import settings
 from methods.base import CompressedWeight, register
 from methods.column_methods import ColumnMethod, split_columns, stack_columns
-from methods.columns import GridTable, GroupPlan, group_grids, quantize_columns, row_grids
+from methods.columns import GridTable, GroupPlan, fitted_grids, quantize_columns
+from methods.grid_methods import GridMethod
 from methods.lazy import torch
-from methods.rtn import GridMethod
+from methods.quantizer import GridRule
 from methods.solver import Factor, FactorSettings
 
 
@@ -27,11 +30,15 @@ from methods.solver import Factor, FactorSettings
 class GPTQ(GridMethod, ColumnMethod):
     """Optimal brain quantization in a fixed order of inputs.
 
-    act_order: inputs by falling diagonal of the Hessian. static_groups: group grids are fitted on the dense weights;
-    otherwise when the group is reached. fresh_group_stats: see the module. percdamp: damping as a share of the mean
-    diagonal. block_size: columns per lazy update, a matter of speed (and of what dynamic groups see).
+    mse: search for the range of a grid with the least error instead of minimum to maximum. act_order: inputs by falling
+    diagonal of the Hessian. static_groups: group grids are fitted on the dense weights; otherwise when the group is
+    reached. fresh_group_stats: see the module. percdamp: damping as a share of the mean diagonal. block_size: columns
+    per lazy update, a matter of speed (and of what dynamic groups see).
     """
 
+    version: ClassVar[int] = 2
+
+    mse: bool = False
     act_order: bool = False
     static_groups: bool = False
     fresh_group_stats: bool = False
@@ -51,6 +58,10 @@ class GPTQ(GridMethod, ColumnMethod):
         return " ".join(["GPTQ", self.describe_grid(), *(name for name, on in flags.items() if on)])
 
     @property
+    def rule(self) -> GridRule:
+        return replace(super().rule, mse=self.mse)
+
+    @property
     def factor_settings(self) -> FactorSettings:
         return FactorSettings(self.percdamp, self.act_order)
 
@@ -63,17 +74,18 @@ class GPTQ(GridMethod, ColumnMethod):
         mask = None if pruned is None else factor.ordered(pruned)
         quantized, loss = quantize_columns(columns, factor.upper, grids, self.block_size, mask)
         quantized = factor.restored(quantized)
-        return split_columns(quantized, loss, weights, self.stored_bits(quantized.shape[0]))
+        bits = self.rule.stored_bits(quantized.shape[0], self.group_size)
+        return split_columns(quantized, loss, weights, bits, self.scale_dtype)
 
     def _grids(self, columns: torch.Tensor, factor: Factor) -> GridTable | GroupPlan:
         """Grids as the reference fits them; zeroes the weights of dead inputs after a row's grid, before a group's."""
         if self.group_size is None:
-            grids: GridTable | GroupPlan = row_grids(columns, self.bits, sym=self.sym, mse=self.mse)
+            grids: GridTable | GroupPlan = fitted_grids(columns, self.rule, None)
             columns[factor.dead] = 0
             return grids
         columns[factor.dead] = 0
         if not self.static_groups:
-            return GroupPlan(self.bits, self.group_size, self.sym, self.mse, self.fresh_group_stats)
-        table = group_grids(columns, self.bits, self.group_size, sym=self.sym, mse=self.mse)
+            return GroupPlan(self.rule, self.group_size, self.fresh_group_stats)
+        table = fitted_grids(columns, self.rule, self.group_size)
         group_of = table.group_of if factor.order is None else table.group_of[factor.order]
         return GridTable(table.scale, table.low, table.high, group_of)

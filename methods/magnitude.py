@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from calib.settings import settings
 from methods.base import CompressedWeight, register
 from methods.lazy import torch
-from methods.masks import PruningMethod, at_most_threshold, smallest, smallest_in_groups
+from methods.masks import PruningMethod, at_most_threshold, smallest, smallest_in_groups, smallest_spread
 from methods.statistics import Statistic
 
 
@@ -41,6 +41,8 @@ class Magnitude(PruningMethod):
     def _mask(self, scores: torch.Tensor) -> torch.Tensor:
         if self.kept_of is not None:
             return smallest_in_groups(scores, *self.kept_of)
+        if self.compare == "row" and self.allocation == "owl":
+            return smallest_spread(scores, self.share)
         if self.compare == "row":
             return smallest(scores, round(scores.shape[1] * self.share))
         if self.reference_ties:

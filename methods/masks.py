@@ -62,6 +62,10 @@ class PruningMethod(WeightMethod):
             )
 
     @property
+    def edition(self) -> int:
+        return self.version + (self.allocation == "owl")  # since blocks have the asked mean to the weight
+
+    @property
     def kept_of(self) -> tuple[int, int] | None:
         """(kept, group) of the n:m pattern, None when unstructured."""
         return parse_pattern(self.pattern) if self.pattern is not None else None
@@ -151,6 +155,21 @@ def kth_smallest(scores: torch.Tensor, k: int) -> torch.Tensor:
         trial = found + (1 << bit)
         found = torch.where((keys < trial).sum(-1, keepdim=True) < k, trial, found)
     return torch.where(found > 0, (found - 1).clamp_min(0).view(torch.float32), -1.0)
+
+
+def smallest_spread(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """Mask of round(numel · share) of `scores` [rows, cols]: the smallest of each row.
+
+    Rows lose equally many, or one more where the next score of the row is among the smallest of these.
+    """
+    rows = scores.shape[0]
+    each, over = divmod(round(scores.numel() * share), rows)
+    fewer = smallest(scores, each)
+    if not over:
+        return fewer
+    more = smallest(scores, each + 1)
+    following = torch.where(more & ~fewer, scores, 0.0).sum(1)
+    return torch.where(smallest(following, over)[:, None], more, fewer)
 
 
 def at_most_threshold(scores: torch.Tensor, share: float) -> torch.Tensor:

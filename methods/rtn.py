@@ -6,53 +6,30 @@ its spread over calibration sets is zero by construction: the null control of th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from pydantic import Field
+from dataclasses import replace
+from typing import ClassVar
 
 from calib.settings import settings
 from methods.base import CompressedWeight, WeightMethod, register
+from methods.grid_methods import GridMethod
 from methods.lazy import torch
-from methods.quantizer import check_group_size, grid_bits, quantize_groups
+from methods.quantizer import GridRule, quantize_groups
 from methods.statistics import Statistic
-
-
-@settings
-class GridMethod(WeightMethod):
-    """Settings of every integer grid.
-
-    bits: width of a code. group_size: consecutive inputs that share a grid; null: one grid a row. sym: the zero point
-    lies in the middle of the codes. mse: search for the range with the least error instead of minimum to maximum.
-    """
-
-    bits: int = Field(default=4, ge=2, le=8)
-    group_size: int | None = Field(default=None, ge=1)
-    sym: bool = False
-    mse: bool = False
-
-    def nominal(self) -> dict[str, Any]:
-        return {"bits": float(self.bits), "sparsity": None, "pattern": None}
-
-    def check_shape(self, rows: int, cols: int, where: str) -> None:
-        check_group_size(self.group_size, cols, where)
-
-    def describe_grid(self) -> str:
-        """`4-bit g128 sym`."""
-        parts = [f"{self.bits}-bit"]
-        if self.group_size is not None:
-            parts.append(f"g{self.group_size}")
-        return " ".join(parts + ["sym"] * self.sym + ["mse"] * self.mse)
-
-    def stored_bits(self, cols: int) -> float:
-        return grid_bits(self.bits, cols, self.group_size, self.sym)
 
 
 @register("rtn")
 @settings
-class RTN(GridMethod):
-    """Round to nearest."""
+class RTN(GridMethod, WeightMethod):
+    """mse: search for the range with the least error instead of minimum to maximum."""
 
+    version: ClassVar[int] = 2
     needs: ClassVar[str] = "none"
+
+    mse: bool = False
+
+    @property
+    def rule(self) -> GridRule:
+        return replace(super().rule, mse=self.mse)
 
     def describe(self) -> str:
         return f"RTN {self.describe_grid()}"
@@ -60,7 +37,9 @@ class RTN(GridMethod):
     def compress_weight(
         self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
     ) -> CompressedWeight:
-        rounded = quantize_groups(weight, self.bits, self.group_size, sym=self.sym, mse=self.mse)
+        rounded = quantize_groups(weight, self.rule, self.group_size)
         if pruned is not None:
             rounded = rounded.masked_fill(pruned, 0)
-        return CompressedWeight(rounded + 0.0, bits=self.stored_bits(weight.shape[1]))  # + 0.0: no negative zeros
+        rounded = rounded + 0.0  # no negative zeros
+        bits = self.rule.stored_bits(weight.shape[1], self.group_size)
+        return CompressedWeight(rounded, bits=bits, scale_dtype=self.scale_dtype)

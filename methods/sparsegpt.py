@@ -3,23 +3,24 @@
 The mask of a block of 128 columns is chosen once, from weights already updated by earlier blocks, by the smallest
 (w / U_jj)² over all rows of the block; with a pattern, in each row and group of m columns when the group is reached.
 With `bits` the weights that stay are quantized in the same pass, on one grid a row (or group) fitted on the dense
-weights. As in the reference code, all scores up to the threshold go, which is one weight per block more than the share.
+weights. As in the reference code, all scores up to the threshold go, which is one weight per block more than the share
+(not with OWL, which has a mean to keep).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from calib.settings import settings
 from methods.base import HALF_PRECISION_BITS, CompressedWeight, register
 from methods.column_methods import ColumnMethod, split_columns, stack_columns
-from methods.columns import group_grids, prune_columns, row_grids
+from methods.columns import fitted_grids, prune_columns
 from methods.lazy import torch
 from methods.masks import PruningMethod
-from methods.quantizer import check_group_size, grid_bits
+from methods.quantizer import GridRule, ScaleDtype, SymRule, check_group_size, describe_rule
 from methods.solver import Factor, FactorSettings
 
 
@@ -28,14 +29,19 @@ from methods.solver import Factor, FactorSettings
 class SparseGPT(PruningMethod, ColumnMethod):
     """percdamp: damping as a share of the mean diagonal. block_size: columns that share a mask decision.
 
-    bits, group_size, sym: quantize what stays (null bits: keep it as it is).
+    bits, group_size, sym, sym_rule, scale_dtype: quantize what stays on grids such as GPTQ's (null bits: keep it as it
+    is; with bits, a null scale_dtype is float32).
     """
+
+    later: ClassVar[Mapping[str, Any]] = {"sym_rule": "usual", "scale_dtype": None}
 
     percdamp: float = Field(default=0.01, ge=0)
     block_size: int = Field(default=128, ge=1)
     bits: int | None = Field(default=None, ge=2, le=8)
     group_size: int | None = Field(default=None, ge=1)
     sym: bool = False
+    sym_rule: SymRule = "usual"
+    scale_dtype: ScaleDtype | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,14 +50,25 @@ class SparseGPT(PruningMethod, ColumnMethod):
                 f"block_size: expected a multiple of {self.kept_of[1]} for pattern {self.pattern},"
                 f" got {self.block_size}"
             )
+        if self.sym_rule != "usual" and not self.sym:
+            raise ValueError(f"sym_rule: {self.sym_rule} needs sym: true")
         if self.bits is None and (self.group_size is not None or self.sym):
             raise ValueError("bits: required when group_size or sym is given")
+        if self.bits is None and self.scale_dtype is not None:
+            raise ValueError("bits: required when scale_dtype is given")
+        if self.bits is not None and self.scale_dtype is None:
+            object.__setattr__(self, "scale_dtype", "float32")
+
+    @property
+    def rule(self) -> GridRule | None:
+        """How grids are fitted and stored; None when what stays is not quantized."""
+        if self.bits is None or self.scale_dtype is None:
+            return None
+        return GridRule(self.bits, sym=self.sym, sym_rule=self.sym_rule, scale_dtype=self.scale_dtype)
 
     def describe(self) -> str:
         label = f"SparseGPT {self.amount}"
-        if self.bits is not None:
-            label += f" {self.bits}-bit" + (f" g{self.group_size}" if self.group_size else "") + " sym" * self.sym
-        return label
+        return label if self.rule is None else f"{label} {describe_rule(self.rule, self.group_size)}"
 
     def nominal(self) -> dict[str, Any]:
         return super().nominal() | {"bits": float(self.bits) if self.bits is not None else None}
@@ -70,21 +87,19 @@ class SparseGPT(PruningMethod, ColumnMethod):
         columns = stack_columns(weights)
         cols = columns.shape[0]
         grids, bits = None, HALF_PRECISION_BITS
-        if self.bits is not None:
-            bits = grid_bits(self.bits, cols, self.group_size, self.sym)
-            if self.group_size is None:
-                grids = row_grids(columns, self.bits, sym=self.sym, mse=False)
-            else:
-                grids = group_grids(columns, self.bits, self.group_size, sym=self.sym, mse=False)
+        if self.rule is not None:
+            bits = self.rule.stored_bits(cols, self.group_size)
+            grids = fitted_grids(columns, self.rule, self.group_size)
         columns[factor.dead] = 0
         values, loss = prune_columns(
             columns,
             factor.upper,
             self.block_size,
             share=self.share,
+            exact=self.allocation == "owl",
             kept_of=self.kept_of,
             segments=[weight.shape[0] for weight in weights],
             grids=grids,
             pruned=pruned,
         )
-        return split_columns(values, loss, weights, bits)
+        return split_columns(values, loss, weights, bits, self.scale_dtype)

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from calib.settings import SettingsError, settings
-from methods.base import HALF_PRECISION_BITS, CompressedWeight, Number, register
+from methods.base import CompressedWeight, Number, register
 from methods.column_methods import ColumnMethod, split_columns, stack_columns
 from methods.columns import ColumnBlock, blocks_of, column_blocks, push
 from methods.kernels.dispatch import device_kernels
 from methods.lazy import torch
-from methods.quantizer import check_group_size, divide
+from methods.quantizer import SCALE_BITS, ScaleDtype, as_stored, check_group_size, divide, stored_scale
 from methods.solver import Factor, FactorSettings
 
 SMALLEST_SCALE = 1e-9
+FINEST = 2.0**-15
 OUTLIER_BITS = 32.0  # a 16-bit value and a 16-bit position
 SMALLEST_BILEVEL = 4  # weights of a group whose grid is rounded itself
 
@@ -34,17 +35,21 @@ SMALLEST_BILEVEL = 4  # weights of a group whose grid is rounded itself
 class SpQR(ColumnMethod):
     """bits: width of a code. group_size: consecutive inputs (in the order of `permutation`) that share a grid.
 
-    scale_bits, zero_bits: widths of the quantized scales and zero points (null: 16 bits each), in blocks of
-    `statistics_group` rows. outlier_threshold: τ as a share of the mean over inputs of Var(W_j) / U_jj²; null keeps no
-    outlier. simplified_outliers: skip the leave-one-out search, every weight shapes its grid. round_zero: integer
-    zero points (quantized only when zero_bits is below bits).
+    scale_bits, zero_bits: widths of the quantized scales and zero points (null: not quantized), in blocks of
+    `statistics_group` rows. scale_dtype: the type in which all other scales and zero points are stored and counted
+    (16 bits in the paper; the published code computes with float32). outlier_threshold: τ as a share of the mean over
+    inputs of Var(W_j) / U_jj²; null keeps no outlier. simplified_outliers: skip the leave-one-out search, every weight
+    shapes its grid. round_zero: integer zero points (quantized only when zero_bits is below bits).
     """
+
+    version: ClassVar[int] = 2
 
     bits: int = Field(default=4, ge=2, le=8)
     group_size: int | None = Field(default=16, ge=2)
     scale_bits: int | None = Field(default=3, ge=2, le=8)
     zero_bits: int | None = Field(default=3, ge=2, le=8)
     statistics_group: int = Field(default=16, ge=2)
+    scale_dtype: ScaleDtype = "float32"
     outlier_threshold: float | None = Field(default=0.2, gt=0)
     simplified_outliers: bool = False
     round_zero: bool = False
@@ -89,8 +94,9 @@ class SpQR(ColumnMethod):
     def stored_bits(self, cols: int, outlier_share: Number) -> Number:
         """Stored bits per weight: codes, first- and second-level grids, outliers (row pointers are not counted)."""
         group = self.group_size or cols
-        first = sum(bits or HALF_PRECISION_BITS for bits in (self.scale_bits, self.zero_bits))
-        second = sum(2 * HALF_PRECISION_BITS for bits in (self.scale_bits, self.zero_bits) if bits is not None)
+        number = SCALE_BITS[self.scale_dtype]
+        first = sum(bits or number for bits in (self.scale_bits, self.zero_bits))
+        second = sum(2 * number for bits in (self.scale_bits, self.zero_bits) if bits is not None)
         return self.bits + first / group + second / (group * self.statistics_group) + OUTLIER_BITS * outlier_share
 
     @property
@@ -108,7 +114,7 @@ class SpQR(ColumnMethod):
         threshold = self._thresholds(columns, factor.upper, rows)
         values, outliers, loss = self._solve(columns, factor.upper, threshold, keep)
         values = factor.restored(values)
-        results = split_columns(values, loss, weights, self.bits)
+        results = split_columns(values, loss, weights, self.bits, self.scale_dtype)
         for result, out in zip(results, outliers.split(rows, 1), strict=True):
             result.outlier_share = out.sum().double() / out.numel()
             result.bits = self.stored_bits(out.shape[0], result.outlier_share)
@@ -150,14 +156,14 @@ class SpQR(ColumnMethod):
             stay = (~likely).to(group.dtype)
             mean = (group * stay).sum(0) / stay.sum(0).clamp_min(1)
             group = torch.where(likely, mean, group)
-        grid = real_grid(group.amin(0), group.amax(0), levels)
+        grid = real_grid(group.amin(0), group.amax(0), levels, self.scale_dtype)
         if self.round_zero:
             grid = RealGrid(grid.scale, torch.round(grid.zero), levels)
         scale, zero = grid.scale, grid.zero
         if self.scale_bits is not None:
-            scale = quantize_statistics(scale, self.scale_bits, self.statistics_group)
+            scale = quantize_statistics(scale, self.scale_bits, self.statistics_group, self.scale_dtype)
         if self.zero_bits is not None and (not self.round_zero or self.zero_bits < self.bits):
-            zero = quantize_statistics(zero, self.zero_bits, self.statistics_group)
+            zero = quantize_statistics(zero, self.zero_bits, self.statistics_group, self.scale_dtype)
         return RealGrid(scale, zero, levels)
 
 
@@ -170,12 +176,20 @@ class RealGrid:
     levels: int
 
 
-def real_grid(low: torch.Tensor, high: torch.Tensor, levels: int) -> RealGrid:
-    """The grid from `low` to `high`; where they are equal, from −1 to 1."""
+def real_grid(low: torch.Tensor, high: torch.Tensor, levels: int, dtype: ScaleDtype = "float32") -> RealGrid:
+    """The grid from `low` to `high`, its numbers as `dtype` stores them; where the two are equal, from −1 to 1.
+
+    16-bit numbers cannot tell values apart that differ by less than FINEST of their size: steps are no smaller, so that
+    the zero point stays a number that they hold.
+    """
     constant = low == high
     low, high = torch.where(constant, -1.0, low), torch.where(constant, 1.0, high)
     scale = divide(high - low, levels)
-    return RealGrid(scale, -low / scale, levels)
+    if dtype == "float32":
+        return RealGrid(scale, -low / scale, levels)
+    scale = torch.maximum(scale, torch.maximum(low.abs(), high.abs()) * FINEST)
+    scale = stored_scale(scale, dtype)
+    return RealGrid(scale, as_stored(-low / scale, dtype), levels)
 
 
 def round_to(weights: torch.Tensor, grid: RealGrid) -> torch.Tensor:
@@ -185,10 +199,10 @@ def round_to(weights: torch.Tensor, grid: RealGrid) -> torch.Tensor:
     return scale * (codes - grid.zero)
 
 
-def quantize_statistics(values: torch.Tensor, bits: int, block: int) -> torch.Tensor:
-    """Scales or zero points [rows], rounded to `bits` in blocks of consecutive rows."""
+def quantize_statistics(values: torch.Tensor, bits: int, block: int, dtype: ScaleDtype) -> torch.Tensor:
+    """Scales or zero points [rows], rounded to `bits` in blocks of consecutive rows on grids stored as `dtype`."""
     blocks = values.unflatten(0, (-1, block)).T  # [block, rows / block]
-    return round_to(blocks, real_grid(blocks.amin(0), blocks.amax(0), 2**bits - 1)).T.flatten()
+    return round_to(blocks, real_grid(blocks.amin(0), blocks.amax(0), 2**bits - 1, dtype)).T.flatten()
 
 
 def leave_one_out_gain(group: torch.Tensor, diagonal: torch.Tensor, levels: int) -> torch.Tensor:

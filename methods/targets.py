@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from methods.factored import factors_of
 from methods.lazy import torch
 
 Watch = Callable[["Linear", "torch.Tensor"], None]
@@ -57,18 +58,7 @@ class Linear:
         if self.kind == "expert":
             self.store(left @ right)  # fused experts have one parameter for all: the product takes its place
             return
-        like = self.weight
-        rank, (rows, cols) = right.shape[0], like.shape
-        bias = self.module.bias
-        first = torch.nn.Linear(cols, rank, bias=False, device=like.device, dtype=like.dtype)
-        second = torch.nn.Linear(rank, rows, bias=bias is not None, device=like.device, dtype=like.dtype)
-        first.weight.data.copy_(right)
-        second.weight.data.copy_(left)
-        if bias is not None:
-            second.bias = bias
-        for parameter in (first.weight, second.weight):
-            parameter.requires_grad_(self.module.weight.requires_grad)
-        setattr(self.parent, self.attribute, torch.nn.Sequential(first, second).train(self.module.training))
+        setattr(self.parent, self.attribute, factors_of(self.module, left, right))
 
 
 def linears_of(block: Any) -> list[Linear]:

@@ -1,7 +1,9 @@
 """Wanda (Sun et al. 2023, arXiv:2306.11695): prune the weights with the smallest |W_ij| · ‖X_j‖ of each output row.
 
 The norm of an input is the root of the mean over windows of its summed squares. Weights are not updated. Every row
-loses exactly int(cols · sparsity) weights, equal scores by index; with a pattern, each group of m inputs keeps n.
+loses exactly int(cols · sparsity) weights, equal scores by index; with a pattern, each group of m inputs keeps n. Where
+blocks have sparsities of their own (OWL), rounding down in every row would miss their mean: the rows whose next weight
+matters least lose one more.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import ClassVar
 from calib.settings import settings
 from methods.base import CompressedWeight, register
 from methods.lazy import torch
-from methods.masks import PruningMethod, smallest, smallest_in_groups
+from methods.masks import PruningMethod, smallest, smallest_in_groups, smallest_spread
 from methods.statistics import FeatureNorms, Statistic
 
 
@@ -46,6 +48,8 @@ class Wanda(PruningMethod):
             mask = smallest_in_groups(scores, *self.kept_of)
         elif self.alpha_search:
             mask = search_alpha(scores, self.share)
+        elif self.allocation == "owl":
+            mask = smallest_spread(scores, self.share)
         else:
             mask = smallest(scores, int(weight.shape[1] * self.share))
         return CompressedWeight(weight.masked_fill(mask, 0), dead_columns=(norms == 0).sum())

@@ -31,6 +31,7 @@ from methods.kernels.strips import (
     spread_beyond,
     spread_in_strip,
     store_strip,
+    stored_scale,
     strip_of,
 )
 
@@ -77,14 +78,16 @@ def prune_block(block: ColumnBlock, rule: PruneRule) -> torch.Tensor:
 
 def fit_groups(groups: torch.Tensor, plan: GroupPlan, table: GridTable) -> None:
     """Fit the grids of `groups` [groups, group_size, rows] and put them into `table`, which has as many."""
-    if plan.mse:  # a search of 80 steps, in which launches matter less
+    rule = plan.rule
+    if rule.mse:  # a search of 80 steps, in which launches matter less
         twin.fit_groups(groups, plan, table)
         return
     (count, size, rows), launch = groups.shape, LAUNCH["fit"]
     _fit[(count, triton.cdiv(rows, launch.rows))](
         groups, table.scale, table.low, table.high,
         rows, size, groups.stride(0), groups.stride(1), table.scale.stride(0),
-        LEVELS=2**plan.bits - 1, SYM=plan.sym, N=32, R=launch.rows,
+        LEVELS=rule.levels, SYM=rule.sym, USUAL=rule.sym_rule == "usual",
+        SCALE=rule.scale_dtype, N=32, R=launch.rows,
         num_warps=launch.warps, enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -140,6 +143,8 @@ def _fit(
     table_stride: tl.tensor,
     LEVELS: tl.constexpr,
     SYM: tl.constexpr,
+    USUAL: tl.constexpr,
+    SCALE: tl.constexpr,
     N: tl.constexpr,
     R: tl.constexpr,
 ) -> None:
@@ -157,12 +162,14 @@ def _fit(
         highest = tl.maximum(highest, tl.max(tile, axis=0))
     if SYM:
         highest = tl.maximum(-lowest, highest)
-        lowest = tl.where(lowest < 0, -highest, lowest)
+        lowest = -highest if USUAL else tl.where(lowest < 0, -highest, lowest)
     empty = (lowest == 0) & (highest == 0)
     lowest = tl.where(empty, -1.0, lowest)
     highest = tl.where(empty, 1.0, highest)
-    step = tl.div_rn(highest - lowest, tl.full([R], LEVELS, tl.float32))
-    zero = tl.full([R], (LEVELS + 1) / 2, tl.float32) if SYM else nearest_integer(tl.div_rn(-lowest, step))
+    step = stored_scale(tl.div_rn(highest - lowest, tl.full([R], LEVELS, tl.float32)), SCALE)
+    zero = tl.full([R], (LEVELS + 1) / 2, tl.float32)
+    if not SYM:
+        zero = clamped(nearest_integer(tl.div_rn(-lowest, step)), 0.0, LEVELS * 1.0)
     place = group * table_stride + row
     tl.store(scale + place, step, mask=valid)
     tl.store(low + place, -zero, mask=valid)

@@ -20,6 +20,7 @@ from methods.kernels.strips import (
     STRIP,
     WIDTH,
     add_to,
+    as_stored,
     clamped,
     column_of,
     diagonal_step,
@@ -31,6 +32,7 @@ from methods.kernels.strips import (
     spread_beyond,
     spread_in_strip,
     store_strip,
+    stored_scale,
     strip_of,
     within,
 )
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 LARGEST_SEGMENT = 64  # rows that share second-level statistics and still fit one program
 SMALLEST_SCALE = tl.constexpr(1e-9)
+FINEST = tl.constexpr(2.0**-15)
 
 
 def spqr_block(
@@ -100,6 +103,7 @@ def _launch_spqr(
         "SCALE_LEVELS": 2**method.scale_bits - 1 if method.scale_bits is not None else 0,
         "ZERO_LEVELS": 2**method.zero_bits - 1 if quantized_zero and method.zero_bits is not None else 0,
         "SEGMENT": segment,
+        "SCALE": method.scale_dtype,
         "ROUND_ZERO": method.round_zero,
         "FIT": grid is None,
         "SEARCH": search,
@@ -143,6 +147,7 @@ def _spqr(
     SCALE_LEVELS: tl.constexpr,
     ZERO_LEVELS: tl.constexpr,
     SEGMENT: tl.constexpr,
+    SCALE: tl.constexpr,
     ROUND_ZERO: tl.constexpr,
     FIT: tl.constexpr,
     SEARCH: tl.constexpr,
@@ -180,7 +185,7 @@ def _spqr(
                     mine = tl.broadcast_to((tl.arange(0, W) // group == j // group)[:, None], [W, R])
                     scale, zero = _group_grid(
                         strip, mine, limits, tau,
-                        LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, USED, ROUND_ZERO, SEARCH, W, R,
+                        LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, SCALE, USED, ROUND_ZERO, SEARCH, W, R,
                     )  # fmt: skip
                     step = tl.where(mine, scale[None, :], step)
                     offset = tl.where(mine, zero[None, :], offset)
@@ -223,8 +228,8 @@ def _rounded(
 @triton.jit
 def _group_grid(
     strip: tl.tensor, inside: tl.tensor, limits: tl.tensor, tau: tl.tensor, LEVELS: tl.constexpr,
-    SCALE_LEVELS: tl.constexpr, ZERO_LEVELS: tl.constexpr, SEGMENT: tl.constexpr, USED: tl.constexpr,
-    ROUND_ZERO: tl.constexpr, SEARCH: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
+    SCALE_LEVELS: tl.constexpr, ZERO_LEVELS: tl.constexpr, SEGMENT: tl.constexpr, SCALE: tl.constexpr,
+    USED: tl.constexpr, ROUND_ZERO: tl.constexpr, SEARCH: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
     """(scale, zero) [rows] of the columns `inside`: fitted without likely outliers, then themselves quantized."""
     place = tl.arange(0, R)
@@ -237,13 +242,13 @@ def _group_grid(
         shaping = tl.where(likely, mean[None, :], strip)
     low = tl.min(tl.where(inside, shaping, float("inf")), axis=0)
     high = tl.max(tl.where(inside, shaping, float("-inf")), axis=0)
-    scale, zero = _real_grid(low, high, LEVELS)
+    scale, zero = _real_grid(low, high, LEVELS, SCALE)
     if ROUND_ZERO:
         zero = nearest_integer(zero)
     if SCALE_LEVELS > 0:
-        scale = _statistics(scale, place, SEGMENT, USED, SCALE_LEVELS)
+        scale = _statistics(scale, place, SEGMENT, SCALE, USED, SCALE_LEVELS)
     if ZERO_LEVELS > 0:
-        zero = _statistics(zero, place, SEGMENT, USED, ZERO_LEVELS)
+        zero = _statistics(zero, place, SEGMENT, SCALE, USED, ZERO_LEVELS)
     return scale, zero
 
 
@@ -273,7 +278,7 @@ def _likely_outliers(
 @triton.jit
 def _cost(tile: tl.tensor, low: tl.tensor, high: tl.tensor, limits: tl.tensor, LEVELS: tl.constexpr) -> tl.tensor:
     """Squared error of every weight of `tile` [columns, rows] over U_jj, on the grid from `low` to `high` [rows]."""
-    scale, zero = _real_grid(low, high, LEVELS)
+    scale, zero = _real_grid(low, high, LEVELS, "float32")
     full = tl.broadcast_to(scale[None, :], tile.shape)
     error = _nearest(tile, full, tl.broadcast_to(zero[None, :], tile.shape), LEVELS) - tile
     error = tl.div_rn(error, tl.broadcast_to(limits[:, None], tile.shape))
@@ -282,7 +287,7 @@ def _cost(tile: tl.tensor, low: tl.tensor, high: tl.tensor, limits: tl.tensor, L
 
 @triton.jit
 def _statistics(
-    x: tl.tensor, place: tl.tensor, SEGMENT: tl.constexpr, USED: tl.constexpr, LEVELS: tl.constexpr
+    x: tl.tensor, place: tl.tensor, SEGMENT: tl.constexpr, SCALE: tl.constexpr, USED: tl.constexpr, LEVELS: tl.constexpr
 ) -> tl.tensor:
     """Scales or zero points [rows], rounded in segments of consecutive rows."""
     low = x
@@ -291,18 +296,21 @@ def _statistics(
         mine = place // SEGMENT == number
         low = tl.where(mine, tl.min(tl.where(mine, x, float("inf")), axis=0), low)
         high = tl.where(mine, tl.max(tl.where(mine, x, float("-inf")), axis=0), high)
-    scale, zero = _real_grid(low, high, LEVELS)
+    scale, zero = _real_grid(low, high, LEVELS, SCALE)
     return _nearest(x, scale, zero, LEVELS)
 
 
 @triton.jit
-def _real_grid(low: tl.tensor, high: tl.tensor, LEVELS: tl.constexpr) -> tl.tensor:
-    """(scale, zero) of the grid from `low` to `high`; where they are equal, from −1 to 1."""
+def _real_grid(low: tl.tensor, high: tl.tensor, LEVELS: tl.constexpr, SCALE: tl.constexpr) -> tl.tensor:
+    """(scale, zero) of the grid from `low` to `high`, as SCALE stores them; where they are equal, from −1 to 1."""
     constant = low == high
     low = tl.where(constant, -1.0, low)
     high = tl.where(constant, 1.0, high)
     scale = tl.div_rn(high - low, tl.full(low.shape, LEVELS, tl.float32))
-    return scale, tl.div_rn(-low, scale)
+    if SCALE != "float32":
+        scale = tl.maximum(scale, tl.maximum(tl.abs(low), tl.abs(high)) * FINEST, propagate_nan=tl.PropagateNan.ALL)
+        scale = stored_scale(scale, SCALE)
+    return scale, as_stored(tl.div_rn(-low, scale), SCALE)
 
 
 @triton.jit

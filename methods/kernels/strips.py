@@ -68,6 +68,27 @@ def clamped(x: tl.tensor, low: tl.tensor, high: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def as_stored(x: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """float32 `x` rounded to what the type of that name holds, half to even."""
+    if DTYPE == "float16":
+        x = x.to(tl.float16).to(tl.float32)
+    if DTYPE == "bfloat16":  # in bits, since Triton's interpreter cuts them off
+        bits = x.to(tl.int32, bitcast=True)
+        bits = (bits + 32767 + ((bits >> 16) & 1)) & -65536
+        x = bits.to(tl.float32, bitcast=True)
+    return x
+
+
+@triton.jit
+def stored_scale(x: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """The scale `x` as stored, at least the smallest one that can be divided by (see `methods/quantizer.py`)."""
+    smallest = 1.1754943508222875e-38
+    if DTYPE == "float16":
+        smallest = 5.960464477539063e-08
+    return tl.maximum(as_stored(x, DTYPE), smallest, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def column_of(tile: tl.tensor, j: tl.tensor) -> tl.tensor:
     """Column j of `tile` [columns, rows]."""
     return tl.sum(tl.where(tl.arange(0, tile.shape[0])[:, None] == j, tile, 0.0), axis=0)

@@ -88,6 +88,8 @@ def load_golden(device: str) -> Callable[[str], Golden]:
         if "prune_n" in settings:  # theirs: pruned of m; ours: kept:m
             pruned, group = settings.pop("prune_n"), settings.pop("prune_m")
             settings["pattern"] = f"{group - pruned}:{group}"
+        if settings.get("sym"):
+            settings["sym_rule"] = "reference"
         weight, inputs, expected = (
             torch.from_numpy(arrays[key]).to(device) for key in ("weight", "inputs", "expected")
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from calib.settings import SettingsError
 from methods.base import CompressionError, get_method, parse_method
 from methods.blockwise import BlockJob, Data, capture, compress_model, decoder_blocks
 from methods.folding import find_folds
-from methods.quantizer import quantize_groups
+from methods.quantizer import GridRule, quantize_groups
 from methods.targets import linears_of
 
 
@@ -109,7 +110,7 @@ def test_smoothing_balances_inputs_and_weights(make_llama, tokens):
 
 
 def test_smooth_then_quantize_is_one_entry(make_llama, tokens):
-    method = parse_method(["smoothquant", {"method": "gptq", "bits": 4}], "m")
+    method = parse_method(["smoothquant", {"method": "gptq", "bits": 4, "scale_dtype": "float16"}], "m")
     report = compress_model(make_llama(), method, tokens)
     assert report.average_bits < 5
     assert {layer.step for layer in report.layers} == {0, 1}
@@ -138,12 +139,65 @@ def test_scale_search_includes_the_identity_and_lowers_the_models_error(make_lla
     assert report.average_bits == pytest.approx(plain.average_bits)
 
 
+def published_duo_scales(x_mean, weights, group_size, steps):
+    """AutoAWQ's `duo_scaling`, number by number: s = x^r / (w^(1-r) + 1e-4), then centred between its ends."""
+    rows = [row for weight in weights for row in weight.tolist()]
+    w_mean = []
+    for j in range(len(x_mean)):
+        first = j // group_size * group_size
+        shares = [abs(row[j]) / (max(abs(v) for v in row[first : first + group_size]) + 1e-6) for row in rows]
+        w_mean.append(sum(shares) / len(shares))
+    found = []
+    for step in range(steps):
+        ratio = step / steps
+        scale = [max(x**ratio / (w ** (1 - ratio) + 1e-4), 1e-4) for x, w in zip(x_mean, w_mean, strict=True)]
+        middle = (max(scale) * min(scale)) ** 0.5
+        found.append([s / middle for s in scale])
+    return found
+
+
+def test_duo_scales_are_those_of_the_published_formula_beside_no_scale_at_all():
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(rows, 24, generator=generator) for rows in (5, 11)]
+    weights[0][:, 3] = weights[1][:, 3] = 0  # an input that no weight looks at
+    weights[1][2, 8:16] = 0  # a group of zeros
+    inputs = torch.rand(24, generator=generator) * 3
+    inputs[5] = 0  # a dead input
+    scales = get_method("awq", group_size=8, scale_steps=5, duo_scaling=True).scales(inputs, weights)
+    assert torch.equal(scales[0], torch.ones(24))
+    expected = torch.tensor(published_duo_scales(inputs.tolist(), weights, 8, 5))
+    assert torch.allclose(torch.stack(scales[1:]), expected, rtol=1e-4)
+    assert torch.isfinite(torch.stack(scales)).all()
+
+
+def test_scales_without_duo_look_at_inputs_alone():
+    inputs = torch.tensor([1.0, 4.0, 16.0])
+    first, second = get_method("awq", scale_steps=2).scales(inputs, [torch.randn(4, 3)])
+    assert torch.equal(first, torch.ones(3))
+    assert torch.allclose(second, torch.tensor([0.5, 1.0, 2.0]))
+
+
+def test_duo_scaling_changes_scales_and_lowers_the_error_of_rounding(make_llama, tokens):
+    def error(**settings):
+        model = with_outlier_inputs(make_llama())
+        return compress_model(model, get_method("awq", bits=3, group_size=16, **settings), tokens).layer_error
+
+    plain, duo, unscaled = error(), error(duo_scaling=True), error(search_scale=False)
+    assert duo != plain
+    assert duo < unscaled
+
+
+def test_duo_scaling_without_a_search_is_refused():
+    with pytest.raises(SettingsError, match=r"awq.duo_scaling: there is no scale to search"):
+        get_method("awq", search_scale=False, duo_scaling=True)
+
+
 def test_scale_of_one_and_no_clip_is_round_to_nearest(make_llama, tokens):
     model, dense = make_llama(), make_llama()
     method = get_method("awq", group_size=16, scale_steps=1, search_clip=False)  # only α = 0
     compress_model(model, method, tokens)
     weight = decoder_blocks(dense)[1].mlp.down_proj.weight
-    expected = quantize_groups(weight, 4, 16, sym=False, mse=False)
+    expected = quantize_groups(weight, GridRule(4), 16)
     assert torch.allclose(decoder_blocks(model)[1].mlp.down_proj.weight, expected, atol=1e-6)
 
 

@@ -5,11 +5,11 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.quantizer import fit_grid, quantize
+from methods.quantizer import GridRule, fit_grid, quantize
 from methods.statistics import collect
 
 
-def one_column_at_a_time(problem, bits, group_size, act_order, static, sym, fresh):
+def one_column_at_a_time(problem, rule, group_size, act_order, static, fresh):
     """GPTQ in float64 without blocks: the inverse Hessian is updated after every column."""
     weight, cols = problem.weight.double(), problem.weight.shape[1]
     flat = problem.inputs.reshape(-1, cols).double()
@@ -20,7 +20,7 @@ def one_column_at_a_time(problem, bits, group_size, act_order, static, sym, fres
         else torch.arange(cols, device=weight.device)
     )
     size = group_size or cols
-    static_grids = [fit_grid(weight[:, s : s + size], bits, sym=sym) for s in range(0, cols, size)]
+    static_grids = [fit_grid(weight[:, s : s + size], rule) for s in range(0, cols, size)]
     weight, hessian = weight[:, order].clone(), hessian[order][:, order]
     outer = weight.clone()  # one block as wide as the matrix: stale groups see the dense weights
     inverse = torch.linalg.inv(hessian + 0.01 * hessian.diagonal().mean() * torch.eye(cols, device=weight.device))
@@ -29,7 +29,7 @@ def one_column_at_a_time(problem, bits, group_size, act_order, static, sym, fres
         if static or group_size is None:
             grid = static_grids[order[j] // size]
         elif j % size == 0:
-            grid = fit_grid((weight if fresh else outer)[:, j : j + size], bits, sym=sym)
+            grid = fit_grid((weight if fresh else outer)[:, j : j + size], rule)
         result[:, j] = quantize(weight[:, j : j + 1], grid)[:, 0]
         error = (weight[:, j] - result[:, j]) / inverse[j, j]
         weight[:, j + 1 :] -= error[:, None] * inverse[j, j + 1 :]
@@ -48,14 +48,17 @@ def one_column_at_a_time(problem, bits, group_size, act_order, static, sym, fres
         {"bits": 4, "group_size": 16, "static_groups": True, "act_order": True},
         {"bits": 4, "group_size": 32, "act_order": True, "sym": True},
         {"bits": 8},
+        {"bits": 3, "group_size": 16, "scale_dtype": "float16", "mse": True},
+        {"bits": 2, "group_size": 32, "static_groups": True, "scale_dtype": "bfloat16"},
     ],
     ids=str,
 )
 def test_blocks_equal_one_column_at_a_time(problem, settings):
-    plain = {"group_size": None, "act_order": False, "static": False, "sym": False, "fresh": False}
+    rule = GridRule(**{key: value for key, value in settings.items() if key in ("bits", "sym", "mse", "scale_dtype")})
+    plain = {"group_size": None, "act_order": False, "static": False, "fresh": False}
     names = {"static_groups": "static", "fresh_group_stats": "fresh"}
-    plain.update({names.get(key, key): value for key, value in settings.items()})
-    expected = one_column_at_a_time(problem, **plain)
+    plain.update({names.get(key, key): value for key, value in settings.items() if not hasattr(rule, key)})
+    expected = one_column_at_a_time(problem, rule, **plain)
     result = compress_linear(get_method("gptq", block_size=64, **settings), problem.weight, problem.inputs).weight
     assert torch.isclose(result.double(), expected, rtol=1e-4, atol=1e-6).double().mean() > 0.98
 

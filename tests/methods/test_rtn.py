@@ -5,13 +5,13 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.quantizer import fit_grid, quantize
+from methods.quantizer import GridRule, fit_grid, quantize
 
 
 def test_every_weight_takes_its_nearest_level(problem):
     result = compress_linear(get_method("rtn", bits=3), problem.weight)
-    assert torch.equal(result.weight, quantize(problem.weight, fit_grid(problem.weight, 3)))
-    assert result.report.bits == 3 + 19 / 64
+    assert torch.equal(result.weight, quantize(problem.weight, fit_grid(problem.weight, GridRule(3))))
+    assert result.report.bits == 3 + (32 + 3) / 64
 
 
 def test_error_falls_with_bits_and_with_smaller_groups(problem):
@@ -40,3 +40,4 @@ def test_bits_out_of_range_are_refused(bits):
 def test_label_names_bits_group_and_dialect():
     assert get_method("rtn", bits=4, group_size=128).label == "RTN 4-bit g128"
     assert get_method("rtn", bits=3, sym=True, mse=True).label == "RTN 3-bit sym mse"
+    assert get_method("rtn", sym=True, sym_rule="reference").label == "RTN 4-bit sym-reference"

@@ -53,7 +53,7 @@ def test_joint_quantization_keeps_zeros_and_grid(problem):
     result = compress_linear(get_method("sparsegpt", bits=4), problem.weight, problem.inputs)
     assert result.report.sparsity >= 0.5
     assert all(row.unique().numel() <= 16 for row in result.weight)
-    assert result.report.bits == pytest.approx(4 + 20 / 64)
+    assert result.report.bits == pytest.approx(4 + 36 / 64)
 
 
 def test_masks_of_linears_solved_together_stay_apart(problem, make_problem):
@@ -80,6 +80,8 @@ def test_block_must_hold_whole_groups():
 
 
 def test_grid_settings_need_bits():
+    with pytest.raises(SettingsError, match=r"sparsegpt.bits: required when scale_dtype is given"):
+        get_method("sparsegpt", scale_dtype="float16")
     with pytest.raises(SettingsError, match=r"sparsegpt.bits: required when group_size or sym is given"):
         get_method("sparsegpt", group_size=32)
 

@@ -72,9 +72,12 @@ def test_share_of_outliers_falls_with_the_threshold_and_error_with_the_share(pro
 
 
 def test_effective_bits_follow_the_papers_formula():
-    assert get_method("spqr", bits=3).stored_bits(4096, 0.0) == pytest.approx(3.625)
-    assert get_method("spqr", bits=4).stored_bits(4096, 0.0) == pytest.approx(4.625)
-    assert get_method("spqr", bits=3).stored_bits(4096, 0.01) == pytest.approx(3.625 + 0.32)
+    for dtype, numbers in (("float16", 2 * 2 * 16), ("float32", 2 * 2 * 32)):
+        three, four = (get_method("spqr", bits=bits, scale_dtype=dtype) for bits in (3, 4))
+        assert three.stored_bits(4096, 0.0) == pytest.approx(3 + 6 / 16 + numbers / 256)
+        assert four.stored_bits(4096, 0.0) == pytest.approx(4 + 6 / 16 + numbers / 256)
+        assert three.stored_bits(4096, 0.01) == pytest.approx(three.stored_bits(4096, 0.0) + 0.32)
+    assert get_method("spqr", bits=3, scale_dtype="float16").stored_bits(4096, 0.0) == pytest.approx(3.625)
 
 
 def test_outliers_keep_their_value_and_cost_no_error(problem):
@@ -133,3 +136,42 @@ def test_pairs_of_weights_on_rounded_grids_are_refused(problem):
         get_method("spqr", group_size=2)
     plain = get_method("spqr", group_size=2, scale_bits=None, zero_bits=None)
     assert compress_linear(plain, problem.weight, problem.inputs).report.relative_error < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("shift", [0.0, 1e-7, 1.0, 300.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-6, 1e-3, 1.0, 1e3])
+def test_numbers_of_a_16_bit_grid_are_held_by_its_type_and_reach_over_its_values(dtype, shift, spread):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(16, 40, generator=generator) * spread + shift
+    grid = real_grid(values.amin(0), values.amax(0), 7, dtype)
+    for number in (grid.scale, grid.zero):
+        assert torch.isfinite(number).all()
+        assert torch.equal(number.to(getattr(torch, dtype)).float(), number)
+    step = (values.amax(0) - values.amin(0)) / 7
+    of_the_type = values.abs().amax(0) * torch.finfo(getattr(torch, dtype)).eps + 7 * 2.0**-24
+    constant = values.amax(0) == values.amin(0)  # as published, from −1 to 1
+    error = (round_to(values, grid) - values).abs().amax(0)
+    assert (error <= 0.51 * step + 8 * step * torch.finfo(getattr(torch, dtype)).eps + of_the_type)[~constant].all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale_bits": None}, {"zero_bits": None}, {"round_zero": True}], ids=str)
+def test_16_bit_statistics_change_little_beside_the_bits_they_save(problem, settings, make_problem):
+    problem = make_problem(rows=32)
+    exact, stored = (
+        compress_linear(get_method("spqr", bits=3, scale_dtype=dtype, **settings), problem.weight, problem.inputs)
+        for dtype in ("float32", "float16")
+    )
+    assert not torch.equal(exact.weight, stored.weight)
+    assert stored.report.relative_error == pytest.approx(exact.report.relative_error, rel=0.1)
+    assert stored.report.bits < exact.report.bits - 0.1
+
+
+def test_tiny_constant_and_zero_weights_stay_finite_on_16_bit_grids(make_problem):
+    problem = make_problem(rows=32)
+    problem.weight[:16] = problem.weight[:16] * 1e-7
+    problem.weight[16:20, :16], problem.weight[20] = 0.125, 0
+    problem.inputs[:, :, 3] = 0
+    for settings in ({}, {"scale_bits": None, "zero_bits": None}, {"outlier_threshold": None}):
+        method = get_method("spqr", bits=3, scale_dtype="float16", **settings)
+        assert torch.isfinite(compress_linear(method, problem.weight, problem.inputs).weight).all()

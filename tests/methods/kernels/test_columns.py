@@ -13,6 +13,7 @@ from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
 from methods.columns import GridTable, GroupPlan, blocks_of
 from methods.kernels.dispatch import backend_of, column_backend, device_kernels
+from methods.quantizer import GridRule
 from methods.solver import FactorSettings, inverse_factor
 from methods.statistics import Hessian
 
@@ -36,6 +37,8 @@ GPTQ = [
     {"bits": 4, "group_size": 16, "act_order": True, "static_groups": True, "sym": True},
     {"bits": 3, "group_size": 48, "mse": True, "block_size": 40},
     {"bits": 4, "block_size": 1},
+    {"bits": 3, "group_size": 16, "scale_dtype": "float16"},
+    {"bits": 4, "group_size": 16, "sym": True, "sym_rule": "reference", "scale_dtype": "bfloat16"},
     {"bits": 4, "group_size": 48, "block_size": 512},
 ]
 SPARSEGPT = [
@@ -50,6 +53,7 @@ SPARSEGPT = [
     {"pattern": "2:4", "block_size": 192},
     {"sparsity": 0.5, "bits": 4, "group_size": 16},
     {"pattern": "2:4", "bits": 3, "sym": True},
+    {"pattern": "2:4", "bits": 4, "group_size": 16, "scale_dtype": "float16"},
 ]
 SPQR = [
     {},
@@ -64,7 +68,19 @@ SPQR = [
     {"statistics_group": 24},
     {"statistics_group": 48},
     {"block_size": 256},
+    {"scale_dtype": "float16"},
+    {"scale_dtype": "bfloat16", "zero_bits": None, "bits": 3},
+    {"scale_dtype": "float16", "scale_bits": None, "round_zero": True},
 ]
+RULES = {
+    "asym": GridRule(3),
+    "asym-fp16": GridRule(3, scale_dtype="float16"),
+    "asym-bf16": GridRule(8, scale_dtype="bfloat16"),
+    "sym": GridRule(3, sym=True),
+    "sym-reference": GridRule(3, sym=True, sym_rule="reference"),
+    "sym-fp16": GridRule(4, sym=True, scale_dtype="float16"),
+    "sym-bf16": GridRule(2, sym=True, scale_dtype="bfloat16"),
+}
 SETTINGS = [(name, s) for name, cases in (("gptq", GPTQ), ("sparsegpt", SPARSEGPT), ("spqr", SPQR)) for s in cases]
 
 
@@ -73,10 +89,13 @@ INTERPRETED_BY_DEFAULT = (
     "test_kernel_equals_its_twin[sparsegpt-pattern=2:4]",
     "test_kernel_equals_its_twin[sparsegpt-sparsity=0.5-bits=4-group_size=16]",
     "test_kernel_equals_its_twin[spqr-defaults]",
+    "test_kernel_equals_its_twin[spqr-scale_dtype=float16]",
     "test_nan_is_not_rounded_away",
     "test_rounding_is_half_to_even",
-    "test_grids_of_groups_have_the_bits_of_the_twin[3-16-False]",
-    "test_grids_of_groups_have_the_bits_of_the_twin[2-33-True]",
+    "test_grids_of_groups_have_the_bits_of_the_twin[3-16-asym]",
+    "test_grids_of_groups_have_the_bits_of_the_twin[3-16-asym-bf16]",
+    "test_grids_of_groups_have_the_bits_of_the_twin[2-33-sym]",
+    "test_grids_of_groups_have_the_bits_of_the_twin[2-33-sym-fp16]",
 )
 
 
@@ -335,16 +354,18 @@ def test_rounding_is_half_to_even():
 
 @pytest.mark.gpu
 @needs_kernels
-@pytest.mark.parametrize("sym", [False, True])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("groups", "size"), [(1, 1), (3, 16), (2, 33), (1, 200)])
-def test_grids_of_groups_have_the_bits_of_the_twin(groups, size, sym):
+def test_grids_of_groups_have_the_bits_of_the_twin(groups, size, rule):
     from methods import columns as twin
     from methods.kernels import columns
 
     rows = 70
     weights = torch.randn(groups, size, rows, generator=torch.Generator().manual_seed(size)).to(DEVICE)
     weights[..., 1], weights[..., 2], weights[..., 3], weights[..., 4] = 0, 0.5, -0.25, weights[..., 4].abs()
-    plan = GroupPlan(3, size, sym, False, False)
+    for row, size_of_weights in enumerate((1e-5, 1e-6, 1e-7, 1e-9, 1e-37, 1e4), start=5):
+        weights[..., row] *= size_of_weights
+    plan = GroupPlan(RULES[rule], size, False)
     tables = []
     for module in (twin, columns):
         tables.append(GridTable(*torch.full((3, groups, rows), torch.nan, device=DEVICE), None))
