@@ -35,7 +35,7 @@ ENTRIES: list[Any] = [  # every method; the device tests hold them to the proces
     {"method": "rtn", "bits": 4, "group_size": 32},
     {"method": "gptq", "bits": 3, "group_size": 32},
     {"method": "gptq", "bits": 4, "group_size": 32},
-    {"method": "gptq", "bits": 4, "group_size": 32, "act_order": True, "true_sequential": True},
+    {"method": "gptq", "bits": 4, "group_size": 32, "true_sequential": True},
     {"method": "spqr", "bits": 3},
     {"method": "magnitude"},
     {"method": "wanda"},

@@ -2,9 +2,10 @@
 
 The Hessian of the layer's squared output error is damped because few tokens leave it singular; when it still cannot be
 factorized, damping rises in recorded steps, then float64 is used, and then the layer fails. Two details differ between
-published versions and are settings: dynamic groups of the reference code are fitted on weights that lack the updates
-of their own column block (`fresh_group_stats: true` gives them those), and `act_order` takes inputs by falling
-diagonal.
+published versions and are settings. The defaults are those that won a paired measurement (docs/methods.md), inputs by
+falling diagonal and grids fitted on the dense weights; the reference code's own defaults are `act_order: false` and
+`static_groups: false`, where a group is fitted when it is reached, on weights that lack the updates of their own column
+block (`fresh_group_stats: true` gives them those).
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ class GPTQ(GridMethod, ColumnMethod):
     """Optimal brain quantization in a fixed order of inputs.
 
     mse: search for the range of a grid with the least error instead of minimum to maximum. act_order: inputs by falling
-    diagonal of the Hessian. static_groups: group grids are fitted on the dense weights; otherwise when the group is
-    reached. fresh_group_stats: see the module. percdamp: damping as a share of the mean diagonal. block_size: columns
+    diagonal of the Hessian. static_groups: group grids are fitted on the dense weights, otherwise when the group is
+    reached; null: wherever there are groups and they are not fresh. fresh_group_stats: see the module. percdamp: damping as a share of the mean diagonal. block_size: columns
     per lazy update, a matter of speed (and of what dynamic groups see).
     """
 
     version: ClassVar[int] = 2
 
     mse: bool = False
-    act_order: bool = False
-    static_groups: bool = False
+    act_order: bool = True
+    static_groups: bool | None = None
     fresh_group_stats: bool = False
     percdamp: float = Field(default=0.01, ge=0)
     block_size: int = Field(default=128, ge=1)
@@ -52,9 +53,12 @@ class GPTQ(GridMethod, ColumnMethod):
                 raise ValueError(f"{name}: needs a group_size, got none (one grid a row)")
         if self.static_groups and self.fresh_group_stats:
             raise ValueError("fresh_group_stats: static groups are fitted before anything changes; give one of the two")
+        if self.static_groups is None:
+            object.__setattr__(self, "static_groups", self.group_size is not None and not self.fresh_group_stats)
 
     def describe(self) -> str:
-        flags = {"act-order": self.act_order, "static": self.static_groups, "fresh": self.fresh_group_stats}
+        dynamic = self.group_size is not None and not (self.static_groups or self.fresh_group_stats)
+        flags = {"no act-order": not self.act_order, "dynamic": dynamic, "fresh": self.fresh_group_stats}
         return " ".join(["GPTQ", self.describe_grid(), *(name for name, on in flags.items() if on)])
 
     @property

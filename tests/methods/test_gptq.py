@@ -8,6 +8,8 @@ from methods.base import compress_linear, get_method
 from methods.quantizer import GridRule, fit_grid, quantize
 from methods.statistics import collect
 
+PUBLISHED = {"act_order": False, "static_groups": False}  # the reference code's own defaults
+
 
 def one_column_at_a_time(problem, rule, group_size, act_order, static, fresh):
     """GPTQ in float64 without blocks: the inverse Hessian is updated after every column."""
@@ -59,14 +61,18 @@ def test_blocks_equal_one_column_at_a_time(problem, settings):
     names = {"static_groups": "static", "fresh_group_stats": "fresh"}
     plain.update({names.get(key, key): value for key, value in settings.items() if not hasattr(rule, key)})
     expected = one_column_at_a_time(problem, rule, **plain)
-    result = compress_linear(get_method("gptq", block_size=64, **settings), problem.weight, problem.inputs).weight
+    result = compress_linear(
+        get_method("gptq", block_size=64, **{**PUBLISHED, **settings}), problem.weight, problem.inputs
+    ).weight
     assert torch.isclose(result.double(), expected, rtol=1e-4, atol=1e-6).double().mean() > 0.98
 
 
 @pytest.mark.parametrize("settings", [{"group_size": 32, "fresh_group_stats": True}, {}, {"act_order": True}], ids=str)
 def test_block_size_does_not_change_the_result(problem, settings):
     results = [
-        compress_linear(get_method("gptq", block_size=size, **settings), problem.weight, problem.inputs).weight
+        compress_linear(
+            get_method("gptq", block_size=size, **{**PUBLISHED, **settings}), problem.weight, problem.inputs
+        ).weight
         for size in (1, 16, 40, 128)
     ]
     for other in results[1:]:
@@ -146,4 +152,14 @@ def test_group_size_must_divide_the_inputs(problem):
 
 def test_label_is_short():
     assert get_method("gptq", bits=3, group_size=32).label == "GPTQ 3-bit g32"
-    assert get_method("gptq", act_order=True, true_sequential=True).label == "GPTQ 4-bit act-order true-sequential"
+    assert get_method("gptq", true_sequential=True).label == "GPTQ 4-bit true-sequential"
+    assert get_method("gptq", group_size=32, **PUBLISHED).label == "GPTQ 4-bit g32 no act-order dynamic"
+    assert get_method("gptq", group_size=32, fresh_group_stats=True).label == "GPTQ 4-bit g32 fresh"
+
+
+def test_groups_are_static_where_there_are_groups_and_nothing_else_is_asked_for():
+    assert get_method("gptq").static_groups is False
+    assert get_method("gptq", group_size=16).static_groups is True
+    assert get_method("gptq", group_size=16, fresh_group_stats=True).static_groups is False
+    named = get_method("gptq", group_size=16, act_order=True, static_groups=True)
+    assert get_method("gptq", group_size=16).identity() == named.identity()

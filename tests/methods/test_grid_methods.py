@@ -20,8 +20,8 @@ METHODS = [
     {"method": "rtn", "mse": True},
     {"method": "gptq"},
     {"method": "gptq", "mse": True, "block_size": 16},
-    {"method": "gptq", "fresh_group_stats": True},
-    {"method": "gptq", "static_groups": True, "act_order": True},
+    {"method": "gptq", "act_order": False, "static_groups": False},
+    {"method": "gptq", "fresh_group_stats": True, "act_order": False},
     {"method": "sparsegpt", "sparsity": 0.5},
     {"method": "sparsegpt", "pattern": "2:4"},
 ]
