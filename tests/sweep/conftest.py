@@ -172,14 +172,13 @@ def write_study(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
 def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs Python in a process of its own, in an empty working directory."""
 
-    def call(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=tmp_path,
             env=launch_environment(**environment),
             capture_output=True,
             text=True,
-            timeout=timeout,
             check=False,
         )
 

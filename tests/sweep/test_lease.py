@@ -40,7 +40,7 @@ def change(results: Results, **values: Any) -> None:
 def leave_behind(results: Results, *more: str) -> int:
     """A lease of a process that ended without releasing it; returns the process's number."""
     process = subprocess.Popen([sys.executable, "-c", "; ".join([TAKE, *more]), results.path], cwd=Path.cwd())
-    process.wait(timeout=60)
+    process.wait()
     return process.pid
 
 
@@ -76,9 +76,7 @@ def test_lease_of_a_process_that_is_gone_is_taken_over_at_once(results: Results)
 
 def test_process_that_ended_and_was_not_waited_for_is_gone(results: Results) -> None:
     process = subprocess.Popen([sys.executable, "-c", TAKE, results.path], cwd=Path.cwd())
-    deadline = time.monotonic() + 60
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
         time.sleep(0.05)
     assert read(results)["pid"] == process.pid
     Lease(results).acquire()
@@ -138,9 +136,7 @@ def test_heartbeat_goes_on_while_it_is_held_and_outlives_an_error(
     lease = Lease(results)
     lease.acquire()
     first = read(results)
-    deadline = time.monotonic() + 30
     while read(results)["heartbeat"] == first["heartbeat"]:
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     assert len(failed) == 3
     lease.check()
@@ -154,7 +150,7 @@ def test_launch_that_lost_its_lease_stops_and_leaves_the_other_one(
     lease = Lease(results)
     lease.acquire()
     results.write_text(FILE, json.dumps({"token": "other"}))
-    lease._thread.join(timeout=30)
+    lease._thread.join()
     with pytest.raises(ResultsError, match="another launch took the folder over"):
         lease.check()
     lease.release()
