@@ -6,15 +6,17 @@ wait more than they compute.
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+
+import hypothesis
+import pytest
 
 # Before torch is imported. The models are tiny: threads of one would only wait for each other, on a busy machine long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):  # see rich
     os.environ.pop(name, None)
-
-import hypothesis
-import pytest
 
 # A busy machine is slow, and no test says how fast anything is.
 hypothesis.settings.register_profile(
@@ -27,6 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """A run without the tests of a GPU is the same on a machine that has one."""
     if "not gpu" in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+MANY_MODULES = 300  # torch, transformers and lm-eval bring thousands
+frozen_modules = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Trials collect garbage; what libraries made when they were imported is not looked through each time."""
+    global frozen_modules
+    if len(sys.modules) > frozen_modules + MANY_MODULES:
+        frozen_modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -91,7 +91,7 @@ def test_number_of_a_later_process_is_not_mistaken(results: Results) -> None:
 
 def test_lease_of_another_machine_counts_until_its_heartbeat_stops(results: Results) -> None:
     leave_behind(results)
-    change(results, machine="elsewhere", host="elsewhere", heartbeat=time.time() - EXPIRES + 20)
+    change(results, machine="elsewhere", host="elsewhere", heartbeat=time.time())
     with pytest.raises(ResultsError, match=r"process \d+ on elsewhere, since 20\d\d-.* UTC; wait until it ends"):
         Lease(results).acquire()
     change(results, heartbeat=time.time() - EXPIRES - 1)
@@ -99,12 +99,22 @@ def test_lease_of_another_machine_counts_until_its_heartbeat_stops(results: Resu
     assert read(results)["pid"] == os.getpid()
 
 
-def test_of_several_at_the_same_moment_one_gets_it(results: Results) -> None:
-    together, got = threading.Barrier(6), []
+def test_of_several_at_the_same_moment_one_gets_it(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All have seen nobody before the first of them writes, and all have written before the first reads."""
+    seen, written, got = threading.Barrier(6), threading.Barrier(6), []
+    write = Lease._write
+
+    def write_together(lease: Lease) -> None:
+        seen.wait()
+        write(lease)
+        written.wait()
+
+    monkeypatch.setattr(Lease, "_write", write_together)
+    monkeypatch.setattr(module, "SETTLE", (0.0, 0.0))
+    monkeypatch.setattr(module, "HEARTBEAT", 1e6)
 
     def take() -> None:
         lease = Lease(results)
-        together.wait()
         try:
             lease.acquire()
         except ResultsError:

@@ -224,9 +224,7 @@ def test_another_process_scores_from_the_pickle_alone(
         "data = pickle.loads((folder / 'data.pickle').read_bytes())\n"
         "print(json.dumps(Evaluator(data, model, tokenizer, 'cpu').evaluate(model).metrics))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     there = json.loads(done.stdout.splitlines()[-1])
     assert [(row["task"], row["metric"]) for row in there] == [(row["task"], row["metric"]) for row in here.metrics]
     for left, right in zip(there, here.metrics, strict=True):
