@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
+import tempfile
 
 import hypothesis
 import pytest
@@ -17,6 +19,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):  # see rich
     os.environ.pop(name, None)
+# The home folder may be read-only, and what earlier runs left there decides nothing.
+CACHE = tempfile.mkdtemp(prefix="tests-datasets-")
+os.environ |= {"HF_DATASETS_CACHE": f"{CACHE}/datasets", "HF_MODULES_CACHE": f"{CACHE}/modules"}
 
 # A busy machine is slow, and no test says how fast anything is.
 hypothesis.settings.register_profile(
@@ -29,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """A run without the tests of a GPU is the same on a machine that has one."""
     if "not gpu" in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(CACHE, ignore_errors=True)
 
 
 MANY_MODULES = 300  # torch, transformers and lm-eval bring thousands
