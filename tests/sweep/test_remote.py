@@ -73,6 +73,7 @@ def runner(said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # beside other work they would starve
         result = RayRunner(str(tmp_path_factory.mktemp("results")), provenance(), workers=2, notify=said.append)
         assert result.start() == "cpu"
         yield result
