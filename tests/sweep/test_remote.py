@@ -42,6 +42,7 @@ def numbers(root: str | Path) -> list[Any]:
         "worker",
         "started",
         "attempts",
+        "commit",
     )
     tables = [results.read(name) for name in ("metrics", "samples", "calibration")]
     return [trials.to_dicts(), *(table.rows() for table in tables), results.read("layers").drop("seconds").rows()]
