@@ -15,8 +15,10 @@ import tempfile
 import hypothesis
 import pytest
 
-# Before torch is imported. The models are tiny: threads of one would only wait for each other, on a busy machine long.
+# Before torch is imported. The models are tiny: threads of one would only wait for each other, on a busy machine long,
+# and longer when they keep the processor while they wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):  # see rich
     os.environ.pop(name, None)
 # The home folder may be read-only, and what earlier runs left there decides nothing.
