@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STUDY ?= reference
 RESULTS ?= results/$(notdir $(basename $(STUDY)))
 ARGS ?=
+# of the tests: one for each core, four at most; `make test PROCESSES=0` runs them in one, where a debugger works
+PROCESSES ?= logical
 
 .PHONY: sweep test lint format bench clean
 
@@ -15,7 +17,8 @@ sweep: $(VENV)/.installed
 	$(BIN)/python -m analysis.summary $(RESULTS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not gpu and not network and not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not network and not slow" \
+		-n $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -172,14 +173,13 @@ def write_study(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
 def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs Python in a process of its own, in an empty working directory."""
 
-    def call(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=tmp_path,
             env=launch_environment(**environment),
             capture_output=True,
             text=True,
-            timeout=timeout,
             check=False,
         )
 
@@ -192,6 +192,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Res
     from sweep.launch import app
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sweep.lease.SETTLE", (0.0, 0.0))  # nobody else launches
 
     def call(*arguments: str) -> Result:
         result = CliRunner().invoke(app, list(arguments))
@@ -210,6 +211,7 @@ def launch_environment(**more: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "RAY_AUTH_MODE": "disabled",
+        "RAY_worker_niceness": "0",  # Ray would let its workers starve beside other work
         "COLUMNS": "200",
         **more,
     }
@@ -221,14 +223,19 @@ def start_launch(tmp_path: Path) -> Any:
     running: list[subprocess.Popen[str]] = []
 
     def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sweep.launch", *arguments],
-            cwd=tmp_path,
-            env=launch_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        # what a shell runs in the background ignores interrupts, and so would what that starts
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sweep.launch", *arguments],
+                cwd=tmp_path,
+                env=launch_environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         running.append(process)
         return process
 

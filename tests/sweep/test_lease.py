@@ -40,7 +40,7 @@ def change(results: Results, **values: Any) -> None:
 def leave_behind(results: Results, *more: str) -> int:
     """A lease of a process that ended without releasing it; returns the process's number."""
     process = subprocess.Popen([sys.executable, "-c", "; ".join([TAKE, *more]), results.path], cwd=Path.cwd())
-    process.wait(timeout=60)
+    process.wait()
     return process.pid
 
 
@@ -76,9 +76,7 @@ def test_lease_of_a_process_that_is_gone_is_taken_over_at_once(results: Results)
 
 def test_process_that_ended_and_was_not_waited_for_is_gone(results: Results) -> None:
     process = subprocess.Popen([sys.executable, "-c", TAKE, results.path], cwd=Path.cwd())
-    deadline = time.monotonic() + 60
     while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
         time.sleep(0.05)
     assert read(results)["pid"] == process.pid
     Lease(results).acquire()
@@ -100,7 +98,7 @@ def age(results: Results, seconds: float) -> None:
 def test_lease_of_another_machine_counts_until_its_heartbeat_stops(results: Results) -> None:
     leave_behind(results)
     change(results, machine="elsewhere", host="elsewhere")
-    age(results, EXPIRES - 60)
+    age(results, 0)
     refusal = r"process \d+ on elsewhere, since 20\d\d-.* UTC; wait until it ends, .*delete lease.json there"
     with pytest.raises(ResultsError, match=refusal):
         Lease(results).acquire()
@@ -128,12 +126,22 @@ def test_file_that_is_no_lease_is_named(results: Results, content: bytes) -> Non
         Lease(results).acquire()
 
 
-def test_of_several_at_the_same_moment_one_gets_it(results: Results) -> None:
-    together, got = threading.Barrier(6), []
+def test_of_several_at_the_same_moment_one_gets_it(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All have seen nobody before the first of them writes, and all have written before the first reads."""
+    seen, written, got = threading.Barrier(6), threading.Barrier(6), []
+    write = Lease._write
+
+    def write_together(lease: Lease) -> None:
+        seen.wait()
+        write(lease)
+        written.wait()
+
+    monkeypatch.setattr(Lease, "_write", write_together)
+    monkeypatch.setattr(module, "SETTLE", (0.0, 0.0))
+    monkeypatch.setattr(module, "HEARTBEAT", 1e6)
 
     def take() -> None:
         lease = Lease(results)
-        together.wait()
         try:
             lease.acquire()
         except ResultsError:
@@ -165,9 +173,7 @@ def test_heartbeat_goes_on_while_it_is_held_and_outlives_an_error(
     lease = Lease(results)
     lease.acquire()
     first = read(results)
-    deadline = time.monotonic() + 30
     while read(results)["heartbeat"] == first["heartbeat"]:
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     assert len(failed) == 3
     lease.check()
@@ -181,7 +187,7 @@ def test_launch_that_lost_its_lease_stops_and_leaves_the_other_one(
     lease = Lease(results)
     lease.acquire()
     results.write_text(FILE, json.dumps({"token": "other"}))
-    lease._thread.join(timeout=30)
+    lease._thread.join()
     with pytest.raises(ResultsError, match="another launch took the folder over"):
         lease.check()
     lease.release()

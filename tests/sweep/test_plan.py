@@ -214,18 +214,18 @@ def test_too_little_heldout_text_is_found_before_anything_starts(document: Docum
     assert "fewer or shorter windows" in str(error.value)
 
 
-def test_planning_loads_neither_torch_nor_ray_and_takes_little_time(
+def test_planning_loads_neither_torch_nor_ray_nor_much_else(
     document: Document, write_study: Callable[[Document], str], run_python: Any
 ) -> None:
     script = (
-        "import sys, time, json\n"
+        "import sys, json\n"
         "from sweep.launch import app\n"
         f"app(['{write_study(document)}', '--dry-run'], standalone_mode=False)\n"
         "heavy = {'torch', 'ray', 'transformers', 'datasets', 'lm_eval', 'pandas'} & set(sys.modules)\n"
-        "print(json.dumps([sorted(heavy), time.process_time()]))\n"
+        "print(json.dumps([sorted(heavy), len(sys.modules)]))\n"
     )
     result = run_python("-c", script)
     assert result.returncode == 0, result.stderr
-    heavy, seconds = json.loads(result.stdout.splitlines()[-1])
+    heavy, modules = json.loads(result.stdout.splitlines()[-1])
     assert heavy == []
-    assert seconds < 3  # of computing: on a busy machine a clock on the wall says nothing
+    assert modules < 1700  # torch alone brings as many again; how long they take is the machine's

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from calib.settings import SettingsError
 from sweep import plan
@@ -20,10 +21,11 @@ from sweep.config import parse_study
 from sweep.results import Results
 from sweep.schedule import Job
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ray
 
 Document = dict[str, Any]
 Write = Callable[[Document], str]
+Launch = Callable[..., Result]
 
 
 def numbers(root: str | Path) -> list[Any]:
@@ -40,9 +42,21 @@ def numbers(root: str | Path) -> list[Any]:
         "worker",
         "started",
         "attempts",
+        "commit",
     )
     tables = [results.read(name) for name in ("metrics", "samples", "calibration")]
     return [trials.to_dicts(), *(table.rows() for table in tables), results.read("layers").drop("seconds").rows()]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As workers have: the sums of more threads may differ in their last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +74,7 @@ def runner(said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # beside other work they would starve
         result = RayRunner(str(tmp_path_factory.mktemp("results")), provenance(), workers=2, notify=said.append)
         assert result.start() == "cpu"
         yield result
@@ -75,23 +90,32 @@ def prepare(runner: Any, document: Document, **calibration: Any) -> list[plan.Tr
 
 
 def test_one_worker_and_two_give_the_same_table(
-    run_python: Any, write_study: Write, document: Document, other_model: Path
+    runner: Any,
+    launch: Launch,
+    write_study: Write,
+    document: Document,
+    other_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    import ray
+
     document["models"].append(str(other_model))
-    local = run_python("-m", "sweep.launch", write_study(document), "--local", "--results", "one")
-    assert local.returncode == 0, local.stdout + local.stderr
+    local = launch(write_study(document), "--local", "--results", "one")
+    assert local.exit_code == 0, local.output
     turned = copy.deepcopy(document)
     turned["calibration"]["source"].reverse()
     turned["methods"].reverse()
     turned["models"].reverse()
-    two = run_python("-m", "sweep.launch", write_study(turned), "--workers", "2", "--results", "two", timeout=300)
-    assert two.returncode == 0, two.stdout + two.stderr
-    assert "12 done, 0 failed, 0 skipped" in two.stdout
-    folder = Path(local.args[3]).parent
-    assert numbers(folder / "one") == numbers(folder / "two")
-    workers = Results(folder / "two").read("trials").get_column("worker").unique()
+    monkeypatch.setattr(runner, "results", str(tmp_path / "two"))
+    trials = prepare(runner, turned)
+    runner._hire(2)
+    ray.wait(list(runner._crew.starting), num_returns=2)  # so that one of them cannot finish before the other is up
+    outcomes = list(runner.run([Job(trial) for trial in trials]))
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 12
+    assert numbers(tmp_path / "one") == numbers(tmp_path / "two")
+    workers = Results(tmp_path / "two").read("trials").get_column("worker").unique()
     assert len(workers) == 2
-    assert "Warning" not in two.stderr + local.stderr
 
 
 def test_killed_worker_is_replaced_and_its_trial_started_again(
@@ -143,13 +167,13 @@ def test_what_cannot_work_is_found_before_any_worker_starts(
 ) -> None:
     with pytest.raises(SettingsError, match=r"sets 0 to 5 of 8 windows need 48, which is enough for 5 sets"):
         prepare(runner, document, sampling="long_documents", seqlen=64, nsamples=8, sets=6)
-    monkeypatch.setattr(runner, "asked_workers", 99)
-    with pytest.raises(SettingsError, match=r"--workers 99: there are 0 GPUs and \d+ CPUs, room for \d+ workers"):
+    monkeypatch.setattr(runner, "asked_workers", 10**6)
+    with pytest.raises(SettingsError, match=r"--workers 1000000: there are \d+ GPUs and \d+ CPUs, room for"):
         runner.check_room()
 
 
 def test_interrupted_and_killed_drivers_lose_nothing_and_a_rerun_gives_the_same_table(
-    run_python: Any, start_launch: Any, write_study: Write, document: Document, tmp_path: Path
+    run_python: Any, start_launch: Any, launch: Launch, write_study: Write, document: Document, tmp_path: Path
 ) -> None:
     document["calibration"]["sets"] = 6
     arguments = [write_study(document), "--workers", "2", "--results", "r"]
@@ -160,7 +184,7 @@ def test_interrupted_and_killed_drivers_lose_nothing_and_a_rerun_gives_the_same_
     process = start_launch(arguments)
     wait_for(lambda: committed() >= 3, process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == 130, output
     assert "of 26 trials are kept in r; the same command goes on" in output
     assert "Traceback" not in output
@@ -173,29 +197,28 @@ def test_interrupted_and_killed_drivers_lose_nothing_and_a_rerun_gives_the_same_
     second = committed()
     assert 3 <= first < second < 26
 
-    again = run_python("-m", "sweep.launch", *arguments, timeout=300)
+    again = run_python("-m", "sweep.launch", *arguments)
     assert again.returncode == 0, again.stdout + again.stderr
     found = re.search(r"26 trials, (\d+) already there, (\d+) to run", again.stdout)
     assert found is not None, again.stdout
     there, missing = int(found.group(1)), int(found.group(2))
     assert there >= second  # a worker may have finished its trial after the driver was gone
     assert missing == 26 - there > 0
-    whole = run_python("-m", "sweep.launch", arguments[0], "--local", "--results", "whole")
-    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "Warning" not in again.stderr
+    whole = launch(arguments[0], "--local", "--results", "whole")
+    assert whole.exit_code == 0, whole.output
     assert numbers(tmp_path / "r") == numbers(tmp_path / "whole")
 
 
 def test_cluster_that_does_not_answer_is_explained(run_python: Any, write_study: Write, document: Document) -> None:
-    result = run_python("-m", "sweep.launch", write_study(document), "--address", "127.0.0.1:1", timeout=200)
+    result = run_python("-m", "sweep.launch", write_study(document), "--address", "127.0.0.1:1")
     assert result.returncode == 2, result.stdout + result.stderr
     assert "--address 127.0.0.1:1: no Ray cluster answers" in result.stderr
 
 
-def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     while not ready():
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
-        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 

@@ -107,7 +107,7 @@ def test_checking_settings_needs_no_heavy_library(task_path: Path) -> None:
         "heavy = {'torch', 'transformers', 'datasets', 'lm_eval', 'ray'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
