@@ -152,7 +152,7 @@ def build_requests(
     settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
 ) -> TaskRequests:
     """Load the tasks, build and tokenize their requests. Raises SettingsError naming the task that does not work."""
-    with quiet("lm_eval"), _no_bars(), sandboxed():
+    with quiet("lm_eval"), quiet("datasets", logging.CRITICAL), _no_bars(), sandboxed():
         tasks, groups = load_tasks(settings, path)
         for task in tasks.values():
             _refuse_kind(task, path)
@@ -331,14 +331,15 @@ def _move_spaces(context: str, target: str) -> tuple[str, str]:
 
 
 @contextmanager
-def quiet(name: str) -> Iterator[None]:
+def quiet(name: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Without what a package logs below `level`."""
     logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    earlier = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(earlier)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from calib.settings import SettingsError
 from sweep.evaluation.presets import PRESETS, expand_tasks
 from sweep.evaluation.taskfiles import parsed
 from sweep.evaluation.taskkeys import check_group, check_task
-from sweep.evaluation.tasknames import all_builtin, builtin_folders, closest, local_folders, local_names, trusted
+from sweep.evaluation.tasknames import all_builtin, builtin_folders, closest, local_folders, trusted
 from sweep.evaluation.taskyaml import Function, Index, TaskFile, leaves_with_places, listed
 
 LIST_THEM = "; `lm_eval ls tasks` lists them, `task_path` adds your own"
@@ -36,16 +36,6 @@ def check_tasks(names: Sequence[str], task_path: str | None, allow_code: bool | 
     for number, name in enumerate(names):
         for task in expand_tasks([name]):
             check.follow(task, f"{path}[{number}]", ())
-
-
-def missing_tasks(names: Sequence[str], task_path: str | None, path: str) -> None:
-    """Raise SettingsError for the first name that no file defines."""
-    local = local_names(task_path)
-    for number, name in enumerate(names):
-        for task in expand_tasks([name]):
-            if task not in local and not builtin_folders(task):
-                known = set(PRESETS) | local | set(all_builtin())
-                raise SettingsError(f"{path}[{number}]: unknown task '{task}'{closest(task, known, LIST_THEM)}")
 
 
 @dataclass

@@ -147,7 +147,11 @@ class _Look:
             self.wrong(f"{place}dataset_path", f"{path!r} is a script; give the data as JSON lines or Parquet")
         in_folder = "data_dir" in (arguments or {})
         if path in LOCAL_FORMATS and config.get("custom_dataset") is None and not in_folder:
-            self._check_files((arguments or {}).get("data_files"), f"{place}dataset_kwargs.data_files")
+            files = (arguments or {}).get("data_files")
+            self._check_files(files, f"{place}dataset_kwargs.data_files")
+            splits = list(files) if isinstance(files, Mapping) else ["train"]  # as the package datasets calls it
+            for key in (key for key in SPLITS if config.get(key) not in (None, *splits)):
+                self.wrong(f"{place}{key}", f"no split {config[key]!r}; data_files has {', '.join(map(str, splits))}")
 
     def _check_files(self, files: Any, key: str) -> None:
         """Local data files exist; they are read relative to the task's own file."""

@@ -57,10 +57,6 @@ def all_builtin() -> dict[str, set[Path]]:
     return found
 
 
-def local_names(task_path: str | None) -> set[str]:
-    return {name for folder in local_folders(task_path) for name in _names_in(folder)}
-
-
 def names_of(text: str, kinds: Sequence[str] = ("task", "group", "tag")) -> Iterator[str]:
     """The names that one YAML file defines, read without parsing it."""
     keys = {match.group(1): match for match in _KEY.finditer(text)}
