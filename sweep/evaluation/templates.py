@@ -35,7 +35,8 @@ class _Sandbox(SandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str) and _WIDE.search(left):
             raise SecurityError("the padding is too large")
-        if _size_of(operator, left, right) > (MOST_BITS if isinstance(left, int) else MOST_CHARACTERS):
+        numbers = isinstance(left, int) and isinstance(right, int)
+        if _size_of(operator, left, right) > (MOST_BITS if numbers else MOST_CHARACTERS):
             raise SecurityError(f"the result of {operator!r} is too large")
         return super().call_binop(context, operator, left, right)
 
