@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, UndefinedError
@@ -29,6 +28,7 @@ RENDERERS = {  # methods of lm-eval's tasks and the key that each of them render
     "doc_to_prefix": "gen_prefix",
     "doc_to_decontamination_query": "doc_to_decontamination_query",
     "resolve_field": "description",
+    "_render_query": "doc_to_decontamination_query",
 }
 
 
@@ -63,6 +63,15 @@ def _refuse_misspelt_columns(task: Any, called: str) -> None:
             )
 
 
+def _render_query(task: Any, doc: Any) -> None:
+    """lm-eval renders it only where it looks for contamination, and then takes it for a literal of Python."""
+    from lm_eval import utils
+
+    template = task.config.doc_to_decontamination_query
+    if isinstance(template, str) and template not in task.features:
+        utils.apply_template(template, doc)
+
+
 class _Example:
     """One document of a task."""
 
@@ -91,6 +100,9 @@ class _Example:
                 self._wrong("doc_to_target", f"expected text to score, got {self.target!r}; leave the example out")
         elif kind == "generate_until" and choices is not None and task.config.process_results is None:
             self._check_right(self.target, choices, "doc_to_target")
+
+        if task.config.should_decontaminate:
+            _render_query(task, self.doc)
 
     def _check_right(self, gold: Any, choices: Sequence[str], key: str) -> None:
         """The right answer is one of the choices, and no other choice reads the same."""
@@ -142,23 +154,26 @@ def explain(error: BaseException, called: str, folder: Path | None) -> str:
     `called` names the task, and `folder` is where its files lie. The key and the example are told from where the error
     was raised.
     """
-    frames = list(_frames(error.__traceback__))
+    frames = _frames(error)
     place = called
     rendering = [(scope, name) for scope, name in frames if name in RENDERERS and "doc" in scope]
     features: Sequence[str] = ()
     if rendering:
         scope, name = rendering[-1]
-        task = scope.get("self") or next((s["self"] for s, _ in frames if hasattr(s.get("self"), "features")), None)
+        holders = (value for found, _ in reversed(frames) for value in (found.get("self"), found.get("task")))
+        task = next((value for value in holders if hasattr(value, "features")), None)
         features = getattr(task, "features", ())
         place += f"{_number(task, scope['doc'])}: {RENDERERS[name]}"
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if folder is not None and Path(frame.filename).is_relative_to(folder)
-    ]
-    if own:
-        place += f": {own[-1].filename}, line {own[-1].lineno}, in {own[-1].name}"
+    if line := code_line(error, folder):
+        place += f": {line}"
     return f"{place}: {_reason(error, features)}"
+
+
+def code_line(error: BaseException, folder: Path | None) -> str | None:
+    """`rules.py, line 3, in clean`: where code in a task's folder raised an error; None when none did."""
+    trace = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in trace if folder is not None and Path(frame.filename).is_relative_to(folder.resolve())]
+    return f"{own[-1].filename}, line {own[-1].lineno}, in {own[-1].name}" if own else None
 
 
 def _reason(error: BaseException, columns: Sequence[str]) -> str:
@@ -182,11 +197,10 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _frames(trace: TracebackType | None) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _frames(error: BaseException) -> list[tuple[Mapping[str, Any], str]]:
     """(local variables, name) of each function that an error came through, the outermost first."""
-    while trace is not None:
-        yield trace.tb_frame.f_locals, trace.tb_frame.f_code.co_name
-        trace = trace.tb_next
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [(frame.f_locals, frame.f_code.co_name) for frame in frames]
 
 
 def _number(task: Any, doc: Any) -> str:
@@ -215,18 +229,28 @@ def _bad_json(path: Path) -> str | None:
     if not content.strip():
         return " is empty"
     try:
-        json.loads(content)
-        return None
+        return " holds half of a surrogate pair" if _has_half_a_pair(json.loads(content)) else None
     except (ValueError, RecursionError):
-        pass
-    for number, line in enumerate(content.splitlines(), 1):
+        pass  # not one value, so one on each line
+    for number, line in enumerate(content.split("\n"), 1):
         try:
             record = json.loads(line) if line.strip() else {}
         except (ValueError, RecursionError) as error:
             return f", line {number}: no JSON ({one_line(error)})"
+        if _has_half_a_pair(record):
+            return f", line {number}: holds half of a surrogate pair"
         if not isinstance(record, dict):
             return f", line {number}: expected an object {{column: value}}, got {record!r:.60}"
     return None
+
+
+def _has_half_a_pair(record: Any) -> bool:
+    """Whether some text cannot be written as UTF-8: an emoji, cut in two, as `\\ud83d`."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -287,7 +287,7 @@ def _build(task: Task, settings: EvaluationSettings, tokenizer: Any, path: str) 
         task.build_all_requests(limit=settings.limit, rank=0, world_size=1, **chat)
     except SettingsError:
         raise
-    except Exception as error:  # templates and code of a task may raise anything, and lm-eval asserts
+    except (Exception, SystemExit) as error:  # templates and code of a task may raise anything, and lm-eval asserts
         if few := _too_few_shots(task):
             raise SettingsError(f"{called(task, path)}: {few}") from error
         source = source_of(task)

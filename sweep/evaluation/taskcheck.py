@@ -22,6 +22,7 @@ from sweep.evaluation.tasknames import all_builtin, builtin_folders, closest, lo
 from sweep.evaluation.taskyaml import Function, Index, TaskFile, leaves_with_places, listed
 
 LIST_THEM = "; `lm_eval ls tasks` lists them, `task_path` adds your own"
+MOST_GROUPS = 50  # that hold one another; lm-eval's own are three deep
 ALLOW = "`allow_code: true` in the study's `evaluation` lets it run; read it first"
 
 
@@ -54,6 +55,8 @@ class _Check:
         if name in above:
             circle = " > ".join([*above[above.index(name) :], name])
             raise SettingsError(f"{self.path}: the group '{name}' holds itself ({circle}); leave it out of one of them")
+        if len(above) > MOST_GROUPS:
+            raise SettingsError(f"{self.path}: more than {MOST_GROUPS} groups hold one another, from '{above[0]}' on")
         if name in self.done:
             return
         if name in index.broken:

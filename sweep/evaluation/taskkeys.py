@@ -76,14 +76,16 @@ class _Look:
             self.wrong(f"{place}task", f"expected a list of tasks, got {_short(members)}")
         for number, item in enumerate(members):
             here = f"{place}task[{number}]"
-            if isinstance(item, Mapping) and ("group" in item and isinstance(item.get("task"), list)):
+            if isinstance(item, Mapping) and "group" in item and isinstance(item.get("task"), list):
                 self.check_group(item, f"{here}.")
             elif isinstance(item, Mapping) and "dataset_path" in item:
                 self.check_keys(item, known, f"{here}.")
                 self.check_configuration({**self.task.config, **item}, f"{here}.")
-            elif isinstance(item, Mapping) and not isinstance(item.get("task", item.get("group")), str):
-                self.wrong(here, "expected a name, or a mapping with `task` or `group`")
-            elif not isinstance(item, str | Mapping):
+            elif isinstance(item, Mapping):
+                self.check_keys(item, known, f"{here}.")
+                if not isinstance(item.get("task", item.get("group")), str):
+                    self.wrong(here, "expected a name, or a mapping with `task` or `group`")
+            elif not isinstance(item, str):
                 self.wrong(here, f"expected a name, got {_short(item)}; quote it")
         for number, entry in enumerate(listed(config.get("aggregate_metric_list"))):
             self._check_mean(entry, f"{place}aggregate_metric_list[{number}]")
@@ -117,6 +119,8 @@ class _Look:
         for key in TEXTS:
             if config.get(key) is not None and not isinstance(config[key], str):
                 self.wrong(f"{place}{key}", f"expected text, got {_short(config[key])}; quote it")
+        if not all(isinstance(tag, str) for tag in listed(config.get("tag"))):
+            self.wrong(f"{place}tag", f"expected text, or a list of texts, got {_short(config['tag'])}")
         for key in FUNCTIONS:
             if config.get(key) is not None:
                 self.expect_function(key, config, place)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from calib.settings import SettingsError
-from sweep.evaluation.examine import bad_json, examine, explain, one_line
+from sweep.evaluation.examine import bad_json, code_line, examine, explain, one_line
 from sweep.evaluation.presets import fewshot_of
 from sweep.evaluation.taskcheck import check_tasks
 from sweep.evaluation.taskcode import imported_from_folders
@@ -77,7 +77,7 @@ def check_examples(task: Any, path: str, limit: int | None) -> None:
         _try_filters(task)
     except SettingsError:
         raise
-    except Exception as error:  # templates and code of a task may raise anything
+    except (Exception, SystemExit) as error:  # templates and code of a task may raise anything
         raise SettingsError(explain(error, called(task, path), source.parent if source else None)) from error
 
 
@@ -96,7 +96,7 @@ def _load_one(
         loaded = manager.load([name])
     except SettingsError:
         raise
-    except Exception as error:  # what data sets, the hub, templates and a task's own code raise has no common type
+    except (Exception, SystemExit) as error:  # data sets, the hub, templates and code of a task raise anything
         _refuse(error, f"{path}: {factory.loading(name)}", factory, settings)
     for task in loaded["tasks"].values():
         unknown = [metric for metric, rule in getattr(task, "_metric_fn_list", {}).items() if rule is None]
@@ -105,31 +105,37 @@ def _load_one(
     return dict(loaded["tasks"]), dict(loaded.get("groups") or {})
 
 
-def _refuse(error: Exception, called: str, factory: Any, settings: EvaluationSettings) -> NoReturn:
+def _refuse(error: BaseException, called: str, factory: Any, settings: EvaluationSettings) -> NoReturn:
     """Raise the SettingsError that says best why a task cannot be loaded."""
-    from datasets.exceptions import DatasetsError
-
-    config = factory.latest
+    folder = Path(factory.file).parent if factory.file else None
     task = _task_under_way(error)
     if task is not None and not trusted(factory.file) and task.config.doc_to_text is not None:
         try:
             examine(task, called, settings.limit)
         except SettingsError as better:
             raise better from error
-        except Exception as same:  # explained below as well as the first one
+        except (Exception, SystemExit) as same:  # explained below as well as the first one
             error = same
-    local = config.get("dataset_path") in LOCAL_FORMATS
-    if task is None and config.get("dataset_path") == "json":
-        broken = bad_json((config.get("dataset_kwargs") or {}).get("data_files"))
-        if broken:
-            raise SettingsError(f"{called}: {broken}; correct the data") from error
-    if task is None and isinstance(error, ValueError | OSError | RuntimeError | DatasetsError):
-        remedy = "" if local else _remedy(error)
-        raise SettingsError(f"{called} cannot be loaded: {one_line(_first(error))}{remedy}") from error
+    told = code_line(error, folder) or task is not None
+    message = explain(error, called, folder) if told else _data_problem(error, called, factory.latest)
+    raise SettingsError(message or explain(error, called, folder)) from error
+
+
+def _data_problem(error: BaseException, called: str, config: Mapping[str, Any]) -> str | None:
+    """What is wrong with a data set that could not be read; None when it is something else."""
+    from datasets.exceptions import DatasetsError
+
     if isinstance(error, KeyError) and _is_split(error, config):
-        raise SettingsError(f"{called} reads {error}, which its data set does not have; correct the split") from error
-    folder = Path(factory.file).parent if factory.file else None
-    raise SettingsError(explain(error, called, folder)) from error
+        return f"{called} reads {error}, which its data set does not have; correct the split"
+    if isinstance(error, AttributeError) and "'features'" in str(error):
+        return f"{called}: process_docs: expected a `datasets.Dataset` from it; {one_line(error)}"
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if config.get("dataset_path") == "json" and (broken := bad_json(files)):
+        return f"{called}: {broken}; correct the data"
+    if isinstance(error, ValueError | OSError | RuntimeError | DatasetsError):
+        remedy = "" if config.get("dataset_path") in LOCAL_FORMATS else _remedy(error)
+        return f"{called} cannot be loaded: {one_line(_first(error))}{remedy}"
+    return None
 
 
 def _is_split(error: KeyError, config: Mapping[str, Any]) -> bool:
@@ -268,10 +274,24 @@ def _path_aware_factory() -> Any:
             self.file, self.latest = entry.yaml_path, {"task": entry.name}
             config = super()._load_full_config(entry, overrides)
             self.latest = config
-            arguments = config.get("dataset_kwargs")
-            if entry.yaml_path and isinstance(arguments, dict) and "data_files" in arguments:
-                folder = Path(entry.yaml_path).parent
-                config["dataset_kwargs"] = {**arguments, "data_files": absolute_files(arguments["data_files"], folder)}
-            return config
+            return _with_files(config, Path(entry.yaml_path)) if entry.yaml_path else config
 
     return PathAwareFactory()
+
+
+def _with_files(config: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The configuration in a task's file with absolute `data_files`; also those of tasks defined in place."""
+    arguments, members = config.get("dataset_kwargs"), config.get("task")
+    if isinstance(arguments, dict) and "data_files" in arguments:
+        files = absolute_files(arguments["data_files"], file.parent)
+        config["dataset_kwargs"] = {**arguments, "data_files": files}
+    if isinstance(members, list):
+        config["task"] = [_member(item, file) if isinstance(item, dict) else item for item in members]
+    return config
+
+
+def _member(item: dict[str, Any], file: Path) -> dict[str, Any]:
+    """An entry of a group; a task that is defined there says where it stands, as lm-eval makes others say."""
+    if "dataset_path" in item:
+        item = {**item, "metadata": {**(item.get("metadata") or {}), "config_source": str(file)}}
+    return _with_files(item, file)
