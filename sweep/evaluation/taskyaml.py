@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,16 @@ def _merged(file: Path, parts: dict[Path, Any], seen: set[Path]) -> dict[str, An
 
 
 def _load(file: Path) -> dict[str, Any]:
+    try:
+        found = file.stat()
+    except (OSError, ValueError) as error:
+        raise TaskFileError(f"{file}: cannot be read: {_one_line(error)}") from None
+    return _parsed(file, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=20_000)
+def _parsed(file: Path, _changed: int, _size: int) -> dict[str, Any]:
+    """The content of a file, parsed once for as long as it stays the same: checks, ids and loading all read it."""
     loader = _Loader if trusted(file) else _StrictLoader
     try:
         own = yaml.load(file.read_bytes(), loader)
