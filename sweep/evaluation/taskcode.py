@@ -9,6 +9,7 @@ their full path, as in lm-eval, and `import helper` means the file beside the on
 
 from __future__ import annotations
 
+import ast
 import builtins
 import functools
 import hashlib
@@ -24,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from calib.settings import SettingsError
-from sweep.evaluation.taskfiles import code_files
+from sweep.evaluation.taskfiles import code_files, parsed
 from sweep.evaluation.tasknames import trusted
 
-SMALL = 2**20  # bytes: a file beside the code that it does not name travels up to this size
+SMALL = 2**20  # bytes: a file near the code that it does not name travels up to this size
 MOST = 64 * 2**20  # bytes of one folder that travel; they are sent to every worker
 
 
@@ -40,13 +41,13 @@ class CodeFolder:
 
     @classmethod
     def collect(cls, folder: Path, modules: Sequence[Path]) -> CodeFolder:
-        """What `modules` in `folder` import and name there, and every small file in the folders that they lie in.
+        """What `modules` in `folder` import and name, and every small file that lies beside them or in such a folder.
 
         Raises SettingsError when this is more than MOST bytes.
         """
         wanted = {used for module in modules for _, used in code_files(module.parent, module.name)}
-        for place in {module.parent for module in modules}:
-            wanted |= {file for file in _files_in(place) if file.stat().st_size <= SMALL}
+        for file in {used for used in wanted if used.suffix == ".py"}:
+            wanted |= {near for near in _small_files_near(file) if near.stat().st_size <= SMALL}
         inside = sorted({file.resolve() for file in wanted if file.resolve().is_relative_to(folder)})
         total = sum(file.stat().st_size for file in inside)
         if total > MOST:
@@ -274,6 +275,17 @@ def imported_from_folders(roots: Sequence[Path]) -> Iterator[None]:
         yield
     finally:
         _yaml_loader._load_module_with_cache = plain
+
+
+def _small_files_near(module: Path) -> Iterator[Path]:
+    """Files beside a module, and those in folders beside it that its text names."""
+    folder = module.parent
+    yield from (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    for node in ast.walk(parsed(module)):
+        name = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+        parts = Path(name).parts if 0 < len(name) < 256 and name.isprintable() else ()
+        if parts and not {"..", "/"} & set(parts) and (folder / name).is_dir():
+            yield from _files_in(folder / name)
 
 
 def _files_in(folder: Path) -> Iterator[Path]:

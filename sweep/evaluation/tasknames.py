@@ -40,7 +40,7 @@ def builtin_folders(name: str) -> set[Path]:
     parts = re.split(r"[_\-]", name)
     for length in range(len(parts), 0, -1):  # most tasks live in a folder of their name or its beginning
         beginning = "_".join(parts[:length])
-        if not beginning.isidentifier() or not (root / beginning).is_dir():
+        if not re.fullmatch(r"\w+", beginning) or not (root / beginning).is_dir():
             continue
         if name in _names_in(root / beginning, kinds=("task", "group")):
             return {root / beginning}

@@ -34,6 +34,11 @@ MODULES = {
     "    kind = 'words'\n"
     "    return {'acc': float(len(Path(__file__).with_name(f'{kind}.txt').read_text().split()) == 2)}\n",
     "words.txt": "a b",
+    "folders.py": "from pathlib import Path\n"
+    "def rate(doc, answers):\n"
+    "    texts = [file.read_text() for file in (Path(__file__).parent / 'prompts').glob('*/*.txt')]\n"
+    "    return {'acc': float(texts == ['c'])}\n",
+    "prompts/en/first.txt": "c",
     "closures.py": "import functools\n"
     "def make(value):\n"
     "    def rate(doc, answers):\n"
@@ -80,6 +85,7 @@ MODULES = {
 }
 FUNCTIONS = [
     "reads.rate",
+    "folders.rate",
     "closures.rate",
     "closures.short",
     "closures.bound",
@@ -97,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coded")
     (folder / "docs.jsonl").write_text(json.dumps({"q": "Is it?"}) + "\n")
     for name, content in MODULES.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     for function in FUNCTIONS:
         name = function.replace(".", "_")
@@ -170,6 +176,14 @@ def test_a_folder_that_is_too_large_to_travel_names_its_largest_file(
     monkeypatch.setattr(taskcode, "MOST", 2000)
     with pytest.raises(SettingsError, match=r"the largest is large\.bin"):
         Freezer().freeze(load_module(tmp_path / "rules.py", tmp_path).value)
+
+
+def test_other_folders_beside_the_code_stay_at_home(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "table.parquet").write_bytes(b"1")
+    (tmp_path / "rules.py").write_text("def value():\n    return 1\n")
+    (code,) = Freezer().freeze(load_module(tmp_path / "rules.py", tmp_path).value).code
+    assert set(code.files) == {"rules.py"}
 
 
 def test_a_changed_module_is_imported_again(tmp_path: Path) -> None:
