@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,7 @@ def parse_study(document: Mapping[str, Any]) -> Study:
     if needing and not specs:
         raise SettingsError(f"calibration: required, but not given: {needing[0]} needs calibration data")
     evaluation = parse(EvaluationSettings, study_file.evaluation, "evaluation")
+    evaluation = replace(evaluation, allow_code=bool(evaluation.allow_code))  # a file is not believed without a word
     resolved = {
         "study": study_file.study,
         "description": study_file.description,

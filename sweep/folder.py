@@ -22,7 +22,7 @@ from sweep.results import Results
 if TYPE_CHECKING:
     from sweep.evaluation.suite import EvaluationData
 
-PLACES = ("task_path",)  # settings that say where something lies and may change freely
+PLACES = ("task_path", "allow_code")  # settings that change no number and may change freely
 
 
 def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Results) -> None:

@@ -34,10 +34,10 @@ class LocalRunner:
 
     def prepare(self, pools: Sequence[Pool], evaluations: Mapping[Any, tuple[Trial, Sequence[int]]]) -> None:
         """Build all calibration sets and requests. Raises SettingsError."""
-        for pool in pools:
-            self._sets.update(zip(pool.ids, make_calibration_sets(pool, self.results), strict=True))
         for key, (trial, seqlens) in evaluations.items():
             self._requests[key] = make_requests(trial, self.results, seqlens)
+        for pool in pools:
+            self._sets.update(zip(pool.ids, make_calibration_sets(pool, self.results), strict=True))
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""

@@ -25,6 +25,9 @@ from sweep.models import ModelRef, linear_shapes
 
 PLAN_VERSION = 3  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
+# settings of the evaluation that count by the content behind them, or change no number
+NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -141,7 +144,7 @@ def check(study: Study) -> None:
 
 def evaluation_identity(evaluation: EvaluationSettings) -> dict[str, Any]:
     """What of the evaluation can change a trial's numbers: its settings, and the content of tasks and texts."""
-    settings = {key: value for key, value in as_dict(evaluation).items() if key not in ("task_path", "heldout")}
+    settings = {key: value for key, value in as_dict(evaluation).items() if key not in NOT_IN_IDENTITY}
     texts = [
         {**source.identity(), "label": source.label, "revision": source.revision()}
         for source in evaluation.heldout_sources()

@@ -3,23 +3,19 @@
 `freeze_task` takes what `process_results` needs of a task: its documents as plain values, its rendered choices and
 targets (so that nothing is rendered again), its filters and aggregations. A frozen task is pickled, sent to workers
 and replayed there for every trial. The hard case is code that lives in files that Python cannot import, such as the
-`utils.py` beside a local task: it travels as source text.
+`utils.py` beside a local task: it travels with the files beside it (`taskcode.py`).
 """
 
 from __future__ import annotations
 
 import copy
 import gc
-import io
 import math
 import pickle
-import sys
-import types
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +23,7 @@ import numpy as np
 
 from calib.settings import SettingsError
 from sweep.evaluation.presets import Mean
+from sweep.evaluation.taskcode import Freezer, Frozen
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -96,7 +93,7 @@ class TaskReplay:
     """A task without its data set. Picklable; `metrics` may be called any number of times."""
 
     name: str
-    frozen: bytes  # the task object, pickled with the source of code that cannot be imported
+    frozen: Frozen  # the task object, with the code beside its file
     docs: list[Doc]
     calls: list[Call]
     right: list[list[int]]  # numbers of the right choices of each document; empty when there are none
@@ -113,7 +110,7 @@ class TaskReplay:
         if self._task is None:
             from lm_eval.api.instance import Instance
 
-            self._task = pickle.loads(self.frozen)
+            self._task = self.frozen.thaw()
             self._instances = [
                 Instance(
                     request_type="loglikelihood",
@@ -199,7 +196,7 @@ class GroupReplay:
         return rows
 
 
-def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str) -> TaskReplay:
+def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str, freezer: Freezer) -> TaskReplay:
     """Copy what `process_results` needs of `task`. Raises SettingsError when the task's code cannot be sent."""
     by_doc = {instance.doc_id: instance.doc for instance in task.instances or ()}
     numbers = {doc_id: position for position, doc_id in enumerate(sorted(by_doc))}
@@ -213,10 +210,13 @@ def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str) -> Task
     right = [_right_choices(task, doc) for doc in originals]
     calls = [Call(numbers[call.doc], call.choice, call.kind, call.start, call.stop) for call in calls]
     try:
-        return TaskReplay(name, _dumps(frozen), docs, calls, right)
+        return TaskReplay(name, freezer.freeze(frozen), docs, calls, right)
+    except SettingsError as error:
+        raise SettingsError(f"{path}.tasks: task '{name}': {error}") from error
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise SettingsError(
-            f"{path}.tasks: task '{name}' holds code that cannot be sent to workers: {error}"
+            f"{path}.tasks: task '{name}' holds code that cannot be sent to workers: {error}; give it a name in the "
+            "module beside the task's file"
         ) from error
 
 
@@ -331,34 +331,3 @@ def _right_choices(task: Any, doc: Any) -> list[int]:
     found = gold if isinstance(gold, list) else [gold]
     numbers = [choices.index(item) if isinstance(item, str) and item in choices else item for item in found]
     return [number for number in numbers if isinstance(number, int) and 0 <= number < len(choices)]
-
-
-class _SourcePickler(pickle.Pickler):
-    """Sends functions and classes of files that cannot be imported as their source text."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, (types.FunctionType, type)):
-            module = sys.modules.get(value.__module__)
-            file = getattr(module, "__file__", None)
-            if module is not None and file is not None and Path(module.__name__).is_absolute():
-                return _from_source, (module.__name__, Path(file).read_text(), value.__qualname__)
-        return NotImplemented
-
-
-def _from_source(name: str, source: str, qualname: str) -> Any:
-    """The function or class `qualname` of a module made from its source; made once in each process."""
-    module = sys.modules.get(name)
-    if module is None:
-        module = types.ModuleType(name)
-        exec(compile(source, f"{name}.py", "exec"), module.__dict__)  # the task author's own code
-        sys.modules[name] = module
-    found: Any = module
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return found
-
-
-def _dumps(value: Any) -> bytes:
-    buffer = io.BytesIO()
-    _SourcePickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
-    return buffer.getvalue()

@@ -16,17 +16,20 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calib.settings import SettingsError
+from sweep.evaluation.examine import check_generation, explain
 from sweep.evaluation.perturb import Perturbation
 from sweep.evaluation.presets import means_of
 from sweep.evaluation.replay import Call, GroupReplay, TaskReplay, freeze_groups, freeze_task, preset_group
-from sweep.evaluation.tasks import load_tasks
+from sweep.evaluation.taskcode import Freezer
+from sweep.evaluation.tasks import called, check_examples, load_tasks, source_of
+from sweep.evaluation.templates import sandboxed
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -91,15 +94,23 @@ class TaskRequests:
 
 
 class Tokenization:
-    """HFLM's rules from text to token ids; all texts of a batch go through the tokenizer together."""
+    """HFLM's rules from text to token ids; all texts of a batch go through the tokenizer together.
+
+    A text that follows nothing is predicted from the prefix token, BOS or else EOS. `prefix_token` is None when the
+    tokenizer has neither; whatever needs none works all the same.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if prefix is None:
-            raise SettingsError("the tokenizer has neither a BOS nor an EOS token; set one in its files")
-        self.prefix_token: int = int(prefix)
-        self.prefix_text: str = tokenizer.decode(self.prefix_token)
+        self.prefix_token: int | None = None if prefix is None else int(prefix)
+        self.prefix_text: str = "" if prefix is None else tokenizer.decode(self.prefix_token)
+
+    def prefix(self) -> int:
+        """The token before a text that follows nothing. Raises SettingsError when the tokenizer has none."""
+        if self.prefix_token is None:
+            raise SettingsError("nothing stands before the text, and the tokenizer has neither a BOS nor an EOS token")
+        return self.prefix_token
 
     def encode(self, texts: Iterable[str], special: bool | None = None) -> dict[str, list[int]]:
         """Token ids by text. `special`: None adds what the tokenizer adds, unless the text begins with the prefix."""
@@ -126,7 +137,7 @@ class Tokenization:
             elif alone[target] and alone[target][0] == self.prefix_token:
                 pairs.append((alone[target][:1], alone[target][1:]))
             else:
-                pairs.append(([self.prefix_token], alone[target]))
+                pairs.append(([self.prefix()], alone[target]))
         return pairs
 
     def _batch(self, texts: list[str], arguments: dict[str, bool]) -> dict[str, list[int]]:
@@ -141,9 +152,11 @@ def build_requests(
     settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
 ) -> TaskRequests:
     """Load the tasks, build and tokenize their requests. Raises SettingsError naming the task that does not work."""
-    with quiet("lm_eval"), _no_bars(), _templates_compiled_once():
+    with quiet("lm_eval"), quiet("datasets", logging.CRITICAL), _no_bars(), sandboxed():
         tasks, groups = load_tasks(settings, path)
         for task in tasks.values():
+            _refuse_kind(task, path)
+            check_examples(task, path, settings.limit)
             _build(task, settings, tokenizer, path)
         builder = _Builder(Tokenization(tokenizer), max_length)
         noises = settings.parsed_perturbations(path)
@@ -168,6 +181,7 @@ class _Builder:
         self.max_length = max_length
         self.pairs: list[tuple[Sequence[int], Sequence[int]]] = []
         self.generations: list[Generation] = []
+        self.freezer = Freezer()
 
     def requests(self) -> Requests:
         return Requests.pack(self.pairs, self.max_length)
@@ -179,6 +193,9 @@ class _Builder:
         if unknown := kinds - {"loglikelihood", "loglikelihood_rolling", "generate_until"}:
             raise SettingsError(f"{path}.tasks: task '{name}' asks for {min(unknown)!r}, which is not supported")
         arguments = [_perturbed(instance, name, noise) for instance in instances]
+        name_of_task = called(task, path)
+        for instance, given in zip(instances, arguments, strict=True):
+            self._check_special(instance, given, name_of_task)
         pairs = iter(self._scored(instances, arguments))
         rolling = iter(self._rolling(instances, arguments))
         calls = []
@@ -189,12 +206,42 @@ class _Builder:
                 calls.append(Call(instance.doc_id, instance.idx, "generation", start, len(self.generations)))
                 continue
             wanted = [next(pairs)] if instance.request_type == "loglikelihood" else next(rolling)
-            if any(not target for _, target in wanted):
-                raise SettingsError(f"{path}.tasks: task '{name}', example {instance.doc_id}: nothing to score")
+            self._check_lengths(wanted, f"{name_of_task}, example {instance.doc_id}")
             kind = "scored" if instance.request_type == "loglikelihood" else "rolling"
             calls.append(Call(instance.doc_id, instance.idx, kind, len(self.pairs), len(self.pairs) + len(wanted)))
             self.pairs += wanted
-        return freeze_task(name + (noise.label if noise else ""), task, calls, path)
+        return freeze_task(name + (noise.label if noise else ""), task, calls, path, self.freezer)
+
+    def _check_special(self, instance: Any, given: Any, called: str) -> None:
+        """Raise SettingsError for a request that needs a token which the tokenizer does not have."""
+        kind, where = instance.request_type, f"{called}, example {instance.doc_id}"
+        generates = kind == "generate_until"
+        if generates:
+            check_generation(given[1], self.max_length, called)
+        if generates and self.tokenization.tokenizer.eos_token_id is None:
+            raise SettingsError(
+                f"{where}: an answer is generated until the EOS token, and the tokenizer has none; "
+                "leave the task out, or set one in the tokenizer's files"
+            )
+        if generates and not given[0] and not self.tokenization.encode([given[0]])[given[0]]:
+            raise SettingsError(f"{where}: nothing to continue: the prompt is empty")
+        if self.tokenization.prefix_token is None and (kind == "loglikelihood_rolling" or not given[0]):
+            what = "a whole text is scored" if kind == "loglikelihood_rolling" else "nothing stands before the answer"
+            raise SettingsError(
+                f"{where}: {what}, which needs a BOS or EOS token before it, and the tokenizer has neither; "
+                "leave the task out, or set one in the tokenizer's files"
+            )
+
+    def _check_lengths(self, wanted: Sequence[tuple[Sequence[int], Sequence[int]]], where: str) -> None:
+        for context, target in wanted:
+            if not target:
+                raise SettingsError(f"{where}: nothing to score: the tokenizer makes no token of the answer")
+            if not context:
+                raise SettingsError(f"{where}: the tokenizer makes no token of the prompt; give it text")
+            if len(target) > self.max_length:
+                raise SettingsError(
+                    f"{where}: an answer of {len(target)} tokens does not fit the model's context of {self.max_length}"
+                )
 
     def _scored(self, instances: Sequence[Any], arguments: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
         return self.tokenization.pairs(
@@ -212,20 +259,22 @@ class _Builder:
         for text in texts:
             windows = get_rolling_token_windows(
                 token_list=ids[text],
-                prefix_token=self.tokenization.prefix_token,
+                prefix_token=self.tokenization.prefix(),
                 max_seq_len=self.max_length,
                 context_len=1,
             )
             yield [make_disjoint_window(window) for window in windows]
 
 
+def _refuse_kind(task: Task, path: str) -> None:
+    if getattr(task, "MULTIMODAL", False):
+        raise SettingsError(f"{called(task, path)} needs images or sound; choose a text task")
+    if getattr(task, "UNSAFE_CODE", False):
+        raise SettingsError(f"{called(task, path)} runs code that a model wrote; this is not supported")
+
+
 def _build(task: Task, settings: EvaluationSettings, tokenizer: Any, path: str) -> None:
     """lm-eval's own request building, once."""
-    name = task.task_name
-    if getattr(task, "MULTIMODAL", False):
-        raise SettingsError(f"{path}.tasks: task '{name}' needs images or sound; choose a text task")
-    if getattr(task, "UNSAFE_CODE", False):
-        raise SettingsError(f"{path}.tasks: task '{name}' runs code that a model wrote; this is not supported")
     chat: dict[str, Any] = {}
     if settings.chat_template:
         chat = {
@@ -236,13 +285,23 @@ def _build(task: Task, settings: EvaluationSettings, tokenizer: Any, path: str) 
         }
     try:
         task.build_all_requests(limit=settings.limit, rank=0, world_size=1, **chat)
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        AssertionError,
-    ) as error:  # lm-eval asserts that there are enough examples
-        raise SettingsError(f"{path}.tasks: task '{name}' cannot build its requests: {error}") from error
+    except SettingsError:
+        raise
+    except (Exception, SystemExit) as error:  # templates and code of a task may raise anything, and lm-eval asserts
+        if few := _too_few_shots(task):
+            raise SettingsError(f"{called(task, path)}: {few}") from error
+        source = source_of(task)
+        folder = source.parent if source else None
+        raise SettingsError(explain(error, f"{called(task, path)} cannot build its requests", folder)) from error
+
+
+def _too_few_shots(task: Task) -> str | None:
+    """Whether there are fewer examples for the prompt than asked for, when the building fails."""
+    asked, sampler = task.config.num_fewshot or 0, getattr(task, "sampler", None)
+    have = len(sampler.df) if sampler is not None else 0
+    if asked < have or not asked:
+        return None
+    return f"num_fewshot: {asked} examples are asked for in the prompt, and the data have {have}; ask for fewer"
 
 
 def _chat_template(tokenizer: Any) -> Any:
@@ -272,26 +331,15 @@ def _move_spaces(context: str, target: str) -> tuple[str, str]:
 
 
 @contextmanager
-def quiet(name: str) -> Iterator[None]:
+def quiet(name: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Without what a package logs below `level`."""
     logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    earlier = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _templates_compiled_once() -> Iterator[None]:
-    """lm-eval compiles a task's template again for every document, which takes most of the building."""
-    from lm_eval.utils import env
-
-    env.from_string = lru_cache(maxsize=None)(env.from_string)
-    try:
-        yield
-    finally:
-        del env.from_string
+        logger.setLevel(earlier)
 
 
 @contextmanager

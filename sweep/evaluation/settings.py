@@ -18,19 +18,26 @@ from calib.settings import SettingsError, settings
 from calib.spec import CalibrationSpec
 from sweep.evaluation.perturb import Perturbation
 from sweep.evaluation.presets import expand_tasks
-from sweep.evaluation.tasks import missing_tasks
+from sweep.evaluation.taskcheck import check_tasks
 
 Count = Annotated[int | None, Field(ge=1)]
 
 
 @settings
 class EvaluationSettings:
-    """Settings of one evaluation; every field can change the numbers, so all of them are part of a trial's identity."""
+    """Settings of one evaluation.
+
+    Every field can change the numbers and is part of a trial's identity, but for `task_path`, whose files count by
+    their content, and `allow_code`, without which there are no numbers.
+    """
 
     tasks: list[str] = field(default_factory=list)
     """lm-eval tasks, groups or tags by name, or a preset (`paper_a`, `paper_b`, `beware`, `reference`)."""
     task_path: str | None = None
     """Folder with task YAML of one's own; relative `data_files` are read relative to their YAML file."""
+    allow_code: bool | None = None
+    """Whether task files in `task_path` may run the Python code that they name (`!function`, a class, ...). A study
+    file that does not say so means false; None is a caller of this class, who runs Python anyway."""
     limit: Count = None
     """First examples of each task; None takes all."""
     num_fewshot: Annotated[int | None, Field(ge=0)] = None
@@ -71,14 +78,15 @@ class EvaluationSettings:
         ]
 
     def check(self, path: str = "evaluation", max_length: int | None = None) -> None:
-        """Raise SettingsError for unknown tasks or texts, too little text, and windows longer than the model's context.
+        """Raise SettingsError for unknown tasks or texts, task files that are wrong or run code that is not allowed,
+        too little text, and windows longer than the model's context.
 
         `max_length` is the shortest context of the models, in tokens; None leaves that check out.
         """
         if self.task_path is not None and not Path(self.task_path).is_dir():
             raise SettingsError(f"{path}.task_path: no folder {self.task_path!r}; give the folder with the task YAML")
         self.parsed_perturbations(path)
-        missing_tasks(self.tasks, self.task_path, f"{path}.tasks")
+        check_tasks(self.tasks, self.task_path, self.allow_code, f"{path}.tasks")
         if self.heldout and max_length is not None and self.heldout_seqlen > max_length:
             raise SettingsError(
                 f"{path}.heldout_seqlen: {self.heldout_seqlen} tokens do not fit the model's context of "

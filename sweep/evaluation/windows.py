@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,10 @@ class WindowScores:
 def build_windows(
     settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
 ) -> list[HeldOut]:
-    """Tokenize the held-out texts. Raises SettingsError when one holds too little text."""
+    """Tokenize the held-out texts. Raises SettingsError when one holds too little text.
+
+    Documents that share a window are joined by EOS, or by an empty line when the tokenizer has no EOS.
+    """
     from calib.build import build
 
     if not settings.heldout:
@@ -62,7 +65,10 @@ def build_windows(
             f"{path}.heldout_seqlen: {settings.heldout_seqlen} tokens do not fit the model's context of "
             f"{max_length}; choose at most {max_length}"
         )
-    return [HeldOut(spec.source.label, build(spec, tokenizer).tokens) for spec in settings.heldout_specs(path)]
+    specs = settings.heldout_specs(path)
+    if tokenizer.eos_token_id is None:
+        specs = [replace(spec, separator="\n\n") for spec in specs]
+    return [HeldOut(spec.source.label, build(spec, tokenizer).tokens) for spec in specs]
 
 
 class WindowScorer:

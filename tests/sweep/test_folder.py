@@ -161,7 +161,7 @@ def outside(document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     task = yaml.safe_load((tasks / "tiny_a.yaml").read_text())
     del task["dataset_path"], task["dataset_kwargs"]
     (tasks / "tiny_a.yaml").write_text(yaml.safe_dump(task) + "custom_dataset: !function code.load\n")
-    document["evaluation"].update(tasks=["tiny_a"], task_path=str(tasks))
+    document["evaluation"].update(tasks=["tiny_a"], task_path=str(tasks), allow_code=True)
     monkeypatch.setenv("OUTSIDE", str(data))
     return data
 

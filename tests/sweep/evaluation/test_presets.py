@@ -334,7 +334,9 @@ def test_too_few_documents_for_the_examples_in_the_prompt_are_an_error(
     hub: set[Any], reference: tuple[Any, Any]
 ) -> None:
     _, tokenizer = reference
-    with pytest.raises(SettingsError, match=r"task 'mmlu_anatomy' cannot build its requests: .*exceeds the 5"):
+    with pytest.raises(
+        SettingsError, match=r"task 'mmlu_anatomy': num_fewshot: 6 examples are asked for .* the data have 5"
+    ):
         build_evaluation(EvaluationSettings(tasks=["mmlu_anatomy"], num_fewshot=6), tokenizer, 512)
 
 

@@ -12,7 +12,9 @@ from calib.settings import SettingsError, parse
 from sweep.evaluation.perturb import Perturbation
 from sweep.evaluation.presets import PRESETS, expand_tasks, means_of
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.tasks import builtin_folders, load_tasks, missing_tasks
+from sweep.evaluation.taskcheck import check_tasks
+from sweep.evaluation.tasknames import builtin_folders
+from sweep.evaluation.tasks import load_tasks
 
 
 def test_an_unknown_task_gets_a_suggestion() -> None:
@@ -35,7 +37,7 @@ def test_a_missing_task_folder_is_named() -> None:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_task_of_a_preset_exists_in_lm_eval(preset: str) -> None:
-    missing_tasks([preset], None, "tasks")
+    check_tasks([preset], None, False, "tasks")
     for mean in means_of([preset]):
         assert set(mean.tasks) <= set(expand_tasks([preset]))
 
@@ -86,7 +88,7 @@ def test_a_task_without_the_split_it_needs_is_named(tmp_path: Path) -> None:
         "test_split: test\noutput_type: loglikelihood\ndoc_to_text: a\ndoc_to_target: '{{text}}'\n"
         "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
     )
-    with pytest.raises(SettingsError, match="task 'broken' reads 'test'"):
+    with pytest.raises(SettingsError, match=r"task 'broken' .*: test_split: no split 'test'; data_files has train"):
         load_tasks(EvaluationSettings(tasks=["broken"], task_path=str(tmp_path)))
 
 
@@ -95,7 +97,9 @@ def test_a_task_without_its_data_file_is_named(tmp_path: Path) -> None:
         "task: broken\ndataset_path: json\ndataset_kwargs: {data_files: {test: gone.jsonl}}\n"
         "test_split: test\noutput_type: loglikelihood\ndoc_to_text: a\ndoc_to_target: '{{text}}'\n"
     )
-    with pytest.raises(SettingsError, match=r"task 'broken' cannot be loaded: .*gone\.jsonl"):
+    with pytest.raises(
+        SettingsError, match=r"task 'broken' .*: dataset_kwargs\.data_files\.test: no file 'gone\.jsonl'"
+    ):
         load_tasks(EvaluationSettings(tasks=["broken"], task_path=str(tmp_path)))
 
 

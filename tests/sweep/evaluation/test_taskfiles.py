@@ -10,7 +10,7 @@ import pytest
 
 from calib.settings import SettingsError
 from sweep.evaluation.taskfiles import task_hashes
-from sweep.evaluation.tasks import REFERENCE_TASKS
+from sweep.evaluation.tasknames import REFERENCE_TASKS
 
 FILES = {
     "mine/base.yaml": "output_type: multiple_choice\ntest_split: test\n",
