@@ -33,8 +33,9 @@ class GPTQ(GridMethod, ColumnMethod):
 
     mse: search for the range of a grid with the least error instead of minimum to maximum. act_order: inputs by falling
     diagonal of the Hessian. static_groups: group grids are fitted on the dense weights, otherwise when the group is
-    reached; null: wherever there are groups and they are not fresh. fresh_group_stats: see the module. percdamp: damping as a share of the mean diagonal. block_size: columns
-    per lazy update, a matter of speed (and of what dynamic groups see).
+    reached; null: wherever there are groups and they are not fresh. fresh_group_stats: see the module. percdamp:
+    damping as a share of the mean diagonal. block_size: columns per lazy update, a matter of speed (and of what dynamic
+    groups see).
     """
 
     version: ClassVar[int] = 2
