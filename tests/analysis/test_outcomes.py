@@ -17,7 +17,7 @@ def test_matrices_equal_the_samples(simulated: Path) -> None:
     for outcomes in outcomes_by_model(study):
         for index in (0, 7, outcomes.trials.height - 1):
             rows = pl.read_parquet(simulated / "samples" / f"{outcomes.trials.item(index, 'trial_id')}.parquet")
-            for task, matrix in outcomes.matrices["correct"].items():
+            for task, matrix in outcomes.matrices["score"].items():
                 expected = rows.filter(pl.col("task") == task).sort("doc_id")["correct"].cast(pl.Float32).to_numpy()
                 assert np.array_equal(matrix[index], expected)
             for text, matrix in outcomes.matrices["nll"].items():
@@ -36,8 +36,8 @@ def test_trials_with_other_examples_are_matched_by_their_number(simulated: Path,
     gone = (pl.col("task") == "piqa") & pl.col("doc_id").is_in([3, 4])
     frame.filter(~gone).sample(fraction=1.0, shuffle=True, seed=0).write_parquet(path)
     (folder / "samples" / f"{missing}.parquet").unlink()
-    whole = read_outcomes(load(str(simulated)), trials, ["correct"])["correct"]
-    holes = read_outcomes(load(str(folder)), trials, ["correct"])["correct"]
+    whole = read_outcomes(load(str(simulated)), trials, ["score"])["score"]
+    holes = read_outcomes(load(str(folder)), trials, ["score"])["score"]
     assert np.array_equal(holes["piqa"][0], whole["piqa"][0])
     assert np.flatnonzero(np.isnan(holes["piqa"][1])).tolist() == [3, 4]
     kept = np.setdiff1d(np.arange(60), [3, 4])
