@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import math
 import pickle
 import sys
 import types
@@ -332,10 +333,9 @@ def _as_lm_eval(result: TaskMetrics) -> dict[str, Any]:
     """The task's numbers in the form that `Group.aggregate` reads."""
     flat: dict[str, Any] = {"name": result.name, "sample_len": max(result.counts.values(), default=0)}
     for (metric, filter_name), value in result.values.items():
-        if value is not None:
-            stderr = result.stderrs[metric, filter_name]
-            flat[f"{metric},{filter_name}"] = value
-            flat[f"{metric}_stderr,{filter_name}"] = "N/A" if stderr is None else stderr
+        stderr = result.stderrs[metric, filter_name]
+        flat[f"{metric},{filter_name}"] = math.nan if value is None else value  # left out, it would count as not asked
+        flat[f"{metric}_stderr,{filter_name}"] = "N/A" if stderr is None else stderr
     return flat
 
 
