@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,14 +20,34 @@ CPU_BATCH = 8
 
 def generate(
     model: Any, tokenizer: Any, generations: Sequence[Generation], max_length: int, budget: TokenBudget
-) -> list[str]:
-    """The continuation of every prompt, by `HFLM.generate_until`."""
+) -> Sequence[str | None]:
+    """The continuation of every prompt, by `HFLM.generate_until`; None for all when logits were NaN on the way.
+
+    The largest of NaNs is some token, so that a broken model would write something.
+    """
     from lm_eval.models.huggingface import HFLM
 
     batch = CUDA_BATCH if budget.device.type == "cuda" else CPU_BATCH
-    with quiet("lm_eval"), torch.inference_mode():
+    with quiet("lm_eval"), torch.inference_mode(), _watched(model) as seen:
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=max_length)
-        return list(wrapped.generate_until([_instance(item) for item in generations], disable_tqdm=True))
+        texts = list(wrapped.generate_until([_instance(item) for item in generations], disable_tqdm=True))
+        return [None] * len(texts) if any(seen) else texts
+
+
+@contextmanager
+def _watched(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Within the block, whether the logits of some step were NaN; a tensor that is read once, at the end."""
+    seen: list[torch.Tensor] = []
+
+    def look(_: Any, __: Any, output: Any) -> None:
+        nan = output.logits[:, -1].isnan().any()
+        seen[:] = [seen[0] | nan] if seen else [nan]
+
+    hook = model.register_forward_hook(look)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def _instance(item: Generation) -> Instance:

@@ -78,7 +78,7 @@ class Examples:
         if not self.unscored:
             return None
         return (
-            f"the model's log-likelihoods are NaN or infinite in {len(self.unscored)} of {self.asked} examples "
+            f"the model's scores are NaN or infinite in {len(self.unscored)} of {self.asked} examples "
             f"(first: example {min(self.unscored)})"
         )
 

@@ -53,7 +53,7 @@ class Scores:
 
     loglikelihood: np.ndarray  # (n,), float64, nats
     greedy: np.ndarray  # (n,), bool: the continuation is the most likely one, token by token
-    generations: Sequence[str] = ()
+    generations: Sequence[str | None] = ()  # None where the model's logits were no numbers
 
 
 class Doc(dict):  # type: ignore[type-arg]
@@ -318,10 +318,14 @@ def _unscored(calls: Sequence[Call], scores: Scores, mutual: bool) -> frozenset[
     valid = np.isfinite(scores.loglikelihood)
     if not mutual:
         valid |= np.isneginf(scores.loglikelihood)
-    if valid.all():
+    written = np.asarray([text is not None for text in scores.generations], bool)
+    if valid.all() and written.all():
         return frozenset()
-    scored = (call for call in calls if call.kind != "generation")
-    return frozenset(call.doc for call in scored if not valid[call.start : call.stop].all())
+    return frozenset(
+        call.doc
+        for call in calls
+        if not (written if call.kind == "generation" else valid)[call.start : call.stop].all()
+    )
 
 
 def _asked(filter_name: str, filters: Any) -> bool:

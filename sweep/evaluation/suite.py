@@ -167,7 +167,7 @@ class Evaluator:
         iterations = self.data.settings.bootstrap_iters
         return {replay.name: replay.metrics(scores, iterations) for replay in tasks.tasks}
 
-    def _generate(self, model: Any) -> Sequence[str]:
+    def _generate(self, model: Any) -> Sequence[str | None]:
         if not self.data.tasks.generations:
             return ()
         from sweep.evaluation.generation import generate

@@ -207,6 +207,16 @@ def test_margins_are_about_the_answers_that_lm_eval_scores(data: EvaluationData)
     assert all(outcome.loglikelihood is not None and outcome.margin is None for outcome in last)
 
 
+def test_texts_of_a_model_whose_logits_are_nan_are_not_scored(data: EvaluationData) -> None:
+    scores = made_up(data)
+    broken = Scores(scores.loglikelihood, scores.greedy, [None] * len(scores.generations))
+    found = of(data, "number").metrics(broken)
+    assert set(found.values) == {("exact_match", "strict"), ("exact_match", "loose")}
+    assert set(found.values.values()) == {None}
+    assert "7 of 7 examples" in found.reasons["exact_match", "strict"]
+    assert not of(data, "plain").metrics(broken).reasons
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_scores_that_are_no_numbers_make_no_accuracy(number: float, data: EvaluationData) -> None:
     scores, dense = made_up(data), made_up(data, 2)
@@ -216,7 +226,7 @@ def test_scores_that_are_no_numbers_make_no_accuracy(number: float, data: Evalua
     found = {replay.name: replay.metrics(scores) for replay in data.tasks.tasks}
     metrics, samples = task_rows(found, before, data.tasks.groups)
     rows = {(row["task"], row["metric"]): row for row in metrics}
-    reason = "the model's log-likelihoods are NaN or infinite in 1 of 7 examples (first: example 1)"
+    reason = "the model's scores are NaN or infinite in 1 of 7 examples (first: example 1)"
     for metric in ("acc", "acc_norm", "flips_right_to_wrong", "flips_wrong_to_right", "margin_change"):
         assert rows["plain", metric]["value"] is None
         assert rows["plain", metric]["reason"] == reason
