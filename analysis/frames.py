@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from analysis.measures import CONTEXT, build_values
+from analysis.measures import CONTEXT, LARGEST, build_values
 from sweep.results import KEYS, SCHEMA_VERSION, TABLES, Results, ResultsError
 
 # Factors of a calibration set that stand in a condition when a study varies them, and words for their levels.
@@ -28,11 +28,6 @@ POLICIES = {
     "separator": {"none": "no separator", "\n\n": "separator empty line"},
     "add_bos": {"true": "with BOS", "false": "without BOS"},
 }
-
-
-# A perplexity beyond this is that of a broken model; squares of larger numbers overflow, and no mean with them says a
-# thing.
-LARGEST = 1e50
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ FACTORS = [
     "condition",
 ]
 CONTEXT = ["trial_id", *FACTORS]
+LARGEST = 1e50  # beyond it lies the perplexity of a broken model; squares of larger numbers overflow in every table
 # Where rows do not record their accuracy: the column of samples/ that holds the examples of a metric, and so which
 # metrics can be the accuracy. Such rows do not tell the order of named filters, so none of those can.
 OLDER_EXAMPLES = {"acc": "correct", "exact_match": "correct", "em": "correct", "acc_norm": "correct_norm"}
@@ -84,8 +85,8 @@ def build_values(trials: pl.DataFrame, metrics: pl.DataFrame) -> tuple[pl.DataFr
         )
     ]
     parts.append(_layer_error(trials))
-    finite = pl.when(pl.col("value").is_finite()).then("value").alias("value")  # a ratio or a mean may overflow
-    values = pl.concat(parts).with_columns(finite)
+    usable = pl.col("value").is_finite() & (pl.col("value").abs() <= LARGEST)  # a ratio or a mean may overflow
+    values = pl.concat(parts).with_columns(pl.when(usable).then("value").alias("value"))
     holes = values.filter((pl.col("task") == MEAN) & pl.col("value").is_null())
     if holes.height:
         text = f"{holes.height} means over tasks are empty because a task of the trial has no usable value."

@@ -83,7 +83,7 @@ def answered(matrix: np.ndarray) -> np.ndarray:
 def read_outcomes(study: Study, trials: pl.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """column -> task -> float32 [trials, examples], rows in the order of `trials`.
 
-    A trial whose value of a task is null in metrics/ has no outcomes of it here.
+    A trial without a value of a task in metrics/ has no outcomes of it here.
     """
     return _read(study, trials, columns)[0]
 
@@ -115,7 +115,7 @@ def _read(
         return {column: {} for column in columns}, unlike
     if strange:
         keys, rows = _aligned(keys, rows, strange, columns)
-    _blank_nulls(study, keys, rows, columns)
+    _blank_unknown(study, keys, rows, columns)
     return _split(keys, [rows.get(trial_id) for trial_id in trial_ids], columns), unlike
 
 
@@ -182,23 +182,27 @@ def _with_score(
     return frame.with_columns(kept.cast(pl.Float32).alias("score")) if wrong else frame
 
 
-def _blank_nulls(study: Study, keys: pl.DataFrame, rows: dict[str, np.ndarray], columns: Sequence[str]) -> None:
-    """Outcomes of a number that is null in metrics/ become NaN: the tables leave that trial out as well."""
+def _blank_unknown(study: Study, keys: pl.DataFrame, rows: dict[str, np.ndarray], columns: Sequence[str]) -> None:
+    """Outcomes become NaN where the tables lack the value of a trial, in tasks that they have values of."""
     tasks = keys["task"].to_numpy()
     for index, column in enumerate(columns):
-        for trial_id, task in _null_values(study, column):
-            if trial_id in rows:
-                rows[trial_id][index, tasks == task] = np.nan
+        known = _known_values(study, column) if column in MEASURE_OF else {}
+        for task, trials in known.items():
+            lacking = [trial_id for trial_id in rows if trial_id not in trials]
+            here = tasks == task if lacking else None
+            for trial_id in lacking:
+                rows[trial_id][index, here] = np.nan
 
 
-@lru_cache(maxsize=16)
-def _null_values(study: Study, column: str) -> list[tuple[str, str]]:
-    """(trial, task) whose value of the column's measure is null."""
+@lru_cache(maxsize=8)
+def _known_values(study: Study, column: str) -> dict[str, set[str]]:
+    """task -> the trials that have a value of the column's measure."""
     if column == "score":
         rows = accuracy_rows(study.metrics, accuracy_metrics(study.metrics))
     else:
-        rows = study.metrics.filter(pl.col("metric") == MEASURE_OF.get(column, ""))
-    return rows.filter(pl.col("value").is_null()).select("trial_id", "task").rows()
+        rows = study.metrics.filter((pl.col("metric") == MEASURE_OF[column]) & (pl.col("kind") != "task"))
+    trials = rows.drop_nulls("value").group_by("task").agg("trial_id")
+    return {task: set(trial_ids) for task, trial_ids in trials.sort("task").iter_rows()}
 
 
 def _aligned(

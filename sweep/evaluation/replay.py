@@ -375,8 +375,9 @@ def _right_choices(task: Any, doc: Any) -> list[int]:
     gold = task.doc_to_text(doc) if getattr(task, "multiple_input", False) else task.doc_to_target(doc)
     choices = task.doc_to_choice(doc)
     found = gold if isinstance(gold, list) else [gold]
-    numbers = [choices.index(item) if isinstance(item, str) and item in choices else as_number(item) for item in found]
-    return [int(number) for number in numbers if number is not None and number in range(len(choices))]
+    numbers = [choices.index(item) if isinstance(item, str) and item in choices else item for item in found]
+    whole = [number for number in numbers if as_number(number) in range(len(choices))]  # 1.0 is as good as 1
+    return [number if isinstance(number, int) else int(number) for number in whole]
 
 
 class _SourcePickler(pickle.Pickler):
