@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sweep.evaluation.forward import TokenBudget
 from sweep.evaluation.requests import Generation, quiet
+from sweep.evaluation.watch import watched
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -28,26 +28,10 @@ def generate(
     from lm_eval.models.huggingface import HFLM
 
     batch = CUDA_BATCH if budget.device.type == "cuda" else CPU_BATCH
-    with quiet("lm_eval"), torch.inference_mode(), _watched(model) as seen:
+    with quiet("lm_eval"), torch.inference_mode(), watched(model) as seen:
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=max_length)
         texts = list(wrapped.generate_until([_instance(item) for item in generations], disable_tqdm=True))
         return [None] * len(texts) if any(seen) else texts
-
-
-@contextmanager
-def _watched(model: Any) -> Iterator[list[torch.Tensor]]:
-    """Within the block, whether the logits of some step were NaN; a tensor that is read once, at the end."""
-    seen: list[torch.Tensor] = []
-
-    def look(_: Any, __: Any, output: Any) -> None:
-        nan = output.logits[:, -1].isnan().any()
-        seen[:] = [seen[0] | nan] if seen else [nan]
-
-    hook = model.register_forward_hook(look)
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 def _instance(item: Generation) -> Instance:
