@@ -84,25 +84,26 @@ def _levels(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
     }
 
 
-def correlate(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
-    """Spearman's rho and Kendall's tau-b with 95 % intervals over resampled clusters."""
+def correlate(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, rng: np.random.Generator) -> dict[str, float | None]:
+    """Spearman's rho and Kendall's tau-b with 95 % intervals over resampled clusters; None where nothing has spread."""
     names, member = np.unique(clusters, return_inverse=True)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), DRAWS)
     weights = drawn[:, member].astype(float)  # how often each point is in a resample
     rho = _weighted_pearson(stats.rankdata(x), stats.rankdata(y), weights)
     tau = _weighted_tau(x, y, weights)
-    with np.errstate(invalid="ignore"):
-        rho_low, rho_high = np.nanquantile(rho, [0.025, 0.975])
-        tau_low, tau_high = np.nanquantile(tau, [0.025, 0.975])
     one = np.ones((1, len(x)))
-    return {
-        "spearman": float(_weighted_pearson(stats.rankdata(x), stats.rankdata(y), one)[0]),
-        "spearman_low": float(rho_low),
-        "spearman_high": float(rho_high),
-        "kendall": float(_weighted_tau(x, y, one)[0]),
-        "kendall_low": float(tau_low),
-        "kendall_high": float(tau_high),
+    found: dict[str, float | None] = {
+        "spearman": _known(_weighted_pearson(stats.rankdata(x), stats.rankdata(y), one)[0]),
+        "kendall": _known(_weighted_tau(x, y, one)[0]),
     }
+    for name, values in (("spearman", rho), ("kendall", tau)):
+        low, high = np.quantile(known, [0.025, 0.975]) if len(known := values[~np.isnan(values)]) else (np.nan, np.nan)
+        found |= {f"{name}_low": _known(low), f"{name}_high": _known(high)}
+    return found
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _weighted_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from analysis.frames import Limitation, Study
+from analysis.frames import Limitation, Study, listed
 from analysis.measures import MEAN
 from analysis.outcomes import COLUMNS, Outcomes, answered, outcomes_by_model
 from analysis.variance import COMPONENT_SCHEMA, component_rows
@@ -71,14 +71,21 @@ def example_tables(study: Study, seed: int = 0) -> ExampleTables:
     method_tests: list[dict[str, object]] = []
     notes: list[Limitation] = []
     for outcomes in outcomes_by_model(study):
+        notes += outcomes.notes
         labels = outcomes.trials.filter(pl.col("method") != "dense")["method_label"].unique().sort().to_list()
         for column in COLUMNS:
             for label in labels:
                 rng = np.random.default_rng([seed, len(components[column])])
                 components[column] += component_rows(outcomes, column, label, rng, notes)
-        flips += _flips(outcomes)
+        answers, shares = _answers(outcomes)
+        if shares:
+            text = (
+                f"Outcomes of {listed(shares)} are numbers between right and wrong; flips and McNemar's test lack them."
+            )
+            notes.append(Limitation("no right or wrong", text))
+        flips += _flips(outcomes, answers)
         pairs = _shared_sets(outcomes, labels)
-        mcnemar += _mcnemar(outcomes, pairs)
+        mcnemar += _mcnemar(outcomes, answers, pairs)
         method_tests += _method_tests(outcomes, pairs)
     order = ["parameters", "model"]
     return ExampleTables(
@@ -90,16 +97,18 @@ def example_tables(study: Study, seed: int = 0) -> ExampleTables:
     )
 
 
-def _answers(outcomes: Outcomes) -> np.ndarray:
-    """Right or wrong over all tasks, float32 [trials, examples]; NaN where a trial has no answer."""
-    matrices = list(outcomes.matrices["correct"].values())
-    return np.concatenate(matrices, axis=1) if matrices else np.zeros((outcomes.trials.height, 0), np.float32)
+def _answers(outcomes: Outcomes) -> tuple[np.ndarray, list[str]]:
+    """(right or wrong over the tasks that are, float32 [trials, examples] with NaN for no answer; the other tasks)."""
+    tasks = {task: m for task, m in outcomes.matrices["score"].items() if task in outcomes.tasks["score"]}
+    shares = sorted(task for task, matrix in tasks.items() if ((matrix != 0) & (matrix != 1) & ~np.isnan(matrix)).any())
+    matrices = [matrix for task, matrix in tasks.items() if task not in shares]
+    blank = np.zeros((outcomes.trials.height, 0), np.float32)
+    return np.concatenate(matrices, axis=1) if matrices else blank, shares
 
 
-def _flips(outcomes: Outcomes) -> list[dict[str, object]]:
+def _flips(outcomes: Outcomes, answers: np.ndarray) -> list[dict[str, object]]:
     """Answers that the compressed model changed, per method and source."""
     trials = outcomes.trials.with_row_index("row")
-    answers = _answers(outcomes)
     dense = trials.filter(pl.col("method") == "dense")
     if dense.is_empty() or answers.shape[1] == 0:
         return []
@@ -147,9 +156,10 @@ def _shared_sets(outcomes: Outcomes, labels: list[str]) -> dict[tuple[str, str],
     return found
 
 
-def _mcnemar(outcomes: Outcomes, pairs: dict[tuple[str, str], tuple[list[int], list[int]]]) -> list[dict[str, object]]:
+def _mcnemar(
+    outcomes: Outcomes, answers: np.ndarray, pairs: dict[tuple[str, str], tuple[list[int], list[int]]]
+) -> list[dict[str, object]]:
     """Every pair of methods on the calibration sets that both saw."""
-    answers = _answers(outcomes)
     if answers.shape[1] == 0:
         return []
     rows: list[dict[str, object]] = []
@@ -184,7 +194,7 @@ def _method_tests(
     outcomes: Outcomes, pairs: dict[tuple[str, str], tuple[list[int], list[int]]]
 ) -> list[dict[str, object]]:
     """Per pair of methods and task, and for the mean over tasks: how far other test examples move their difference."""
-    tasks = outcomes.matrices["correct"]
+    tasks = {task: m for task, m in outcomes.matrices["score"].items() if task in outcomes.tasks["score"]}
     owner = outcomes.trials["source"].to_list()
     rows: list[dict[str, object]] = []
     for (a, b), (rows_a, rows_b) in pairs.items():
@@ -195,7 +205,7 @@ def _method_tests(
             there = answered(gap)
             found[task] = example_variance(gap[there], sources[there]) if there.any() else None
         known = [value for value in found.values() if value is not None]
-        if len(tasks) > 1 and len(known) == len(tasks):  # examples of different tasks are independent
+        if len(tasks) > 1 and len(known) == len(outcomes.tasks["score"]):  # examples of different tasks are independent
             found[MEAN] = sum(known) / len(tasks) ** 2
         rows += [
             {"model": outcomes.model, "a": a, "b": b, "task": task, "variance": value} for task, value in found.items()

@@ -202,7 +202,7 @@ def _heatmap(
     "text."""
     bare: Spec = {"grid": False, "domain": False, "ticks": False}
     return {
-        "data": {"values": frame.to_dicts()},
+        "data": {"values": frame.pipe(_records)},
         "width": {"step": step},
         "height": {"step": 30},
         "usermeta": {"minWidth": step * len(x[2]) + 190},
@@ -261,7 +261,7 @@ def _spread_panel(label: str, dots: pl.DataFrame, means: pl.DataFrame, x: Spec, 
         _tip("n", "sets"),
     ]
     every_set: Spec = {
-        "data": {"values": dots.select("row", "set", "value").to_dicts()},
+        "data": {"values": dots.select("row", "set", "value").pipe(_records)},
         "mark": {"type": "circle", "size": 46, "opacity": 0.5, "color": BLUE},
         "encoding": {"x": {"field": "value", **x}, "y": y, "tooltip": of_set},
     }
@@ -270,7 +270,7 @@ def _spread_panel(label: str, dots: pl.DataFrame, means: pl.DataFrame, x: Spec, 
         "encoding": {"x": {"field": "mean", **x}, "y": y, "tooltip": of_mean},
     }
     layers = [every_set, *_interval(part, x, y, ORANGE), mean]
-    return _panel(label, {"data": {"values": part.to_dicts()}, "height": {"step": 20}, "layer": layers})
+    return _panel(label, {"data": {"values": part.pipe(_records)}, "height": {"step": 20}, "layer": layers})
 
 
 def _interval(frame: pl.DataFrame, x: Spec, y: Spec, colour: str) -> list[Spec]:
@@ -320,7 +320,7 @@ def task_spread_figure(values: pl.DataFrame, measure: str, where: str) -> Chart:
     }
     columns = ["method_label", "task", "source", "set", "value", "deviation"]
     body = {
-        "data": {"values": frame.select(columns).to_dicts()},
+        "data": {"values": frame.select(columns).pipe(_records)},
         "facet": {"row": {"field": "method_label", "type": "nominal", "header": {"orient": "top", "title": None}}},
         "spacing": 14,
         "spec": {"width": WIDTH, "height": {"step": 18}, "layer": [zero, ticks]},
@@ -412,7 +412,7 @@ def _curves(
         "encoding": {"x": x, "y": {"field": "lower", **y}, "y2": {"field": "upper"}, "color": plain},
     }
     return {
-        "data": {"values": rows.to_dicts()},
+        "data": {"values": rows.pipe(_records)},
         "resolve": {"scale": {"color": "independent", "shape": "independent"}},
         "layer": [
             *([] if rows["lower"].null_count() == rows.height else [band]),
@@ -447,7 +447,7 @@ def relation_figure(relation: pl.DataFrame, metric: str, where: str, note: str =
         _tip("accuracy", "accuracy, %", ".2f"),
     ]
     body = {
-        "data": {"values": frame.to_dicts()},
+        "data": {"values": frame.pipe(_records)},
         "mark": {"type": "point", "filled": True, "size": 55, "opacity": 0.65},
         "width": WIDTH,
         "height": 320,
@@ -496,7 +496,7 @@ def component_figure(components: pl.DataFrame, where: str, unit: str) -> Chart:
                 "encoding": {"x": {"field": "sd", **x}, "y": y, "tooltip": tips},
             },
         ]
-        panels.append(_panel(label, {"data": {"values": part.to_dicts()}, "height": {"step": 20}, "layer": layers}))
+        panels.append(_panel(label, {"data": {"values": part.pipe(_records)}, "height": {"step": 20}, "layer": layers}))
         x = {**x, "title": None}
     return Chart(
         f"Where the spread comes from, {where}",
@@ -530,7 +530,7 @@ def sensitivity_figure(spreads: pl.DataFrame, title: str, unit: str) -> Chart:
     plain = _category("method_label", methods, None)
     columns = ["method_label", "model", "parameters", "sd_within", "low", "high", "n"]
     body = {
-        "data": {"values": spreads.select(columns).to_dicts()},
+        "data": {"values": spreads.select(columns).pipe(_records)},
         "width": WIDTH,
         "height": 240,
         "resolve": {"scale": {"color": "independent", "shape": "independent"}},
@@ -566,6 +566,12 @@ def sensitivity_figure(spreads: pl.DataFrame, title: str, unit: str) -> Chart:
         f"SD over the sets of one source, pooled over sources; {span(spreads['n'])} sets; line: 95 % interval.",
         body,
     )
+
+
+def _records(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows for a specification, which is JSON and knows no NaN and no infinity."""
+    numbers = pl.selectors.float()
+    return frame.with_columns(pl.when(numbers.is_finite()).then(numbers)).to_dicts()
 
 
 def span(counts: pl.Series) -> str:

@@ -169,6 +169,7 @@ def _proxies(study: Study) -> list[Finding]:
     """Whether the cheap metrics find the better source."""
     table = correlation_table(study)
     table = table.filter(pl.col("metric").is_in(["perplexity_increase", "perplexity", "js_divergence"]))
+    table = table.drop_nulls("spearman")
     if table.is_empty():
         return []
     names = {"js_divergence": "JS divergence"}

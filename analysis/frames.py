@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from analysis.measures import CONTEXT, build_values
+from analysis.measures import CONTEXT, LARGEST, build_values
 from sweep.results import KEYS, SCHEMA_VERSION, TABLES, Results, ResultsError
 
 # Factors of a calibration set that stand in a condition when a study varies them, and words for their levels.
@@ -98,7 +98,7 @@ class Study:
     trials:  one row per successful trial, columns of the contract plus `condition` (`16×256 windows`); `set` numbers
              the draws of a source, those of several calibration seeds one after the other.
     failed:  one row per failed trial.
-    metrics: the tidy rows of the successful trials, NaN and infinite values as null.
+    metrics: the tidy rows of the successful trials, NaN, infinite and boundless values as null.
     values:  one row per (trial, measure, task), see `analysis.measures`; task `mean` is the mean over tasks or texts.
     heldout_seqlen: tokens of the windows behind perplexities, as the study file says; None where it does not.
     """
@@ -402,18 +402,22 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def _finite(metrics: pl.DataFrame, trials: pl.DataFrame, notes: list[Limitation]) -> pl.DataFrame:
-    """NaN and infinite values as null, and said so."""
-    wrong = metrics.filter(pl.col("value").is_not_null() & ~pl.col("value").is_finite())
+    """NaN, infinite and boundless values as null, and said so with the reasons that the trials recorded."""
+    usable = pl.col("value").is_finite() & (pl.col("value").abs() <= LARGEST)
+    wrong = metrics.filter(pl.col("value").is_not_null() & ~usable)
     empty = metrics.filter(pl.col("value").is_null())
-    for rows, what in ((wrong, "NaN or infinite"), (empty, "empty")):
+    for rows, what in ((wrong, f"NaN, infinite or beyond {LARGEST:.0e}"), (empty, "empty")):
         if rows.is_empty():
             continue
         names = rows.join(trials.select(CONTEXT), on="trial_id", how="left")
         first = names.sort("model", "method_label", "task").row(0, named=True)
-        where = " · ".join(str(first[k]) for k in ("model", "method_label", "source", "set", "task", "metric"))
-        text = f"{rows.height} values in metrics/ are {what} (first: {where}); means that need them are empty."
+        where = " · ".join(
+            str(first[k]) for k in ("model", "method_label", "source", "set", "task", "metric") if first[k] is not None
+        )
+        why = f": {first['reason']}" if first["reason"] else ""
+        text = f"{rows.height} values in metrics/ are {what} (first: {where}{why}); means that need them are empty."
         notes.append(Limitation("unusable values", text))
-    value = pl.when(pl.col("value").is_finite()).then("value").otherwise(None).alias("value")
+    value = pl.when(usable).then("value").otherwise(None).alias("value")
     error = pl.when(pl.col("stderr").is_finite()).then("stderr").otherwise(None).alias("stderr")
     return metrics.with_columns(value, error)
 

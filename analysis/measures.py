@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from sweep.results import ACCURACY_METRICS
+
 MEAN = "mean"
 FACTORS = [
     "model",
@@ -26,7 +28,10 @@ FACTORS = [
     "condition",
 ]
 CONTEXT = ["trial_id", *FACTORS]
-ACCURACY_METRICS = ("acc", "exact_match", "acc_norm")  # the first that a task has is its accuracy
+LARGEST = 1e50  # beyond it lies the perplexity of a broken model; squares of larger numbers overflow in every table
+# Where rows do not record their accuracy: the column of samples/ that holds the examples of a metric, and so which
+# metrics can be the accuracy. Such rows do not tell the order of named filters, so none of those can.
+OLDER_EXAMPLES = {"acc": "correct", "exact_match": "correct", "em": "correct", "acc_norm": "correct_norm"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def build_values(trials: pl.DataFrame, metrics: pl.DataFrame) -> tuple[pl.DataFr
         )
     ]
     parts.append(_layer_error(trials))
-    values = pl.concat(parts)
+    usable = pl.col("value").is_finite() & (pl.col("value").abs() <= LARGEST)  # a ratio or a mean may overflow
+    values = pl.concat(parts).with_columns(pl.when(usable).then("value").alias("value"))
     holes = values.filter((pl.col("task") == MEAN) & pl.col("value").is_null())
     if holes.height:
         text = f"{holes.height} means over tasks are empty because a task of the trial has no usable value."
@@ -103,18 +109,42 @@ def _pick(joined: pl.DataFrame, kind: str, metrics: list[str], scale: float) -> 
 
 
 def _accuracy(joined: pl.DataFrame, notes: list[tuple[str, str]]) -> pl.DataFrame:
-    """One metric per task, the same in all trials: acc, else exact match, else length-normalised accuracy."""
-    tasks = joined.filter(pl.col("kind") == "task")
-    order = {name: rank for rank, name in enumerate(ACCURACY_METRICS)}
-    usable = tasks.filter(pl.col("metric").is_in(list(order)))
-    left_out = sorted(set(tasks["task"].to_list()) - set(usable["task"].to_list()))
+    """One metric per task, the same in all trials."""
+    chosen = accuracy_metrics(joined)
+    left_out = sorted(set(joined.filter(pl.col("kind") == "task")["task"].to_list()) - set(chosen))
     if left_out:
         notes.append(("tasks without accuracy", f"{', '.join(left_out)} have no accuracy and are not in the mean."))
-    rank = pl.col("metric").replace_strict(order, default=None, return_dtype=pl.Int8)
-    chosen = usable.filter(rank == rank.min().over("task"))
-    metrics = chosen["metric"].unique().to_list()
-    picked = _pick(chosen, "task", metrics, 100.0)
+    rows = accuracy_rows(joined, chosen)
+    picked = _pick(rows, "task", list(set(chosen.values())), 100.0)
     return picked.with_columns(pl.lit("accuracy").alias("measure"))
+
+
+def accuracy_metrics(metrics: pl.DataFrame) -> dict[str, str]:
+    """task -> its accuracy metric: the one that its rows record, which most trials have where they differ.
+
+    Rows of an older version record none; there it is the first of `ACCURACY_METRICS` that samples/ tell of.
+    """
+    tasks = metrics.filter(pl.col("kind") == "task")
+    known = tasks.drop_nulls("accuracy")
+    votes = known.filter(pl.col("accuracy") == pl.col("metric")).group_by("task", "metric").len()
+    votes = votes.sort("len", "metric", descending=[True, False]).unique("task", keep="first", maintain_order=True)
+    recorded = dict(votes.sort("task").select("task", "metric").iter_rows())
+    without = set(known.group_by("task").agg((pl.col("accuracy") == "").all()).filter("accuracy")["task"])
+    order = {name: rank for rank, name in enumerate(ACCURACY_METRICS) if name in OLDER_EXAMPLES}
+    older = tasks.filter(pl.col("metric").is_in(list(order)) & ~pl.col("task").is_in([*without, *recorded]))
+    rank = pl.col("metric").replace_strict(order, default=None, return_dtype=pl.Int8)
+    first = older.filter(rank == rank.min().over("task")).select("task", "metric").unique("task").sort("task")
+    return {**recorded, **dict(first.iter_rows())}
+
+
+def accuracy_rows(metrics: pl.DataFrame, chosen: dict[str, str]) -> pl.DataFrame:
+    """The rows of each task's accuracy."""
+    wanted = pl.DataFrame(
+        {"task": list(chosen), "metric": list(chosen.values())}, pl.Schema([("task", pl.String), ("metric", pl.String)])
+    )
+    return metrics.filter(pl.col("kind") == "task").join(
+        wanted, on=["task", "metric"], how="semi", maintain_order="left"
+    )
 
 
 def _increase(perplexity: pl.DataFrame, joined: pl.DataFrame) -> pl.DataFrame:

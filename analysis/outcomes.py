@@ -3,23 +3,28 @@
 `samples/` holds tens of millions of rows, one file per trial. A model's trials are read a few files at a time, and as
 trials of one study answer the same examples in the same order, a trial adds a row to each matrix without any join:
 memory is one number per (trial, example) of one model. The hard case is trials that hold different examples; those are
-matched by (task, doc_id), and an example that a trial lacks is NaN in its row.
+matched by (task, doc_id), and an example that a trial lacks is NaN in its row. Trials of an older version do not say
+which metric their examples are of; those whose examples do not average to the accuracy of the tables are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
 
-from analysis.frames import Study
+from analysis.frames import Limitation, Study
+from analysis.measures import MEAN, OLDER_EXAMPLES, accuracy_metrics, accuracy_rows
 
 EXAMPLE = ["task", "doc_id"]  # what an example is known by
 BATCH = 32  # trials read at a time: opening files one by one costs ten times the reading of their rows
-COLUMNS = ("correct", "nll", "js")
-COLUMN_OF = {"accuracy": "correct", "perplexity": "nll", "js_divergence": "js"}  # which column a measure's examples are
+COLUMNS = ("score", "nll", "js")
+COLUMN_OF = {"accuracy": "score", "perplexity": "nll", "js_divergence": "js"}  # which column a measure's examples are
+MEASURE_OF = {column: measure for measure, column in COLUMN_OF.items()}
+SAME = 1e-6  # an accuracy and the mean of its examples differ by rounding alone
 
 
 @dataclass(frozen=True)
@@ -28,24 +33,46 @@ class Outcomes:
 
     trials:   the trials that have rows in samples/, in the order of the rows; `load` names the others.
     matrices: column -> task -> float32 [trials, examples]; NaN where a trial has no outcome.
+    tasks:    column -> the tasks that the tables have values of, with or without outcomes here.
+    notes:    what of samples/ could not be used.
     """
 
     model: str
     trials: pl.DataFrame
     matrices: dict[str, dict[str, np.ndarray]]
+    tasks: dict[str, frozenset[str]]
+    notes: tuple[Limitation, ...] = ()
 
 
 def outcomes_by_model(study: Study, columns: Sequence[str] = COLUMNS) -> Iterator[Outcomes]:
     """One model after the other, small ones first; models without rows in samples/ are left out."""
     for (model,), part in study.trials.filter(study.in_main()).group_by("model", maintain_order=True):
-        outcomes = read_outcomes(study, part, columns)
+        outcomes, unlike = _read(study, part, columns)
         if any(outcomes.values()):
             there = np.zeros(part.height, bool)
             for matrices in outcomes.values():
                 for matrix in matrices.values():
                     there |= answered(matrix)
             kept = {c: {task: m[there] for task, m in matrices.items()} for c, matrices in outcomes.items()}
-            yield Outcomes(str(model), part.filter(pl.Series(there)), kept if not there.all() else outcomes)
+            tasks = {column: tabled(study, str(model), column) for column in columns}
+            notes = tuple(_unlike_note(str(model), task, count) for task, count in sorted(unlike.items()))
+            yield Outcomes(
+                str(model), part.filter(pl.Series(there)), kept if not there.all() else outcomes, tasks, notes
+            )
+
+
+def tabled(study: Study, model: str, column: str) -> frozenset[str]:
+    """The tasks or texts of which the tables have a value of the measure that the column is about."""
+    chosen = pl.col("model") == model, pl.col("measure") == MEASURE_OF[column], pl.col("task") != MEAN
+    return frozenset(study.main.filter(*chosen).drop_nulls("value")["task"])
+
+
+def _unlike_note(model: str, task: str, trials: int) -> Limitation:
+    text = (
+        f"{trials} trials of {model} were written by an older version, and what their samples/ say of {task} does not "
+        "average to its accuracy; these examples are left out."
+    )
+    return Limitation("unlike examples", text)
 
 
 def answered(matrix: np.ndarray) -> np.ndarray:
@@ -54,12 +81,27 @@ def answered(matrix: np.ndarray) -> np.ndarray:
 
 
 def read_outcomes(study: Study, trials: pl.DataFrame, columns: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """column -> task -> float32 [trials, examples], rows in the order of `trials`."""
+    """column -> task -> float32 [trials, examples], rows in the order of `trials`.
+
+    A trial without a value of a task in metrics/ has no outcomes of it here.
+    """
+    return _read(study, trials, columns)[0]
+
+
+def _read(
+    study: Study, trials: pl.DataFrame, columns: Sequence[str]
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
+    """(the outcomes, in how many trials a task's examples are not those of its accuracy)."""
     keys: pl.DataFrame | None = None
     rows: dict[str, np.ndarray] = {}  # trial -> float32 [columns, examples of all tasks]
     strange: dict[str, pl.DataFrame] = {}  # trials that hold other examples, or the same in another order
+    unlike: dict[str, int] = {}
     trial_ids = trials["trial_id"].to_list()
-    for trial_id, frame in _trial_samples(study, trial_ids, columns):
+    older = _older_examples(study) if "score" in columns else {}
+    for trial_id, frame in _trial_samples(study, trial_ids, columns, bool(older)):
+        if trial_id in older:
+            frame = _with_score(frame, older[trial_id], unlike)
+        frame = frame.select(*EXAMPLE, *columns)
         same = keys is not None and frame.select(EXAMPLE).equals(keys)
         if not same:  # the same examples as before need no second look
             frame = frame.unique(EXAMPLE, keep="first", maintain_order=True)
@@ -70,20 +112,26 @@ def read_outcomes(study: Study, trials: pl.DataFrame, columns: Sequence[str]) ->
         else:
             strange[trial_id] = frame
     if keys is None:
-        return {column: {} for column in columns}
+        return {column: {} for column in columns}, unlike
     if strange:
         keys, rows = _aligned(keys, rows, strange, columns)
-    return _split(keys, [rows.get(trial_id) for trial_id in trial_ids], columns)
+    _blank_unknown(study, keys, rows, columns)
+    return _split(keys, [rows.get(trial_id) for trial_id in trial_ids], columns), unlike
 
 
 def _trial_samples(
-    study: Study, trial_ids: Sequence[str], columns: Sequence[str]
+    study: Study, trial_ids: Sequence[str], columns: Sequence[str], older: bool
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """(trial, its task, doc_id and float32 columns with NaN for null), for the trials that have rows."""
+    """(trial, its task, doc_id and float32 columns with NaN for what is no finite number), for trials that have rows.
+
+    `older` adds the columns that hold the examples of trials that do not record their accuracy.
+    """
     present = study.results.keys("samples")
     own = [trial_id for trial_id in trial_ids if trial_id in present]
     shared = [trial_id for trial_id in trial_ids if trial_id not in present]  # in files of several trials, or nowhere
-    values = [pl.col(column).cast(pl.Float32).fill_null(float("nan")) for column in columns]
+    wanted = dict.fromkeys((*columns, *OLDER_EXAMPLES.values())) if older else dict.fromkeys(columns)
+    number = {column: pl.col(column).cast(pl.Float32) for column in wanted}
+    values = [pl.when(n.is_finite()).then(n).otherwise(float("nan")).alias(column) for column, n in number.items()]
     for batch in [*(own[start : start + BATCH] for start in range(0, len(own), BATCH)), shared]:
         if not batch:
             continue
@@ -93,6 +141,68 @@ def _trial_samples(
         for length, trial_id in frame["trial_id"].rle().struct.unnest().iter_rows():
             yield trial_id, frame.slice(start, length).drop("trial_id")
             start += length
+
+
+@lru_cache(maxsize=4)
+def _older_examples(study: Study) -> dict[str, dict[str, tuple[str, float | None]]]:
+    """trial -> task -> (column of its examples, its accuracy), for trials whose `score` is not that of the tables."""
+    tasks = study.metrics.filter(pl.col("kind") == "task")
+    chosen = accuracy_metrics(study.metrics)
+    wanted = pl.col("task").replace_strict(chosen, default="", return_dtype=pl.String)
+    other = tasks.filter(pl.col("accuracy").is_null() | (pl.col("accuracy") != wanted))
+    rows = accuracy_rows(tasks, chosen).join(other.select("trial_id").unique(), on="trial_id", how="semi")
+    found: dict[str, dict[str, tuple[str, float | None]]] = {trial_id: {} for trial_id in other["trial_id"].unique()}
+    for trial_id, task, metric, accuracy, value in rows.select(
+        "trial_id", "task", "metric", "accuracy", "value"
+    ).iter_rows():
+        column = "score" if accuracy == metric else OLDER_EXAMPLES.get(metric)
+        if column is not None:
+            found[trial_id][task] = column, value
+    return found
+
+
+def _with_score(
+    frame: pl.DataFrame, examples: dict[str, tuple[str, float | None]], unlike: dict[str, int]
+) -> pl.DataFrame:
+    """`score` from the column that holds a task's examples, NaN unless they average to its accuracy."""
+    column = pl.col("task").replace_strict({t: c for t, (c, _) in examples.items()}, default="", return_dtype=pl.String)
+    score = pl.lit(float("nan"), pl.Float32)
+    for name in ("score", *OLDER_EXAMPLES.values()):
+        score = pl.when(column == name).then(pl.col(name)).otherwise(score)
+    frame = frame.with_columns(score.alias("score"))
+    means = frame.group_by("task").agg(pl.col("score").cast(pl.Float64).fill_nan(None).mean())
+    wrong = []
+    for task, mean in means.drop_nulls().iter_rows():
+        value = examples[task][1]
+        if value is None or abs(mean - value) > SAME:
+            wrong.append(task)
+            if value is not None:
+                unlike[task] = unlike.get(task, 0) + 1
+    kept = pl.when(pl.col("task").is_in(wrong)).then(float("nan")).otherwise("score")
+    return frame.with_columns(kept.cast(pl.Float32).alias("score")) if wrong else frame
+
+
+def _blank_unknown(study: Study, keys: pl.DataFrame, rows: dict[str, np.ndarray], columns: Sequence[str]) -> None:
+    """Outcomes become NaN where the tables lack the value of a trial, in tasks that they have values of."""
+    tasks = keys["task"].to_numpy()
+    for index, column in enumerate(columns):
+        known = _known_values(study, column) if column in MEASURE_OF else {}
+        for task, trials in known.items():
+            lacking = [trial_id for trial_id in rows if trial_id not in trials]
+            here = tasks == task if lacking else None
+            for trial_id in lacking:
+                rows[trial_id][index, here] = np.nan
+
+
+@lru_cache(maxsize=8)
+def _known_values(study: Study, column: str) -> dict[str, set[str]]:
+    """task -> the trials that have a value of the column's measure."""
+    if column == "score":
+        rows = accuracy_rows(study.metrics, accuracy_metrics(study.metrics))
+    else:
+        rows = study.metrics.filter((pl.col("metric") == MEASURE_OF[column]) & (pl.col("kind") != "task"))
+    trials = rows.drop_nulls("value").group_by("task").agg("trial_id")
+    return {task: set(trial_ids) for task, trial_ids in trials.sort("task").iter_rows()}
 
 
 def _aligned(

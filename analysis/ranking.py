@@ -140,7 +140,8 @@ def agreement_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
     """Kendall's W of the order of sources: over tasks within a (model, method), and over models within a method.
 
     W is 1 when every task (or model) orders the sources alike and 0 when the orders have nothing in common; `p` is for
-    the hypothesis of no agreement. `order` lists the sources by their mean rank, best first.
+    the hypothesis of no agreement. `order` lists the sources by their mean rank, best first. Where every judge ties all
+    sources there is no order, and W and p are null.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure).drop_nulls("value")
     means = rows.group_by("model", "method_label", "task", "source", maintain_order=True).agg(pl.col("value").mean())
@@ -161,6 +162,8 @@ def _agreement(part: pl.DataFrame, judge: str, measure: str, context: dict[str, 
         return []
     values = wide.select(names).to_numpy() * (-1 if MEASURES[measure].higher_is_better else 1)
     w, p, ranks = kendall_w(values)
+    if np.isnan(w):
+        return [{**context, "judges": wide.height, "sources": len(names), "order": " = ".join(names)}]
     order = " > ".join(names[i] for i in np.argsort(ranks, kind="stable"))
     return [{**context, "judges": wide.height, "sources": len(names), "w": w, "p": p, "order": order}]
 

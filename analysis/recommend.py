@@ -26,7 +26,7 @@ from scipy import stats
 from analysis.compare import _welch
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
-from analysis.outcomes import COLUMN_OF, answered, read_outcomes
+from analysis.outcomes import COLUMN_OF, answered, read_outcomes, tabled
 from analysis.ranking import rank
 from analysis.render import number, percent
 from analysis.tables import over_sets
@@ -69,7 +69,7 @@ def recommend(
     )
     table = summary.join(extra, on="source").sort("mean", "source", descending=[True, False])
     best, second, worst = (table.row(i, named=True) for i in (0, 1, -1))
-    test_variance = _test_variance(study, rows, measure)
+    test_variance = _test_variance(study, rows, model, measure)
     gap = _welch(cells[best["source"]], cells[second["source"]], test_variance)
     sentences = (
         _what_to_use(best, second, worst, gap, measure, what, sign),
@@ -126,17 +126,17 @@ def _default_measure(present: pl.DataFrame, tasks: Sequence[str]) -> str:
     raise SettingsError(f"--tasks: no result for {', '.join(tasks) or 'any task'}")
 
 
-def _test_variance(study: Study, rows: pl.DataFrame, measure: str) -> float | None:
+def _test_variance(study: Study, rows: pl.DataFrame, model: str, measure: str) -> float | None:
     """Variance that the choice of test examples adds to one source's mean; None where samples/ cannot tell."""
     column = COLUMN_OF.get(measure)
     if column is None or measure == "perplexity":
         return None
     ids = rows.explode("trial_id").select("source", "set", "trial_id")
     matrices = read_outcomes(study, ids, [column])[column]
-    tasks = rows.item(0, "tasks").to_list()
-    wanted = [matrix for task, matrix in sorted(matrices.items()) if not tasks or task in tasks]
-    if not wanted:
+    asked = set(rows.item(0, "tasks").to_list()) or tabled(study, model, column)
+    if not asked <= set(matrices):
         return None
+    wanted = [matrices[task] for task in sorted(asked)]
     cell = np.array([f"{s}\0{k}" for s, k in ids.select("source", "set").iter_rows()])
     lacking = {
         str(name) for matrix in wanted for name in cell[~answered(matrix)]

@@ -26,6 +26,8 @@ LATEX_SPECIAL = str.maketrans(
         "^": r"\textasciicircum{}",
         "\\": r"\textbackslash{}",
         "×": r"$\times$",
+        "∞": r"$\infty$",
+        "−": "-",
     }
 )
 
@@ -78,9 +80,14 @@ def html(frame: pl.DataFrame, limit: int | None = None) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number with this many significant digits, never in scientific notation between 1e-4 and 1e9."""
-    if value is None:
+    """A number with this many significant digits, never in scientific notation between 1e-4 and 1e9.
+
+    Nothing for what is no number (NaN): a reader sees that it is missing.
+    """
+    if value is None or math.isnan(value):
         return ""
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
     size = abs(value)
@@ -112,7 +119,11 @@ def _column(column: pl.Series) -> list[str]:
         if not sizes or max(sizes) >= 1e9 or max(sizes) < 1e-4:
             return [number(value) for value in column.to_list()]
         decimals = min(6, max(0, 3 - _exponent(max(sizes))))
-        return ["" if value is None else f"{value:,.{decimals}f}" for value in column.to_list()]
+        plain = [value is not None and math.isfinite(value) for value in column.to_list()]
+        return [
+            f"{value:,.{decimals}f}" if fits else number(value)
+            for value, fits in zip(column.to_list(), plain, strict=True)
+        ]
     if column.dtype.is_integer():
         return ["" if value is None else f"{value:,}" for value in column.to_list()]
     return ["" if value is None else _plain(value) for value in column.to_list()]

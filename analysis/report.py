@@ -555,7 +555,7 @@ def _relations(study: Study) -> Section:
 
 def _agreement_note(correlations: pl.DataFrame, model: str, metric: str) -> str:
     """Spearman's correlation at the three levels, for a subtitle."""
-    rows = correlations.filter((pl.col("model") == model) & (pl.col("metric") == metric))
+    rows = correlations.filter((pl.col("model") == model) & (pl.col("metric") == metric)).drop_nulls()
     parts = [
         f"{r['level']} {r['spearman']:+.2f} ({r['spearman_low']:+.2f} to {r['spearman_high']:+.2f})"
         for r in rows.iter_rows(named=True)

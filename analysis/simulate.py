@@ -325,6 +325,7 @@ def _samples(
         "trial_id": [trial_id] * (answers + windows),
         "task": names.cast(pa.string()),
         "doc_id": np.concatenate([np.arange(n) for n in lengths]),
+        "score": pa.concat_arrays([pa.array(right.astype(np.float64)), pa.nulls(windows, pa.float64())]),
         "correct": pa.concat_arrays([pa.array(right), pa.nulls(windows, pa.bool_())]),
         "margin": pa.concat_arrays([pa.array(margin, pa.float32()), no_windows]),
         "nll": pa.concat_arrays([no_answers, pa.array(nll, pa.float32())]),
@@ -345,6 +346,7 @@ def _metrics(
             rows.append(("divergence", domain, "js_divergence", float(js.mean()), _error(js), len(js)))
     kind, task_names, metric, value, stderr, n = zip(*rows, strict=True)
     columns = {"kind": kind, "task": task_names, "metric": metric, "value": value, "stderr": stderr, "n": n}
+    columns["accuracy"] = tuple("acc" if row[0] == "task" else None for row in rows)
     return _table("metrics", {"trial_id": [trial_id] * len(rows), **columns}, len(rows))
 
 

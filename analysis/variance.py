@@ -31,7 +31,7 @@ import polars as pl
 
 from analysis.frames import Limitation, Study, listed
 from analysis.measures import MEAN
-from analysis.outcomes import COLUMN_OF, Outcomes, answered
+from analysis.outcomes import COLUMN_OF, MEASURE_OF, Outcomes, answered
 
 SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
     "source",
@@ -43,7 +43,7 @@ SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
 COMPONENTS = (SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL)
 DRAWS = 1000
 MANY = 1000  # examples from which the bootstrap of a mean is drawn from its normal limit
-SCALE = {"correct": 100.0, "nll": 1.0, "js": 1.0}
+SCALE = {"score": 100.0, "nll": 1.0, "js": 1.0}
 
 
 @dataclass(frozen=True)
@@ -170,26 +170,31 @@ def component_rows(
 ) -> list[dict[str, object]]:
     """The components of one method of one model: a row per task and component, and the same for the mean over tasks.
 
-    A trial without samples of a task is left out of that task and of the mean; `notes` gets what was left out.
+    A trial without samples of a task is left out of that task and of the mean; `notes` gets what was left out. The
+    tasks are those of the tables: where one of them has no samples at all, the components of the mean are unknown.
     """
     trials = outcomes.trials.with_row_index("row").filter(pl.col("method_label") == label)
     tasks = {task: matrix[trials["row"].to_numpy()] for task, matrix in outcomes.matrices[column].items()}
-    tasks = {task: matrix for task, matrix in tasks.items() if answered(matrix).any()}
+    tasks = {task: m for task, m in tasks.items() if task in outcomes.tasks[column] and answered(m).any()}
     if not tasks:
         return []
+    bare = sorted(outcomes.tasks[column] - set(tasks))
     first = trials.row(0, named=True)
     data_free = trials["source"].null_count() == trials.height
     there = {task: answered(matrix) for task, matrix in tasks.items()}
     chosen = [(task, [matrix[there[task]]], there[task]) for task, matrix in tasks.items()]
-    if len(tasks) > 1:
+    if len(tasks) > 1 and not bare:
         everywhere = np.logical_and.reduce(list(there.values()))
         chosen.append((MEAN, [matrix[everywhere] for matrix in tasks.values()], everywhere))
+    if bare:
+        text = f"{label} on {outcomes.model} has no samples of {listed(bare)}, so components of the mean are unknown."
+        notes.append(Limitation("incomplete samples", text))
     rows: list[dict[str, object]] = []
     for task, matrices, kept in chosen:
         lacking = [_name(trial) for trial in trials.filter(~pl.Series(kept)).iter_rows(named=True)]
         gap = _gap(task, lacking, matrices)
         if gap:
-            text = f"{label} on {outcomes.model}, components of {task} ({column}): {gap}."
+            text = f"{label} on {outcomes.model}, components of {task} ({MEASURE_OF[column]}): {gap}."
             notes.append(Limitation("incomplete samples", text))
         estimate = components(matrices, trials.filter(pl.Series(kept))["source"].to_list(), rng)
         context = {"model": outcomes.model, "parameters": first["parameters"], "method_label": label, "task": task}

@@ -59,7 +59,7 @@ PARTS = {
         "study = load({root!r}); method, model = pl.col('method') == 'wanda', pl.col('model') == 'llama-13b'; "
         "part = study.trials.filter(method & model); "
         "start = __import__('time').time(); "
-        "matrix = outcomes.read_outcomes(study, part, ['correct'])['correct']['hellaswag']; "
+        "matrix = outcomes.read_outcomes(study, part, ['score'])['score']['hellaswag']; "
         "variance.components([matrix], part['source'].to_list(), np.random.default_rng(0)); "
         "print(f'{{__import__(\"time\").time() - start:.2f}} s of it for the components')"
     ),

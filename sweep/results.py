@@ -26,6 +26,10 @@ from sweep.patience import patiently
 
 SCHEMA_VERSION = 1
 
+# The first of these that a task has is its accuracy, in evaluation (`sweep/evaluation/accuracy.py`, which records it)
+# and for rows that do not record it.
+ACCURACY_METRICS = ("acc", "exact_match", "em", "accuracy", "acc_norm", "acc_bytes", "acc_mutual_info")
+
 
 def _schema(columns: Mapping[str, tuple[pa.DataType, str]]) -> pa.Schema:
     return pa.schema([pa.field(name, kind, metadata={"about": about}) for name, (kind, about) in columns.items()])
@@ -103,9 +107,14 @@ METRICS = _schema(
         "kind": (_text, "task | group | perplexity | divergence"),
         "task": (_text, "lm-eval task or group name, or the label of the held-out text"),
         "metric": (_text, "acc, acc_norm, perplexity, js_divergence, kl_divergence, top1_agreement, ..."),
-        "value": (_real, "null when it could not be computed"),
+        "value": (_real, "null when it could not be computed; `reason` says why"),
         "stderr": (_real, "standard error over examples or windows, null when unknown"),
         "n": (_int, "number of examples, or windows"),
+        "accuracy": (
+            _text,
+            "of a task: its metric that `score` in samples/ is about, '' when it has no accuracy",
+        ),
+        "reason": (_text, "why value is null, in one line; null when there is a value"),
     }
 )
 
@@ -114,8 +123,12 @@ SAMPLES = _schema(
         "trial_id": (_text, "key of trials/"),
         "task": (_text, "as in metrics/"),
         "doc_id": (_int, "number of the example in its task, or of the window in its held-out text"),
-        "correct": (pa.bool_(), "the task's acc (or exact match) for this example; null when it has none"),
-        "correct_norm": (pa.bool_(), "length-normalised correctness (acc_norm); null when it has none"),
+        "score": (
+            _real,
+            "the task's accuracy for this example; the mean is the metric of metrics/; null if none",
+        ),
+        "correct": (pa.bool_(), "`score` as right or wrong; null when it is neither 1 nor 0"),
+        "correct_norm": (pa.bool_(), "length-normalised correctness (acc_norm); null when it is neither 1 nor 0"),
         "margin": (pa.float32(), "nats: log-likelihood of the right answer minus the best wrong one; null if unknown"),
         "loglikelihood": (pa.float32(), "nats: log-likelihood of the right answer; null if unknown"),
         "nll": (pa.float32(), "nats per token: mean negative log-likelihood of a held-out window"),

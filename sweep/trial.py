@@ -341,13 +341,13 @@ def may_pass(error: BaseException) -> bool:
 
 
 def headline(rows: TrialRows) -> str:
-    """`acc 0.61 · ppl 23.4`: mean accuracy of groups (or tasks), geometric mean perplexity."""
+    """`acc 0.61 · ppl 23.4`: mean `acc` of groups (or accuracy of tasks), geometric mean perplexity."""
     import math
 
     parts = []
     for kind in ("group", "task"):
-        values = [row["value"] for row in rows.metrics if row["kind"] == kind and row["metric"] == "acc"]
-        values = [value for value in values if value is not None]
+        found = [row for row in rows.metrics if row["kind"] == kind and row["metric"] == row.get("accuracy", "acc")]
+        values = [row["value"] for row in found if row["value"] is not None]
         if values:
             parts.append(f"acc {sum(values) / len(values):.3f}")
             break

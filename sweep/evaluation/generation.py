@@ -19,6 +19,7 @@ from sweep.evaluation.forward import TokenBudget
 from sweep.evaluation.reach import turns
 from sweep.evaluation.requests import Generation, quiet
 from sweep.evaluation.states import lengths_of
+from sweep.evaluation.watch import watched
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -37,8 +38,11 @@ def generate(
     max_length: int,
     budget: TokenBudget,
     alone: bool = False,
-) -> list[str]:
-    """The continuation of every prompt, by `HFLM.generate_until`. alone: one prompt a model call."""
+) -> Sequence[str | None]:
+    """The continuation of every prompt, by `HFLM.generate_until`; None for all when logits were NaN on the way.
+
+    The largest of NaNs is some token, so that a broken model would write something. alone: one prompt a model call.
+    """
     from lm_eval.models.huggingface import HFLM
 
     batch = 1 if alone else CUDA_BATCH if budget.device.type == "cuda" else CPU_BATCH
@@ -50,11 +54,12 @@ def generate(
         for number, item in enumerate(encoded):
             groups.setdefault((item.starts, None if padded else item.tokens), []).append(number)
         texts = [""] * len(generations)
-        for members in groups.values():
-            asked = [_instance(generations[number]) for number in members]
-            for number, text in zip(members, wrapped.generate_until(asked, disable_tqdm=True), strict=True):
-                texts[number] = text
-    return texts
+        with watched(model) as seen:
+            for members in groups.values():
+                asked = [_instance(generations[number]) for number in members]
+                for number, text in zip(members, wrapped.generate_until(asked, disable_tqdm=True), strict=True):
+                    texts[number] = text
+    return [None] * len(texts) if any(seen) else texts
 
 
 @dataclass(frozen=True)

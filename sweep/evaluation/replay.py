@@ -15,13 +15,16 @@ import pickle
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calib.settings import SettingsError
+from sweep.evaluation.accuracy import Key
+from sweep.evaluation.aggregation import aggregate, aggregation_of, as_number, check_metrics, finite
+from sweep.evaluation.outcomes import Examples, Number, Outcome, TaskMetrics
 from sweep.evaluation.presets import Mean
 from sweep.evaluation.taskcode import Freezer, Frozen
 
@@ -47,29 +50,7 @@ class Scores:
 
     loglikelihood: np.ndarray  # (n,), float64, nats
     greedy: np.ndarray  # (n,), bool: the continuation is the most likely one, token by token
-    generations: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One example of one task. None where the task has no such thing."""
-
-    doc_id: int
-    correct: bool | None
-    correct_norm: bool | None
-    margin: float | None
-    loglikelihood: float | None
-
-
-@dataclass(frozen=True)
-class TaskMetrics:
-    """A task's numbers: `values` and `stderrs` by (metric, filter), and the outcome of every example."""
-
-    name: str
-    values: dict[tuple[str, str], float | None]
-    stderrs: dict[tuple[str, str], float | None]
-    counts: dict[tuple[str, str], int]
-    outcomes: list[Outcome]
+    generations: Sequence[str | None] = ()  # None where the model's logits were no numbers
 
 
 class Doc(dict):  # type: ignore[type-arg]
@@ -90,13 +71,18 @@ class Recorded:
 
 @dataclass
 class TaskReplay:
-    """A task without its data set. Picklable; `metrics` may be called any number of times."""
+    """A task without its data set. Picklable; `metrics` may be called any number of times.
+
+    `accuracy` and `expected` are found by `rehearse` (sweep/evaluation/rehearsal.py), once for all trials.
+    """
 
     name: str
     frozen: Frozen  # the task object, with the code beside its file
     docs: list[Doc]
     calls: list[Call]
     right: list[list[int]]  # numbers of the right choices of each document; empty when there are none
+    accuracy: Key | None = None
+    expected: dict[Key, int] = field(default_factory=dict)  # the task's metrics, and how many examples give them
     _task: Any = field(default=None, repr=False)
     _instances: list[Any] = field(default_factory=list, repr=False)
     _by_doc: dict[int, list[Any]] = field(default_factory=dict, repr=False)  # the instances of each document, by choice
@@ -129,47 +115,93 @@ class TaskReplay:
         return self._task
 
     def metrics(self, scores: Scores, bootstrap_iters: int = 0) -> TaskMetrics:
-        """Filters, per-example metrics, aggregation and standard errors of lm-eval for these scores."""
-        with _no_garbage_collection():
-            return self._metrics(scores, bootstrap_iters)
+        """Filters, per-example metrics, aggregation and standard errors of lm-eval for these scores.
 
-    def _metrics(self, scores: Scores, bootstrap_iters: int) -> TaskMetrics:
+        A metric that fails is None with its reason and costs no other its value.
+        """
+        with _no_garbage_collection():
+            examples = self.examples(scores)
+            keys = dict.fromkeys((*examples.values, *self.expected))
+            numbers = {key: self._number(key, examples, bootstrap_iters) for key in keys}
+            outcomes = [self._outcome(number, examples) for number in self._by_doc]
+        return TaskMetrics(
+            self.name,
+            {key: number.value for key, number in numbers.items()},
+            {key: number.stderr for key, number in numbers.items()},
+            {key: number.n for key, number in numbers.items()},
+            {key: number.reason for key, number in numbers.items() if number.reason is not None},
+            outcomes,
+            self.accuracy,
+            examples.unscored_reason(),
+        )
+
+    def examples(self, scores: Scores) -> Examples:
+        """What lm-eval makes of every example; examples whose scores are no numbers are left out."""
         task = self.task
+        repeats = task.config.repeats or 1
         for instance, call in zip(self._instances, self.calls, strict=True):
-            instance.resps, instance.filtered_resps = _answers(call, scores), {}
-        task.apply_filters()
-        raw: dict[tuple[str, str], list[Any]] = defaultdict(list)
-        per_doc: dict[int, dict[str, Any]] = {number: {} for number in self._by_doc}
+            instance.resps, instance.filtered_resps = _answers(call, scores, repeats), {}
+        unscored = _unscored(self.calls, scores, "acc_mutual_info" in task.aggregation())
+        found = Examples(len(self._by_doc), unscored)
+        try:
+            task.apply_filters()
+        except MemoryError:
+            raise
+        except Exception as error:  # a filter may be the task author's own code
+            names = dict.fromkeys(name for _, name in self.expected) or {"none": None}
+            return replace(found, failures={name: dict.fromkeys(self._by_doc, error) for name in names})
         for filter_name in self._instances[0].filtered_resps:
             for number, instances in self._by_doc.items():
-                found = task.process_results(
-                    self.docs[number], [instance.filtered_resps[filter_name] for instance in instances]
-                )
-                for metric, value in found.items():
-                    raw[metric, filter_name].append(value)
-                    per_doc[number].setdefault(metric, value)
-        values, stderrs = {}, {}
-        for key, items in raw.items():
-            values[key], stderrs[key] = _aggregate(task, key[0], items, bootstrap_iters)
-        outcomes = [self._outcome(number, per_doc[number], self._by_doc[number]) for number in self._by_doc]
-        return TaskMetrics(self.name, values, stderrs, {key: len(items) for key, items in raw.items()}, outcomes)
+                if number in found.unscored:
+                    continue
+                answers = [instance.filtered_resps[filter_name] for instance in instances]
+                try:
+                    results = dict(task.process_results(self.docs[number], answers))
+                except MemoryError:
+                    raise
+                except Exception as error:  # the task author's own code; lm-eval would stop here
+                    found.failures.setdefault(filter_name, {})[number] = error
+                    continue
+                for metric, value in results.items():
+                    found.values.setdefault((metric, filter_name), {})[number] = value
+        return found
 
-    def _outcome(self, number: int, found: Mapping[str, Any], instances: Sequence[Any]) -> Outcome:
+    def _number(self, key: Key, examples: Examples, bootstrap_iters: int) -> Number:
+        items = list(examples.values.get(key, {}).values())
+        n = self.expected.get(key, len(items))
+        reason = examples.unscored_reason() or examples.failure_reason(key[1])
+        if reason is None and not items:
+            reason = "no example gives this metric"
+        if reason is not None:
+            return Number(None, None, n, reason)
+        value, stderr, reason = aggregate(aggregation_of(self.task, key[0]), items, bootstrap_iters)
+        return Number(value, stderr, len(items), reason)
+
+    def _outcome(self, number: int, examples: Examples) -> Outcome:
+        if number in examples.unscored:
+            return Outcome(number, None, None, None, None)
+        margin, likelihood = self._likelihoods(number)
+        found = {key[0]: values[number] for key, values in reversed(examples.values.items()) if number in values}
+        correct = examples.values.get(self.accuracy or ("", ""), {}).get(number)
+        return Outcome(number, finite(correct), finite(found.get("acc_norm")), margin, likelihood)
+
+    def _likelihoods(self, number: int) -> tuple[float | None, float | None]:
+        """(margin, log-likelihood of the right answer) of one example, in nats; None where the task has none."""
+        answers = [instance.resps[0] for instance in self._by_doc[number]]
+        if isinstance(answers[0], float):
+            return None, finite(answers[0])
+        if not isinstance(answers[0], tuple):
+            return None, None
+        lls = [answer[0] for answer in answers]
+        if self.task.OUTPUT_TYPE != "multiple_choice":
+            return None, finite(lls[0]) if len(lls) == 1 else None
         right = self.right[number]
-        margin = likelihood = None
-        answers = [instance.resps[0] for instance in instances]
-        if isinstance(answers[0], tuple):
-            lls = [answer[0] for answer in answers]
-            if right and max(right) < len(lls):
-                likelihood = max(lls[choice] for choice in right)
-                wrong = [ll for choice, ll in enumerate(lls) if choice not in right]
-                margin = likelihood - max(wrong) if wrong else None
-            elif len(lls) == 1:
-                likelihood = lls[0]
-        elif isinstance(answers[0], float):
-            likelihood = answers[0]
-        correct = next((found[name] for name in ("acc", "exact_match", "em") if name in found), None)
-        return Outcome(number, _flag(correct), _flag(found.get("acc_norm")), margin, likelihood)
+        if not right or callable(self.task.config.process_results):  # then which answers are right is its secret
+            return None, None
+        lls = lls[: len(self.task.doc_to_choice(self.docs[number]))]  # beyond the choices: what they are worth unasked
+        likelihood = max(lls[choice] for choice in right)
+        wrong = [ll for choice, ll in enumerate(lls) if choice not in right]
+        return finite(likelihood - max(wrong)) if wrong else None, finite(likelihood)
 
 
 @dataclass(frozen=True)
@@ -180,24 +212,40 @@ class GroupReplay:
     tasks: tuple[str, ...]
     rules: tuple[dict[str, Any], ...]
 
-    def metrics(self, tasks: Mapping[str, TaskMetrics]) -> dict[tuple[str, str], tuple[float, float | None, int]]:
-        """(metric, filter) -> (value, stderr, n) by lm-eval's rule; empty when the group does not aggregate."""
+    def metrics(self, tasks: Mapping[str, TaskMetrics]) -> dict[Key, Number]:
+        """The group's numbers by lm-eval's rule; empty when it does not aggregate.
+
+        A metric that one of its tasks could not compute is None: the mean over the others is another number.
+        """
+        rows: dict[Key, Number] = {}
+        for rule in self.rules:
+            rows |= self._aggregate(rule, tasks)
+            for name in self.tasks:
+                for key, reason in tasks[name].reasons.items():
+                    if key[0] == rule["metric"] and _asked(key[1], rule.get("filter_list")):
+                        n = sum(tasks[other].counts.get(key, 0) for other in self.tasks)
+                        rows[key] = Number(None, None, n, f"{name}: {reason}")
+        return rows
+
+    def _aggregate(self, rule: dict[str, Any], tasks: Mapping[str, TaskMetrics]) -> dict[Key, Number]:
         from lm_eval.api.group import Group
         from lm_eval.config.group import AggMetricConfig
 
-        group: Any = Group(self.name, aggregate_metric_list=[AggMetricConfig(**rule) for rule in self.rules])
+        group: Any = Group(self.name, aggregate_metric_list=[AggMetricConfig(**rule)])
         group.get_all_tasks = lambda: [SimpleNamespace(task_name=name) for name in self.tasks]
         found = group.aggregate({name: _as_lm_eval(tasks[name]) for name in self.tasks})
-        rows: dict[tuple[str, str], tuple[float, float | None, int]] = {}
+        rows: dict[Key, Number] = {}
         for key, count in found.get("sample_count", {}).items():
             metric, _, filter_name = key.partition(",")
-            stderr = found[f"{metric}_stderr,{filter_name}"]
-            rows[metric, filter_name] = (float(found[key]), None if stderr == "N/A" else float(stderr), int(count))
+            value, stderr = finite(found[key]), finite(found[f"{metric}_stderr,{filter_name}"])
+            reason = None if value is not None else f"the group's mean is {found[key]}"
+            rows[metric, filter_name] = Number(value, stderr, int(count), reason)
         return rows
 
 
 def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str, freezer: Freezer) -> TaskReplay:
     """Copy what `process_results` needs of `task`. Raises SettingsError when the task's code cannot be sent."""
+    check_metrics(name, task, path)
     by_doc = {instance.doc_id: instance.doc for instance in task.instances or ()}
     numbers = {doc_id: position for position, doc_id in enumerate(sorted(by_doc))}
     docs = []
@@ -252,48 +300,46 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _answers(call: Call, scores: Scores) -> list[Any]:
+def _answers(call: Call, scores: Scores, repeats: int) -> list[Any]:
     """What lm-eval's model classes return for one request, one entry for each repeat."""
     if call.kind == "generation":
         return list(scores.generations[call.start : call.stop])
     if call.kind == "rolling":
-        return [float(scores.loglikelihood[call.start : call.stop].sum())]
-    return [(float(scores.loglikelihood[call.start]), bool(scores.greedy[call.start]))]
+        return [float(scores.loglikelihood[call.start : call.stop].sum())] * repeats
+    return [(float(scores.loglikelihood[call.start]), bool(scores.greedy[call.start]))] * repeats
 
 
-def _aggregate(task: Any, metric: str, items: list[Any], bootstrap_iters: int) -> tuple[float | None, float | None]:
-    from lm_eval.api import metrics as rules
+def _unscored(calls: Sequence[Call], scores: Scores, mutual: bool) -> frozenset[int]:
+    """Examples with a score that is no number: the largest of NaNs is no answer, though `argmax` gives one.
 
-    aggregate = task.aggregation().get(metric, rules.mean)
-    closed_form = aggregate in (rules.mean, rules.acc_all)
-    stderr = None
-    if len(items) > 1 and (closed_form or bootstrap_iters):
-        rule = rules.stderr_for_metric(metric=aggregate, bootstrap_iters=bootstrap_iters or 1)
-        stderr = _number(rule(items)) if rule is not None else None
-    return _number(aggregate(items)), stderr
-
-
-def _number(value: Any) -> float | None:
-    """A finite float, or None for what has no number ('N/A', NaN, an overflow)."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+    Minus infinity is the score of something impossible and counts as lm-eval counts it, except where two of them are
+    subtracted (`mutual`).
+    """
+    valid = np.isfinite(scores.loglikelihood)
+    if not mutual:
+        valid |= np.isneginf(scores.loglikelihood)
+    written = np.asarray([text is not None for text in scores.generations], bool)
+    if valid.all() and written.all():
+        return frozenset()
+    return frozenset(
+        call.doc
+        for call in calls
+        if not (written if call.kind == "generation" else valid)[call.start : call.stop].all()
+    )
 
 
-def _flag(value: Any) -> bool | None:
-    return None if value is None or isinstance(value, (tuple, list, dict, str)) else bool(value)
+def _asked(filter_name: str, filters: Any) -> bool:
+    """Whether a group's rule is about this filter; without a list it is about all."""
+    return filters is None or filter_name in ([filters] if isinstance(filters, str) else filters)
 
 
 def _as_lm_eval(result: TaskMetrics) -> dict[str, Any]:
     """The task's numbers in the form that `Group.aggregate` reads."""
     flat: dict[str, Any] = {"name": result.name, "sample_len": max(result.counts.values(), default=0)}
     for (metric, filter_name), value in result.values.items():
-        if value is not None:
-            stderr = result.stderrs[metric, filter_name]
-            flat[f"{metric},{filter_name}"] = value
-            flat[f"{metric}_stderr,{filter_name}"] = "N/A" if stderr is None else stderr
+        stderr = result.stderrs[metric, filter_name]
+        flat[f"{metric},{filter_name}"] = math.nan if value is None else value  # left out, it would count as not asked
+        flat[f"{metric}_stderr,{filter_name}"] = "N/A" if stderr is None else stderr
     return flat
 
 
@@ -330,4 +376,5 @@ def _right_choices(task: Any, doc: Any) -> list[int]:
     choices = task.doc_to_choice(doc)
     found = gold if isinstance(gold, list) else [gold]
     numbers = [choices.index(item) if isinstance(item, str) and item in choices else item for item in found]
-    return [number for number in numbers if isinstance(number, int) and 0 <= number < len(choices)]
+    whole = [number for number in numbers if as_number(number) in range(len(choices))]  # 1.0 is as good as 1
+    return [number if isinstance(number, int) else int(number) for number in whole]

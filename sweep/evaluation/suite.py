@@ -21,7 +21,10 @@ import numpy as np
 
 from calib.settings import SettingsError
 from methods.residency import home_of
-from sweep.evaluation.replay import GroupReplay, Outcome, Scores, TaskMetrics
+from sweep.evaluation.accuracy import Key, metric_name, right_or_wrong
+from sweep.evaluation.outcomes import Number, Outcome, TaskMetrics, metric_row
+from sweep.evaluation.rehearsal import rehearse
+from sweep.evaluation.replay import GroupReplay, Scores
 from sweep.evaluation.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.windows import HeldOut, WindowScorer, WindowScores, build_windows, window_rows
@@ -70,13 +73,15 @@ class EvaluationResult:
 def build_evaluation(
     settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
 ) -> EvaluationData:
-    """Render, tokenize and cut everything once. Raises SettingsError before any model is loaded.
+    """Render, tokenize and cut everything once, and try every metric. Raises SettingsError before any model is loaded.
 
     `max_length` is the model's context in tokens; `path` is where the settings stand in the study file.
     """
     settings.check(path, max_length)
     heldout = build_windows(settings, tokenizer, max_length, path)
-    return EvaluationData(settings, max_length, build_requests(settings, tokenizer, max_length, path), heldout)
+    tasks = build_requests(settings, tokenizer, max_length, path)
+    rehearse(tasks.tasks, len(tasks.requests), len(tasks.generations), path)
+    return EvaluationData(settings, max_length, tasks, heldout)
 
 
 def refuse_generation(data: EvaluationData, model: str) -> None:
@@ -164,7 +169,7 @@ class Evaluator:
         iterations = self.data.settings.bootstrap_iters
         return {replay.name: replay.metrics(scores, iterations) for replay in tasks.tasks}
 
-    def _generate(self, model: Any) -> Sequence[str]:
+    def _generate(self, model: Any) -> Sequence[str | None]:
         if not self.data.tasks.generations:
             return ()
         from sweep.evaluation.generation import generate
@@ -180,75 +185,74 @@ def task_rows(
     metrics: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
     for name, result in found.items():
-        metrics += _metric_rows("task", name, _numbers(result))
-        metrics += _comparison_rows(name, result.outcomes, dense[name].outcomes)
+        rows = _metric_rows("task", name, result.numbers()) + _comparison_rows(result, dense[name])
+        accuracy = metric_name(result.accuracy) if result.accuracy else ""
+        metrics += [{**row, "accuracy": accuracy} for row in rows]
         samples += [_sample_row(name, outcome) for outcome in result.outcomes]
     for group in groups:
         metrics += _metric_rows("group", group.name, group.metrics(found))
     return metrics, samples
 
 
-def _numbers(result: TaskMetrics) -> dict[tuple[str, str], tuple[float | None, float | None, int]]:
-    return {key: (value, result.stderrs[key], result.counts[key]) for key, value in result.values.items()}
+def _metric_rows(kind: str, task: str, numbers: Mapping[Key, Number]) -> list[dict[str, Any]]:
+    return [metric_row(kind, task, metric_name(key), number) for key, number in numbers.items()]
 
 
-def _metric_rows(
-    kind: str, task: str, numbers: Mapping[tuple[str, str], tuple[float | None, float | None, int]]
-) -> list[dict[str, Any]]:
-    """A metric keeps its plain name under lm-eval's default filter; other filters are named behind a comma."""
-    return [
-        {
-            "kind": kind,
-            "task": task,
-            "metric": metric if filter_name == "none" else f"{metric},{filter_name}",
-            "value": value,
-            "stderr": stderr,
-            "n": n,
-        }
-        for (metric, filter_name), (value, stderr, n) in numbers.items()
-    ]
+def _comparison_rows(found: TaskMetrics, dense: TaskMetrics) -> list[dict[str, Any]]:
+    """Answers that flipped against the dense model, and the mean change of the margin, where the task has them.
 
-
-def _comparison_rows(task: str, found: Sequence[Outcome], dense: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Answers that flipped against the dense model, and the mean change of the margin, where the task has them."""
+    Flips are of right and wrong answers: a task whose outcomes are shares has none.
+    """
     rows = []
-    answers = [
-        (now.correct, before.correct)
-        for now, before in zip(found, dense, strict=True)
-        if now.correct is not None and before.correct is not None
-    ]
-    if answers:
-        now, before = np.asarray(answers, bool).T
+    answers = {outcome.correct for outcome in (*found.outcomes, *dense.outcomes)} - {None}
+    if answers and answers <= {0.0, 1.0}:
+        reason = _unknown(found, dense, accuracy=True)
+        now, before = _both(found.outcomes, dense.outcomes, "correct").astype(bool)
         for metric, flipped in (("flips_right_to_wrong", before & ~now), ("flips_wrong_to_right", ~before & now)):
-            rows.append(_comparison(task, metric, flipped.astype(np.float64)))
-    changes = [
-        now.margin - before.margin
-        for now, before in zip(found, dense, strict=True)
-        if now.margin is not None and before.margin is not None
-    ]
-    if changes:
-        rows.append(_comparison(task, "margin_change", np.asarray(changes)))
+            rows.append(metric_row("task", found.name, metric, _mean(flipped.astype(np.float64), reason)))
+    if any(outcome.margin is not None for outcome in (*found.outcomes, *dense.outcomes)):
+        now, before = _both(found.outcomes, dense.outcomes, "margin")
+        rows.append(metric_row("task", found.name, "margin_change", _mean(now - before, _unknown(found, dense))))
     return rows
 
 
-def _comparison(task: str, metric: str, values: np.ndarray) -> dict[str, Any]:
+def _both(found: Sequence[Outcome], dense: Sequence[Outcome], name: str) -> np.ndarray:
+    """What both models have of each example, float64 [2, examples]: now and before."""
+    pairs = [
+        (getattr(now, name), getattr(before, name))
+        for now, before in zip(found, dense, strict=True)
+        if getattr(now, name) is not None and getattr(before, name) is not None
+    ]
+    return np.asarray(pairs, np.float64).reshape(-1, 2).T
+
+
+def _unknown(found: TaskMetrics, dense: TaskMetrics, accuracy: bool = False) -> str | None:
+    """Why a comparison with the dense model cannot be made; None when it can."""
+    for which, result in (("", found), ("the dense model: ", dense)):
+        reason = result.unscored
+        if accuracy and result.accuracy is not None:
+            reason = reason or result.reasons.get(result.accuracy)
+        if reason is not None:
+            return which + reason
+    return None
+
+
+def _mean(values: np.ndarray, reason: str | None) -> Number:
+    if reason is None and not len(values):
+        reason = "no example has this in both models"
+    if reason is not None:
+        return Number(None, None, len(values), reason)
     stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return {
-        "kind": "task",
-        "task": task,
-        "metric": metric,
-        "value": float(values.mean()),
-        "stderr": stderr,
-        "n": len(values),
-    }
+    return Number(float(values.mean()), stderr, len(values))
 
 
 def _sample_row(task: str, outcome: Outcome) -> dict[str, Any]:
     return {
         "task": task,
         "doc_id": outcome.doc_id,
-        "correct": outcome.correct,
-        "correct_norm": outcome.correct_norm,
+        "score": outcome.correct,
+        "correct": right_or_wrong(outcome.correct),
+        "correct_norm": right_or_wrong(outcome.correct_norm),
         "margin": outcome.margin,
         "loglikelihood": outcome.loglikelihood,
     }

@@ -20,8 +20,10 @@ import torch
 from calib.settings import SettingsError
 from methods.fused import fused
 from methods.lengths import forgetful
+from sweep.evaluation.aggregation import finite
 from sweep.evaluation.divergence import divergences
 from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, log_norm, window_batches
+from sweep.evaluation.outcomes import Number, metric_row
 from sweep.evaluation.states import ModelCall, final_states
 
 if TYPE_CHECKING:
@@ -206,48 +208,72 @@ class _Dense:
 
 
 def window_rows(text: HeldOut, scores: WindowScores) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(rows of the metrics table, rows of the samples table) for one text; n counts windows."""
-    windows = len(text.tokens)
+    """(rows of the metrics table, rows of the samples table) for one text; n counts windows.
+
+    A number that overflows, or is NaN because the model's logits are, is null with its reason and costs no other.
+    """
     nll = scores.nll.astype(np.float64).mean(1)
-    perplexity = math.exp(nll.mean())
-    metrics = [_row("perplexity", text.label, "perplexity", perplexity, perplexity * _standard_error(nll), windows)]
+    metrics = [_perplexity(text.label, nll)]
     samples: list[dict[str, Any]] = [
-        {"task": text.label, "doc_id": number, "nll": float(value)} for number, value in enumerate(nll)
+        {"task": text.label, "doc_id": number, "nll": finite(value)} for number, value in enumerate(nll)
     ]
     if scores.js is None or scores.kl is None or scores.kl_reverse is None or scores.agree is None:
         return metrics, samples
+    # a NaN is never equal to the most likely token, which would count as disagreement
+    agree = np.where(np.isfinite(scores.nll) & np.isfinite(scores.js), scores.agree, np.nan)
     for name, values in (
         ("js_divergence", scores.js),
         ("kl_divergence", scores.kl),
         ("kl_divergence_reverse", scores.kl_reverse),
-        ("top1_agreement", scores.agree),
+        ("top1_agreement", agree),
     ):
         per_window = values.astype(np.float64).mean(1)
-        mean, error = float(per_window.mean()), _standard_error(per_window)
-        metrics.append(_row("divergence", text.label, name, mean, error, windows))
+        metrics.append(_mean("divergence", text.label, name, per_window))
         if name == "js_divergence":
-            bits = math.log2(math.e)
-            metrics.append(_row("divergence", text.label, "js_divergence_bits", mean * bits, error * bits, windows))
+            metrics.append(_mean("divergence", text.label, "js_divergence_bits", per_window, math.log2(math.e)))
             for sample, value in zip(samples, per_window, strict=True):
-                sample["js"] = float(value)
+                sample["js"] = finite(value)
         if name in ("js_divergence", "kl_divergence"):
-            for quantile, value in zip(QUANTILES, np.percentile(values, QUANTILES), strict=True):
-                metrics.append(_row("divergence", text.label, f"{name}_q{quantile}", float(value), None, windows))
+            metrics += _quantiles(text.label, name, values)
     return metrics, samples
 
 
-def _row(kind: str, task: str, metric: str, value: float, stderr: float | None, n: int) -> dict[str, Any]:
-    known = stderr is not None and math.isfinite(stderr)
-    return {
-        "kind": kind,
-        "task": task,
-        "metric": metric,
-        "value": value if math.isfinite(value) else None,
-        "stderr": stderr if known else None,
-        "n": n,
-    }
+def _perplexity(label: str, nll: np.ndarray) -> dict[str, Any]:
+    """exp of the mean over windows (windows,) of nats per token; its error by the delta method."""
+    row = _mean("perplexity", label, "perplexity", nll)
+    mean, error = row["value"], row["stderr"]
+    if mean is None:
+        return row
+    try:
+        value = math.exp(mean)
+    except OverflowError:
+        return {**row, "value": None, "stderr": None, "reason": f"exp({mean:.6g} nats per token) overflows"}
+    return {**row, "value": value, "stderr": None if error is None else finite(value * error)}
 
 
-def _standard_error(per_window: np.ndarray) -> float:
-    """Of the mean over windows; NaN for a single one."""
-    return float(per_window.std(ddof=1) / math.sqrt(len(per_window))) if len(per_window) > 1 else math.nan
+def _mean(kind: str, label: str, metric: str, per_window: np.ndarray, unit: float = 1.0) -> dict[str, Any]:
+    """A row of the mean over windows (windows,) times `unit`, with its standard error, null for a single window."""
+    windows = len(per_window)
+    if reason := _unusable(per_window):
+        return metric_row(kind, label, metric, Number(None, None, windows, reason))
+    error = float(per_window.std(ddof=1) / math.sqrt(windows)) * unit if windows > 1 else None
+    return metric_row(kind, label, metric, Number(float(per_window.mean()) * unit, finite(error), windows))
+
+
+def _quantiles(label: str, metric: str, values: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of the quantiles over all positions (windows, seqlen - 1)."""
+    windows, reason = len(values), _unusable(values.astype(np.float64).mean(1))
+    found = [None] * len(QUANTILES) if reason else map(float, np.percentile(values, QUANTILES))
+    return [
+        metric_row("divergence", label, f"{metric}_q{quantile}", Number(value, None, windows, reason))
+        for quantile, value in zip(QUANTILES, found, strict=True)
+    ]
+
+
+def _unusable(per_window: np.ndarray) -> str | None:
+    """Why there is no mean over these windows; None when there is."""
+    bad = ~np.isfinite(per_window)
+    if not bad.any():
+        return None
+    what = "NaN" if np.isnan(per_window).any() else "infinite"
+    return f"{what} in {int(bad.sum())} of {len(bad)} windows (first: window {int(bad.argmax())})"

@@ -261,8 +261,8 @@ def test_a_task_that_a_trial_lacks_is_left_out_of_that_task_and_the_mean(simulat
     assert "without code 1, which have no samples of piqa" in table.filter(task="piqa").item(0, "note")
     texts = [note.text for note in example_tables(study).limitations]
     assert texts == [
-        "Wanda 50% on small, components of piqa (correct): without code 1, which have no samples of piqa.",
-        "Wanda 50% on small, components of mean (correct): without code 1, which have no samples of some task.",
+        "Wanda 50% on small, components of piqa (accuracy): without code 1, which have no samples of piqa.",
+        "Wanda 50% on small, components of mean (accuracy): without code 1, which have no samples of some task.",
     ]
 
 

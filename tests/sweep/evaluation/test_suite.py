@@ -176,6 +176,33 @@ def test_flips_and_margins_compare_each_example_with_dense(
     assert all((row["margin"] > 0) == row["correct"] for row in after)
 
 
+def test_a_model_of_nan_has_no_numbers_and_reasons_instead(
+    data: EvaluationData, make_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    model = make_model("llama")
+    evaluator = Evaluator(data, model, tokenizer, "cpu")
+    with torch.no_grad():
+        model.get_decoder().layers[1].mlp.down_proj.weight.fill_(math.nan)
+    result = evaluator.evaluate(model)
+    assert {row["kind"] for row in result.metrics} == {"task", "group", "perplexity", "divergence"}
+    assert all(row["value"] is None and row["stderr"] is None and row["reason"] for row in result.metrics)
+    whole = evaluator.evaluate_dense(make_model("llama"), evaluator.dense_hash)
+    assert [(row["task"], row["metric"]) for row in result.metrics] == [(r["task"], r["metric"]) for r in whole.metrics]
+    assert all(set(row.values()) <= {None, row["task"], row["doc_id"]} for row in result.samples)
+
+
+def test_a_model_of_nan_writes_no_answers(task_path: Path, make_model: Callable[..., Any], tokenizer: Any) -> None:
+    settings = EvaluationSettings(tasks=["tiny_numbers"], task_path=str(task_path))
+    model = make_model("llama")
+    evaluator = Evaluator(build_evaluation(settings, tokenizer, CONTEXT), model, tokenizer, "cpu")
+    with torch.no_grad():
+        model.get_decoder().layers[1].mlp.down_proj.weight.fill_(math.nan)
+    found = evaluator.evaluate(model)
+    (row,) = [row for row in found.metrics if row["metric"] == "exact_match"]
+    assert row["value"] is None
+    assert "NaN or infinite in 4 of 4 examples" in row["reason"]
+
+
 def test_rows_fit_the_results_tables(
     data: EvaluationData, make_model: Callable[..., Any], tokenizer: Any, tmp_path: Path
 ) -> None:
