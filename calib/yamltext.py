@@ -211,7 +211,7 @@ def _mappings_to_merge(value: Any, line: int) -> list[dict[str, Any]]:
 
 def _scalar(event: yaml.ScalarEvent, line: int, *, is_key: bool) -> Any:
     text: str = event.value
-    if event.tag is None and event.style is not None:  # in quotes, or a block of text
+    if event.tag is None and event.style:  # in quotes, or a block of text
         return text
     if event.tag is None and is_key and text == "<<":
         return _MERGE

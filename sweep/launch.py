@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -21,16 +22,16 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-import yaml
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from calib.settings import SettingsError
+from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study, load_study
 from sweep.estimate import estimate
-from sweep.folder import check_evaluation
+from sweep.folder import check_evaluation, check_folder, read_study
 from sweep.lease import Lease
 from sweep.progress import Account, Reporter, duration
 from sweep.results import Results, ResultsError
@@ -42,10 +43,30 @@ CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed
 FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
 PACKAGES = ("torch", "transformers", "lm_eval", "ray", "numpy", "calibration-sweep")
 
+MAX_WORKERS = 10_000
+SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
+
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
+
+
+class OneLine(typer.core.TyperCommand):
+    """Flags that cannot be read end in one line, as everything else that is wrong does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = " ".join(args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            reason = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+            report(SettingsError(f"{reason}, in: {given}; --help lists all flags"))
+            raise typer.Exit(BAD_INPUT) from None
+
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=OneLine)
 def main(
     study: Annotated[
         str, typer.Argument(help="A study that ships (reference, paper_a, ...) or a YAML file.")
@@ -61,10 +82,10 @@ def main(
     address: Annotated[str | None, typer.Option(help="A running Ray cluster (auto, or host:port).")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers [default: as many as there is room for; a GPU cluster grows].")
+        int | None, typer.Option(help="Workers [default: as many as there is room for; a GPU cluster grows].")
     ] = None,
     gpus_per_worker: Annotated[
-        float, typer.Option(min=0.0, help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
+        float, typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
     ] = 1.0,
 ) -> None:
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
@@ -77,11 +98,11 @@ def main(
         with ExitStack() as held:
             account = Account()
             with account("planning"):
-                check_share(gpus_per_worker)
+                check_flags(local, address, workers, gpus_per_worker)
                 chosen = load_study(study, set_ or [])
+                store = find_results(f"results/{chosen.name}" if results is None else results)
                 plan.check(chosen)
                 trials = plan.expand(chosen)
-                store = find_results(results or f"results/{chosen.name}")
                 lease = None if dry_run else hold(store, held)
                 before = open_results(chosen, trials, store, write=not dry_run)
                 jobs = jobs_to_run(trials, before, retry_failed)
@@ -92,8 +113,7 @@ def main(
                 options = {"local": local, "address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
                 code = run(chosen, trials, jobs, before, store, lease, reporter, account, options)
     except (SettingsError, ResultsError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+        report(error)
         code = BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted before any trial started", file=sys.stderr)
@@ -179,21 +199,48 @@ def finish(
 # before the run
 
 
-def check_share(gpus_per_worker: float) -> None:
-    """Raise SettingsError for a number of GPUs that Ray cannot give to one worker."""
+def report(error: Exception) -> None:
+    """Print what is wrong, one printable line for each thing."""
+    for line in error.lines if isinstance(error, SettingsError) else [one_line(str(error))]:
+        print(f"error: {line}", file=sys.stderr)
+
+
+def check_flags(local: bool, address: str | None, workers: int | None, gpus_per_worker: float) -> None:
+    """Raise SettingsError for flags that do not go together, or that ask for what no machine has."""
+    if workers is not None and not 1 <= workers <= MAX_WORKERS:
+        raise SettingsError(f"--workers {workers}: expected 1 to {MAX_WORKERS:,}")
+    if not (gpus_per_worker == 0 or SHARE[0] <= gpus_per_worker <= SHARE[1]):  # not so for nan
+        raise SettingsError(
+            f"--gpus-per-worker {gpus_per_worker:g}: expected 0 (run on CPUs), a share of one GPU from {SHARE[0]:g}, "
+            f"or whole ones up to {SHARE[1]}"
+        )
     if gpus_per_worker > 1 and gpus_per_worker % 1:
         raise SettingsError(
             f"--gpus-per-worker {gpus_per_worker:g}: a worker has a share of one GPU (such as 0.5) or whole ones "
             f"(such as {round(gpus_per_worker)})"
         )
+    if address is not None and not re.fullmatch(r"[A-Za-z0-9\[][^\s]*", address):
+        raise SettingsError(f"--address {shown(address)}: expected auto, or host:port of a running cluster")
+    if local and (address or (workers or 1) > 1):
+        raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
 
 
 def find_results(root: str) -> Results:
-    """The results folder, which need not be there yet. Raises SettingsError for a URI that no store understands."""
+    """The results folder, which need not be there yet. Raises SettingsError for a URI that no store understands, and
+    for a folder that holds something else.
+    """
+    if not root.strip() or one_line(root) != root or root.startswith("-"):
+        hint = " (write ./ before a folder that begins with -)" if root.startswith("-") else ""
+        raise SettingsError(f"--results {shown(root)}: expected a folder, or an s3:// or gs:// URI{hint}")
     try:
-        return Results(root)
+        store = Results(root)
+        if store.is_local:
+            check_folder(store)
     except (OSError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
         raise _unusable(root, error) from None
+    return store
 
 
 def hold(store: Results, held: ExitStack) -> Lease:
@@ -218,11 +265,11 @@ def open_results(study: Study, trials: Sequence[plan.Trial], store: Results, *, 
     """
     root = store.root
     try:
-        text = store.read_text("study.yaml")
+        there = read_study(store)
         before = store.read("trials")
         owners = set(before.get_column("study").to_list())
-        if text is not None:
-            owners.add((yaml.safe_load(text) or {}).get("study"))
+        if there is not None:
+            owners.add(there["study"])
         if others := sorted(str(owner) for owner in owners - {study.name}):
             raise SettingsError(
                 f"--results {root}: holds results of the study '{others[0]}', not of '{study.name}'; "
@@ -232,6 +279,11 @@ def open_results(study: Study, trials: Sequence[plan.Trial], store: Results, *, 
         check_stale(trials, before, root)
         if write:
             store.write_text("study.yaml", study.to_yaml())
+    except pl.exceptions.PolarsError as error:
+        reason = one_line(" ".join(str(error).split()))[:300]
+        raise SettingsError(
+            f"--results {root}: a file in trials/ cannot be read: {reason}; delete it, and its trial runs again"
+        ) from None
     except (OSError, ValueError) as error:
         if isinstance(error, SettingsError):
             raise
@@ -314,8 +366,6 @@ def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> An
     if options["local"]:
         from sweep.local import LocalRunner
 
-        if options["address"] or (options["workers"] or 1) > 1:
-            raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
         return LocalRunner(root, provenance(), None if options["gpus_per_worker"] else "cpu")
     from sweep.remote import RayRunner
 
