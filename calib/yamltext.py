@@ -42,7 +42,7 @@ def read_yaml(text: str) -> Any:
     try:
         return _Builder().build(yaml.parse(text, Loader=_PARSER))
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error) from None
+        raise _syntax_error(error, text) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position if isinstance(error.position, int) else 0) + 1
         raise SettingsError(f"line {line}: a character that YAML does not allow ({error.reason}); remove it") from None
@@ -92,6 +92,7 @@ class _Open:
     anchor: str | None
     before: int  # values that came before it
     merged: list[dict[str, Any]]
+    lines: dict[str, int]  # of the keys
     key: Any = None
     has_key: bool = False
     depth: int = 1  # of what it holds so far, itself included
@@ -134,7 +135,7 @@ class _Builder:
             )
         self._count(1, 1, line)
         self._anchor(event.anchor, None)
-        self.open.append(_Open([] if is_list else {}, event.anchor, self.values - 1, []))
+        self.open.append(_Open([] if is_list else {}, event.anchor, self.values - 1, [], {}))
 
     def _end(self, line: int) -> None:
         done = self.open.pop()
@@ -181,7 +182,7 @@ class _Builder:
         if isinstance(place.value, list):
             place.value.append(value)
         elif not place.has_key:
-            _check_key(value, place.value, line)
+            _check_key(value, place.lines, line)
             place.key, place.has_key = value, True
         else:
             if place.key is _MERGE:
@@ -191,13 +192,15 @@ class _Builder:
             place.has_key = False
 
 
-def _check_key(key: Any, mapping: dict[str, Any], line: int) -> None:
+def _check_key(key: Any, lines: dict[str, int], line: int) -> None:
     if key is _MERGE:
         return
     if not isinstance(key, str):
         raise SettingsError(f"line {line}: keys must be text, got {shown(key)}; put it in quotes if it is meant")
-    if key in mapping:
-        raise SettingsError(f"line {line}: the key {shown(key)} is there twice; leave one out")
+    if key in lines:
+        again = f" (again in line {line})" if line != lines[key] else ""
+        raise SettingsError(f"line {lines[key]}: the key {shown(key)} is there twice{again}; leave one out")
+    lines[key] = line
 
 
 def _mappings_to_merge(value: Any, line: int) -> list[dict[str, Any]]:
@@ -250,8 +253,9 @@ def _copy(value: Any) -> Any:
     return {key: _copy(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
-def _syntax_error(error: yaml.MarkedYAMLError) -> SettingsError:
+def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> SettingsError:
     mark = error.problem_mark or error.context_mark
     words = [str(part) for part in (error.context, error.problem) if part]
     remedy = "; indent with spaces" if r"'\t'" in str(error.problem) or "\t" in str(error.problem) else ""
-    return SettingsError(f"{f'line {mark.line + 1}: ' if mark else ''}not valid YAML ({', '.join(words)}){remedy}")
+    line = min(mark.line, text.count("\n")) + 1 if mark else 1  # libyaml may count a line after the last one
+    return SettingsError(f"line {line}: not valid YAML ({', '.join(words)}){remedy}")

@@ -497,7 +497,8 @@ def _set_numbers(sets: Any, path: str) -> Sequence[int]:
     _check_levels(sets, path)
     for number in sets:
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= INT32_MAX:
-            raise SettingsError(f"{path}: expected set numbers from 0 to {INT32_MAX}, got {shown(number)}")
+            end = f" to {INT32_MAX}" if isinstance(number, int) and number > 0 else ""
+            raise SettingsError(f"{path}: expected set numbers from 0{end}, got {shown(number)}")
     return list(sets)
 
 
