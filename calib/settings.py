@@ -149,33 +149,29 @@ def identity(value: Any, length: int = 16) -> str:
 def _faults(cls: Any, error: ValidationError, path: str) -> list[str]:
     """One line for each thing that is wrong: alternatives of one value are one, and so are a key and its typo."""
     grouped: dict[Any, list[Any]] = {}
-    for item in error.errors():
-        grouped.setdefault(item["loc"][0] if item["loc"] else None, []).append(item)
-    faults = [fault for items in grouped.values() for fault in _explain_setting(cls, items, path)]
+    for number, item in enumerate(error.errors()):
+        branch = next((i for i, part in enumerate(item["loc"]) if i and _BRANCH.fullmatch(str(part))), None)
+        grouped.setdefault(number if branch is None else item["loc"][:branch], []).append(item)
+    faults = [_explain_alternatives(cls, items, path) for items in grouped.values()]
     meant = {match.group(1) for fault in faults if (match := re.search(r"unknown key .*did you mean '(\w+)'", fault))}
     missing = {f"{path}.{name}" if path else name for name in meant}
     return [fault for fault in faults if fault.removesuffix(": required, but not given") not in missing]
 
 
-def _explain_setting(cls: Any, items: Sequence[Any], path: str) -> list[str]:
-    """The errors of one setting. pydantic gives those of every alternative (`str | list[str]`): the one that got
-    furthest is what was meant, and alternatives that failed alike are named together."""
-    branches = [item for item in items if len(item["loc"]) > 1 and isinstance(item["loc"][1], str)]
-    described = getattr(cls, "__pydantic_fields__", {})
-    if len(branches) < len(items) or items[0]["loc"][0] not in _names(described):
-        return [_explain(cls, item, path) for item in items]
-    furthest = max(len(item["loc"]) for item in branches)
-    chosen = [item for item in branches if len(item["loc"]) == furthest]
-    loc = (chosen[0]["loc"][0], *chosen[0]["loc"][2:])
+_BRANCH = re.compile(r"(str|int|float|bool|none|dict|list|tuple)(\[.*\])?")  # pydantic's name of one of several types
+
+
+def _explain_alternatives(cls: Any, items: Sequence[Any], path: str) -> str:
+    """The errors of one value. pydantic gives those of every type that it may have (`str | list[str]`): the one that
+    got furthest is what was meant, and types that failed alike are named together."""
+    furthest = max(len(item["loc"]) for item in items)
+    chosen = [item for item in items if len(item["loc"]) == furthest]
+    loc = tuple(part for i, part in enumerate(chosen[0]["loc"]) if not (i and _BRANCH.fullmatch(str(part))))
     merged = {**chosen[0], "loc": loc}
-    if len({item["loc"][2:] for item in chosen}) == 1 and len(chosen) > 1:
-        words = list(dict.fromkeys(_expected(cls, item) for item in chosen))
-        return [f"{_place(path, loc)}: expected {' or '.join(words)}, got {shown(merged['input'])}"]
-    return [_explain(cls, merged, path)]
-
-
-def _names(described: Mapping[str, Any]) -> set[str]:
-    return {name for name, info in described.items()} | {str(info.alias) for info in described.values() if info.alias}
+    words = list(dict.fromkeys(_expected(cls, item) for item in chosen))
+    if len(words) == 1:
+        return _explain(cls, merged, path)
+    return f"{_place(path, loc)}: expected {' or '.join(words)}, got {shown(merged['input'])}"
 
 
 def _place(path: str, loc: Sequence[Any]) -> str:

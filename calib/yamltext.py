@@ -167,7 +167,7 @@ class _Builder:
                 f"line {line}: more than {MAX_VALUES:,} values (those of aliases are counted each time); write less"
             )
         if len(self.open) + depth > MAX_DEPTH:
-            raise SettingsError(f"line {line}: more than {MAX_DEPTH} lists and mappings inside each other; write less")
+            raise _too_deep(line)
 
     def _expects_key(self) -> bool:
         return bool(self.open) and isinstance(self.open[-1].value, dict) and not self.open[-1].has_key
@@ -255,7 +255,13 @@ def _copy(value: Any) -> Any:
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str) -> SettingsError:
     mark = error.problem_mark or error.context_mark
-    words = [str(part) for part in (error.context, error.problem) if part]
-    remedy = "; indent with spaces" if r"'\t'" in str(error.problem) or "\t" in str(error.problem) else ""
     line = min(mark.line, text.count("\n")) + 1 if mark else 1  # libyaml may count a line after the last one
-    return SettingsError(f"line {line}: not valid YAML ({', '.join(words)}){remedy}")
+    words = ", ".join(str(part) for part in (error.context, error.problem) if part)
+    if "nesting depth" in words:
+        return _too_deep(line)
+    remedy = "; indent with spaces" if "\t" in words or r"\t" in words or "tab " in words else ""
+    return SettingsError(f"line {line}: not valid YAML ({words}){remedy}")
+
+
+def _too_deep(line: int) -> SettingsError:
+    return SettingsError(f"line {line}: more than {MAX_DEPTH} lists and mappings inside each other; write less")

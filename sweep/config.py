@@ -46,6 +46,7 @@ STUDIES = Path(__file__).parent / "studies"
 MAX_TRIALS = 100_000  # of a study; the largest published one has 1,809
 MAX_METHODS = 10_000
 MIN_SEQLEN = 2  # tokens of a calibration window
+MANY_SETS = 2_000  # listed without a look at their text
 MANY_SERIES = 100  # kinds of calibration sets that are tried on their text when there are too many sets
 
 
@@ -442,16 +443,18 @@ def _parse_calibration(study_file: StudyFile, trials_of_a_set: int) -> tuple[lis
 
 
 def _check_number_of_trials(grids: Sequence[_Grid], trials_of_a_set: int) -> None:
-    """Refuse more sets than a study can have before they are listed, by what their text holds where that is known."""
-    trials = sum(len(grid.series) * len(grid.sets) for grid in grids) * trials_of_a_set
-    if trials <= MAX_TRIALS:
+    """Refuse more sets than there can be before they are listed: by what their text holds, where that is known."""
+    sets = sum(len(grid.series) * len(grid.sets) for grid in grids)
+    if sets <= MANY_SETS:
         return
     for grid in grids:
-        preflight([grid.spec(*one, max(grid.sets)) for one in grid.series[:MANY_SERIES]], f"{grid.path}.sets")
-    raise SettingsError(
-        f"calibration: {trials:,} trials of models, methods and calibration sets; a study has at most {MAX_TRIALS:,}; "
-        "ask for fewer sets, or give fewer values"
-    )
+        last = grid.sets[-1] if isinstance(grid.sets, range) else max(grid.sets)
+        preflight([grid.spec(*one, last) for one in grid.series[:MANY_SERIES]], f"{grid.path}.sets")
+    if (trials := sets * trials_of_a_set) > MAX_TRIALS:
+        raise SettingsError(
+            f"calibration: {trials:,} trials of models, methods and calibration sets; a study has at most "
+            f"{MAX_TRIALS:,}; ask for fewer sets, or give fewer values"
+        )
 
 
 def _calibration_grid(grid: CalibrationFile, seed: int, path: str) -> _Grid:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from calib.settings import SettingsError, parse, settings, suggestion
+from calib.settings import Label, SettingsError, parse, settings, suggestion
 from calib.tokenizer import HUB_ID, hub_tokenizer_id, tokenizer_id
 from methods.residency import home_of
 from sweep.checkpoint import stored_tensors
@@ -51,7 +51,7 @@ class ModelEntry:
     """auto (float32 on a CPU, the checkpoint's dtype on a GPU), float32, bfloat16 or float16."""
     max_length: int | None = Field(default=None, ge=8)
     """Context length used for evaluation, in tokens; the model's own when none is given."""
-    name: str | None = None
+    name: Label | None = None
     """Label in tables and figures."""
     placement: str = "auto"
     """Where the weights are while trials run; a matter of speed and memory that changes no number.
