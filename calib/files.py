@@ -37,6 +37,7 @@ FORMATS: dict[str, str] = {
 }
 GLOB_CHARACTERS = frozenset("*?[")
 MAX_ENTRIES = 100_000  # files and folders that a folder or a pattern is searched for
+LOOK = 1 << 24  # characters of text that are read before any work starts, in search of what is broken
 MAX_TEXT = 1 << 28  # characters of a text file
 SIGNATURES = {  # of files that are no text, by their first bytes
     b"\x1f\x8b": "gzip-compressed; let its name end in .gz",

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from calib.files import find_files, format_of, json_records, missing_column, parquet_values, revision_of, text_of
+from calib.files import LOOK, find_files, format_of, json_records, missing_column, parquet_values, revision_of, text_of
 from calib.records import json_values
 from calib.settings import INT32_MAX, SettingsError, settings
 from calib.source import Document, Source
@@ -72,8 +72,14 @@ class HubSource(Source):
         return self._reach(lambda: str(_api().dataset_info(self.repository, revision=self.pinned).sha))
 
     def check(self) -> None:
-        if self.path is not None:
-            next(self.documents(), None)
+        if self.path is None:
+            return
+        next(self.documents(), None)
+        read = 0
+        for text in islice(self._texts(), self.limit * self.every):  # the beginning, which of most files is all of it
+            read += len(text or "")
+            if read >= LOOK:
+                break
 
     def documents(self) -> Iterator[Document]:
         """The pool; documents without text count for the stream, and are left out."""

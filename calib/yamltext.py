@@ -145,7 +145,7 @@ class _Builder:
         self._anchor(done.anchor, _Anchored(done.value, self.values - done.before, done.depth))
         self._put(done.value, line, done.depth)
 
-    def _alias(self, name: str, line: int) -> None:
+    def _alias(self, name: str | None, line: int) -> None:
         if name not in self.anchors:
             raise SettingsError(f"line {line}: the alias *{name} names nothing; there is no &{name} before it")
         found = self.anchors[name]

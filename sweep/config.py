@@ -445,9 +445,7 @@ def _parse_calibration(study_file: StudyFile, trials_of_a_set: int) -> tuple[lis
 def _check_number_of_trials(grids: Sequence[_Grid], trials_of_a_set: int) -> None:
     """Refuse more sets than there can be before they are listed: by what their text holds, where that is known."""
     sets = sum(len(grid.series) * len(grid.sets) for grid in grids)
-    if sets <= MANY_SETS:
-        return
-    for grid in grids:
+    for grid in grids if sets > MANY_SETS else []:
         last = grid.sets[-1] if isinstance(grid.sets, range) else max(grid.sets)
         preflight([grid.spec(*one, last) for one in grid.series[:MANY_SERIES]], f"{grid.path}.sets")
     if (trials := sets * trials_of_a_set) > MAX_TRIALS:

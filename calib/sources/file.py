@@ -14,12 +14,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from calib.files import find_files, format_of, json_records, parquet_values, read_text, revision_of, text_of
+from calib.files import LOOK, find_files, format_of, json_records, parquet_values, read_text, revision_of, text_of
 from calib.settings import MAX_LABEL, SettingsError, one_line, settings
 from calib.source import Document, Source, register
 
 SMALL_PARQUET = 64 << 20  # bytes; the text of larger files is not counted beforehand
-LOOK = 1 << 24  # characters of text that are read before any work starts, in search of what is broken
 
 
 @register("file")
