@@ -58,14 +58,19 @@ def format_of(name: str) -> str | None:
     return next((kind for suffix, kind in FORMATS.items() if lower.endswith(suffix)), None)
 
 
-def absolute(path: str, place: str) -> Path:
-    """The path with `~` and the working directory put in. Raises SettingsError that names `place`."""
+def expanded(path: str, place: str) -> Path:
+    """The path with the home folder for `~`. Raises SettingsError that names `place`."""
     if not path or "\0" in path:
         raise SettingsError(f"{place}: expected a path, got {shown(path)}")
     try:
-        return Path(path).expanduser().absolute()
-    except (RuntimeError, ValueError) as error:  # ~ of a user that is not there
+        return Path(path).expanduser()
+    except RuntimeError as error:  # the home of a user that is not there
         raise SettingsError(f"{place}: {shown(path)} cannot be used: {error}") from None
+
+
+def absolute(path: str, place: str) -> Path:
+    """The path with the home folder for `~`, from the working directory. Raises SettingsError that names `place`."""
+    return expanded(path, place).absolute()
 
 
 def find_files(path: str | Sequence[str], kinds: Sequence[str] = ("json", "parquet", "text")) -> list[Path]:
@@ -277,10 +282,7 @@ def _refuse_other_formats(file: Path) -> None:
 
 
 def _expand(item: str, kinds: Sequence[str]) -> list[Path]:
-    try:
-        path = Path(item).expanduser()
-    except RuntimeError as error:
-        raise SettingsError(f"path: {shown(item)} cannot be used: {error}") from None
+    path = expanded(item, "path")
     if path.is_dir():
         inside = sorted(file for file in _few(path.rglob("*"), item) if file.is_file() and file.name[0] != ".")
         usable = [file for file in inside if format_of(file.name) in kinds]

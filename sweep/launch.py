@@ -99,10 +99,8 @@ def main(
             account = Account()
             with account("planning"):
                 check_flags(local, address, workers, gpus_per_worker)
-                chosen = load_study(study, set_ or [])
+                chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
-                plan.check(chosen)
-                trials = plan.expand(chosen)
                 lease = None if dry_run else hold(store, held)
                 before = open_results(chosen, trials, store, write=not dry_run)
                 jobs = jobs_to_run(trials, before, retry_failed)
@@ -223,6 +221,16 @@ def check_flags(local: bool, address: str | None, workers: int | None, gpus_per_
         raise SettingsError(f"--address {shown(address)}: expected auto, or host:port of a running cluster")
     if local and (address or (workers or 1) > 1):
         raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
+
+
+def plan_study(study: str, overrides: Sequence[str]) -> tuple[Study, list[plan.Trial]]:
+    """The study and its trials. Raises SettingsError for whatever can be known to be wrong with them."""
+    try:
+        chosen = load_study(study, overrides)
+        plan.check(chosen)
+        return chosen, plan.expand(chosen)
+    except OSError as error:  # a name that no disk takes, a folder that may not be looked into, ...
+        raise SettingsError(f"{shown(error.filename or study)} cannot be used: {error.strerror or error}") from None
 
 
 def find_results(root: str) -> Results:

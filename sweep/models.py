@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from calib.files import expanded
 from calib.settings import Label, SettingsError, parse, settings, suggestion
 from calib.tokenizer import HUB_ID, hub_tokenizer_id, tokenizer_id
 from methods.residency import home_of
@@ -119,7 +120,7 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
     location, _, at_revision = given.model.partition("@")
     if at_revision and given.revision and at_revision != given.revision:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
-    folder = MODELS / location if location in bundled_models() else Path(location).expanduser()
+    folder = MODELS / location if location in bundled_models() else expanded(location, path)
     if folder.is_dir():
         ref = _folder_model(location, folder, path)
         if at_revision or given.revision:

@@ -156,6 +156,16 @@ TYPED: dict[str, Case] = {
     "no models": Case(sections(models=None), r"models: expected a list, got None"),
     "models in a mapping": Case(sections(models={"a": 1}), r"models: expected a list, got \{'a': 1\}"),
     "a model that is a list": Case(sections(models=[["reference-2m"]]), r"models\[0\]: expected a mapping of settings"),
+    "a model with a name that no disk takes": Case(
+        sections(models=["x" * 300]), r"'.*xxx.* cannot be used: File name too l"
+    ),
+    "a model of a user that is not there": Case(
+        sections(models=["~nobody-x/y"]), r"models\[0\]: '~nobody-x/y' cannot be used"
+    ),
+    "no model": Case(sections(models=[""]), r"models\[0\]: expected a path, got ''"),
+    "a task folder with a name that no disk takes": Case(
+        evaluation(tasks=["x"], task_path="x" * 300), r"File name too long"
+    ),
     "methods in a word": Case(sections(methods="gptq"), r"methods: expected a list, got 'gptq'"),
     "calibration in a word": Case(
         sections(calibration="books"), r"calibration: expected a mapping of settings, got 'books'"
