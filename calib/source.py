@@ -51,7 +51,8 @@ class Source:
 
     def __post_init__(self) -> None:
         if not self.label:
-            object.__setattr__(self, "label", self.default_label())
+            object.__setattr__(self, "label", one_line(self.default_label()))
+            return
         try:
             check_label(self.label)
         except ValueError as error:
