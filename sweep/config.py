@@ -21,10 +21,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field
 
-from calib.build import preflight
 from calib.files import absolute
 from calib.settings import (
-    INT32_MAX,
     SettingsError,
     as_dict,
     check_plain,
@@ -34,20 +32,16 @@ from calib.settings import (
     shown,
     suggestion,
 )
-from calib.source import Source, get_source
 from calib.sources.file import label_of
 from calib.spec import CalibrationSpec
 from calib.yamltext import read_yaml, read_yaml_file
 from methods.base import METHODS, Composition, Method, parse_method
 from sweep.evaluation.settings import EvaluationSettings
+from sweep.grid import check_levels, parse_calibration, refuse_twice
 from sweep.models import ModelRef, resolve_model
 
 STUDIES = Path(__file__).parent / "studies"
-MAX_TRIALS = 100_000  # of a study; the largest published one has 1,809
 MAX_METHODS = 10_000
-MIN_SEQLEN = 2  # tokens of a calibration window
-MANY_SETS = 2_000  # listed without a look at their text
-MANY_SERIES = 100  # kinds of calibration sets that are tried on their text when there are too many sets
 
 
 def _check_study_name(name: str) -> str:
@@ -74,26 +68,9 @@ class StudyFile:
     methods: list[Any]
     """Mappings {method, its settings}; a list value runs several settings, a list of mappings is a composition."""
     calibration: Any = None
-    """One mapping of axes (see CalibrationFile), or a list of such mappings."""
+    """One mapping of axes (sweep/grid.py), or a list of such mappings."""
     evaluation: Mapping[str, Any]
     """See sweep/evaluation/settings.py."""
-
-
-@settings
-class CalibrationFile:
-    """The keys of `calibration`. Every value but `seed` may be a list: one level of the factor each."""
-
-    source: Any
-    sets: Any = 1
-    nsamples: Any = 128
-    seqlen: Any = 2048
-    sampling: Any = "windows"
-    separator: Any = "eos"
-    add_bos: Any = False
-    seed: int | None = Field(default=None, ge=0)
-
-
-AXES = ("nsamples", "seqlen", "sampling", "separator", "add_bos")
 
 
 @dataclass(frozen=True)
@@ -228,7 +205,9 @@ def parse_study(document: Mapping[str, Any]) -> Study:
     models = _parse_models(study_file.models)
     methods = _parse_methods(study_file.methods)
     needing = [method for method in methods if not method.data_free]
-    specs, calibration_document = _parse_calibration(study_file, max(len(models) * len(needing), 1))
+    specs, calibration_document = parse_calibration(
+        study_file.calibration, study_file.seed, max(len(models) * len(needing), 1)
+    )
     labels = _labels(methods)
     if needing and not specs:
         label = labels[methods.index(needing[0])]
@@ -289,7 +268,7 @@ def _parse_models(entries: Sequence[Any]) -> list[ModelRef]:
     if not entries:
         raise SettingsError("models: expected at least one model, got []")
     models = [resolve_model(entry, f"models[{number}]") for number, entry in enumerate(entries)]
-    _refuse_twice("models", [model.name for model in models], "give one of them another `name`")
+    refuse_twice("models", [model.name for model in models], "give one of them another `name`")
     return models
 
 
@@ -344,7 +323,7 @@ def _expand_entry(entry: Any, path: str) -> list[Any]:
         return [entry]  # parse_method explains what is wrong with it
     axes = _axes_of(entry)
     for key in axes:
-        _check_levels(entry[key], f"{path}.{key}")
+        check_levels(entry[key], f"{path}.{key}")
     return [
         {**entry, **dict(zip(axes, levels, strict=True))} for levels in itertools.product(*(entry[key] for key in axes))
     ]
@@ -396,138 +375,3 @@ def _method_document(method: Method) -> Any:
     if isinstance(method, Composition):
         return [_method_document(step) for step in method.steps]
     return {key: value for key, value in method.identity().items() if key != "version"}
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """One product of axes, not yet multiplied out: series of sets that differ in nothing but their number."""
-
-    path: str
-    series: list[tuple[Source, tuple[Any, ...]]]  # source, and its levels of AXES
-    sets: Sequence[int]
-    seed: int
-
-    def spec(self, source: Source, levels: Sequence[Any], number: int) -> CalibrationSpec:
-        values = {"source": source, "set": number, "seed": self.seed, **dict(zip(AXES, levels, strict=True))}
-        return parse(CalibrationSpec, values, self.path)
-
-    def expand(self) -> list[CalibrationSpec]:
-        """All specs, source by source, level by level, set by set."""
-        return [self.spec(source, levels, number) for source, levels in self.series for number in self.sets]
-
-
-def _parse_calibration(study_file: StudyFile, trials_of_a_set: int) -> tuple[list[CalibrationSpec], Any]:
-    section = study_file.calibration
-    if section is None:
-        return [], None
-    several = isinstance(section, list)
-    parts = section if several else [section]
-    if not parts:
-        raise SettingsError("calibration: expected a mapping of axes, or a list of them, got []")
-    grids: list[_Grid] = []
-    documents = []
-    for number, part in enumerate(parts):
-        path = f"calibration[{number}]" if several else "calibration"
-        file = parse(CalibrationFile, part, path)
-        grids.append(_calibration_grid(file, study_file.seed, path))
-        documents.append({item.name: getattr(file, item.name) for item in fields(file)})
-    _check_number_of_trials(grids, trials_of_a_set)
-    specs = [spec for grid in grids for spec in grid.expand()]
-    _check_source_labels(specs)
-    if several:  # a single grid cannot repeat itself
-        keys = [
-            str((spec.source.label, spec.set, spec.seed, *(getattr(spec, axis) for axis in AXES))) for spec in specs
-        ]
-        _refuse_twice("calibration sets", keys, "leave the repeated calibration set out")
-    return specs, documents if several else documents[0]
-
-
-def _check_number_of_trials(grids: Sequence[_Grid], trials_of_a_set: int) -> None:
-    """Refuse more sets than there can be before they are listed: by what their text holds, where that is known."""
-    sets = sum(len(grid.series) * len(grid.sets) for grid in grids)
-    for grid in grids if sets > MANY_SETS else []:
-        last = grid.sets[-1] if isinstance(grid.sets, range) else max(grid.sets)
-        preflight([grid.spec(*one, last) for one in grid.series[:MANY_SERIES]], f"{grid.path}.sets")
-    if (trials := sets * trials_of_a_set) > MAX_TRIALS:
-        raise SettingsError(
-            f"calibration: {trials:,} trials of models, methods and calibration sets; a study has at most "
-            f"{MAX_TRIALS:,}; ask for fewer sets, or give fewer values"
-        )
-
-
-def _calibration_grid(grid: CalibrationFile, seed: int, path: str) -> _Grid:
-    entries = grid.source if isinstance(grid.source, list) else [grid.source]
-    _check_levels(entries, f"{path}.source")
-    sources: list[Source] = []
-    for number, entry in enumerate(entries):
-        place = f"{path}.source[{number}]" if isinstance(grid.source, list) else f"{path}.source"
-        sources.append(get_source(entry, place))
-    axes = []
-    for axis in AXES:
-        value = getattr(grid, axis)
-        if isinstance(value, list):
-            _check_levels(value, f"{path}.{axis}")
-        axes.append(value if isinstance(value, list) else [value])
-        if axis == "seqlen" and any(type(level) is int and level < MIN_SEQLEN for level in axes[-1]):
-            raise SettingsError(
-                f"{path}.seqlen: expected at least {MIN_SEQLEN}, got {min(axes[-1])} (a token alone has no context)"
-            )
-    series = len(sources) * math.prod(len(levels) for levels in axes)
-    if series > MAX_TRIALS:
-        raise SettingsError(
-            f"{path}: its lists make {series:,} kinds of calibration sets; a study has at most {MAX_TRIALS:,} trials; "
-            "give fewer values"
-        )
-    return _Grid(
-        path=path,
-        series=[(source, levels) for source in sources for levels in itertools.product(*axes)],
-        sets=_set_numbers(grid.sets, f"{path}.sets"),
-        seed=seed if grid.seed is None else grid.seed,
-    )
-
-
-def _set_numbers(sets: Any, path: str) -> Sequence[int]:
-    """`3` -> 0, 1, 2; a list names the sets themselves."""
-    if isinstance(sets, bool) or not isinstance(sets, int | list):
-        raise SettingsError(f"{path}: expected a number of sets, or a list of set numbers, got {shown(sets)}")
-    if isinstance(sets, int):
-        if not 1 <= sets <= INT32_MAX:
-            bound = "at least 1" if sets < 1 else f"at most {INT32_MAX}"
-            raise SettingsError(f"{path}: expected {bound}, got {sets}")
-        return range(sets)
-    _check_levels(sets, path)
-    for number in sets:
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= INT32_MAX:
-            end = f" to {INT32_MAX}" if isinstance(number, int) and number > 0 else ""
-            raise SettingsError(f"{path}: expected set numbers from 0{end}, got {shown(number)}")
-    return list(sets)
-
-
-def _check_levels(levels: Sequence[Any], path: str) -> None:
-    if not levels:
-        raise SettingsError(f"{path}: expected at least one value, got []")
-    _refuse_twice(path, [repr(level) for level in levels], "leave the repeated one out")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:80]}..."
-
-
-def _refuse_twice(path: str, keys: Sequence[str], remedy: str) -> None:
-    seen: set[str] = set()
-    for number, key in enumerate(keys):
-        if key in seen:
-            raise SettingsError(f"{path}[{number}]: {_short(key)} is there twice; {remedy}")
-        seen.add(key)
-
-
-def _check_source_labels(specs: Sequence[CalibrationSpec]) -> None:
-    """Two different sources must not share a label: the tables would mix them."""
-    known: dict[str, Source] = {}
-    for spec in specs:
-        other = known.setdefault(spec.source.label, spec.source)
-        if other != spec.source:
-            raise SettingsError(
-                f"calibration.source: two different sources are labelled '{spec.source.label}'; "
-                "give one of them another `label`"
-            )
