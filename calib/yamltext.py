@@ -33,14 +33,14 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-
 _MERGE = object()  # the key `<<`, which takes over the keys of another mapping
 
 
-def read_yaml(text: str) -> Any:
+def read_yaml(text: str, max_values: int = MAX_VALUES) -> Any:
     """The one document in a YAML text, as plain values; None when there is none.
 
     Raises SettingsError with the line and the remedy: bad YAML, a key that is twice there or no text, a tag, several
     documents, or more values than a file that people write has.
     """
     try:
-        return _Builder().build(yaml.parse(text, Loader=_PARSER))
+        return _Builder(max_values).build(yaml.parse(text, Loader=_PARSER))
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text) from None
     except yaml.reader.ReaderError as error:
@@ -99,7 +99,8 @@ class _Open:
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, max_values: int) -> None:
+        self.max_values = max_values
         self.values = 0
         self.anchors: dict[str, _Anchored | None] = {}  # None: not closed yet
         self.open: list[_Open] = []
@@ -162,9 +163,9 @@ class _Builder:
 
     def _count(self, values: int, depth: int, line: int) -> None:
         self.values += values
-        if self.values > MAX_VALUES:
+        if self.values > self.max_values:
             raise SettingsError(
-                f"line {line}: more than {MAX_VALUES:,} values (those of aliases are counted each time); write less"
+                f"line {line}: more than {self.max_values:,} values (those of aliases are counted each time); write less"
             )
         if len(self.open) + depth > MAX_DEPTH:
             raise _too_deep(line)

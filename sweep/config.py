@@ -37,7 +37,7 @@ from calib.spec import CalibrationSpec
 from calib.yamltext import read_yaml, read_yaml_file
 from methods.base import METHODS, Composition, Method, parse_method
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.grid import check_levels, parse_calibration, refuse_twice
+from sweep.grid import MAX_TRIALS, check_levels, parse_calibration, refuse_twice
 from sweep.models import ModelRef, resolve_model
 
 STUDIES = Path(__file__).parent / "studies"
@@ -204,6 +204,11 @@ def parse_study(document: Mapping[str, Any]) -> Study:
     study_file = parse(StudyFile, _with_absolute_paths(document), "")
     models = _parse_models(study_file.models)
     methods = _parse_methods(study_file.methods)
+    if (trials := len(models) * (1 + len(methods))) > MAX_TRIALS:
+        raise SettingsError(
+            f"methods: {len(models):,} models and {len(methods):,} methods make {trials:,} trials without any "
+            f"calibration set; a study has at most {MAX_TRIALS:,}; give fewer of them"
+        )
     needing = [method for method in methods if not method.data_free]
     specs, calibration_document = parse_calibration(
         study_file.calibration, study_file.seed, max(len(models) * len(needing), 1)

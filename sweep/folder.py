@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sweep.evaluation.suite import EvaluationData
 
 OURS = frozenset({*TABLES, "study.yaml", "lease.json"})  # one of these is in every folder that a launch began
+MAX_VALUES = 1_000_000  # in a resolved study, which has every setting of every method written out
 PLACES = ("task_path",)  # settings that say where something lies and may change freely
 
 
@@ -51,7 +52,7 @@ def read_study(store: Results) -> Mapping[str, Any] | None:
     remedy = "choose another folder, or put the study file back that was there"
     try:
         text = store.read_text("study.yaml")
-        document = read_yaml(text) if text is not None else {"study": None}
+        document = read_yaml(text, MAX_VALUES) if text is not None else {"study": None}
     except (SettingsError, UnicodeDecodeError) as error:
         raise SettingsError(f"--results {store.root}: study.yaml there cannot be read: {error}; {remedy}") from None
     if not isinstance(document, Mapping) or "study" not in document:
