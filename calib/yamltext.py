@@ -165,7 +165,7 @@ class _Builder:
         self.values += values
         if self.values > self.max_values:
             raise SettingsError(
-                f"line {line}: more than {self.max_values:,} values (those of aliases are counted each time); write less"
+                f"line {line}: more than {self.max_values:,} values (those of aliases count each time); write less"
             )
         if len(self.open) + depth > MAX_DEPTH:
             raise _too_deep(line)
