@@ -52,10 +52,11 @@ def read_pool(source: Source, tokenizer: Any) -> Pool:
     )
 
 
-def preflight(specs: Iterable[CalibrationSpec]) -> None:
+def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
     """Find what must fail, before any work: unreadable sources, and sets that the sources cannot possibly fill.
 
     Needs neither a tokenizer nor a network. Passing is no promise: only tokenizing tells how much text there is.
+    `place` is the setting that asks for the sets, for the error message.
     """
     most: dict[str, tuple[int, Source, CalibrationSpec, int]] = {}
     checked: set[str] = set()
@@ -70,13 +71,21 @@ def preflight(specs: Iterable[CalibrationSpec]) -> None:
     for needed, source, spec, windows in most.values():
         bound = source.capacity()
         if bound is not None and bound < needed:
-            raise SettingsError(
-                f"source '{source.label}': at most {bound:,} tokens, but {_sets(spec)} of {windows} windows of "
-                f"{spec.seqlen:,} tokens need {needed:,}; {REMEDY}"
-            )
+            raise SettingsError(f"{f'{place}: ' if place else ''}{_too_little(source, bound, spec, windows, needed)}")
 
 
-REMEDY = "ask for fewer sets, fewer or shorter windows, or give more text"
+def _too_little(source: Source, bound: int, spec: CalibrationSpec, windows: int, needed: int) -> str:
+    sets, size = bound // (windows * spec.text_length), f"{windows} windows of {spec.seqlen:,} tokens"
+    makes = f"{sets:,} sets of {size}" if sets else f"{bound // spec.text_length:,} windows of {spec.seqlen:,} tokens"
+    return (
+        f"source '{source.label}': at most {bound:,} tokens, which make at most {makes}, but {_sets(spec)} of {size} "
+        f"need {needed:,}; {_remedy(sets)}"
+    )
+
+
+def _remedy(sets: int) -> str:
+    most = f" (at most {sets:,})" if sets else ""
+    return f"ask for fewer sets{most}, fewer or shorter windows, or give more text"
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,7 @@ def _draw(
             f"source '{source.label}': {few.available:,} windows of {spec.seqlen:,} tokens with sampling "
             f"'{spec.sampling}' ({len(pool.ids):,} documents, {len(pool.tokens):,} tokens, the longest document has "
             f"{longest:,}), but {_sets(spec)} of {windows or 1} windows need {few.needed:,}"
-            f"{f', which is enough for {few.sets} sets' if few.sets else ''}; {REMEDY}"
+            f"{f', which is enough for {few.sets} sets' if few.sets else ''}; {_remedy(few.sets)}"
         ) from None
 
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from calib.settings import SettingsError, parse
+from calib.settings import SettingsError, one_line, parse, shown
 from calib.source import get_source
 from calib.spec import CalibrationSet, CalibrationSpec, tokens_hash
 from calib.tokenizer import find_tokenizer, load_tokenizer
+from calib.yamltext import read_yaml
 
 FORMAT_VERSION = 1
 SHARED = ("calibration_id", "hash", "source", "revision", "spec", "tokenizer", "set")  # equal in all rows of a set
@@ -52,6 +53,16 @@ def read_set(path: str | os.PathLike[str]) -> CalibrationSet:
     file = Path(path)
     if not file.is_file():
         raise SettingsError(f"{file}: no such file")
+    try:
+        return _read_set(file)
+    except SettingsError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}")[:200]
+        raise SettingsError(f"{file}: not a calibration set, or one that was changed ({reason})") from None
+
+
+def _read_set(file: Path) -> CalibrationSet:
     rows, pool = _read_json(file) if file.suffix == ".json" else _read_parquet(file)
     if not rows:
         raise SettingsError(f"{file}: holds no window")
@@ -120,8 +131,9 @@ def _read_parquet(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid:
-        raise SettingsError(f"{path}: not a Parquet file") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = one_line(" ".join(str(error).split()))[:200]
+        raise SettingsError(f"{path}: not a Parquet file, or a damaged one ({reason})") from None
     _check_columns(table.column_names, path)
     about = table.schema.metadata or {}
     return table.to_pylist(), json.loads(about.get(b"pool", b"{}"))
@@ -142,7 +154,7 @@ def _write_json(calibration_set: CalibrationSet, path: Path) -> None:
 def _read_json(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise SettingsError(f"{path}: not a JSON file, or not whole") from None
     windows = document.get("windows") if isinstance(document, Mapping) else None
     if not isinstance(windows, list):
@@ -176,18 +188,23 @@ def _arguments(argv: Sequence[str] | None, program: str) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _source_entry(text: str) -> Any:
+    try:
+        return read_yaml(text)
+    except SettingsError as error:
+        raise SettingsError(f"--source {shown(text)}: {error}") from None
+
+
 def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None = None) -> int:
     """Build one set and write it. Returns the exit code: 2 when the settings cannot be used.
 
     `shipped` has folders of tokenizers that are known by name.
     """
-    import yaml
-
     from calib.build import build
 
     arguments = _arguments(argv, "sweep.export" if shipped else "calib.export")
     try:
-        source = get_source(yaml.safe_load(arguments.source), "--source")
+        source = get_source(_source_entry(arguments.source), "--source")
         names = ("nsamples", "seqlen", "set", "sampling", "separator", "add_bos", "seed")
         numbers = {name: getattr(arguments, name) for name in names}
         spec = parse(CalibrationSpec, {"source": source, **numbers}, "calibration")
@@ -196,7 +213,7 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
         calibration_set = build(spec, load_tokenizer(tokenizer), tokenizer.id)
         target = write_set(calibration_set, arguments.out)
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        print(*error.lines, sep="\n", file=sys.stderr)
         return 2
     windows, length = calibration_set.tokens.shape
     print(f"{target}: {windows} windows of {length} tokens, {calibration_set.documents} documents")

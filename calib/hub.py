@@ -1,8 +1,9 @@
 """Text data sets of the Hugging Face hub, read as a stream: only as much is fetched as the pool needs.
 
 Files are named one by one (`hf://datasets/OWNER/NAME@REVISION/FILE`) and read by the text and Parquet readers of
-`datasets`, so loading scripts, dataset cards and default configurations play no part, and local copies of the same
-files take the same way. A stream has no row numbers that survive, so the id of a document is a hash of its text.
+`datasets`, so loading scripts, dataset cards and default configurations play no part. Local copies of the same files
+give the same texts, and are read as all local files are (`calib/files.py`). A stream has no row numbers that survive,
+so the id of a document is a hash of its text.
 
 The hard part is honesty about the pool. A set of 128 windows needs a few hundred documents out of hundreds of millions;
 which of them can be drawn at all is decided by `documents`, `every` and `interleave`, and they are in the identity.
@@ -11,16 +12,17 @@ which of them can be drawn at all is decided by `documents`, `every` and `interl
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from calib.files import find_files, format_of, missing_column, revision_of, text_of
-from calib.settings import SettingsError, settings
+from calib.files import LOOK, find_files, format_of, json_records, missing_column, parquet_values, revision_of, text_of
+from calib.records import json_values
+from calib.settings import INT32_MAX, SettingsError, settings
 from calib.source import Document, Source
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -52,8 +54,8 @@ class HubSource(Source):
     repository: str
     pinned: str = Field(default="main", alias="revision")
     column: str = "text"
-    limit: Annotated[int, Field(ge=1, alias="documents")] = 20_000
-    every: Annotated[int, Field(ge=1)] = 1
+    limit: Annotated[int, Field(ge=1, le=INT32_MAX, alias="documents")] = 20_000
+    every: Annotated[int, Field(ge=1, le=INT32_MAX)] = 1
     interleave: bool = False
     path: str | list[str] | None = None
 
@@ -70,8 +72,14 @@ class HubSource(Source):
         return self._reach(lambda: str(_api().dataset_info(self.repository, revision=self.pinned).sha))
 
     def check(self) -> None:
-        if self.path is not None:
-            next(self.documents(), None)
+        if self.path is None:
+            return
+        next(self.documents(), None)
+        read = 0
+        for text in islice(self._texts(), self.limit * self.every):  # the beginning, which of most files is all of it
+            read += len(text or "")
+            if read >= LOOK:
+                break
 
     def documents(self) -> Iterator[Document]:
         """The pool; documents without text count for the stream, and are left out."""
@@ -107,33 +115,34 @@ class HubSource(Source):
             yield text
 
     def _open(self, file: str) -> Iterator[str | None]:
-        if format_of(file) == "parquet":
-            columns = _load("parquet", file).column_names or []
-            if self.column not in columns:
-                raise missing_column(f"source '{self.label}': {file}", self.column, columns)
-            records: Iterator[Any] = iter(_load("parquet", file, columns=[self.column]))
-        else:
-            records = self._json_records(file)
-        for number, record in enumerate(records, start=1):
-            yield text_of(record, self.column, f"source '{self.label}': {file}, record {number}")
+        place = f"source '{self.label}': {file}"
+        try:
+            for number, record in enumerate(self._records(file), start=1):
+                yield None if record is None else text_of(record, self.column, f"{place}, record {number}")
+        except SettingsError as error:
+            known = str(error).startswith(f"source '{self.label}': ")
+            raise error if known else SettingsError(f"source '{self.label}': {error}") from None
 
-    def _json_records(self, file: str) -> Iterator[Any]:
-        # The JSON reader of `datasets` takes the columns of the first megabytes for those of the whole file and stops
-        # where another column changes its type (RedPajama's `meta` does), so lines are parsed here, one by one.
-        lines = (row["text"] for row in _load("text", file))
-        first = next(lines, "")
-        if first.lstrip().startswith("["):
-            yield from _load("json", file)
-            return
-        for number, line in enumerate(chain([first], lines), start=1):
-            if not line.strip():
-                continue
+    def _records(self, file: str) -> Iterator[Any]:
+        """The records of one file, or their texts where those come alone; None where there is none."""
+        if self.path is not None and format_of(file) == "parquet":
+            yield from (text for _, text in parquet_values(Path(file), self.column))
+        elif self.path is not None:
+            yield from (record for _, record in json_records(Path(file), self.column))
+        elif format_of(file) == "parquet":
+            columns = _load("parquet", file).column_names or []
+            top = self.column if self.column in columns else self.column.partition(".")[0]
+            if top not in columns:
+                raise missing_column(file, self.column, columns)
+            yield from _load("parquet", file, columns=[top])
+        else:
+            # The JSON reader of `datasets` takes the columns of the first megabytes for those of the whole file and
+            # stops where another column changes its type (RedPajama's `meta` does), so records are parsed here.
+            lines = (f"{row['text']}\n" for row in _load("text", file))
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise SettingsError(
-                    f"source '{self.label}': {file}, line {number}: not valid JSON ({error.msg})"
-                ) from None
+                yield from (record for _, record in json_values(lines, self.column))
+            except SettingsError as error:
+                raise SettingsError(f"{file}, {error}") from None
 
     def _files(self) -> list[str]:
         """Addresses of the files, in their order."""

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from calib.settings import SettingsError, suggestion
+from calib.settings import SettingsError, shown, suggestion
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Registry(Generic[T]):
         """Raises SettingsError with a suggestion when nothing has that name."""
         self._discover()
         if name not in self._entries:
-            raise SettingsError(f"unknown {self.kind} '{name}'{suggestion(str(name), self._entries)}")
+            raise SettingsError(f"unknown {self.kind} {shown(name)}{suggestion(str(name), self._entries)}")
         return self._entries[name]
 
     def names(self) -> list[str]:

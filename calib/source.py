@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from calib.registry import Registry
-from calib.settings import SettingsError, parse, settings
+from calib.settings import SHOWN, SettingsError, check_label, one_line, parse, settings, shown
 
 S = TypeVar("S", bound="type[Source]")
 
@@ -51,7 +51,12 @@ class Source:
 
     def __post_init__(self) -> None:
         if not self.label:
-            object.__setattr__(self, "label", self.default_label())
+            object.__setattr__(self, "label", one_line(self.default_label()))
+            return
+        try:
+            check_label(self.label)
+        except ValueError as error:
+            raise ValueError(f"label: {error}") from None
 
     def default_label(self) -> str:
         return self.source_name
@@ -123,13 +128,17 @@ def get_source(entry: str | Mapping[str, Any] | Source, path: str = "source") ->
     if isinstance(entry, str):
         return parse(_source_class(entry, path), {}, path)
     if not isinstance(entry, Mapping):
-        raise SettingsError(f"{path}: expected the name of a source or a mapping with the key 'source', got {entry!r}")
+        raise SettingsError(
+            f"{path}: expected the name of a source or a mapping with the key 'source', got {shown(entry)}"
+        )
     if "source" not in entry:
         raise SettingsError(f"{path}: names no source; write {{source: file, path: ...}}, or one of {_known()}")
     name = entry["source"]
     if not isinstance(name, str):
-        raise SettingsError(f"{path}.source: expected the name of a source, got {name!r}")
+        raise SettingsError(f"{path}.source: expected the name of a source, got {shown(name)}")
     values = {key: value for key, value in entry.items() if key != "source"}
+    if values.get("label") == "":
+        raise SettingsError(f"{path}.label: expected a name, got ''; leave it out to take the source's own")
     return parse(_source_class(name, f"{path}.source"), values, path)
 
 
@@ -138,7 +147,7 @@ def _source_class(name: str, path: str) -> type[Source]:
         return SOURCES.get(name)
     except SettingsError as error:
         looks_like_path = "/" in name or "." in name
-        hint = f"; to read a file write {{source: file, path: {name}}}" if looks_like_path else ""
+        hint = f"; to read a file write {{source: file, path: {one_line(name)[:SHOWN]}}}" if looks_like_path else ""
         raise SettingsError(f"{path}: {error}{hint}") from None
 
 

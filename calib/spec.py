@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from calib.settings import identity, settings
+from calib.settings import INT32_MAX, INT64_MAX, identity, settings
 from calib.source import Source
 
 SAMPLING_VERSION = 1  # raise it when the same spec would give other tokens than before
@@ -33,11 +33,11 @@ class CalibrationSpec:
     """
 
     source: Source
-    set: Annotated[int, Field(ge=0)]
-    nsamples: Annotated[int | None, Field(ge=1)]
-    seqlen: Annotated[int, Field(ge=1)]
+    set: Annotated[int, Field(ge=0, le=INT32_MAX)]
+    nsamples: Annotated[int | None, Field(ge=1, le=INT32_MAX)]
+    seqlen: Annotated[int, Field(ge=1, le=INT32_MAX)]
     sampling: Literal["windows", "packed", "long_documents", "sequential"] = "windows"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=INT64_MAX)] = 0
     separator: Literal["eos", "bos", "none", "\n\n"] = "eos"
     add_bos: bool = False
 

@@ -7,22 +7,57 @@ Rows of earlier versions of this package do not say, and are let through.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import yaml
 
-from calib.settings import SettingsError, as_dict
+from calib.settings import SettingsError, as_dict, shown
+from calib.yamltext import read_yaml
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.models import ModelRef
 from sweep.plan import Trial
-from sweep.results import Results
+from sweep.results import TABLES, Results
 
 if TYPE_CHECKING:
     from sweep.evaluation.suite import EvaluationData
 
+OURS = frozenset({*TABLES, "started", "study.yaml", "lease.json"})  # one is in every folder that a launch began
+MAX_VALUES = 1_000_000  # in a resolved study, which has every setting of every method written out
 PLACES = ("task_path", "allow_code")  # settings that change no number and may change freely
+
+
+def check_folder(store: Results) -> None:
+    """Refuse a local folder that holds something else than results. Raises SettingsError."""
+    path = Path(store.path)
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"--results {store.root}: cannot be used: it is a file; choose a folder")
+    if not path.is_dir():
+        return
+    names = [entry.name for entry in itertools.islice(path.iterdir(), 1000) if not entry.name.startswith(".")]
+    if names and not OURS & set(names):
+        raise SettingsError(
+            f"--results {store.root}: holds no results but other files (such as {shown(min(names))}); choose an empty "
+            "folder or a new one"
+        )
+
+
+def read_study(store: Results) -> Mapping[str, Any] | None:
+    """The study file in the folder, which names its study; None when there is none.
+
+    Raises SettingsError when it is something else.
+    """
+    remedy = "choose another folder, or put the study file back that was there"
+    try:
+        text = store.read_text("study.yaml")
+        document = read_yaml(text, MAX_VALUES) if text is not None else {"study": None}
+    except (SettingsError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--results {store.root}: study.yaml there cannot be read: {error}; {remedy}") from None
+    if not isinstance(document, Mapping) or "study" not in document:
+        raise SettingsError(f"--results {store.root}: study.yaml there is no study file, it names no study; {remedy}")
+    return document if text is not None else None
 
 
 def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Results) -> None:
@@ -31,7 +66,7 @@ def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Resul
     others = before.filter(pl.col("evaluation_id").is_not_null() & ~pl.col("evaluation_id").is_in(list(ids)))
     if others.is_empty() or not trials:
         return
-    difference = _difference(store.read_text("study.yaml"), trials[0].evaluation)
+    difference = _difference(read_study(store), trials[0].evaluation)
     raise SettingsError(
         f"--results {store.root}: {others.height} trials there have another evaluation: {difference}; "
         "give it as it was, or choose another folder"
@@ -68,10 +103,9 @@ def _others(store: Results, where: tuple[str, str | None], column: str, value: s
     return [other for other in stated.to_list() if other != value]
 
 
-def _difference(text: str | None, now: EvaluationSettings) -> str:
+def _difference(document: Mapping[str, Any] | None, now: EvaluationSettings) -> str:
     """`limit was 6 and is 3`, from the study file in the folder."""
-    document = yaml.safe_load(text) if text else None
-    earlier = document.get("evaluation") if isinstance(document, Mapping) else None
+    earlier = document.get("evaluation") if document is not None else None
     if not isinstance(earlier, Mapping):
         return "which settings they have is not known, because study.yaml is missing"
     current: dict[str, Any] = as_dict(now)

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -22,19 +23,19 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-import yaml
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from calib.settings import SettingsError
+from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study, load_study
 from sweep.estimate import estimate
-from sweep.folder import check_evaluation
+from sweep.folder import check_evaluation, check_folder, read_study
 from sweep.lease import EXPIRES, Lease
 from sweep.progress import Account, Reporter, duration
-from sweep.repair import lost_sets, read_trials
+from sweep.repair import lost_sets, read_trials, take_back, told
 from sweep.results import Results, ResultsError
 from sweep.schedule import Job
 
@@ -42,13 +43,32 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
 CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
 FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
-SHOWN = 5  # damaged files that are named
 PACKAGES = ("torch", "transformers", "lm_eval", "ray", "numpy", "calibration-sweep")
+
+MAX_WORKERS = 10_000
+SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
+
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
+
+
+class OneLine(typer.core.TyperCommand):
+    """Flags that cannot be read end in one line, as everything else that is wrong does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = " ".join(args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            reason = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+            report(SettingsError(f"{reason}, in: {given}; --help lists all flags"))
+            raise typer.Exit(BAD_INPUT) from None
+
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=OneLine)
 def main(
     study: Annotated[
         str, typer.Argument(help="A study that ships (reference, paper_a, ...) or a YAML file.")
@@ -64,10 +84,10 @@ def main(
     address: Annotated[str | None, typer.Option(help="A running Ray cluster (auto, or host:port).")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers [default: as many as there is room for; a GPU cluster grows].")
+        int | None, typer.Option(help="Workers [default: as many as there is room for; a GPU cluster grows].")
     ] = None,
     gpus_per_worker: Annotated[
-        float, typer.Option(min=0.0, help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
+        float, typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
     ] = 1.0,
 ) -> None:
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
@@ -80,11 +100,9 @@ def main(
         with ExitStack() as held:
             account = Account()
             with account("planning"):
-                check_share(gpus_per_worker)
-                chosen = load_study(study, set_ or [])
-                plan.check(chosen)
-                trials = plan.expand(chosen)
-                store = find_results(results or f"results/{chosen.name}")
+                check_flags(local, address, workers, gpus_per_worker)
+                chosen, trials = plan_study(study, set_ or [])
+                store = find_results(f"results/{chosen.name}" if results is None else results)
                 lease = None if dry_run else hold(store, held)
                 before = open_results(chosen, trials, store, reporter.say, write=not dry_run)
                 jobs = jobs_to_run(trials, before, store.started(), retry_failed)
@@ -95,8 +113,7 @@ def main(
                 options = {"local": local, "address": address, "workers": workers, "gpus_per_worker": gpus_per_worker}
                 code = run(chosen, trials, jobs, before, store, lease, reporter, account, options)
     except (SettingsError, ResultsError) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+        report(error)
         code = BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted before any trial started", file=sys.stderr)
@@ -185,21 +202,58 @@ def finish(
 # before the run
 
 
-def check_share(gpus_per_worker: float) -> None:
-    """Raise SettingsError for a number of GPUs that Ray cannot give to one worker."""
+def report(error: Exception) -> None:
+    """Print what is wrong, one printable line for each thing."""
+    for line in error.lines if isinstance(error, SettingsError) else [one_line(str(error))]:
+        print(f"error: {line}", file=sys.stderr)
+
+
+def check_flags(local: bool, address: str | None, workers: int | None, gpus_per_worker: float) -> None:
+    """Raise SettingsError for flags that do not go together, or that ask for what no machine has."""
+    if workers is not None and not 1 <= workers <= MAX_WORKERS:
+        raise SettingsError(f"--workers {workers}: expected 1 to {MAX_WORKERS:,}")
+    if not (gpus_per_worker == 0 or SHARE[0] <= gpus_per_worker <= SHARE[1]):  # not so for nan
+        raise SettingsError(
+            f"--gpus-per-worker {gpus_per_worker:g}: expected 0 (run on CPUs), a share of one GPU from {SHARE[0]:g}, "
+            f"or whole ones up to {SHARE[1]}"
+        )
     if gpus_per_worker > 1 and gpus_per_worker % 1:
         raise SettingsError(
             f"--gpus-per-worker {gpus_per_worker:g}: a worker has a share of one GPU (such as 0.5) or whole ones "
             f"(such as {round(gpus_per_worker)})"
         )
+    if address is not None and not re.fullmatch(r"[A-Za-z0-9\[][^\s]*", address):
+        raise SettingsError(f"--address {shown(address)}: expected auto, or host:port of a running cluster")
+    if local and (address or (workers or 1) > 1):
+        raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
+
+
+def plan_study(study: str, overrides: Sequence[str]) -> tuple[Study, list[plan.Trial]]:
+    """The study and its trials. Raises SettingsError for whatever can be known to be wrong with them."""
+    try:
+        chosen = load_study(study, overrides)
+        plan.check(chosen)
+        return chosen, plan.expand(chosen)
+    except OSError as error:  # a name that no disk takes, a folder that may not be looked into, ...
+        raise SettingsError(f"{shown(error.filename or study)} cannot be used: {error.strerror or error}") from None
 
 
 def find_results(root: str) -> Results:
-    """The results folder, which need not be there yet. Raises SettingsError for a URI that no store understands."""
+    """The results folder, which need not be there yet. Raises SettingsError for a URI that no store understands, and
+    for a folder that holds something else.
+    """
+    if not root.strip() or one_line(root) != root or root.startswith("-"):
+        hint = " (write ./ before a folder that begins with -)" if root.startswith("-") else ""
+        raise SettingsError(f"--results {shown(root)}: expected a folder, or an s3:// or gs:// URI{hint}")
     try:
-        return Results(root)
+        store = Results(root)
+        if store.is_local:
+            check_folder(store)
     except (OSError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
         raise _unusable(root, error) from None
+    return store
 
 
 def hold(store: Results, held: ExitStack) -> Lease:
@@ -228,11 +282,11 @@ def open_results(
     """
     root = store.root
     try:
-        text = store.read_text("study.yaml")
-        before, damages = read_trials(store)
+        there = read_study(store)
+        before, damages = read_trials(store, {trial.id for trial in trials})
         owners = set(before.get_column("study").to_list())
-        if text is not None:
-            owners.add((yaml.safe_load(text) or {}).get("study"))
+        if there is not None:
+            owners.add(there["study"])
         if others := sorted(str(owner) for owner in owners - {study.name}):
             raise SettingsError(
                 f"--results {root}: holds results of the study '{others[0]}', not of '{study.name}'; "
@@ -243,18 +297,15 @@ def open_results(
         if write:
             store.write_text("study.yaml", study.to_yaml())
             store.remove_leftovers(EXPIRES)
-            for trial_id in {damage.trial_id for damage in damages}:
-                store.remove_trial(trial_id)
+            take_back(store, damages)
         elif not store.is_local or Path(store.path).exists():
             store.check_writable()
     except (OSError, ValueError) as error:
         if isinstance(error, SettingsError):
             raise
         raise _unusable(store.root, error) from None
-    for damage in damages[:SHOWN]:
-        notify(f"{root}/{damage.file} {damage.reason}; the trial is made again")
-    if len(damages) > SHOWN:
-        notify(f"{len(damages) - SHOWN} more files there are damaged; their trials are made again")
+    for line in told(store, damages):
+        notify(line)
     return before
 
 
@@ -338,8 +389,6 @@ def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> An
     if options["local"]:
         from sweep.local import LocalRunner
 
-        if options["address"] or (options["workers"] or 1) > 1:
-            raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
         return LocalRunner(root, provenance(), None if options["gpus_per_worker"] else "cpu")
     if not options["address"]:  # Ray reads this when it is imported: all of its ports are on the loopback alone
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

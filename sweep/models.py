@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from calib.settings import SettingsError, parse, settings, suggestion
+from calib.files import expanded
+from calib.settings import Label, SettingsError, parse, settings, suggestion
 from calib.tokenizer import HUB_ID, hub_tokenizer_id, tokenizer_id
 from methods.residency import home_of
 from sweep.checkpoint import stored_tensors
@@ -51,7 +52,7 @@ class ModelEntry:
     """auto (float32 on a CPU, the checkpoint's dtype on a GPU), float32, bfloat16 or float16."""
     max_length: int | None = Field(default=None, ge=8)
     """Context length used for evaluation, in tokens; the model's own when none is given."""
-    name: str | None = None
+    name: Label | None = None
     """Label in tables and figures."""
     placement: str = "auto"
     """Where the weights are while trials run; a matter of speed and memory that changes no number.
@@ -119,7 +120,7 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
     location, _, at_revision = given.model.partition("@")
     if at_revision and given.revision and at_revision != given.revision:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
-    folder = MODELS / location if location in bundled_models() else Path(location).expanduser()
+    folder = MODELS / location if location in bundled_models() else expanded(location, path)
     if folder.is_dir():
         ref = _folder_model(location, folder, path)
         if at_revision or given.revision:

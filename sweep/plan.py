@@ -134,7 +134,7 @@ def check(study: Study) -> None:
                     f"choose at most {length}"
                 )
     study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
-    preflight(_last_sets(study.calibration))
+    preflight(_last_sets(study.calibration), "calibration.sets")
     for model in study.models:
         _check_placement(model, study.methods)
         for linear, (rows, cols) in linear_shapes(model).items():

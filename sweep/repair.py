@@ -9,15 +9,17 @@ by opening the files one by one, and only then.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from calib.settings import SettingsError
 from sweep.results import KEYS, Results, ResultsError
 
+SHOWN = 5  # damaged files that are named
 DETAILS = ("metrics", "samples", "layers")
 
 
@@ -30,14 +32,34 @@ class Damage:
     trial_id: str
 
 
-def read_trials(store: Results) -> tuple[pl.DataFrame, list[Damage]]:
-    """The sound rows of `trials/`, and what is damaged: rows that cannot be read, and files of trials that are `ok`.
+def read_trials(store: Results, planned: Collection[str]) -> tuple[pl.DataFrame, list[Damage]]:
+    """The sound rows of `trials/`, and what is damaged of the trials `planned`: their rows, or files of those `ok`.
 
-    Trials with a damaged file have no row here. Raises OSError when the folder cannot be read at all.
+    Trials with a damaged file have no row here. Raises SettingsError for a file in `trials/` that cannot be read and
+    belongs to no planned trial, since it would not be made again; OSError when the folder cannot be read at all.
     """
     rows, damages = _sound_rows(store)
-    damages += _damaged_details(store, rows)
+    for damage in damages:
+        if damage.trial_id not in planned:
+            raise SettingsError(
+                f"--results {store.root}: {damage.file} {damage.reason}, and belongs to no trial of this study; delete "
+                "it, or choose another folder"
+            )
+    damages += _damaged_details(store, rows.filter(pl.col("trial_id").is_in(list(planned))))
     return rows.filter(~pl.col("trial_id").is_in([damage.trial_id for damage in damages])), damages
+
+
+def take_back(store: Results, damages: Iterable[Damage]) -> None:
+    """Remove the rows of damaged trials, so that they count as missing."""
+    for trial_id in {damage.trial_id for damage in damages}:
+        store.remove_trial(trial_id)
+
+
+def told(store: Results, damages: Sequence[Damage]) -> list[str]:
+    """A line for each damaged file, and one for those beyond the first few."""
+    lines = [f"{store.root}/{d.file} {d.reason}; the trial is made again" for d in damages[:SHOWN]]
+    more = len(damages) - len(lines)
+    return lines + [f"{more} more files there are damaged; their trials are made again"] * bool(more)
 
 
 def lost_sets(store: Results, rows: pl.DataFrame) -> set[str]:

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from calib.files import find_files, format_of, json_records, parquet_values, read_text, revision_of, text_of
-from calib.settings import SettingsError, settings
+from calib.files import LOOK, find_files, format_of, json_records, parquet_values, read_text, revision_of, text_of
+from calib.settings import MAX_LABEL, SettingsError, one_line, settings
 from calib.source import Document, Source, register
 
 SMALL_PARQUET = 64 << 20  # bytes; the text of larger files is not counted beforehand
@@ -41,12 +41,23 @@ class File(Source):
         return revision_of(self._files())
 
     def check(self) -> None:
-        self._first(self._files())
+        """Reads the beginning, which of most files is all of it."""
+        read, usable = 0, False
+        for document in islice(self._documents(self._files(), LOOK), self.documents_limit):
+            usable = True
+            read += len(document.text)
+            if read >= LOOK:
+                break
+        if not usable:
+            raise self._unusable()
 
     def documents(self) -> Iterator[Document]:
-        files = self._files()
-        self._first(files)
-        yield from islice(self._documents(files), self.documents_limit)
+        usable = False
+        for document in islice(self._documents(self._files()), self.documents_limit):
+            usable = True
+            yield document
+        if not usable:
+            raise self._unusable()
 
     def capacity(self) -> int | None:
         total = 0
@@ -63,33 +74,31 @@ class File(Source):
         except SettingsError as error:
             raise SettingsError(f"source '{self.label}': {error}") from None
 
-    def _first(self, files: list[Path]) -> None:
-        """Raises SettingsError when there is nothing to read."""
-        if next(self._documents(files), None) is None:
-            where = f"column '{self.column}' of " if format_of(files[0].name) != "text" else ""
-            raise SettingsError(
-                f"source '{self.label}': {where}{_names(files)} holds no usable text, only blank values"
-            )
+    def _unusable(self) -> SettingsError:
+        files = self._files()
+        where = f"column '{self.column}' of " if format_of(files[0].name) != "text" else ""
+        return SettingsError(f"source '{self.label}': {where}{_names(files)} holds no usable text, only blank values")
 
-    def _documents(self, files: list[Path]) -> Iterator[Document]:
+    def _documents(self, files: list[Path], characters: int | None = None) -> Iterator[Document]:
+        """The documents; with `characters`, of a text file only a beginning of at least so many."""
         names = _distinct_names(files)
         for file in files:
-            for number, text in enumerate(self._texts(file)):
+            for number, text in enumerate(self._texts(file, characters)):
                 if text and text.strip():
                     yield Document(f"{names[file]}:{number}", text)
 
-    def _texts(self, file: Path) -> Iterator[str | None]:
-        kind = format_of(file.name)
+    def _texts(self, file: Path, characters: int | None) -> Iterator[str | None]:
         try:
+            kind = format_of(file.name)
             if kind == "parquet":
-                yield from parquet_values(file, self.column)
+                yield from (text for _, text in parquet_values(file, self.column))
             elif kind == "json":
-                for place, record in json_records(file):
+                for place, record in json_records(file, self.column):
                     yield text_of(record, self.column, place)
             elif self.unit == "file":
-                yield read_text(file)
+                yield read_text(file, characters)
             else:
-                yield from re.split(r"\n[ \t]*\n\s*", read_text(file))
+                yield from re.split(r"\n[ \t]*\n\s*", read_text(file, characters))
         except SettingsError as error:
             raise SettingsError(f"source '{self.label}': {error}") from None
 
@@ -99,7 +108,7 @@ def label_of(path: str) -> str:
     name = Path(path).name
     while Path(name).suffix:
         name = Path(name).stem
-    return name.strip("*?[]") or Path(path).parent.name or "file"
+    return one_line(name.strip("*?[]") or Path(path).parent.name or "file")[:MAX_LABEL]
 
 
 def _size_bound(file: Path, column: str) -> int | None:
@@ -110,13 +119,13 @@ def _size_bound(file: Path, column: str) -> int | None:
         return file.stat().st_size + 2
     if file.stat().st_size > SMALL_PARQUET:
         return None
-    return sum(len((text or "").encode()) + 2 for text in parquet_values(file, column))
+    return sum(len((text or "").encode()) + 2 for _, text in parquet_values(file, column))
 
 
 def _distinct_names(files: list[Path]) -> dict[Path, str]:
     """Short names that do not depend on where the files lie: as many of the last folders as tell them apart."""
     for depth in range(1, max(len(file.parts) for file in files) + 1):
-        names = {file: "/".join(file.parts[-depth:]) for file in files}
+        names = {file: one_line("/".join(file.parts[-depth:])) for file in files}
         if len(set(names.values())) == len(files):
             break
     return names

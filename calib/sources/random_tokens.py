@@ -12,8 +12,10 @@ import numpy as np
 from pydantic import Field
 
 from calib.sampling import raw_numbers
-from calib.settings import SettingsError, settings
+from calib.settings import INT64_MAX, SettingsError, settings
 from calib.source import Document, Source, TokenDocument, register
+
+MAX_TOKENS = 1 << 28  # of all documents together, which are held in memory: 1 GiB
 
 
 @register("random_tokens")
@@ -23,7 +25,15 @@ class RandomTokens(Source):
 
     count: Annotated[int, Field(ge=1, alias="documents")] = 2_048
     length: Annotated[int, Field(ge=1)] = 2_048
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=INT64_MAX)] = 0
+
+    def __post_init__(self) -> None:
+        if self.count * self.length > MAX_TOKENS:
+            raise ValueError(
+                f"documents: {self.count:,} of {self.length:,} tokens are {self.count * self.length:,}; expected at "
+                f"most {MAX_TOKENS:,} tokens in all"
+            )
+        super().__post_init__()
 
     def revision(self) -> str:
         return "pcg64"

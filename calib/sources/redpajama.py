@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from calib.hub import HubSource
-from calib.settings import settings, suggestion
+from calib.settings import INT32_MAX, settings, suggestion
 from calib.source import register
 
 SLICES = (
@@ -36,8 +36,8 @@ class RedPajama(HubSource):
     repository: str = "togethercomputer/RedPajama-Data-1T-Sample"
     pinned: str = Field(default="98f93b765c118b999b1af570c3e399c207d08da7", alias="revision")
     slices: list[str] = Field(default_factory=lambda: list(SLICES))
-    limit: int = Field(default=30_000, ge=1, alias="documents")
-    every: int = Field(default=40, ge=1)
+    limit: int = Field(default=30_000, ge=1, le=INT32_MAX, alias="documents")
+    every: int = Field(default=40, ge=1, le=INT32_MAX)
 
     def __post_init__(self) -> None:
         if not self.slices:

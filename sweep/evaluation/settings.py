@@ -14,13 +14,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from calib.build import preflight
-from calib.settings import SettingsError, settings
+from calib.settings import INT32_MAX, SettingsError, settings
 from calib.spec import CalibrationSpec
 from sweep.evaluation.perturb import Perturbation
 from sweep.evaluation.presets import expand_tasks
 from sweep.evaluation.taskcheck import check_tasks
 
-Count = Annotated[int | None, Field(ge=1)]
+Count = Annotated[int | None, Field(ge=1, le=INT32_MAX)]
 
 
 @settings
@@ -40,13 +40,13 @@ class EvaluationSettings:
     file that does not say so means false; None is a caller of this class, who runs Python anyway."""
     limit: Count = None
     """First examples of each task; None takes all."""
-    num_fewshot: Annotated[int | None, Field(ge=0)] = None
+    num_fewshot: Annotated[int | None, Field(ge=0, le=INT32_MAX)] = None
     """Examples in the prompt, by lm-eval's rule: a task whose own file says 0 keeps 0."""
     fewshot_seed: int = 1234
     """Seed that draws the examples in the prompt (lm-eval's own default)."""
     chat_template: bool = False
     """Render prompts with the tokenizer's chat template."""
-    bootstrap_iters: Annotated[int, Field(ge=0)] = 0
+    bootstrap_iters: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Resamples for the standard errors that lm-eval bootstraps (`perplexity`, `f1`, ...); 0 leaves those null.
     Standard errors with a closed form (`acc`, ...) are always given."""
     perturbations: list[dict[str, Any]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class EvaluationSettings:
     """Texts for perplexity and divergence: a domain of the bundled held-out text, or the settings of a source."""
     heldout_windows: Count = None
     """Windows of each held-out text, drawn by a fixed seed; None takes all of them, in file order."""
-    heldout_seqlen: Annotated[int, Field(ge=2)] = 2048
+    heldout_seqlen: Annotated[int, Field(ge=2, le=INT32_MAX)] = 2048
     """Tokens of a held-out window."""
     divergence: bool = True
     """Compare the next-token distributions on the held-out windows with the dense model's."""

@@ -161,3 +161,24 @@ def test_set_counts_its_documents(source: Source, tokenizer: Any) -> None:
 def test_tokens_cannot_be_written_to(source: Source, tokenizer: Any) -> None:
     with pytest.raises(ValueError, match="read-only"):
         build(specs_of(source, 1)[0], tokenizer).tokens[0, 0] = 1
+
+
+def test_too_little_text_says_how_many_sets_it_makes(source: Source, tokenizer: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        build(CalibrationSpec(source=source, set=10**6, nsamples=2, seqlen=24), tokenizer)
+    made = int(str(caught.value).partition("enough for ")[2].split()[0])
+    assert f"ask for fewer sets (at most {made})" in str(caught.value)
+    build(CalibrationSpec(source=source, set=made - 1, nsamples=2, seqlen=24), tokenizer)
+    with pytest.raises(SettingsError):
+        build(CalibrationSpec(source=source, set=made, nsamples=2, seqlen=24), tokenizer)
+
+
+def test_preflight_says_how_many_sets_there_can_be(source: Source) -> None:
+    with pytest.raises(SettingsError) as caught:
+        preflight([CalibrationSpec(source=source, set=10**8, nsamples=2, seqlen=24)], "calibration.sets")
+    most = (source.capacity() or 0) // 48
+    message = str(caught.value)
+    assert message.startswith("calibration.sets: source 'my': at most ")
+    assert f"make at most {most:,} sets of 2 windows of 24 tokens" in message
+    assert f"ask for fewer sets (at most {most:,})" in message
+    preflight([CalibrationSpec(source=source, set=most - 1, nsamples=2, seqlen=24)])

@@ -226,3 +226,87 @@ def test_same_bytes_read_in_another_way_are_another_revision(tmp_path: Path) -> 
     assert source(text).revision() != source(lines).revision() == source(renamed).revision()
     assert source([str(lines), str(text)]).revision() != source([str(text), str(lines)]).revision()
     assert source(lines).revision() == content_hash([lines])  # ids of earlier sets stay
+
+
+RECORDS = [{"text": text, "meta": {"body": f"body {number}"}} for number, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_printed_objects_one_after_another_are_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("\n".join(json.dumps(record, indent=2, ensure_ascii=False) for record in RECORDS), encoding="utf-8")
+    assert texts(path) == TEXTS
+    path.write_text(json.dumps(RECORDS[0], indent=4), encoding="utf-8")
+    assert texts(path) == TEXTS[:1]
+    assert [document.id for document in source(path).documents()] == [f"{name}:0"]
+
+
+def test_marks_and_line_ends_of_other_systems_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    for end in ("\r", "\r\n", "\n"):
+        path.write_bytes(("\ufeff" + end.join(json.dumps(record) for record in RECORDS) + end).encode())
+        assert texts(path) == TEXTS
+
+
+def test_a_dotted_column_is_a_column_or_inside_another(tmp_path: Path) -> None:
+    lines, table = tmp_path / "a.jsonl", tmp_path / "a.parquet"
+    nested = [{"meta": {"body": "inside"}}, {"meta": None}, {"meta": {"body": None}}]
+    lines.write_text("\n".join(json.dumps(record) for record in nested))
+    pq.write_table(pa.Table.from_pylist(nested), table)
+    assert texts(lines, column="meta.body") == texts(table, column="meta.body") == ["inside"]
+    named = [{"meta": {"body": "inside"}, "meta.body": "named"}]
+    lines.write_text(json.dumps(named[0]))
+    pq.write_table(pa.Table.from_pylist(named), table)
+    assert texts(lines, column="meta.body") == texts(table, column="meta.body") == ["named"]
+    assert source(table, column="meta.body").capacity() == len("named") + 2
+
+
+def test_a_key_that_is_twice_there_hurts_only_as_the_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1, "id": 2, "text": "fine", "meta": {"text": 1}}')
+    assert texts(path) == ["fine"]
+
+
+def test_what_is_broken_far_into_a_file_is_found_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from calib.sources import file
+
+    monkeypatch.setattr(file, "LOOK", 100)
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n' * 100 + "broken\n")
+    source(path).check()
+    with pytest.raises(SettingsError, match="line 101: not valid JSON"):
+        list(source(path).documents())
+
+
+def test_a_folder_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from calib import files
+
+    monkeypatch.setattr(files, "MAX_ENTRIES", 3)
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text("text")
+    for path in (tmp_path, f"{tmp_path}/*.txt"):
+        with pytest.raises(SettingsError, match="has more than 3 files and folders; name fewer"):
+            source(path).check()
+
+
+def test_a_text_file_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from calib import files
+
+    monkeypatch.setattr(files, "MAX_TEXT", 1000)
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b"x" * 2000))
+    with pytest.raises(SettingsError, match="a.txt.gz: more than 1,000 characters; split it into several files"):
+        list(source(path).documents())
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "a.jsonl")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(SettingsError, match="a.jsonl cannot be read: Permission denied"):
+        source(path).check()

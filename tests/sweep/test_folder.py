@@ -15,7 +15,7 @@ from click.testing import Result
 from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import apply_override, parse_study
-from sweep.folder import check_evaluation
+from sweep.folder import check_evaluation, read_study
 from sweep.launch import evaluations_with_lengths
 from sweep.local import LocalRunner
 from sweep.models import at_commit, hub_commit, resolve_model
@@ -198,3 +198,12 @@ def test_hash_of_requests_is_of_their_content(outside: Path, document: Document,
     other = '"answer": 0}' if answer != '"answer": 0}' else '"answer": 1}'
     outside.write_text("\n".join([first.replace(answer, other), *others]))  # the tokens stay the same
     assert hashed() != before
+
+
+def test_a_resolved_study_may_hold_more_than_one_that_people_write(tmp_path: Path) -> None:
+    from calib.yamltext import MAX_VALUES
+
+    store = Results(tmp_path)
+    store.write_text("study.yaml", f"study: big\nmethods: [{'1, ' * MAX_VALUES}]\n")
+    found = read_study(store)
+    assert found is not None and found["study"] == "big"
