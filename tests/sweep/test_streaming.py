@@ -121,14 +121,14 @@ def present(model: Any) -> int:
 
 
 def run_study(document: dict[str, Any], root: Path) -> Results:
-    from sweep.launch import evaluations_with_lengths, provenance
+    from sweep.launch import provenance
 
     study = parse_study(document)
     plan.check(study)
     trials = plan.expand(study)
     runner = LocalRunner(str(root), provenance())
     runner.start()
-    runner.prepare(plan.pools(trials), evaluations_with_lengths(trials))
+    runner.prepare(plan.pools(trials), plan.request_sets(trials))
     outcomes = list(runner.run([Job(trial) for trial in trials]))
     assert [outcome.error for outcome in outcomes] == [None] * len(trials)
     return Results(root)
