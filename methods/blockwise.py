@@ -647,8 +647,8 @@ def in_place_of_blocks(
         def run(hidden: Any, *arguments: Any, **keywords: Any) -> Any:
             if len(given) != number:
                 raise SettingsError(
-                    f"model: block {number} of {len(blocks)} runs as number {len(given)} of the pass: a walk needs blocks "
-                    "that run one after the other, each of them once (the model shares or repeats its blocks)"
+                    f"model: block {number} of {len(blocks)} runs as number {len(given)} of the pass: a walk needs "
+                    "blocks that run one after the other, each of them once (the model shares or repeats its blocks)"
                 )
             if number and not as_tuple and hidden.shape != given[-1].shape:
                 raise IndexError("the model took the first row of a tensor for the first item of a tuple")

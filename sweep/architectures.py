@@ -8,10 +8,10 @@ nothing is known here, and the model is judged by transformers itself while the 
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 FILES = ("auto_mappings.py", "modeling_auto.py")
@@ -52,7 +52,7 @@ def known_architectures() -> Architectures:
 
 
 def _tables() -> dict[str, dict[str, str]]:
-    spec = importlib.util.find_spec("transformers")
+    spec = PathFinder.find_spec("transformers")
     tables: dict[str, dict[str, str]] = {}
     for place in (spec.submodule_search_locations or []) if spec else []:
         for name in FILES:

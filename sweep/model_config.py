@@ -21,6 +21,7 @@ BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 NEEDED = (*BLOCKS, "hidden_size", "n_embd", "d_model", "vocab_size", "num_attention_heads", "n_head", "n_heads")
 NULLABLE = ("num_key_value_heads", "head_dim", "intermediate_size", "ffn_dim", "n_inner", "n_positions")
 COUNTS = (*NEEDED, *NULLABLE, "max_position_embeddings")
+DTYPES = ("float32", "bfloat16", "float16", "float64")  # of weights that can be computed with
 CAUSAL_CLASSES = ("ForCausalLM", "LMHeadModel", "Model")  # how the classes of decoders end; `Model` is one without head
 PACKAGES = {
     "gptq": "GPTQModel or AutoGPTQ",
@@ -62,6 +63,9 @@ def check_config(config: Mapping[str, Any], file: Path, place: str, trusted: boo
     _refuse_quantized(config, where)
     for part in (config, config.get("text_config") or {}):
         _check_counts(part, where)
+    for key in ("dtype", "torch_dtype"):
+        if config.get(key) not in (None, *DTYPES):
+            raise SettingsError(f"{where}: {key} is {config[key]!r}, expected one of {', '.join(DTYPES)}")
     if "transformers_weights" in config:
         raise SettingsError(
             f"{where}: takes the weights from {config['transformers_weights']!r} (transformers_weights), which is not "
