@@ -6,7 +6,9 @@ size. The same loader that fills a model then says what of a checkpoint would no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,9 +55,28 @@ def check_headers(ref: ModelRef, skeleton: Any, stored: Mapping[str, Stored]) ->
             ignore_mismatched_sizes=True,  # they are refused here, with all others
             output_loading_info=True,
         )
-    except Exception as error:  # a converter that lacks one of its parts stumbles in its own way
-        raise unusable(ref, error) from None
+    except Exception as error:  # parts that do not fit together (experts, mostly) are no difference but an error there
+        if part := _absent_part(stored):
+            found = {"missing_keys": [part], "mismatched_keys": [], "unexpected_keys": []}
+        else:
+            raise unusable(ref, error) from None
     refuse_differences(ref.name, type(skeleton).__name__, found)
+
+
+def _absent_part(names: Iterable[str]) -> str | None:
+    """A name that numbered tensors lack in one place and have in others: `layers.0.experts.2.w1` of experts 0 to 3."""
+    places: dict[str, set[str]] = defaultdict(set)  # numbers, by name without its last number
+    kinds: dict[str, set[str]] = defaultdict(set)  # numbers, by what stands before it, in any block
+    for name in names:
+        if match := re.fullmatch(r"(.*\.\d+\..*\.)(\d+)(\.\D*)", name):
+            before, number, after = match.groups()
+            places[f"{before}{{}}{after}"].add(number)
+            kinds[re.sub(r"\d+", "", before)].add(number)
+    for place in sorted(places):
+        before = place.partition("{}")[0]
+        for number in sorted(kinds[re.sub(r"\d+", "", before)] - places[place], key=int):
+            return place.format(number)
+    return None
 
 
 def _without_data(stored: Stored) -> torch.Tensor:
