@@ -68,7 +68,7 @@ def _absent_part(names: Iterable[str]) -> str | None:
     places: dict[str, set[str]] = defaultdict(set)  # numbers, by name without its last number
     kinds: dict[str, set[str]] = defaultdict(set)  # numbers, by what stands before it, in any block
     for name in names:
-        if match := re.fullmatch(r"(.*\.\d+\..*\.)(\d+)(\.\D*)", name):
+        if match := re.fullmatch(r"(.*\.\d+\..*\.)(\d+)(\..*)", name):
             before, number, after = match.groups()
             places[f"{before}{{}}{after}"].add(number)
             kinds[re.sub(r"\d+", "", before)].add(number)
