@@ -42,6 +42,19 @@ def refuse_differences(model: str, architecture: str, found: Mapping[str, Any]) 
         )
 
 
+def refuse_untied(model: str, names: Iterable[str]) -> None:
+    """Raise SettingsError when the checkpoint holds other numbers for matrices that the config says are one (`names`).
+
+    transformers takes both then, and a model that is streamed would take one.
+    """
+    if found := sorted(names):
+        raise SettingsError(
+            f"models: {model}: config.json ties {_first(found)} to another matrix (tie_word_embeddings), and the "
+            "checkpoint holds other numbers for each; set tie_word_embeddings to false, or leave the one out that is "
+            "not meant"
+        )
+
+
 def refuse_not_finite(model: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Raise SettingsError naming a tensor that holds NaN or infinite numbers, and how many."""
     for name, tensor in tensors:

@@ -36,6 +36,7 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
     from methods.blockwise import decoder_blocks
     from methods.shared import refuse_shared
     from sweep.skeleton import build_skeleton, check_headers
+    from sweep.streaming import sources_of_streamed
 
     ref = at_commit(ref, hub_commit(ref))
     folder = _folder(ref)
@@ -47,6 +48,8 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
     if folder is not None and has_all_weights(folder):
         stored = checkpoint_tensors(folder)
         check_headers(ref, skeleton, stored)
+        if ref.placement == "streamed":
+            sources_of_streamed(skeleton, stored)
         if sum(tensor.size for tensor in stored.values()) <= READ_HERE:
             refuse_not_finite(ref.name, _weights(stored, ref.dtype))
     for method in methods:

@@ -20,7 +20,7 @@ from typing import Any
 
 from calib.settings import SettingsError
 from calib.tokenizer import check_tokenizer_files
-from sweep.checkpoint import DERIVED, FLOATS, INDEX, SINGLE, Stored, checkpoint_files, checkpoint_tensors
+from sweep.checkpoint import DERIVED, FLOATS, INDEX, SINGLE, Stored, checkpoint_files, checkpoint_tensors, read_json
 from sweep.model_config import blocks_of, check_config, read_config
 
 _BLOCK = re.compile(r"(?:(?:model|transformer|gpt_neox)\.)?(?:decoder\.)?(?:layers|h|blocks)\.(\d+)\.")
@@ -47,6 +47,7 @@ def describe_folder(folder: Path, place: str, trusted: bool = False) -> Descript
     _check_is_model(folder, place)
     config = read_config(folder / "config.json", place)
     check_config(config, folder / "config.json", place, trusted)
+    _check_generation(folder, place)
     _check_has_weights(folder, place)
     check_tokenizer_files(folder, place)
     tensors = checkpoint_tensors(folder)
@@ -147,6 +148,13 @@ def _check_is_model(folder: Path, place: str) -> None:
             "the form of transformers (config.json and *.safetensors)"
         )
     raise SettingsError(f"{place}: {folder} holds no config.json{has}; give the folder of a saved transformers model")
+
+
+def _check_generation(folder: Path, place: str) -> None:
+    """Its values are those of text generation; a file that is none stops transformers all the same."""
+    file = folder / "generation_config.json"
+    if file.is_file() and not isinstance(read_json(file), dict):
+        raise SettingsError(f"{place}: {file} is no mapping of settings; delete it, or save the model again")
 
 
 def _check_has_weights(folder: Path, place: str) -> None:

@@ -24,7 +24,7 @@ from calib.settings import SettingsError, parse, settings, suggestion
 from calib.tokenizer import HUB_ID, TokenizerRef, hub_tokenizer_id, tokenizer_id
 from calib.tokenizer import load_tokenizer as read_tokenizer
 from methods.residency import home_of
-from sweep.integrity import refuse_differences, refuse_not_finite
+from sweep.integrity import refuse_differences, refuse_not_finite, refuse_untied
 from sweep.model_config import ALLOW
 from sweep.model_files import (
     context_length_of,
@@ -129,7 +129,7 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
     if at_revision and given.revision and at_revision != given.revision:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
     folder = MODELS / location if location in bundled_models() else Path(location).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # which answers for any text, also one too long for a name
         ref = _folder_model(folder, path, given.trust_remote_code)
         if at_revision or given.revision:
             raise SettingsError(f"{path}.revision: {location} is a folder, which has no revisions; leave it out")
@@ -308,6 +308,7 @@ class DenseModel:
             raise unusable(ref, error) from None
         model, found = loaded
         refuse_differences(ref.name, type(model).__name__, found)
+        refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
         self.model: Any = model.to(device).eval().requires_grad_(False)
         refuse_not_finite(ref.name, self.model.named_parameters())
         self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"

@@ -17,9 +17,11 @@ from torch import nn
 
 from calib.settings import SettingsError
 from sweep.checkpoint import DERIVED, FLOATS, Stored
-from sweep.integrity import refuse_differences
+from sweep.integrity import refuse_differences, refuse_untied
 from sweep.models import ModelRef, unusable
 from sweep.sources import DTYPES
+
+PIECE = 16 << 20  # bytes of two tensors that are compared at a time
 
 
 def build_skeleton(ref: ModelRef, config: Any, dtype: torch.dtype = torch.float32) -> Any:
@@ -61,6 +63,30 @@ def check_headers(ref: ModelRef, skeleton: Any, stored: Mapping[str, Stored]) ->
         else:
             raise unusable(ref, error) from None
     refuse_differences(ref.name, type(skeleton).__name__, found)
+    refuse_untied(
+        ref.name, [name for name, other in _tied(skeleton, stored) if not _equal(stored[name], stored[other])]
+    )
+
+
+def _tied(skeleton: Any, stored: Mapping[str, Stored]) -> Iterator[tuple[str, str]]:
+    """Pairs of names that are one matrix in the model, and are both stored."""
+    for name, other in skeleton.all_tied_weights_keys.items():
+        if name in stored and other in stored:
+            yield name, other
+
+
+def _equal(one: Stored, other: Stored) -> bool:
+    """Whether two tensors hold the same bytes."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        for start in range(0, one.size, PIECE):
+            length = min(PIECE, one.size - start)
+            if first.read(length) != second.read(length):
+                return False
+    return True
 
 
 def _absent_part(names: Iterable[str]) -> str | None:

@@ -59,7 +59,7 @@ class StreamedModel:
         on_gpu = device == "cuda"
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device(device)
         blocks = decoder_blocks(self.model)
-        sources = find_sources(self.model, stored)
+        sources = sources_of_streamed(self.model, stored)
         _fill_outside(self.model, blocks, sources, self.device)
         here = [(name, weight) for name, weight in self.model.named_parameters() if not weight.is_meta]
         refuse_not_finite(ref.name, here)  # those of a block as soon as it is read
@@ -97,6 +97,13 @@ def local_folder(ref: ModelRef) -> Path | None:
     folder = fetch(["config.json", INDEX, *TOKENIZER_FILES, *code])
     folder = fetch(indexed_files(folder) or [SINGLE])
     return folder if checkpoint_files(folder) else None
+
+
+def sources_of_streamed(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
+    """Where every tensor of a model without weights lies. Raises SettingsError when it cannot be streamed: its blocks
+    share matrices, or tensors must be converted while they are loaded."""
+    _refuse_shared(decoder_blocks(model))
+    return find_sources(model, stored)
 
 
 def find_sources(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
@@ -149,7 +156,6 @@ def _renamed(model: Any, stored: dict[str, Stored]) -> tuple[dict[str, str], set
 
 def _fill_outside(model: Any, blocks: nn.ModuleList, sources: dict[str, Source], device: torch.device) -> None:
     """Load everything outside the blocks, and move the buffers that no checkpoint holds; tied weights stay one."""
-    _refuse_shared(blocks)
     inside = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
     names = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
     places = [

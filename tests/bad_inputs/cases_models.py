@@ -205,7 +205,16 @@ FOLDERS = {
     "weights are a link to nothing": Case(
         model(lambda folder: ((folder / WEIGHTS).unlink(), (folder / WEIGHTS).symlink_to("blob"))), r"link to blob"
     ),
-    "dtype of weights elsewhere": Case(model(config(dtype="int4")), r"dtype is 'int4'"),
+    "generation config that is cut off": Case(
+        model(text("generation_config.json", "{")), r"generation_config\.json is not valid JSON"
+    ),
+    "generation config that is a list": Case(
+        model(text("generation_config.json", "[]")), r"generation_config\.json is no mapping"
+    ),
+    "name that is too long": Case(
+        lambda folder: [write_study(folder, models=["m" * 5000]), "--local"], r"models\[0\]: unknown model 'mmm"
+    ),
+    "dtype that is unknown": Case(model(config(dtype="int4")), r"dtype is 'int4'"),
 }
 
 CONFIGS = {

@@ -157,6 +157,30 @@ def test_one_of_two_tied_matrices_is_enough(tiny_model: Path, tmp_path: Path, ke
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
+def test_tied_matrices_with_other_numbers_are_refused_alike(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    change_config(folder, tie_word_embeddings=True)
+    ref = resolve_model(str(folder), "m")
+    for load in (check_model, DenseModel, StreamedModel):
+        with pytest.raises(SettingsError, match="models: m: config.json ties lm_head.weight to another matrix"):
+            load(ref)
+    rewrite(folder, lambda content: content.update({"lm_head.weight": content["model.embed_tokens.weight"].clone()}))
+    ref = resolve_model(str(folder), "m")
+    assert check_model(ref) == 257
+    assert weights_hash(DenseModel(ref).model) == weights_hash(StreamedModel(ref).model)
+
+
+def test_model_that_cannot_be_streamed_is_refused_while_preparing(tiny_model: Path, tmp_path: Path) -> None:
+    import transformers
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors", "con*")))
+    sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    config = transformers.MixtralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_local_experts=2)
+    transformers.MixtralForCausalLM(config).save_pretrained(folder)
+    with pytest.raises(SettingsError, match="must be converted .*use placement: whole"):
+        check_model(resolve_model({"model": str(folder), "placement": "streamed"}, "m"))
+
+
 def test_buffers_that_older_versions_saved_are_no_fault(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
     extra = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": torch.ones(4) for n in range(2)}
