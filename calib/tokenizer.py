@@ -115,7 +115,9 @@ def load_tokenizer(ref: TokenizerRef, place: str = "--tokenizer", *, trust_remot
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=trust_remote_code)
         tokenizer("a")
-    except Exception as error:  # tokenizers raises bare Exceptions for what its files hold
+    except BaseException as error:  # tokenizers raises bare Exceptions for what its files hold, and panics of Rust
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         reason = " ".join(str(error).split())
         if "trust_remote_code" in reason and not trust_remote_code:
             raise SettingsError(
