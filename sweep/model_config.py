@@ -72,6 +72,7 @@ def check_config(config: Mapping[str, Any], file: Path, place: str, trusted: boo
             "supported; save the model with save_pretrained"
         )
     known = known_architectures()
+    _check_names(config, where)
     name = _type_of(config, where)
     own_code = _own_code(config, where)
     if known.found and own_code and name not in known.types and not trusted:
@@ -83,13 +84,11 @@ def check_config(config: Mapping[str, Any], file: Path, place: str, trusted: boo
 ALLOW = "read it, and allow it for this model with `trust_remote_code: true`, or give another model"
 
 
-def blocks_of(config: Mapping[str, Any]) -> int | None:
-    """The number of decoder blocks that a config names."""
-    for part in (config.get("text_config") or {}, config):
-        for key in BLOCKS:
-            if isinstance(part.get(key), int):
-                return int(part[key])
-    return None
+def blocks_of(config: Mapping[str, Any]) -> list[int]:
+    """The numbers of decoder blocks that a config names: mostly one, and two where a block counts as two layers."""
+    parts = (config.get("text_config") or {}, config)
+    found = [[part[key] for key in BLOCKS if isinstance(part.get(key), int)] for part in parts]
+    return found[0] or found[1]
 
 
 def _refuse_quantized(config: Mapping[str, Any], where: str) -> None:
@@ -118,6 +117,12 @@ def _check_counts(part: Mapping[str, Any], where: str) -> None:
                 f"{where}: {key} is {part[key]!r}, expected a whole number of at least 1; correct it, or save the "
                 "model again"
             )
+
+
+def _check_names(config: Mapping[str, Any], where: str) -> None:
+    classes = config.get("architectures")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(item, str) for item in classes)):
+        raise SettingsError(f"{where}: architectures is {classes!r}, expected a list of class names")
 
 
 def _type_of(config: Mapping[str, Any], where: str) -> str:
@@ -152,8 +157,6 @@ def _own_code(config: Mapping[str, Any], where: str) -> str | None:
 def _check_kind(config: Mapping[str, Any], name: str, known: Architectures, where: str) -> None:
     """Refuse all but decoders that transformers loads as a causal language model."""
     classes = config.get("architectures")
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(item, str) for item in classes)):
-        raise SettingsError(f"{where}: architectures is {classes!r}, expected a list of class names")
     needed = "a decoder-only causal language model is needed"
     named = classes[0] if classes else None
     if config.get("is_encoder_decoder") or name in known.seq_to_seq:

@@ -205,19 +205,20 @@ def check_tensors(
 
 
 def _check_blocks(tensors: Mapping[str, Stored], config: Mapping[str, Any], folder: Path, place: str) -> None:
-    named = blocks_of(config)
+    counts = blocks_of(config)
     numbers = {int(match.group(1)) for match in map(_BLOCK.match, tensors) if match}
-    where = f"{place}: {folder / 'config.json'} names {named} blocks (num_hidden_layers), but the checkpoint"
-    if named is not None and named > len(tensors):
-        raise SettingsError(f"{where} has {len(tensors)} tensors in all; give the config that belongs to it")
-    if named is None or not numbers:
+    if not counts:
         return
-    lacking = sorted(set(range(named)) - numbers)
+    where = f"{place}: {folder / 'config.json'} names {counts[0]} blocks (num_hidden_layers), but the checkpoint"
+    if counts[0] > len(tensors):
+        raise SettingsError(f"{where} has {len(tensors)} tensors in all; give the config that belongs to it")
+    if not numbers or any(numbers == set(range(count)) for count in counts):
+        return
+    lacking = sorted(set(range(counts[0])) - numbers)
     if lacking:
         raise SettingsError(f"{where} lacks block {lacking[0]}; give the config that belongs to it, or all weights")
-    further = sorted(number for number in numbers if number >= named)
-    if further and not any(config.get(key) for key in _FURTHER_BLOCKS):
-        raise SettingsError(f"{where} has block {further[-1]} as well; give the config that belongs to it")
+    if not any(config.get(key) for key in _FURTHER_BLOCKS):
+        raise SettingsError(f"{where} has block {max(numbers)} as well; give the config that belongs to it")
 
 
 def _description(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Description:

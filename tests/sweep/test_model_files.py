@@ -85,6 +85,14 @@ def test_layers_that_predict_further_tokens_may_be_stored_as_well(folder: Path) 
     check_tensors(more, {**config, "num_nextn_predict_layers": 1}, folder, "m")
 
 
+def test_a_block_may_count_as_two_layers(folder: Path) -> None:
+    config = {**json.loads((folder / "config.json").read_text()), "num_hidden_layers": 8}
+    tensors = model_files.checkpoint_tensors(folder)
+    with pytest.raises(SettingsError, match="names 8 blocks .* lacks block 4"):
+        check_tensors(tensors, config, folder, "m")
+    check_tensors(tensors, {**config, "num_layers": 4}, folder, "m")
+
+
 def test_snapshot_of_which_weights_are_still_missing_is_described(folder: Path) -> None:
     file = sorted(split(folder).glob("*.safetensors"))[0]
     file.unlink()
