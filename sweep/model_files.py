@@ -231,6 +231,8 @@ def _description(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> De
 
 
 def _count_parameters(tensors: Mapping[str, Stored], config: Mapping[str, Any]) -> int:
-    """Parameters from the safetensors headers; a tied output matrix that was saved as well counts once."""
-    tied = config.get("tie_word_embeddings", False)
-    return sum(math.prod(tensor.shape) for name, tensor in tensors.items() if not (tied and name == "lm_head.weight"))
+    """Parameters from the safetensors headers, without buffers that older versions saved; a tied output matrix that was
+    saved as well counts once."""
+    left_out = {"lm_head.weight"} if config.get("tie_word_embeddings", False) else set()
+    counted = [tensor for name, tensor in tensors.items() if name not in left_out and not DERIVED.search(name)]
+    return sum(math.prod(tensor.shape) for tensor in counted)
