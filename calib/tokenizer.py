@@ -2,12 +2,14 @@
 
 A folder counts by the content of its tokenizer files, wherever it lies; a tokenizer of the Hugging Face hub by its
 repository and revision, `org/name@main`, which is known without fetching anything. A branch can come to mean other
-files under the same fingerprint, so a revision that is a commit is the surer name.
+files under the same fingerprint, so a revision that is a commit is the surer name. The hard case is a folder whose
+files are no tokenizer: what their JSON gives away is told without loading it, all else in one line when it is loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of which a tokenizer cannot do without
+READ_NOW = (
+    8 * 2**20
+)  # bytes of a JSON file that is parsed while planning; a tokenizer of 32 MB would take half a second
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
 
@@ -58,25 +64,68 @@ def find_tokenizer(name: str, shipped: Mapping[str, Path] | None = None, place: 
     return TokenizerRef(location, revision or "main", hub_tokenizer_id(location, revision or "main"))
 
 
-def tokenizer_id(folder: Path) -> str:
-    """16 hex digits over the tokenizer files of a folder."""
+def tokenizer_id(folder: Path, *, with_code: bool = False) -> str:
+    """16 hex digits over the tokenizer files of a folder; `with_code`: over its Python files as well, which may run."""
+    code = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.py")) if with_code else []
     digest = hashlib.sha256()
-    for name in TOKENIZER_FILES:
+    for name in (*TOKENIZER_FILES, *code):
         if (folder / name).is_file():
             digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def hub_tokenizer_id(name: str, revision: str) -> str:
-    return f"{name}@{revision}"
+def hub_tokenizer_id(name: str, revision: str, *, with_code: bool = False) -> str:
+    return f"{name}@{revision}{'+code' if with_code else ''}"
 
 
-def load_tokenizer(ref: TokenizerRef, place: str = "--tokenizer") -> Any:
-    """The transformers tokenizer. Raises SettingsError when it is neither here nor reachable."""
+def check_tokenizer_files(folder: Path, place: str) -> None:
+    """Refuse a folder without a tokenizer, or with files that are none. Loads nothing.
+
+    Raises SettingsError naming `place`, where somebody named the folder, and the file.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise SettingsError(f"{place}: {folder} holds no tokenizer; save the tokenizer beside the model")
+    for name in TOKENIZER_FILES:
+        file = folder / name
+        if not name.endswith(".json") or not file.is_file() or file.stat().st_size > READ_NOW:
+            continue
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            raise SettingsError(f"{place}: {file} is not valid JSON ({reason}); {SAVE_AGAIN}") from None
+        if not isinstance(content, dict):
+            kind = type(content).__name__
+            raise SettingsError(f"{place}: {file} holds a {kind}, expected a mapping; {SAVE_AGAIN}")
+        if name == "tokenizer.json" and not isinstance(content.get("model"), dict):
+            raise SettingsError(f"{place}: {file} holds no `model` of a tokenizer; {SAVE_AGAIN}")
+
+
+SAVE_AGAIN = "save the tokenizer again with save_pretrained"
+
+
+def load_tokenizer(ref: TokenizerRef, place: str = "--tokenizer", *, trust_remote_code: bool = False) -> Any:
+    """The transformers tokenizer. Raises SettingsError when it is neither here nor reachable, or is none.
+
+    `trust_remote_code`: the Python files of the tokenizer may run. They are never asked for at the terminal.
+    """
     from transformers import AutoTokenizer
 
+    where = f"{place}: the tokenizer of {ref.path}"
     try:
-        return AutoTokenizer.from_pretrained(ref.path, revision=ref.revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SettingsError(f"{place}: cannot load '{ref.path}': {reason}") from None
+        tokenizer = AutoTokenizer.from_pretrained(ref.path, revision=ref.revision, trust_remote_code=trust_remote_code)
+        tokenizer("a")
+    except BaseException as error:  # tokenizers raises bare Exceptions for what its files hold, and panics of Rust
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason and not trust_remote_code:
+            raise SettingsError(
+                f"{where} runs code of its own; read it, and allow it for this model with `trust_remote_code: true`"
+            ) from None
+        reason = reason[:300] or type(error).__name__
+        remedy = "save it again with save_pretrained" if Path(ref.path).is_dir() else "check the name and the network"
+        raise SettingsError(f"{where} cannot be loaded: {reason}; {remedy}") from None
+    if not hasattr(tokenizer, "decode") or not len(tokenizer):
+        raise SettingsError(f"{where} has no tokens; save it again with save_pretrained")
+    return tokenizer

@@ -39,6 +39,7 @@ from methods.masks import PruningMethod
 from methods.owl import block_sparsities, outlier_share
 from methods.residency import device_memory, home_of, parked, resident
 from methods.shapes import LinearShape, shapes_after
+from methods.shared import refuse_shared
 from methods.statistics import FeatureNorms, Fisher, Statistic, Structure, make_statistic
 from methods.targets import Linear, Unreachable, experts_of, linears_of, unreachable, watched
 
@@ -675,6 +676,11 @@ def in_place_of_blocks(
 
     def stand_in(number: int, as_tuple: bool, given: list[Any]) -> Callable[..., Any]:
         def run(hidden: Any, *arguments: Any, **keywords: Any) -> Any:
+            if len(given) != number:
+                raise SettingsError(
+                    f"model: block {number} of {len(blocks)} runs as number {len(given)} of the pass: a walk needs "
+                    "blocks that run one after the other, each of them once (the model shares or repeats its blocks)"
+                )
             if number and not as_tuple and hidden.shape != given[-1].shape:
                 raise IndexError("the model took the first row of a tensor for the first item of a tuple")
             given.append(forward(number, hidden, arguments, keywords))
@@ -694,7 +700,7 @@ def in_place_of_blocks(
                 raise
         finally:
             for block, forward_before in zip(blocks, own, strict=True):
-                del block.forward
+                vars(block).pop("forward", None)  # a block may be there twice
                 if forward_before is not None:
                     block.forward = forward_before
     raise AssertionError("unreachable")
@@ -752,6 +758,8 @@ def _check_place(model: Any) -> None:
 def _check(model: Any, steps: Sequence[Method]) -> None:
     """Raise SettingsError when the settings of a step do not fit the linears that it will find."""
     blocks = decoder_blocks(model)
+    for step in steps:
+        refuse_shared(blocks, step)
     shapes = _linear_shapes(model, blocks, sharing=any(step.needs == "structure" for step in steps[:-1]))
     beyond = _out_of_reach(model, blocks)
     for step in steps:

@@ -26,7 +26,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sweep.integrity import refuse_not_finite
 from sweep.models import checksum
+from sweep.skeleton import as_meta
 from sweep.sources import DataFile, Source, bytes_of
 
 READERS = 4  # threads that read pieces of one block
@@ -74,10 +76,12 @@ class StreamedBlocks:
         sources: Mapping[str, Source],
         device: torch.device,
         scratch: str | None = None,
+        name: str = "",
     ) -> None:
         """`blocks` hold meta tensors; `sources` has all of them by their name in `model`. scratch: a folder for what
-        is changed, the system's temporary one when None."""
+        is changed, the system's temporary one when None. name: of the model, for errors."""
         self.model = model
+        self.name = name or type(model).__name__
         self.blocks = blocks
         self.device = device
         self.scratch = scratch or tempfile.gettempdir()
@@ -86,6 +90,7 @@ class StreamedBlocks:
         self._prefixes = [f"{prefix}.{index}." for index in range(len(blocks))]
         self._dense = [_relative(sources, prefix) for prefix in self._prefixes]
         self._changed: dict[int, Future[dict[str, Source]]] = {}
+        self._finite: set[int] = set()  # dense blocks that were looked at when they were first read
         self._sums: dict[int, dict[str, int]] = {}  # of dense blocks, found when asked for
         self._changed_sums: dict[int, dict[str, int]] = {}
         self._fetching: dict[int, Future[_Loaded]] = {}
@@ -236,10 +241,18 @@ class StreamedBlocks:
                 tensors = {key: stored.pop(key).to(source.dtype) for key, source in sources.items()}
                 ready = torch.cuda.Event(enable_timing=True)
                 ready.record(self._stream)
+                self._look_at(index, {key: tensors[key] for key in parameters}, dense=changed is None)
         else:
             tensors = {key: stored.pop(key).to(source.dtype) for key, source in sources.items()}
+            self._look_at(index, {key: tensors[key] for key in parameters}, dense=changed is None)
         kept = {k: nn.Parameter(t, requires_grad=False) if k in parameters else t for k, t in tensors.items()}
         return _Loaded(kept, ready)
+
+    def _look_at(self, index: int, parameters: Mapping[str, torch.Tensor], *, dense: bool) -> None:
+        """Raise SettingsError when a dense block that is read for the first time holds NaN or infinite numbers."""
+        if dense and index not in self._finite:
+            refuse_not_finite(self.name, ((self._prefixes[index] + key, t) for key, t in parameters.items()))
+            self._finite.add(index)
 
     def _read(self, sources: Mapping[str, Source]) -> dict[str, torch.Tensor]:
         """The bytes of every tensor, in pinned memory for a GPU."""
@@ -325,12 +338,6 @@ class _Buffer:
             self.memory = None
             self.memory = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         return self.memory
-
-
-def as_meta(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of its shape and dtype without data; a parameter becomes a parameter."""
-    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _to_meta(block: nn.Module) -> None:

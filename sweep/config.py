@@ -64,7 +64,7 @@ class StudyFile:
     """Seed of the calibration sets (unless `calibration.seed` is given)."""
     models: list[Any]
     """Names of bundled models, folders, hub ids, or mappings {model, revision, dtype, max_length, name,
-    placement}."""
+    placement, trust_remote_code}."""
     methods: list[Any]
     """Mappings {method, its settings}; a list value runs several settings, a list of mappings is a composition."""
     calibration: Any = None

@@ -150,7 +150,7 @@ def run(
             check_dtypes(jobs, before, device)
         with account("calibration sets and requests"):
             todo = [job.trial for job in jobs]
-            runner.prepare(plan.pools([*todo, *again]), evaluations_with_lengths(todo))
+            runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo))
         with account("trials"), reporter.trials(len(jobs)):
             started = True
             for outcome in runner.run(jobs):
@@ -372,16 +372,6 @@ def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None
                 f"models: {model.name} would run in {expected} on this machine ({device}), but the results there "
                 f"are in {others[0]}; give the model's `dtype` in the study, or choose another --results folder"
             )
-
-
-def evaluations_with_lengths(trials: Sequence[plan.Trial]) -> dict[Any, tuple[plan.Trial, list[int]]]:
-    """For each distinct set of requests a trial that needs it, and the window lengths that its models will see."""
-    lengths: dict[Any, set[int]] = {}
-    for trial in trials:
-        found = lengths.setdefault(plan.evaluation_key(trial), set())
-        if trial.spec is not None:
-            found.add(trial.spec.seqlen)
-    return {key: (trial, sorted(lengths[key])) for key, trial in plan.evaluations(trials).items()}
 
 
 def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> Any:

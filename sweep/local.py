@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sweep.plan import Pool, Trial, evaluation_key
+from sweep.model_check import check_model
+from sweep.plan import Pool, RequestSet, evaluation_key
 from sweep.prepare import make_calibration_sets, make_requests
 from sweep.schedule import Job, Queue, held_by
 from sweep.trial import Outcome, Worker, committed, quiet_torch
+from sweep.vocabulary import largest_in_sets, refuse_unknown_ids
 
 if TYPE_CHECKING:
     from calib.build import CalibrationSet
@@ -32,12 +34,20 @@ class LocalRunner:
         """Returns the device of the trials, `cuda` or `cpu`."""
         return quiet_torch(self.device)
 
-    def prepare(self, pools: Sequence[Pool], evaluations: Mapping[Any, tuple[Trial, Sequence[int]]]) -> None:
-        """Build all calibration sets and requests. Raises SettingsError."""
-        for key, (trial, seqlens) in evaluations.items():
-            self._requests[key] = make_requests(trial, self.results, seqlens)
+    def prepare(self, pools: Sequence[Pool], requests: Mapping[Any, RequestSet]) -> None:
+        """Look at the models, and build all requests and calibration sets. Raises SettingsError."""
+        uses = {
+            key: [(use, check_model(use.model, use.methods)) for use in asked.uses] for key, asked in requests.items()
+        }
+        for key, asked in requests.items():
+            self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)
         for pool in pools:
             self._sets.update(zip(pool.ids, make_calibration_sets(pool, self.results), strict=True))
+        largest = largest_in_sets(list(self._sets.values()))
+        for key, found in uses.items():
+            for use, rows in found:
+                of_sets = [largest[number] for number in use.calibration_ids if number in largest]
+                refuse_unknown_ids(use.model, rows, [*of_sets, *self._requests[key].largest_ids])
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""

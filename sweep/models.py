@@ -1,18 +1,15 @@
 """Models by name, and dense weights that are loaded once and given back fresh for every trial.
 
-Planning must know which model a name means, without torch: `resolve_model` reads config files and safetensors headers
-and makes a fingerprint. A worker then holds one `DenseModel`: methods compress it in place (they change weights, swap
-linears for factors, fold norms), and `restore()` undoes all of it from a copy that stays in memory. The hard cases are
-a fingerprint of many gigabytes (sampled, see `fingerprint_folder`) and a hash of the compressed weights that takes
-no longer than reading them once (see `weights_hash`).
+Planning must know which model a name means, without torch: `resolve_model` asks the folder's files (`model_files.py`)
+for that. A worker then holds one `DenseModel`: methods compress it in place (they change weights, swap
+linears for factors, fold norms), and `restore()` undoes all of it from a copy that stays in memory. The hard case is a
+hash of the compressed weights that takes no longer than reading them once (see `weights_hash`).
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -25,9 +22,18 @@ from pydantic import Field
 
 from calib.files import expanded
 from calib.settings import Label, SettingsError, parse, settings, suggestion
-from calib.tokenizer import HUB_ID, hub_tokenizer_id, tokenizer_id
+from calib.tokenizer import HUB_ID, TokenizerRef, hub_tokenizer_id, tokenizer_id
+from calib.tokenizer import load_tokenizer as read_tokenizer
 from methods.residency import home_of
-from sweep.checkpoint import stored_tensors
+from sweep.integrity import refuse_differences, refuse_not_finite, refuse_untied
+from sweep.model_config import ALLOW
+from sweep.model_files import (
+    context_length_of,
+    describe_folder,
+    describe_snapshot,
+    fingerprint_folder,
+    linear_shapes_in,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +42,6 @@ MODELS = Path(__file__).parent / "reference" / "models"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PLACEMENTS = ("auto", "whole", "streamed")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_BLOCK_LINEAR = re.compile(r"model\.layers\.\d+\.((?:self_attn|mlp)\.\w+_proj)\.weight")
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 
 
 @settings
@@ -61,6 +65,9 @@ class ModelEntry:
     while it is compressed or evaluated, with the next one; not for `fwsvd` and not for tasks that generate text. auto:
     streamed where a GPU (or the host, while loading) cannot hold the weights and 8 GiB besides; never on a CPU.
     """
+    trust_remote_code: bool = False
+    """Run the Python files that come with the model (`auto_map` in its config.json). They can do whatever you can, on
+    every machine of the study: read them first. They count in the identity of a folder's trials."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class ModelRef:
     length_given: bool = False  # part of a trial's identity: max_length is not the folder's own, or of a hub model
     on_hub: bool = False
     placement: str = "auto"  # not part of a trial's identity
+    trust_remote_code: bool = False  # part of a trial's identity when true
 
     def identity(self) -> dict[str, Any]:
         """What of the model can change a trial's numbers.
@@ -92,6 +100,7 @@ class ModelRef:
             "tokenizer": self.tokenizer_id,
             "dtype": self.dtype,
             "max_length": self.max_length if self.length_given else None,
+            **({"trust_remote_code": True} if self.trust_remote_code else {}),
         }
 
     def expected_dtype(self, device: str) -> str | None:
@@ -121,12 +130,12 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
     if at_revision and given.revision and at_revision != given.revision:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
     folder = MODELS / location if location in bundled_models() else expanded(location, path)
-    if folder.is_dir():
-        ref = _folder_model(location, folder, path)
+    if os.path.isdir(folder):  # which answers for any text, also one too long for a name
+        ref = _folder_model(folder, path, given.trust_remote_code)
         if at_revision or given.revision:
             raise SettingsError(f"{path}.revision: {location} is a folder, which has no revisions; leave it out")
     elif HUB_ID.match(location):
-        ref = _hub_model(location, given.revision or at_revision or "main")
+        ref = _hub_model(location, given.revision or at_revision or "main", path, given.trust_remote_code)
     elif "/" in location or location.startswith((".", "~")):
         raise SettingsError(f"{path}: there is no model folder '{location}'")
     else:
@@ -143,51 +152,44 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         max_length=given.max_length or ref.max_length,
         length_given=given.max_length is not None and (ref.on_hub or given.max_length != ref.max_length),
         placement=given.placement,
+        trust_remote_code=given.trust_remote_code,
     )
 
 
-def _folder_model(location: str, folder: Path, path: str) -> ModelRef:
-    if not (folder / "config.json").is_file():
-        raise SettingsError(f"{path}: {folder} holds no config.json; give the folder of a saved transformers model")
-    weights = weight_files(folder)
-    if not weights:
-        raise SettingsError(f"{path}: {folder} holds no *.safetensors weights; save the model with save_pretrained")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise SettingsError(f"{path}: {folder} holds no tokenizer; save the tokenizer beside the model")
-    config = _read_config(folder / "config.json", path)
+def _folder_model(folder: Path, path: str, trusted: bool) -> ModelRef:
+    about = describe_folder(folder, path, trusted)
     return ModelRef(
         name=folder.resolve().name,
         path=str(folder.resolve()),
         revision=None,
-        fingerprint=fingerprint_folder(str(folder.resolve())),
-        tokenizer_id=tokenizer_id(folder),
-        max_length=_context_length(config),
-        parameters=_count_parameters(weights, config),
-        architecture=(config.get("architectures") or [None])[0],
-        stored_dtype=config.get("dtype") or config.get("torch_dtype"),
+        fingerprint=fingerprint_folder(str(folder.resolve()), trusted),
+        tokenizer_id=tokenizer_id(folder, with_code=trusted),
+        max_length=about.max_length,
+        parameters=about.parameters,
+        architecture=about.architecture,
+        stored_dtype=about.stored_dtype,
     )
 
 
-def _hub_model(name: str, revision: str) -> ModelRef:
-    """A hub model; its config is read when a copy is in the local cache, and never fetched here."""
-    snapshot = _cached_snapshot(name, revision)
-    config = _read_config(snapshot / "config.json", name) if snapshot else {}
-    weights = weight_files(snapshot) if snapshot else []
+def _hub_model(name: str, revision: str, path: str, trusted: bool) -> ModelRef:
+    """A hub model; its files are looked at when a copy is in the local cache, and never fetched here."""
+    snapshot = cached_snapshot(name, revision)
+    about = describe_snapshot(snapshot, path, trusted) if snapshot else None
     return ModelRef(
         name=name.rpartition("/")[2],
         path=name,
         revision=revision,
         fingerprint=f"{name}@{revision}",
-        tokenizer_id=hub_tokenizer_id(name, revision),
-        max_length=_context_length(config),
-        parameters=_count_parameters(weights, config) if weights else None,
-        architecture=(config.get("architectures") or [None])[0],
-        stored_dtype=config.get("dtype") or config.get("torch_dtype"),
+        tokenizer_id=hub_tokenizer_id(name, revision, with_code=trusted),
+        max_length=about.max_length if about else None,
+        parameters=about.parameters if about else None,
+        architecture=about.architecture if about else None,
+        stored_dtype=about.stored_dtype if about else None,
         on_hub=True,
     )
 
 
-def _cached_snapshot(name: str, revision: str) -> Path | None:
+def cached_snapshot(name: str, revision: str) -> Path | None:
     """The folder of a hub model in the local cache, by the cache's documented layout (no import, no network)."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     root = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
@@ -197,103 +199,40 @@ def _cached_snapshot(name: str, revision: str) -> Path | None:
     return snapshot if (snapshot / "config.json").is_file() else None
 
 
-def weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def _read_config(file: Path, path: str) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: {file} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise SettingsError(f"{path}: {file} is not a model's config")
-    return config
-
-
-def _context_length(config: Mapping[str, Any]) -> int | None:
-    for part in (config, config.get("text_config") or {}):
-        for key in _CONTEXT_KEYS:
-            if isinstance(part.get(key), int):
-                return int(part[key])
-    return None
-
-
-# fingerprints
-
-_WHOLE = 64 * 2**20  # files up to 64 MiB are hashed whole
-_SAMPLES, _SAMPLE = 256, 64 * 2**10  # of larger ones, 256 evenly spaced pieces of 64 KiB (16 MiB)
-
-
-@lru_cache(maxsize=256)
-def fingerprint_folder(folder: str) -> str:
-    """16 hex digits over config.json and the weights, independent of where the folder lies.
-
-    Weight files up to 64 MiB are hashed whole. Of a larger file the size, the header (names, shapes, dtypes) and 256
-    evenly spaced pieces of 64 KiB are hashed: training or converting a model changes every piece, while an edit of a
-    few bytes by hand can go unseen. A 13 GB model takes a fraction of a second.
-    """
-    digest = hashlib.sha256()
-    for file in [Path(folder) / "config.json", *weight_files(Path(folder))]:
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}:".encode())
-        with file.open("rb") as stream:
-            if size <= _WHOLE:
-                digest.update(stream.read())
-                continue
-            digest.update(stream.read(8 + int.from_bytes(stream.read(8), "little")))
-            for number in range(_SAMPLES):
-                stream.seek((size - _SAMPLE) * number // (_SAMPLES - 1))
-                digest.update(stream.read(_SAMPLE))
-    return digest.hexdigest()[:16]
-
-
-def _count_parameters(files: list[Path], config: Mapping[str, Any]) -> int:
-    """Parameters from the safetensors headers; a tied output matrix that was saved as well counts once."""
-    tied = config.get("tie_word_embeddings", False)
-    stored = stored_tensors(files)
-    return sum(math.prod(tensor.shape) for name, tensor in stored.items() if not (tied and name == "lm_head.weight"))
-
-
 def linear_shapes(ref: ModelRef) -> dict[str, tuple[int, int]]:
     """(rows, cols) of the linears of a LLaMA-like decoder by their name in a block, from the safetensors headers.
 
     Empty where the names say nothing for sure: a hub model that is not here, or another architecture.
     """
-    if ref.on_hub:
-        return {}
-    found = {}
-    for name, tensor in stored_tensors(weight_files(Path(ref.path))).items():
-        match = _BLOCK_LINEAR.fullmatch(name)
-        if match and len(tensor.shape) == 2:
-            found[match.group(1)] = (tensor.shape[0], tensor.shape[1])
-    return found
+    return {} if ref.on_hub else linear_shapes_in(Path(ref.path))
 
 
 # loading
 
 
 def load_tokenizer(ref: ModelRef) -> Any:
-    """The model's tokenizer. Raises SettingsError when it is neither on this machine nor reachable."""
+    """The model's tokenizer. Raises SettingsError when it is neither on this machine nor reachable, or is none."""
+    given = TokenizerRef(ref.path, ref.revision, ref.tokenizer_id)
+    return read_tokenizer(given, f"models: {ref.name}", trust_remote_code=ref.trust_remote_code)
+
+
+def load_config(ref: ModelRef) -> Any:
+    """The model's configuration as transformers reads it (of a hub model fetched now). Raises SettingsError."""
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(ref.path, revision=ref.revision)
-    except (OSError, ValueError) as error:
-        raise SettingsError(unreachable(ref, error)) from None
+        return transformers.AutoConfig.from_pretrained(
+            ref.path, revision=ref.revision, trust_remote_code=ref.trust_remote_code
+        )
+    except Exception as error:  # whatever stands in the file, a class of transformers stumbles over it in its own way
+        raise unusable(ref, error) from None
 
 
 def context_length(ref: ModelRef) -> int:
     """Tokens of context: what the study says, else the model's config (of a hub model fetched now)."""
     if ref.max_length is not None:
         return ref.max_length
-    import transformers
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(ref.path, revision=ref.revision)
-    except (OSError, ValueError) as error:
-        raise SettingsError(unreachable(ref, error)) from None
-    length = _context_length(config.to_dict())
+    length = context_length_of(load_config(ref).to_dict())
     if length is None:
         raise SettingsError(f"models: the config of {ref.name} names no context length; give `max_length`")
     return length
@@ -313,7 +252,7 @@ def hub_commit(ref: ModelRef) -> str | None:
     try:
         file = huggingface_hub.hf_hub_download(ref.path, "config.json", revision=ref.revision)
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-        raise SettingsError(unreachable(ref, error)) from None
+        raise unreachable(ref, error) from None
     commit = Path(file).parent.name  # .../snapshots/COMMIT/config.json
     return commit if _COMMIT.fullmatch(commit) else None
 
@@ -323,11 +262,26 @@ def at_commit(ref: ModelRef, commit: str | None) -> ModelRef:
     return replace(ref, revision=commit) if commit else ref
 
 
-def unreachable(ref: ModelRef, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def unreachable(ref: ModelRef, error: Exception) -> SettingsError:
+    """A hub model that cannot be had: its name, why, and what to do."""
     where = "download it first, log in with `hf auth login` if it is gated, or give a local folder"
-    place = f"{ref.path}@{ref.revision}" if ref.revision else ref.path
-    return f"models: {ref.name} ({place}) cannot be loaded: {reason}; {where}"
+    return SettingsError(f"models: {ref.name} ({ref.path}@{ref.revision}) cannot be loaded: {_reason(error)}; {where}")
+
+
+def unusable(ref: ModelRef, error: Exception) -> SettingsError:
+    """Files that transformers cannot make a model of (or, of a hub model, get): the name, why, and what to do."""
+    reason = " ".join(str(error).split())
+    if "trust_remote_code" in reason and not ref.trust_remote_code:
+        return SettingsError(f"models: {ref.name} ({ref.path}) runs code of its own; {ALLOW}")
+    if ref.on_hub and isinstance(error, OSError):
+        return unreachable(ref, error)
+    remedy = "give a model that transformers loads as a causal language model, saved with save_pretrained"
+    return SettingsError(f"models: {ref.name} ({ref.path}) cannot be loaded: {_reason(error)}; {remedy}")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:400] if text else type(error).__name__
 
 
 class DenseModel:
@@ -343,12 +297,21 @@ class DenseModel:
         if chosen == "auto" and device == "cpu":
             chosen = "float32"
         try:
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                ref.path, revision=ref.revision, dtype=chosen
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                ref.path,
+                revision=ref.revision,
+                dtype=chosen,
+                trust_remote_code=ref.trust_remote_code,
+                ignore_mismatched_sizes=True,  # they are refused below, with all others
+                output_loading_info=True,
             )
         except (OSError, ValueError) as error:
-            raise SettingsError(unreachable(ref, error)) from None
+            raise unusable(ref, error) from None
+        model, found = loaded
+        refuse_differences(ref.name, type(model).__name__, found)
+        refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
         self.model: Any = model.to(device).eval().requires_grad_(False)
+        refuse_not_finite(ref.name, self.model.named_parameters())
         self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
         self.tokenizer = load_tokenizer(ref)
         self.max_length = context_length(ref)

@@ -68,6 +68,24 @@ class Pool:
     ids: tuple[str, ...]  # of the sets, in the order of the specs
 
 
+@dataclass(frozen=True)
+class ModelUse:
+    """A model with what its trials do to it and give it: it must fit all of that before any of them runs."""
+
+    model: ModelRef
+    methods: tuple[Method, ...]
+    calibration_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RequestSet:
+    """Requests and held-out windows that are tokenized once, and the models that they are asked of."""
+
+    trial: Trial  # any that needs them
+    seqlens: tuple[int, ...]  # of the calibration windows that these models will see
+    uses: tuple[ModelUse, ...]
+
+
 def expand(study: Study) -> list[Trial]:
     """All trials of a study: model by model; the dense one first, then data-free methods, then the rest set by set."""
     evaluation_id = identity(evaluation_identity(study.evaluation))
@@ -112,12 +130,26 @@ def evaluation_key(trial: Trial) -> tuple[str, int | None]:
     return trial.model.tokenizer_id, trial.model.max_length
 
 
-def evaluations(trials: Iterable[Trial]) -> dict[tuple[str, int | None], Trial]:
-    """One trial for each distinct set of requests, by key."""
-    distinct: dict[tuple[str, int | None], Trial] = {}
+def request_sets(trials: Iterable[Trial]) -> dict[tuple[str, int | None], RequestSet]:
+    """Each distinct set of requests, by key."""
+    groups: dict[tuple[str, int | None], list[Trial]] = defaultdict(list)
     for trial in trials:
-        distinct.setdefault(evaluation_key(trial), trial)
-    return distinct
+        groups[evaluation_key(trial)].append(trial)
+    return {
+        key: RequestSet(
+            trial=group[0],
+            seqlens=tuple(sorted({trial.spec.seqlen for trial in group if trial.spec is not None})),
+            uses=tuple(_use(model, group) for model in dict.fromkeys(trial.model for trial in group)),
+        )
+        for key, group in groups.items()
+    }
+
+
+def _use(model: ModelRef, trials: Sequence[Trial]) -> ModelUse:
+    own = [trial for trial in trials if trial.model == model]
+    methods = {trial.label: trial.method for trial in own if trial.method is not None}
+    ids = dict.fromkeys(trial.calibration_id for trial in own if trial.calibration_id is not None)
+    return ModelUse(model, tuple(methods.values()), tuple(ids))
 
 
 def check(study: Study) -> None:

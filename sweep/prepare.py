@@ -19,6 +19,7 @@ from sweep.patience import WRITE_PATIENCE
 from sweep.plan import Pool, Trial
 from sweep.repair import why_unreadable
 from sweep.results import Results
+from sweep.vocabulary import largest_in_requests
 
 if TYPE_CHECKING:
     from calib.build import CalibrationSet
@@ -67,9 +68,11 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
                 f"calibration.seqlen: {seqlen} is longer than the context of {model.name} ({length} tokens); "
                 f"choose at most {length}"
             )
-    data = build_evaluation(trial.evaluation, load_tokenizer(model), length)
+    tokenizer = load_tokenizer(model)
+    data = build_evaluation(trial.evaluation, tokenizer, length)
     made_from = identity([trial.evaluation_id, model.tokenizer_id, length])
-    data = replace(data, requests_id=made_from, model_commit=commit)
+    largest = largest_in_requests(data, tokenizer)
+    data = replace(data, requests_id=made_from, model_commit=commit, largest_ids=largest)
     if model.placement == "streamed":
         refuse_generation(data, model.name)
     check_requests(store, data)

@@ -28,12 +28,14 @@ import ray
 import ray.exceptions
 
 from calib.settings import SettingsError
+from sweep.model_check import check_model
 from sweep.patience import WRITE_PATIENCE
-from sweep.plan import Pool, Trial, evaluation_key
+from sweep.plan import Pool, RequestSet, Trial, evaluation_key
 from sweep.prepare import make_calibration_sets, make_requests
 from sweep.results import Results, ResultsError
 from sweep.schedule import Job, Queue, held_by
 from sweep.trial import Outcome, Worker, committed, failed_rows
+from sweep.vocabulary import largest_in_sets, refuse_unknown_ids
 
 RETRIES = 2  # of a trial whose worker died
 DEATHS_OF_A_MODEL = 3  # trials whose worker died, without any trial of the model finishing in between
@@ -193,29 +195,38 @@ class RayRunner:
         cpus = sum(int(node.get("CPU", 0.0)) for node in nodes)
         return cpus - 1 if len(nodes) > 1 else cpus  # one is left to rebuild what a lost node held
 
-    def prepare(self, pools: Sequence[Pool], evaluations: Mapping[Any, tuple[Trial, Sequence[int]]]) -> None:
-        """Build all calibration sets and requests, in parallel. Raises SettingsError when one of them cannot be."""
-        receipts: list[Any] = []
+    def prepare(self, pools: Sequence[Pool], requests: Mapping[Any, RequestSet]) -> None:
+        """Look at the models, and build all calibration sets and requests, in parallel.
+
+        Raises SettingsError as soon as one of them cannot be.
+        """
+        check: Any = ray.remote(num_cpus=1, max_retries=2)(check_model)
         build_sets: Any = ray.remote(num_cpus=1, max_retries=2)(_sets_task)
         build_requests: Any = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(_requests_task)
-        for key, (trial, seqlens) in evaluations.items():
-            receipt, self._requests[key] = build_requests.remote(trial, self.results, list(seqlens))
-            receipts.append(receipt)
+        rows = [(key, use, check.remote(use.model, use.methods)) for key, r in requests.items() for use in r.uses]
+        of_requests, of_sets = {}, []  # receipts: the largest ids
+        for key, asked in requests.items():
+            of_requests[key], self._requests[key] = build_requests.remote(asked.trial, self.results, asked.seqlens)
         for pool in pools:
             receipt, *sets = build_sets.options(num_returns=len(pool.ids) + 1).remote(pool, self.results)
             self._sets.update(zip(pool.ids, sets, strict=True))
-            receipts.append(receipt)
-        while receipts:
-            done, receipts = ray.wait(receipts, num_returns=1, timeout=LOOK_SECONDS)
+            of_sets.append(receipt)
+        waiting = [*(reference for _, _, reference in rows), *of_requests.values(), *of_sets]
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
             if not done:
                 self._check_alive()
-            for receipt in done:
-                self._raise_what_is_wrong(receipt)
+            for reference in done:
+                self._raise_what_is_wrong(reference)
+        largest = {number: found for receipt in ray.get(of_sets) for number, found in receipt.items()}
+        for key, use, reference in rows:
+            given = [largest[number] for number in use.calibration_ids if number in largest]
+            refuse_unknown_ids(use.model, ray.get(reference), [*given, *ray.get(of_requests[key])])
 
-    def _raise_what_is_wrong(self, receipt: Any) -> None:
+    def _raise_what_is_wrong(self, reference: Any) -> None:
         """Wait for a task; what it found wrong with settings or results is raised as it was."""
         try:
-            ray.get(receipt)
+            ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, SettingsError | ResultsError | OSError):
                 raise error.cause from None
@@ -447,13 +458,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _sets_task(pool: Pool, results: str) -> tuple[Any, ...]:
-    """A receipt, so that the driver can wait without fetching tokens, and then the sets one by one."""
+    """The largest ids, so that the driver can wait without fetching tokens, and then the sets one by one."""
     sets = make_calibration_sets(pool, results)
-    return (len(sets), *sets)
+    return (largest_in_sets(sets), *sets)
 
 
 def _requests_task(trial: Trial, results: str, seqlens: Sequence[int]) -> tuple[Any, Any]:
-    return (0, make_requests(trial, results, seqlens))
+    data = make_requests(trial, results, seqlens)
+    return (data.largest_ids, data)
 
 
 def _nodes() -> list[Mapping[str, float]]:

@@ -10,8 +10,6 @@ a file that was cut off.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,12 @@ from calib.settings import SettingsError
 from calib.tokenizer import TOKENIZER_FILES
 from methods.blockwise import decoder_blocks
 from methods.residency import device_memory
-from sweep.blocks import StreamedBlocks, as_meta
-from sweep.checkpoint import INDEX, SINGLE, Stored, checkpoint_files, indexed_files, stored_tensors
+from sweep.blocks import StreamedBlocks
+from sweep.checkpoint import INDEX, SINGLE, Stored, checkpoint_files, checkpoint_tensors, indexed_files
+from sweep.integrity import refuse_not_finite
 from sweep.memory import host_memory
-from sweep.models import DenseModel, ModelRef, Snapshot, context_length, load_tokenizer, unreachable
+from sweep.models import DenseModel, ModelRef, Snapshot, context_length, load_config, load_tokenizer, unreachable
+from sweep.skeleton import as_meta, build_skeleton, check_headers
 from sweep.sources import DTYPES, DataFile, Source, read_whole, source_of
 
 WORKING_ROOM = 8 << 30  # bytes that a trial of a model held whole needs besides its weights, at the least
@@ -45,28 +45,25 @@ class StreamedModel:
 
     def __init__(self, ref: ModelRef, device: str = "cpu", scratch: str | None = None) -> None:
         """scratch: the folder for compressed blocks, the system's temporary one when None. Raises SettingsError."""
-        import transformers
-
         self.ref = ref
         folder = local_folder(ref)
-        stored = stored_tensors(checkpoint_files(folder)) if folder else {}
+        stored = checkpoint_tensors(folder) if folder else {}
         if folder is None or not stored:
             raise SettingsError(f"models: {ref.name} has no safetensors weights; convert them, or use placement: whole")
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise SettingsError(unreachable(ref, error)) from None
+        config = load_config(ref)
         dtype = _dtype(ref, config, stored, device)
-        with parameters_on_meta():
-            model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = build_skeleton(ref, config, dtype)
+        check_headers(ref, model, stored)
         self.model: Any = model.eval().requires_grad_(False)
         _refuse_special(self.model, config, dtype)
         on_gpu = device == "cuda"
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device(device)
         blocks = decoder_blocks(self.model)
-        sources = find_sources(self.model, stored)
+        sources = sources_of_streamed(self.model, stored)
         _fill_outside(self.model, blocks, sources, self.device)
-        self.blocks = StreamedBlocks(self.model, blocks, sources, self.device, scratch)
+        here = [(name, weight) for name, weight in self.model.named_parameters() if not weight.is_meta]
+        refuse_not_finite(ref.name, here)  # those of a block as soon as it is read
+        self.blocks = StreamedBlocks(self.model, blocks, sources, self.device, scratch, ref.name)
         _check_scratch(self.blocks)
         self.model.block_home = self.blocks
         self.tokenizer = load_tokenizer(ref)
@@ -94,28 +91,19 @@ def local_folder(ref: ModelRef) -> Path | None:
         try:
             return Path(huggingface_hub.snapshot_download(ref.path, revision=ref.revision, allow_patterns=patterns))
         except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-            raise SettingsError(unreachable(ref, error)) from None
+            raise unreachable(ref, error) from None
 
-    folder = fetch(["config.json", INDEX, *TOKENIZER_FILES])
+    code = ["*.py"] if ref.trust_remote_code else []
+    folder = fetch(["config.json", INDEX, *TOKENIZER_FILES, *code])
     folder = fetch(indexed_files(folder) or [SINGLE])
     return folder if checkpoint_files(folder) else None
 
 
-@contextmanager
-def parameters_on_meta() -> Iterator[None]:
-    """While open, parameters of new modules are meta tensors; buffers hold what the modules compute for them."""
-    register = nn.Module.register_parameter
-
-    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None and not parameter.is_meta:
-            module._parameters[name] = as_meta(parameter)  # type: ignore[assignment]
-
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+def sources_of_streamed(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
+    """Where every tensor of a model without weights lies. Raises SettingsError when it cannot be streamed: its blocks
+    share matrices, or tensors must be converted while they are loaded."""
+    _refuse_shared(decoder_blocks(model))
+    return find_sources(model, stored)
 
 
 def find_sources(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
@@ -168,7 +156,6 @@ def _renamed(model: Any, stored: dict[str, Stored]) -> tuple[dict[str, str], set
 
 def _fill_outside(model: Any, blocks: nn.ModuleList, sources: dict[str, Source], device: torch.device) -> None:
     """Load everything outside the blocks, and move the buffers that no checkpoint holds; tied weights stay one."""
-    _refuse_shared(blocks)
     inside = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
     names = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
     places = [
@@ -242,12 +229,11 @@ def _check_scratch(blocks: StreamedBlocks) -> None:
 def _too_large(ref: ModelRef) -> bool:
     """Whether the weights and working room exceed what the GPU has free, or the weights what the host can load."""
     folder = local_folder(ref)
-    files = checkpoint_files(folder) if folder else []
-    if not files:
+    if not folder or not checkpoint_files(folder):
         return False  # transformers finds other formats
     target = None if ref.dtype == "auto" else getattr(torch, ref.dtype)
     size = sum(
         prod(tensor.shape) * (target.itemsize if target else tensor.size // max(1, prod(tensor.shape)))
-        for tensor in stored_tensors(files).values()
+        for tensor in checkpoint_tensors(folder).values()
     )
     return size + WORKING_ROOM > device_memory(torch.cuda.current_device()) or size > host_memory()

@@ -28,6 +28,7 @@ from sweep.evaluation.replay import GroupReplay, Scores
 from sweep.evaluation.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.windows import HeldOut, WindowScorer, WindowScores, build_windows, window_rows
+from sweep.vocabulary import LargestId
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class EvaluationData:
     heldout: list[HeldOut]
     requests_id: str | None = None  # hash of what the requests are made from: evaluation, tokenizer and context
     model_commit: str | None = None  # that a hub model's files are taken from
+    largest_ids: tuple[LargestId, ...] = ()  # by what they stand in: a model must have embeddings for them
 
     @cached_property
     def requests_hash(self) -> str:

@@ -16,7 +16,6 @@ from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import apply_override, parse_study
 from sweep.folder import check_evaluation, read_study
-from sweep.launch import evaluations_with_lengths
 from sweep.local import LocalRunner
 from sweep.models import at_commit, hub_commit, resolve_model
 from sweep.prepare import make_calibration_sets, make_requests
@@ -141,7 +140,7 @@ def test_workers_load_the_commit_that_the_requests_were_made_with(
     runner = LocalRunner(str(tmp_path / "results"), {})
     runner.start()
     hub(OLD)
-    runner.prepare([], evaluations_with_lengths([trial]))
+    runner.prepare([], plan.request_sets([trial]))
     hub(NEW)  # the branch moves on, to weights that cannot be read
     weights = next((tmp_path / "hub").rglob(f"{NEW}/model.safetensors"))
     weights.write_bytes(b"broken")

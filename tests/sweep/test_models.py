@@ -9,6 +9,7 @@ import pytest
 
 from calib.settings import SettingsError
 from sweep import models
+from sweep.model_files import fingerprint_folder
 from sweep.models import DenseModel, resolve_model, weights_hash
 
 
@@ -35,36 +36,6 @@ def test_tied_weights_count_once(tmp_path: Path, tiny_model: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "tied"))
     model.save_pretrained(folder)
     assert resolve_model(str(folder), "m").parameters == sum(weight.numel() for weight in model.parameters())
-
-
-def test_fingerprint_depends_on_content_and_not_on_the_place(
-    tiny_model: Path, other_model: Path, tmp_path: Path
-) -> None:
-    ref = resolve_model(str(tiny_model), "m")
-    copied = resolve_model(str(shutil.copytree(tiny_model, tmp_path / "elsewhere")), "m")
-    other = resolve_model(str(other_model), "m")
-    assert copied.fingerprint == ref.fingerprint
-    assert other.fingerprint != ref.fingerprint
-    assert other.tokenizer_id == ref.tokenizer_id
-
-
-def test_large_file_is_sampled_from_end_to_end(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "_WHOLE", 1000)
-    monkeypatch.setattr(models, "_SAMPLE", 256)
-    seen = set()
-    for number, place in enumerate((None, 0.0, 0.5, 0.999)):
-        folder = Path(shutil.copytree(tiny_model, tmp_path / str(number)))
-        weights = folder / "model.safetensors"
-        content = bytearray(weights.read_bytes())
-        if place is not None:
-            start = 8 + int.from_bytes(content[:8], "little")
-            begin = start + int((len(content) - start) * place)
-            content[begin : begin + 400] = bytes(byte ^ 1 for byte in content[begin : begin + 400])
-        weights.write_bytes(content)
-        seen.add(models.fingerprint_folder(str(folder)))
-    assert len(seen) == 4
 
 
 def test_hub_model_is_known_by_name_and_revision_without_network() -> None:
@@ -200,6 +171,22 @@ def test_checksum_equals_its_plain_formula(dtype: str) -> None:
     rows = models._multipliers(-(-len(numbers) // models._ROW), 2, "cpu").tolist()
     plain = sum(x * columns[i % models._ROW] * rows[i // models._ROW] for i, x in enumerate(numbers)) % 2**64
     assert models.checksum(tensor) == plain
+
+
+def test_own_code_counts_only_where_it_may_run(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    plain = resolve_model(str(folder), "m")
+    assert plain.identity() == resolve_model({"model": str(folder), "trust_remote_code": False}, "m").identity()
+    seen = set()
+    for code in ("a = 1", "a = 2"):
+        (folder / "modeling_mine.py").write_text(code)
+        assert resolve_model(str(folder), "m") == plain
+        trusted = resolve_model({"model": str(folder), "trust_remote_code": True}, "m")
+        assert trusted.identity()["trust_remote_code"]
+        seen |= {trusted.fingerprint, trusted.tokenizer_id}
+        fingerprint_folder.cache_clear()
+    assert len(seen) == 4
+    assert seen.isdisjoint({plain.fingerprint, plain.tokenizer_id})
 
 
 def test_auto_dtype_is_float32_on_a_cpu(tiny_model: Path, tmp_path: Path) -> None:

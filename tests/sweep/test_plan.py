@@ -160,9 +160,9 @@ def test_trials_that_share_a_set_share_its_id_and_each_set_is_built_once(documen
 
 def test_models_with_one_tokenizer_share_their_requests(document: Document, other_model: Path) -> None:
     document["models"].append(str(other_model))
-    assert len(plan.evaluations(trials_of(document))) == 1
+    assert len(plan.request_sets(trials_of(document))) == 1
     document["models"][1] = {"model": str(other_model), "max_length": 32}
-    assert len(plan.evaluations(trials_of(document))) == 2
+    assert len(plan.request_sets(trials_of(document))) == 2
 
 
 def test_same_model_files_under_two_names_are_refused(document: Document, tmp_path: Path) -> None:

@@ -82,10 +82,9 @@ def runner(said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def prepare(runner: Any, document: Document, **calibration: Any) -> list[plan.Trial]:
-    from sweep.launch import evaluations_with_lengths
 
     trials = plan.expand(parse_study({**document, "calibration": {**document["calibration"], **calibration}}))
-    runner.prepare(plan.pools(trials), evaluations_with_lengths(trials))
+    runner.prepare(plan.pools(trials), plan.request_sets(trials))
     return trials
 
 

@@ -129,14 +129,14 @@ def present(model: Any) -> int:
 
 
 def run_study(document: dict[str, Any], root: Path) -> Results:
-    from sweep.launch import evaluations_with_lengths, provenance
+    from sweep.launch import provenance
 
     study = parse_study(document)
     plan.check(study)
     trials = plan.expand(study)
     runner = LocalRunner(str(root), provenance())
     runner.start()
-    runner.prepare(plan.pools(trials), evaluations_with_lengths(trials))
+    runner.prepare(plan.pools(trials), plan.request_sets(trials))
     outcomes = list(runner.run([Job(trial) for trial in trials]))
     assert [outcome.error for outcome in outcomes] == [None] * len(trials)
     return Results(root)
@@ -394,16 +394,49 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> N
     save_file(content, folder / "model.safetensors", {"format": "pt"})
 
 
-def test_missing_weight_is_named(edited: Path) -> None:
-    rewrite(edited, lambda content: content.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(SettingsError, match=r"model.layers.1.mlp.up_proj.weight \(\[64, 32\]\) is missing"):
-        StreamedModel(resolve_model(str(edited), "m"))
+DIFFERENCES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
+    "missing": (
+        lambda content: content.pop("model.layers.1.mlp.up_proj.weight"),
+        "edited: the checkpoint lacks model.layers.1.mlp.up_proj.weight, which LlamaForCausalLM needs",
+    ),
+    "shape": (
+        lambda content: content.update({"model.norm.weight": torch.ones(31)}),
+        r"edited: model.norm.weight is \[31\] in the checkpoint, and LlamaForCausalLM takes \[32\]",
+    ),
+    "unexpected": (
+        lambda content: content.update({"model.layers.1.mlp.gate.weight": torch.ones(3)}),
+        "edited: the checkpoint holds model.layers.1.mlp.gate.weight, which LlamaForCausalLM does not have",
+    ),
+    "NaN inside": (
+        lambda content: content["model.layers.2.mlp.up_proj.weight"][3].fill_(float("nan")),
+        "edited: model.layers.2.mlp.up_proj.weight has 32 numbers of 2,048 that are NaN or infinite in float32",
+    ),
+    "infinite outside": (
+        lambda content: content["lm_head.weight"][3, 3:5].fill_(float("inf")),
+        "edited: lm_head.weight has 2 numbers of 8,224 that are NaN or infinite in float32",
+    ),
+}
 
 
-def test_weight_of_another_shape_is_named(edited: Path) -> None:
-    rewrite(edited, lambda content: content.update({"model.norm.weight": torch.ones(31)}))
-    with pytest.raises(SettingsError, match=r"model.norm.weight is \[31\] of F32 in .*takes \[32\]"):
-        StreamedModel(resolve_model(str(edited), "m"))
+@pytest.mark.parametrize("placement", ["whole", "streamed"])
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_checkpoint_that_is_not_the_model_is_refused_alike_in_both_placements(
+    edited: Path, name: str, placement: str
+) -> None:
+    change, message = DIFFERENCES[name]
+    rewrite(edited, change)
+    ref = resolve_model({"model": str(edited), "placement": placement}, "m")
+    with pytest.raises(SettingsError, match=message):
+        weights_hash(load_dense(ref).model)  # which reads every block
+
+
+def test_blocks_that_were_compressed_are_not_looked_at_again(llama: Path) -> None:
+    streamed = StreamedModel(resolve_model(str(llama), "m"))
+    weights_hash(streamed.model)
+    with streamed.blocks.resident(1, changes=True):
+        streamed.blocks.blocks[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+    with streamed.blocks.resident(1):
+        assert streamed.blocks.blocks[1].mlp.up_proj.weight[0, 0].isnan()
 
 
 def test_keys_without_the_prefix_of_the_whole_model_are_found(edited: Path, llama: Path) -> None:

@@ -25,11 +25,11 @@ def run(trials: list[Trial], root: str) -> list[Outcome]:
 
 
 def start(trials: list[Trial], root: str) -> Iterator[Outcome]:
-    from sweep.launch import evaluations_with_lengths, provenance
+    from sweep.launch import provenance
 
     runner = LocalRunner(root, provenance())
     runner.start()
-    runner.prepare(plan.pools(trials), evaluations_with_lengths(trials))
+    runner.prepare(plan.pools(trials), plan.request_sets(trials))
     yield from runner.run([Job(trial) for trial in trials])
 
 

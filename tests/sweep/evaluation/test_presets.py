@@ -280,7 +280,7 @@ def test_a_data_set_that_cannot_be_had_stops_the_sweep_before_a_model_is_loaded(
 
     from sweep import plan
     from sweep.config import parse_study
-    from sweep.launch import evaluations_with_lengths, provenance
+    from sweep.launch import provenance
     from sweep.local import LocalRunner
 
     def fails(*_: Any, **__: Any) -> Any:
@@ -302,7 +302,7 @@ def test_a_data_set_that_cannot_be_had_stops_the_sweep_before_a_model_is_loaded(
     trials = plan.expand(study)
     runner = LocalRunner(str(tmp_path), provenance())
     with pytest.raises(SettingsError) as caught:
-        runner.prepare(plan.pools(trials), evaluations_with_lengths(trials))
+        runner.prepare(plan.pools(trials), plan.request_sets(trials))
     message = str(caught.value)
     assert "task 'storycloze_2016' (data set LSDSem/story_cloze) cannot be loaded" in message
     assert remedy in message
