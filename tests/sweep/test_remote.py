@@ -42,6 +42,7 @@ def numbers(root: str | Path) -> list[Any]:
         "worker",
         "started",
         "attempts",
+        "files",  # bytes, of rows that hold seconds as well
         "commit",
     )
     tables = [results.read(name) for name in ("metrics", "samples", "calibration")]

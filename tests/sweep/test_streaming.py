@@ -144,7 +144,7 @@ def run_study(document: dict[str, Any], root: Path) -> Results:
 
 def numbers(results: Results) -> dict[str, pl.DataFrame]:
     """All tables but what differs from run to run: times, memory, the machine, and where the weights were."""
-    machine = {"worker", "started", "device", "peak_memory", "placement"}
+    machine = {"worker", "started", "device", "peak_memory", "placement", "files"}
     tables = {name: results.read(name) for name in ("trials", "metrics", "samples", "layers")}
     return {
         name: table.select(column for column in table.columns if column not in machine and "seconds" not in column)
