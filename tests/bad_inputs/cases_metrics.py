@@ -22,7 +22,10 @@ def task(body: str, metric: str) -> Callable[[Path], list[str]]:
         tasks.mkdir()
         (tasks / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in DOCS))
         (tasks / "mine.yaml").write_text(f"{HEAD}{body}metric_list: [{{{metric}}}]\n")
-        return [write_study(folder, evaluation={"tasks": ["mine"], "task_path": str(tasks)}), "--local"]
+        return [
+            write_study(folder, evaluation={"tasks": ["mine"], "task_path": str(tasks), "allow_code": True}),
+            "--local",
+        ]
 
     return build
 

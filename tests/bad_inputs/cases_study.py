@@ -157,7 +157,7 @@ TYPED: dict[str, Case] = {
     "models in a mapping": Case(sections(models={"a": 1}), r"models: expected a list, got \{'a': 1\}"),
     "a model that is a list": Case(sections(models=[["reference-2m"]]), r"models\[0\]: expected a mapping of settings"),
     "a model with a name that no disk takes": Case(
-        sections(models=["x" * 300]), r"'.*xxx.* cannot be used: File name too l"
+        sections(models=["x" * 300]), r"models\[0\]: unknown model 'x+.*\(or give a folder such as"
     ),
     "a model of a user that is not there": Case(
         sections(models=["~nobody-x/y"]), r"models\[0\]: '~nobody-x/y' cannot be used"

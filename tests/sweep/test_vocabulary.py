@@ -82,7 +82,11 @@ def test_requests_of_tasks_are_looked_at(
     task["doc_to_text"] = "<one> {{question}}"
     if kind == "generate_until":
         del task["doc_to_choice"]
-        task |= {"output_type": kind, "doc_to_target": "house", "generation_kwargs": {"until": ["."]}}
+        task |= {
+            "output_type": kind,
+            "doc_to_target": "house",
+            "generation_kwargs": {"until": ["."], "max_gen_toks": 8},
+        }
         task["metric_list"] = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
     (folder / "tiny_b.yaml").write_text(yaml.safe_dump(task))
     document["models"] = [str(larger)]
