@@ -23,7 +23,7 @@ from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.taskfiles import task_hashes
 from sweep.models import ModelRef, linear_shapes
 
-PLAN_VERSION = 3  # raised when a change of the code outside methods and calibration changes a trial's numbers
+PLAN_VERSION = 4  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
 # settings of the evaluation that count by the content behind them, or change no number
 NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code")

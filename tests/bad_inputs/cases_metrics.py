@@ -44,7 +44,7 @@ CASES: dict[str, Case] = {
     ),
     "a metric of a package that is not there": Case(
         task(WRITE, "metric: no_such_metric, aggregation: mean, higher_is_better: true, hf_evaluate: true"),
-        MINE + r"'no_such_metric': lm-eval has no such metric, nor has the `evaluate` package",
+        r"evaluation\.tasks: task 'mine' \(.*mine.yaml\): metric_list: no metric 'no_such_metric' can be had",
         torch=True,
     ),
 }
