@@ -72,6 +72,8 @@ def split_settings(method: str, settings: dict[str, Any]) -> tuple[str, str]:
     """(what stays the same within a comparison, what differs from the reference) as words."""
     varied = REFERENCE[method]
     shown = {key: settings.get(key) for key in ("bits", "group_size", "sparsity", "pattern", "scale_dtype")}
+    if shown["scale_dtype"] == "float32":  # results of versions without the setting stand in the same cell
+        del shown["scale_dtype"]
     cell = " ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
     changed = [f"{key}={settings[key]}" for key, usual in varied.items() if settings.get(key, usual) != usual]
     return cell, ", ".join(changed) or "reference"
