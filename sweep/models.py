@@ -311,7 +311,7 @@ class DenseModel:
         refuse_differences(ref.name, type(model).__name__, found)
         refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
         self.model: Any = model.to(device).eval().requires_grad_(False)
-        refuse_not_finite(ref.name, self.model.named_parameters())
+        refuse_not_finite(ref.name, self.model.state_dict().items())
         self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
         self.tokenizer = load_tokenizer(ref)
         self.max_length = context_length(ref)
