@@ -127,6 +127,8 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
             f"{path}.placement: unknown placement '{given.placement}'{suggestion(given.placement, PLACEMENTS)}"
         )
     location, _, at_revision = given.model.partition("@")
+    if at_revision and os.path.isdir(expanded(given.model, path)):  # a folder may have an @ in its path
+        location, at_revision = given.model, ""
     if at_revision and given.revision and at_revision != given.revision:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
     folder = MODELS / location if location in bundled_models() else expanded(location, path)
