@@ -46,7 +46,8 @@ def generate(
     """
     from lm_eval.models.huggingface import HFLM
 
-    batch = 1 if alone or not _knows_padding(model, tokenizer) else CUDA_BATCH if budget.device.type == "cuda" else CPU_BATCH
+    alone = alone or not _knows_padding(model, tokenizer)
+    batch = 1 if alone else CUDA_BATCH if budget.device.type == "cuda" else CPU_BATCH
     with quiet("lm_eval"), torch.inference_mode(), forgetful(model), _seeded(model.device):
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=max_length)
         encoded = [_Encoded.of(item, wrapped) for item in generations]
