@@ -24,7 +24,7 @@ from methods.base import CompressedWeight, CompressionError, LayerReport, Replac
 from methods.folding import ScaleGroup
 from methods.grid_methods import GridMethod
 from methods.lazy import torch
-from methods.quantizer import quantize_groups
+from methods.quantizer import divide, quantize_groups, stored_scale
 from methods.scaling import ScalingMethod, group_reports
 from methods.statistics import Magnitudes, Statistic
 from methods.targets import Linear
@@ -155,7 +155,7 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         largest = groups.abs().amax(-1)
         best, best_error = largest, torch.full_like(largest, float("inf"))
         for step in range(CLIP_STEPS):
-            limit = largest * (1 - step * CLIP_STEP)
+            limit = largest if step == 0 else self._storable(largest * (1 - step * CLIP_STEP))
             clipped = torch.maximum(torch.minimum(groups, limit[..., None]), -limit[..., None])
             delta = self._grid(clipped.flatten(1)).unflatten(1, (-1, size)) - groups
             partial = torch.bmm(delta.transpose(0, 1), gram).transpose(0, 1)  # one product for each group of inputs
@@ -163,6 +163,17 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
             better = error < best_error
             best, best_error = torch.where(better, limit, best), torch.where(better, error, best_error)
         return best
+
+    def _storable(self, limit: torch.Tensor) -> torch.Tensor:
+        """The nearest limit whose grid from -limit to limit has a scale that is stored as it is.
+
+        The zero point of such a grid lies halfway between two levels, and a scale that is rounded up when it is stored
+        puts all weights within the inner levels, so that one level is lost.
+        """
+        if self.scale_dtype == "float32":
+            return limit
+        levels = self.rule.levels
+        return stored_scale(divide(2 * limit, levels), self.scale_dtype) * (levels / 2)
 
     def _reports(
         self, group: ScaleGroup, dense: dict[str, torch.Tensor], changed: dict[str, _Change]

@@ -707,9 +707,10 @@ def in_place_of_blocks(
 
 
 def _decoder(model: Any) -> Any:
-    """The model without its vocabulary projection."""
+    """The model without its vocabulary projection; all of it where `get_decoder` gives a part without blocks."""
     found = model.get_decoder() if hasattr(model, "get_decoder") else None
-    return model if found is None else found
+    holds_blocks = found is not None and any(isinstance(module, torch.nn.ModuleList) for module in found.modules())
+    return found if holds_blocks else model
 
 
 def _shared(value: Any, batches: Batches, block: int) -> Any:

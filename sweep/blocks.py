@@ -241,17 +241,17 @@ class StreamedBlocks:
                 tensors = {key: stored.pop(key).to(source.dtype) for key, source in sources.items()}
                 ready = torch.cuda.Event(enable_timing=True)
                 ready.record(self._stream)
-                self._look_at(index, {key: tensors[key] for key in parameters}, dense=changed is None)
+                self._look_at(index, tensors, dense=changed is None)
         else:
             tensors = {key: stored.pop(key).to(source.dtype) for key, source in sources.items()}
-            self._look_at(index, {key: tensors[key] for key in parameters}, dense=changed is None)
+            self._look_at(index, tensors, dense=changed is None)
         kept = {k: nn.Parameter(t, requires_grad=False) if k in parameters else t for k, t in tensors.items()}
         return _Loaded(kept, ready)
 
-    def _look_at(self, index: int, parameters: Mapping[str, torch.Tensor], *, dense: bool) -> None:
+    def _look_at(self, index: int, tensors: Mapping[str, torch.Tensor], *, dense: bool) -> None:
         """Raise SettingsError when a dense block that is read for the first time holds NaN or infinite numbers."""
         if dense and index not in self._finite:
-            refuse_not_finite(self.name, ((self._prefixes[index] + key, t) for key, t in parameters.items()))
+            refuse_not_finite(self.name, ((self._prefixes[index] + key, t) for key, t in tensors.items()))
             self._finite.add(index)
 
     def _read(self, sources: Mapping[str, Source]) -> dict[str, torch.Tensor]:

@@ -28,7 +28,11 @@ BITS |= {f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)}
 BITS |= {f"F8_{kind}": 8 for kind in ("E4M3", "E5M2", "E8M0", "E4M3FNUZ", "E5M2FNUZ")}
 BITS |= {"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
 # what is computed from the configuration: buffers that older versions of transformers saved and newer ones ignore
-DERIVED = re.compile(r"inv_freq$|(^|\.)(position_ids|masked_bias|(sin|cos)_cached|attn\.bias|attention\.bias)$")
+DERIVED = re.compile(
+    r"inv_freq$|(^|\.)(position_ids|masked_bias|(sin|cos)_cached|attn\.(bias|causal_mask)|attention\.bias)$"
+)
+# matrices that are one in many models: converters drop one of the two from its file and leave it in the index
+TIEABLE = re.compile(r"(^|\.)(lm_head|embed_out|embed_in|embed_tokens|word_embeddings|wte)\.weight$")
 AGAIN = "download or save it again"
 
 
@@ -105,10 +109,14 @@ def _weight_map(folder: Path) -> Mapping[str, str]:
 
 
 def _check_index(folder: Path, tensors: Mapping[str, Stored]) -> None:
-    """Raise SettingsError when the index and the headers of its files do not name the same tensors."""
+    """Raise SettingsError when the index and the headers of its files do not name the same tensors.
+
+    Whether one of two matrices that may be tied is enough, the loader tells, as of a checkpoint without an index.
+    """
     named = _weight_map(folder)
+    tied = any(map(TIEABLE.search, tensors))
     for name in sorted({*named, *tensors}):
-        if DERIVED.search(name):
+        if DERIVED.search(name) or (tied and name not in tensors and TIEABLE.search(name)):
             continue
         stored = tensors.get(name)
         if stored is None or named.get(name) not in (None, stored.file.name):

@@ -56,9 +56,9 @@ def refuse_untied(model: str, names: Iterable[str]) -> None:
 
 
 def refuse_not_finite(model: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Raise SettingsError naming a tensor that holds NaN or infinite numbers, and how many."""
+    """Raise SettingsError naming a parameter or buffer that holds NaN or infinite numbers, and how many."""
     for name, tensor in tensors:
-        if count := count_not_finite(tensor):
+        if not DERIVED.search(name) and (count := count_not_finite(tensor)):
             dtype = str(tensor.dtype).removeprefix("torch.")
             raise SettingsError(
                 f"models: {model}: {name} has {count:,} numbers of {tensor.numel():,} that are NaN or infinite in "

@@ -74,7 +74,7 @@ def check_config(config: Mapping[str, Any], file: Path, place: str, trusted: boo
     known = known_architectures()
     _check_names(config, where)
     name = _type_of(config, where)
-    own_code = _own_code(config, where)
+    own_code = _own_code(config, where, runs=trusted or name not in known.types)
     if known.found and own_code and name not in known.types and not trusted:
         raise SettingsError(f"{where}: '{name}' runs code of its own ({own_code}); {ALLOW}")
     if not own_code or not trusted:
@@ -135,8 +135,12 @@ def _type_of(config: Mapping[str, Any], where: str) -> str:
     return name
 
 
-def _own_code(config: Mapping[str, Any], where: str) -> str | None:
-    """The code that a model brings along, as its config names it (`modeling_mine.MineForCausalLM`)."""
+def _own_code(config: Mapping[str, Any], where: str, runs: bool) -> str | None:
+    """The code that a model brings along, as its config names it (`modeling_mine.MineForCausalLM`).
+
+    `runs`: it is what the model is made by, so it must be in the folder. Without leave, transformers takes its own
+    class for a type that it knows, whatever code the config names: most fine-tuned models name that of their base.
+    """
     names = config.get("auto_map")
     if names is None:
         return None
@@ -146,7 +150,7 @@ def _own_code(config: Mapping[str, Any], where: str) -> str | None:
     for value in own.values():
         if not isinstance(value, str) or "." not in value:
             raise SettingsError(f"{where}: auto_map names {value!r}, expected file.Class")
-        if "--" in value:
+        if "--" in value and runs:
             raise SettingsError(
                 f"{where}: its code is in another repository ({value}), where it can change under the same name; copy "
                 "the *.py files beside the config, and take `...--` out of auto_map"

@@ -20,12 +20,25 @@ from typing import Any
 
 from calib.settings import SettingsError
 from calib.tokenizer import check_tokenizer_files
-from sweep.checkpoint import DERIVED, FLOATS, INDEX, SINGLE, Stored, checkpoint_files, checkpoint_tensors, read_json
+from sweep.checkpoint import (
+    DERIVED,
+    FLOATS,
+    INDEX,
+    SINGLE,
+    TIEABLE,
+    Stored,
+    checkpoint_files,
+    checkpoint_tensors,
+    read_json,
+)
 from sweep.model_config import blocks_of, check_config, read_config
 
 _BLOCK = re.compile(r"(?:(?:model|transformer|gpt_neox)\.)?(?:decoder\.)?(?:layers|h|blocks)\.(\d+)\.")
 _BLOCK_LINEAR = re.compile(r"model\.layers\.\d+\.((?:self_attn|mlp)\.\w+_proj)\.weight")
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
+_CONTEXT_KEYS = (
+    *("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "model_max_length"),
+    *("context_length", "seq_length", "n_ctx"),
+)
 _FURTHER_BLOCKS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")  # that predict more tokens
 
 
@@ -233,6 +246,7 @@ def _description(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> De
 def _count_parameters(tensors: Mapping[str, Stored], config: Mapping[str, Any]) -> int:
     """Parameters from the safetensors headers, without buffers that older versions saved; a tied output matrix that was
     saved as well counts once."""
-    left_out = {"lm_head.weight"} if config.get("tie_word_embeddings", False) else set()
+    both = sum(bool(TIEABLE.search(name)) for name in tensors) > 1
+    left_out = {"lm_head.weight"} if both and config.get("tie_word_embeddings", False) else set()
     counted = [tensor for name, tensor in tensors.items() if name not in left_out and not DERIVED.search(name)]
     return sum(math.prod(tensor.shape) for tensor in counted)

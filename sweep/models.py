@@ -127,6 +127,8 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
             f"{path}.placement: unknown placement '{given.placement}'{suggestion(given.placement, PLACEMENTS)}"
         )
     location, _, at_revision = given.model.partition("@")
+    if at_revision and os.path.isdir(expanded(given.model, path)):  # a folder may have an @ in its path
+        location, at_revision = given.model, ""
     if at_revision and given.revision and at_revision != given.revision:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
     folder = MODELS / location if location in bundled_models() else expanded(location, path)
@@ -311,7 +313,7 @@ class DenseModel:
         refuse_differences(ref.name, type(model).__name__, found)
         refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
         self.model: Any = model.to(device).eval().requires_grad_(False)
-        refuse_not_finite(ref.name, self.model.named_parameters())
+        refuse_not_finite(ref.name, self.model.state_dict().items())
         self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
         self.tokenizer = load_tokenizer(ref)
         self.max_length = context_length(ref)

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError, identity
+from sweep.evaluation.largest import largest_ids
 from sweep.folder import check_commit, check_requests
 from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
 from sweep.patience import WRITE_PATIENCE
 from sweep.plan import Pool, Trial
 from sweep.repair import why_unreadable
 from sweep.results import Results
-from sweep.vocabulary import largest_in_requests
 
 if TYPE_CHECKING:
     from calib.build import CalibrationSet
@@ -71,7 +71,7 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
     tokenizer = load_tokenizer(model)
     data = build_evaluation(trial.evaluation, tokenizer, length)
     made_from = identity([trial.evaluation_id, model.tokenizer_id, length])
-    largest = largest_in_requests(data, tokenizer)
+    largest = largest_ids(data.tasks, data.heldout, tokenizer)
     data = replace(data, requests_id=made_from, model_commit=commit, largest_ids=largest)
     if model.placement == "streamed":
         refuse_generation(data, model.name)

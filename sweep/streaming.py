@@ -61,7 +61,7 @@ class StreamedModel:
         blocks = decoder_blocks(self.model)
         sources = sources_of_streamed(self.model, stored)
         _fill_outside(self.model, blocks, sources, self.device)
-        here = [(name, weight) for name, weight in self.model.named_parameters() if not weight.is_meta]
+        here = [(name, weight) for name, weight in self.model.state_dict().items() if not weight.is_meta]
         refuse_not_finite(ref.name, here)  # those of a block as soon as it is read
         self.blocks = StreamedBlocks(self.model, blocks, sources, self.device, scratch, ref.name)
         _check_scratch(self.blocks)

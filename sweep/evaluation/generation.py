@@ -2,7 +2,8 @@
 
 A prompt that is shorter than its neighbours is padded on the left. Whether that moves what it is answered is found out
 by trying: when a short and a long prompt do not give the same logits together as alone, only prompts of equal lengths
-share a batch. So it is where rotary frequencies follow the longest sequence of a call (`methods/lengths.py`).
+share a batch. So it is where rotary frequencies follow the longest sequence of a call (`methods/lengths.py`). A padding
+token that was added to a tokenizer alone has no embedding: then every prompt has its own batch.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def generate(
     """
     from lm_eval.models.huggingface import HFLM
 
+    alone = alone or not _knows_padding(model, tokenizer)
     batch = 1 if alone else CUDA_BATCH if budget.device.type == "cuda" else CPU_BATCH
     with quiet("lm_eval"), torch.inference_mode(), forgetful(model), _seeded(model.device):
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=max_length)
@@ -80,6 +82,12 @@ class _Encoded:
         )
         starts = bool(has_bos_prefix(item.prompt, getattr(wrapped.tokenizer, "bos_token", None)))
         return cls(int(tokens.shape[1]), room, starts)
+
+
+def _knows_padding(model: Any, tokenizer: Any) -> bool:
+    """Whether the padding token has an embedding; prompts, and texts that end before others, are filled up with it."""
+    pad = tokenizer.pad_token_id  # HFLM takes the unknown token or EOS when there is none
+    return pad is None or pad < model.get_input_embeddings().weight.shape[0]
 
 
 def may_be_padded(model: Any, prompts: Sequence[int], room: Sequence[int]) -> bool:

@@ -22,13 +22,13 @@ import numpy as np
 from calib.settings import SettingsError
 from methods.residency import home_of
 from sweep.evaluation.accuracy import Key, metric_name, right_or_wrong
+from sweep.evaluation.largest import LargestId
 from sweep.evaluation.outcomes import Number, Outcome, TaskMetrics, metric_row
 from sweep.evaluation.rehearsal import rehearse
 from sweep.evaluation.replay import GroupReplay, Scores
 from sweep.evaluation.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.windows import HeldOut, WindowScorer, WindowScores, build_windows, window_rows
-from sweep.vocabulary import LargestId
 
 
 @dataclass(frozen=True)

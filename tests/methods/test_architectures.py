@@ -101,6 +101,16 @@ def test_blocks_one_by_one_compute_what_the_model_computes(name, tokens):
     assert torch.allclose(torch.cat(batches.hidden), seen[0], atol=1e-5)
 
 
+def test_model_whose_decoder_is_its_head_is_walked_as_well(tokens):
+    import transformers
+
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    model = transformers.ModernBertDecoderForCausalLM(transformers.ModernBertDecoderConfig(**{**PLAIN, **ids})).eval()
+    assert isinstance(model.get_decoder(), torch.nn.Linear)
+    report = compress_model(model, parse_method({"method": "wanda", "sparsity": 0.5}, "m"), tokens)
+    assert {layer.block for layer in report.layers} == {0, 1}
+
+
 @pytest.mark.parametrize("layers", [1, 3, 5])
 def test_blocks_that_return_tuples_are_recognised_at_any_depth(layers, tokens):
     # a tensor taken for a tuple loses a dimension a block; three blocks made a scalar of it, without an IndexError

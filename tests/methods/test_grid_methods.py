@@ -174,3 +174,27 @@ def test_positive_groups_after_2_4_pruning_are_rounded_no_worse_than_half_a_step
     )
     assert usual < 0.01
     assert reference > 5 * usual
+
+
+@pytest.mark.parametrize("scale_dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("sym", [False, True])
+def test_awq_clips_to_ranges_whose_scales_are_stored_as_they_are(scale_dtype, sym):
+    # a scale that was rounded up left a level of a group clipped on both sides without weights
+    entry = {"method": "awq", "bits": 3, "group_size": 32, "sym": sym}
+    exact = parse_method(entry, "m")
+    stored = parse_method({**entry, "scale_dtype": scale_dtype}, "m")
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 128, generator=generator)
+    sample = torch.randn(256, 128, generator=generator) * torch.linspace(0.1, 3, 128)
+
+    def error(method):
+        limit = method._clip(weight, sample)[..., None]
+        groups = weight.unflatten(1, (-1, 32))
+        clipped = torch.maximum(torch.minimum(groups, limit), -limit)
+        both = (clipped.amax(-1, keepdim=True) == limit) & (clipped.amin(-1, keepdim=True) == -limit)
+        assert both.float().mean() > 0.1
+        scale = 2 * limit[both] / 7
+        assert method is exact or torch.equal(scale, scale.to(getattr(torch, scale_dtype)).float())
+        return (sample @ (method._grid(clipped.flatten(1)) - weight).T).square().mean()
+
+    assert error(stored) < 1.002 * error(exact)

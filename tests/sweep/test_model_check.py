@@ -18,7 +18,8 @@ from sweep.config import parse_study
 from sweep.model_check import check_model
 from sweep.models import DenseModel, load_tokenizer, resolve_model, weights_hash
 from sweep.results import Results
-from sweep.streaming import StreamedModel
+from sweep.streaming import StreamedModel, load_dense
+from tests.sweep.conftest import write_tiny_model
 
 CODE = """
 from torch import nn
@@ -188,6 +189,36 @@ def test_buffers_that_older_versions_saved_are_no_fault(tiny_model: Path, tmp_pa
     ref = resolve_model(str(folder), "m")
     assert check_model(ref) == 257
     assert weights_hash(DenseModel(ref).model) == weights_hash(StreamedModel(ref).model)
+
+
+def test_code_of_another_repository_does_not_matter_for_a_known_type(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    plain = weights_hash(DenseModel(resolve_model(str(folder), "m")).model)
+    change_config(folder, auto_map={"AutoModelForCausalLM": "org/base--modeling_base.BaseForCausalLM"})
+    ref = resolve_model(str(folder), "m")
+    assert check_model(ref) == 257
+    assert weights_hash(DenseModel(ref).model) == plain
+    with pytest.raises(SettingsError, match="its code is in another repository"):
+        trusted(folder)
+
+
+@pytest.mark.parametrize("placement", ["whole", "streamed"])
+def test_nan_in_a_stored_buffer_is_refused_by_the_worker_too(tmp_path: Path, placement: str) -> None:
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    folder = write_tiny_model(tmp_path / "m")
+    sizes: dict[str, int] = dict.fromkeys(("q_lora_rank", "kv_lora_rank", "moe_intermediate_size"), 16)
+    sizes |= dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8)
+    sizes |= {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1}
+    sizes |= {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64}
+    sizes |= {"first_k_dense_replace": 1, "bos_token_id": 0, "eos_token_id": 0}
+    model = DeepseekV3ForCausalLM(DeepseekV3Config(**sizes))
+    model.model.layers[1].mlp.gate.e_score_correction_bias[2] = float("nan")
+    model.save_pretrained(folder, save_original_format=False)
+    ref = resolve_model({"model": str(folder), "placement": placement}, "m")
+    with pytest.raises(SettingsError, match="e_score_correction_bias has 1 numbers of 4 that are NaN"):
+        weights_hash(load_dense(ref).model)  # of a streamed model every block is read here
 
 
 def test_large_weights_are_left_to_the_worker(

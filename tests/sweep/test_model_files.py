@@ -75,6 +75,29 @@ def test_buffers_that_an_index_names_in_vain_are_no_fault(folder: Path) -> None:
     assert describe_folder(folder, "m").parameters == describe_folder(SMALL, "m").parameters
 
 
+def test_tied_matrix_that_an_index_names_in_vain_is_no_fault(folder: Path) -> None:
+    index = json.loads((split(folder) / INDEX).read_text())
+    index["weight_map"]["lm_head.weight"] = index["weight_map"]["model.embed_tokens.weight"]
+    (folder / INDEX).write_text(json.dumps(index))
+    assert describe_folder(folder, "m").parameters == describe_folder(SMALL, "m").parameters
+
+
+def test_tied_matrix_counts_once_whichever_is_stored() -> None:
+    config = {"tie_word_embeddings": True}
+    tensors = model_files.checkpoint_tensors(SMALL)
+    count = model_files._count_parameters(tensors, config)
+    head = tensors["model.embed_tokens.weight"]
+    assert model_files._count_parameters({**tensors, "lm_head.weight": head}, config) == count
+    others = {name: tensor for name, tensor in tensors.items() if name != "model.embed_tokens.weight"}
+    assert model_files._count_parameters({**others, "lm_head.weight": head}, config) == count
+
+
+@pytest.mark.parametrize("key", ["max_position_embeddings", "n_positions", "max_seq_len", "context_length"])
+def test_context_is_known_by_every_name_that_configs_use(key: str) -> None:
+    assert model_files.context_length_of({"model_type": "any", key: 2048}) == 2048
+    assert model_files.context_length_of({"text_config": {key: 2048}}) == 2048
+
+
 def test_layers_that_predict_further_tokens_may_be_stored_as_well(folder: Path) -> None:
     tensors = model_files.checkpoint_tensors(folder)
     name = next(name for name in tensors if name.startswith("model.layers.3."))

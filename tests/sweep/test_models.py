@@ -86,6 +86,11 @@ def test_incomplete_folder_is_explained(tiny_model: Path, tmp_path: Path, missin
     assert message in str(error.value)
 
 
+def test_folder_may_have_an_at_in_its_path(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "me@host" / "m"))
+    assert resolve_model(str(folder), "m").fingerprint == resolve_model(str(tiny_model), "m").fingerprint
+
+
 def test_chosen_context_must_fit_the_model(tiny_model: Path) -> None:
     assert resolve_model({"model": str(tiny_model), "max_length": 32}, "m").max_length == 32
     with pytest.raises(SettingsError, match=r"m.max_length: expected at most the model's 64, got 65"):

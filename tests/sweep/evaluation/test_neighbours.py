@@ -293,6 +293,16 @@ def test_rows_that_meet_each_other_run_one_by_one(
         np.testing.assert_allclose(nll, wanted, atol=1e-3, rtol=0)
 
 
+def test_padding_token_without_an_embedding_is_never_fed(tokenizer: Any) -> None:
+    model = build("llama, yarn")
+    asked = [Generation(prompt, {"until": ["zzz"], "max_gen_toks": 5, "do_sample": False}) for prompt in ("a b", "a")]
+    wanted = generate(model, tokenizer, asked, 120, TokenBudget(CPU))
+    added = copy.deepcopy(tokenizer)
+    added.add_special_tokens({"pad_token": "[PAD]"})
+    assert added.pad_token_id >= model.config.vocab_size
+    assert generate(model, added, asked, 120, TokenBudget(CPU)) == wanted
+
+
 def evaluation_of(requests: Requests, text: HeldOut) -> EvaluationData:
     from sweep.evaluation.requests import TaskRequests
     from sweep.evaluation.settings import EvaluationSettings
