@@ -380,10 +380,12 @@ def _samples_notes(
 
 def _unlike_notes(trials: pl.DataFrame, metrics: pl.DataFrame, notes: list[Limitation]) -> None:
     """Things that share a name and are not the same: tasks of other examples, models of other files."""
-    kinds = metrics.filter(pl.col("kind").is_in(["task", "perplexity"])).drop_nulls("n")
+    kinds = metrics.filter(pl.col("kind").is_in(["task", "perplexity"])).drop_nulls(["n", "value"])
     named = kinds.join(trials.select("trial_id", "model"), on="trial_id")
-    sizes = named.group_by("model", "task").agg(pl.col("n").unique().sort())  # tokenizers cut texts differently
-    for model, task, counts in sizes.filter(pl.col("n").list.len() > 1).sort("model", "task").iter_rows():
+    alike = ["model", "task", "metric"]  # tokenizers cut texts differently, and some metrics leave examples out
+    sizes = named.group_by(alike).agg(pl.col("n").unique().sort()).filter(pl.col("n").list.len() > 1)
+    first = sizes.sort(alike).unique(["model", "task"], keep="first", maintain_order=True)
+    for model, task, counts in first.select("model", "task", "n").iter_rows():
         text = (
             f"{task} was evaluated with {model} on {' or '.join(map(str, counts))} examples; "
             "values of such trials are not alike."

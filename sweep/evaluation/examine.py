@@ -8,6 +8,7 @@ scored is named with its number and key. Tasks of lm-eval's own and ours keep th
 from __future__ import annotations
 
 import json
+import operator
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -45,7 +46,7 @@ def examine(task: Any, called: str, limit: int | None) -> None:
         look = _Example(task, doc, f"{called}, example {number}")
         look.check()
         kinds.add(isinstance(look.target, list))
-    if len(kinds) > 1:
+    if len(kinds) > 1 and task.config.process_results is None:
         raise SettingsError(f"{called}: doc_to_target: a list for some examples and one answer for others; give lists")
 
 
@@ -106,7 +107,7 @@ class _Example:
 
     def _check_right(self, gold: Any, choices: Sequence[str], key: str) -> None:
         """The right answer is one of the choices, and no other choice reads the same."""
-        answers = gold if isinstance(gold, list) else [gold]
+        answers = [_plain(answer) for answer in (gold if isinstance(gold, list) else [gold])]
         if not answers:
             self._wrong(key, "no right answer; leave the example out")
         for answer in answers:
@@ -123,6 +124,11 @@ class _Example:
 
     def _wrong(self, key: str, message: str) -> NoReturn:
         raise SettingsError(f"{self.called}: {key}: {message}")
+
+
+def _plain(answer: Any) -> Any:
+    """A whole number of numpy as one of Python, which lm-eval makes no difference between."""
+    return operator.index(answer) if hasattr(answer, "__index__") else answer
 
 
 def check_generation(arguments: Mapping[str, Any], max_length: int, called: str) -> None:

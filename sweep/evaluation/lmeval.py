@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -60,8 +61,13 @@ def mean_keys() -> frozenset[str]:
 @lru_cache(maxsize=3)
 def registered(kind: str) -> frozenset[str]:
     """Names of lm-eval's own metrics, aggregations or filters (`kind` is the singular)."""
-    files = [package() / "api" / "metrics.py", *sorted((package() / "filters").glob("*.py"))]
-    found = (match for file in files for match in _REGISTERED.finditer(file.read_text(encoding="utf-8")))
+    return registrations(kind, [package() / "api" / "metrics.py", *sorted((package() / "filters").glob("*.py"))])
+
+
+def registrations(kind: str, files: Iterable[Path]) -> frozenset[str]:
+    """Names of metrics, aggregations or filters that Python files register with lm-eval when they are imported."""
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files)
+    found = (match for text in texts for match in _REGISTERED.finditer(text))
     return frozenset(match.group(2) for match in found if match.group(1) == kind)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from calib.settings import SettingsError
+from sweep.evaluation import lmeval
 from sweep.evaluation.presets import PRESETS, expand_tasks
 from sweep.evaluation.taskfiles import parsed
 from sweep.evaluation.taskkeys import check_group, check_task
@@ -102,7 +103,7 @@ class _Check:
                     where = f"{called} ({file}): {key}: `!function {value.text}`"
                     check_function(value, file.parent, where)
                     self._refuse(where, "runs Python code")
-            for key, reason in _other_code(own, "process_results" in task.config):
+            for key, reason in _other_code(own, task):
                 self._refuse(f"{called} ({file}): {key}", reason)
 
     def _refuse(self, where: str, reason: str) -> None:
@@ -124,11 +125,13 @@ def _references(config: dict[str, Any], index: Index) -> Iterator[str]:
             yield from _references(item, index)
 
 
-def _other_code(own: dict[str, Any], scores_itself: bool) -> Iterator[tuple[str, str]]:
-    """(key, what it does) for the ways to code that are no `!function`.
+def _other_code(own: dict[str, Any], task: TaskFile) -> Iterator[tuple[str, str]]:
+    """(key, what it does) for the ways to code that are no `!function`, in one of the task's files.
 
-    A task that `scores_itself` loads none of the metrics that it names.
+    A task that scores itself loads none of the metrics that it names. A metric that lm-eval does not have is looked
+    for in the package `evaluate`, whether `hf_evaluate` is said or not; in a task's own file its name is refused.
     """
+    scores_itself = task.config.get("process_results") is not None
     for config, place in _configurations(own, ""):
         arguments = config.get("dataset_kwargs")
         if isinstance(arguments, dict) and arguments.get("trust_remote_code"):
@@ -136,9 +139,12 @@ def _other_code(own: dict[str, Any], scores_itself: bool) -> Iterator[tuple[str,
         if config.get("dataset_path") == "pandas":
             yield f"{place}dataset_path", "reads pickles, which run code when they are opened"
         for number, entry in enumerate(listed(config.get("metric_list"))):
-            if isinstance(entry, dict) and entry.get("hf_evaluate") and not scores_itself:
+            if not isinstance(entry, dict) or scores_itself:
+                continue
+            unknown = task.is_group and entry.get("metric") not in lmeval.registered("metric")
+            if entry.get("hf_evaluate") or (unknown and not isinstance(entry.get("metric"), Function)):
                 program = f"downloads and runs the program {entry.get('metric')!r}"
-                yield f"{place}metric_list[{number}].hf_evaluate", program
+                yield f"{place}metric_list[{number}].metric", program
 
 
 def _configurations(config: dict[str, Any], place: str) -> Iterator[tuple[dict[str, Any], str]]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from calib.settings import SettingsError
+from sweep.evaluation import lmeval
 from sweep.evaluation.taskfiles import code_files, parsed
 from sweep.evaluation.tasknames import trusted
 
@@ -186,6 +187,7 @@ def load_module(file: Path, root: Path) -> types.ModuleType:
     if known is not None and getattr(known, "__stamp__", None) == stamp:
         return known
     source = file.read_bytes()
+    _forget_registered(file, name, source)
     module = types.ModuleType(name)
     module.__file__ = str(file)
     module.__dict__["__stamp__"] = stamp
@@ -198,6 +200,28 @@ def load_module(file: Path, root: Path) -> types.ModuleType:
             table.pop(name, None)  # type: ignore[attr-defined]
         raise
     return module
+
+
+def _forget_registered(file: Path, name: str, source: bytes) -> None:
+    """Make room for what a module registers with lm-eval, where the same module, or a copy of it, has done so before.
+
+    lm-eval refuses a name that is registered twice; so it still does for two modules that are not the same.
+    """
+    if not any(lmeval.registrations(kind, [file]) for kind in ("filter", "metric", "aggregation")):
+        return
+    from lm_eval.api import registry
+
+    tables = {
+        "filter": (registry.filter_registry,),
+        "metric": (registry.metric_registry, registry.metric_agg_registry, registry.higher_is_better_registry),
+        "aggregation": (registry.aggregation_registry,),
+    }
+    for kind, (holder, *others) in tables.items():
+        for alias in lmeval.registrations(kind, [file]):
+            owner = getattr(holder.get(alias, None), "__module__", "")
+            copied = owner in _MODULES and Path(_MODULES[owner]).read_bytes() == source
+            for table in (holder, *others) if owner == name or copied else ():
+                table._objs.pop(alias, None)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

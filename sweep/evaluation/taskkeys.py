@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 from calib.files import GLOB_CHARACTERS
 from calib.settings import SettingsError
 from sweep.evaluation import lmeval
+from sweep.evaluation.taskfiles import code_files
 from sweep.evaluation.tasknames import LOCAL_FORMATS, absolute_files, closest
-from sweep.evaluation.taskyaml import Function, TaskFile, leaves_with_places, listed
+from sweep.evaluation.taskyaml import Function, TaskFile, leaves, leaves_with_places, listed
 from sweep.evaluation.templates import syntax_error
 
 PROMPTS = ("doc_to_text", "doc_to_target", "doc_to_choice", "doc_to_decontamination_query")
@@ -62,6 +63,17 @@ class _Look:
         holders = [file for file in (own, *reversed(included)) if first in self.task.parts[file]]
         return holders[0] if holders else own
 
+    def known(self, kind: str) -> frozenset[str]:
+        """lm-eval's metrics, aggregations or filters, and those that code beside the task's files registers."""
+        modules = {
+            (file.parent, item.file)
+            for file, own in self.task.parts.items()
+            for item in leaves(own)
+            if isinstance(item, Function)
+        }
+        code = {used for folder, name in modules for _, used in code_files(folder, name) if used.suffix == ".py"}
+        return lmeval.registered(kind) | lmeval.registrations(kind, code)
+
     def check_keys(self, config: Mapping[str, Any], known: Iterable[str], place: str = "") -> None:
         for key in config:
             if key not in known:
@@ -71,6 +83,7 @@ class _Look:
     def check_group(self, config: Mapping[str, Any], place: str) -> None:
         known = lmeval.group_keys() | lmeval.task_keys() | lmeval.STRUCTURE
         self.check_keys(config, known, place)
+        self._check_overrides(config, place)
         members = config.get("task")
         if not isinstance(members, list) or not members:
             self.wrong(f"{place}task", f"expected a list of tasks, got {_short(members)}")
@@ -83,6 +96,7 @@ class _Look:
                 self.check_configuration({**self.task.config, **item}, f"{here}.")
             elif isinstance(item, Mapping):
                 self.check_keys(item, known, f"{here}.")
+                self._check_overrides(item, f"{here}.")
                 if not isinstance(item.get("task", item.get("group")), str):
                     self.wrong(here, "expected a name, or a mapping with `task` or `group`")
             elif not isinstance(item, str):
@@ -111,6 +125,15 @@ class _Look:
         )
         for check in checks:
             check(config, place)
+
+    def _check_overrides(self, config: Mapping[str, Any], place: str) -> None:
+        """Settings of tasks that a group, or an entry of it, puts over those of the tasks' own files."""
+        for key in TEMPLATES:
+            self._check_template(config.get(key), f"{place}{key}")
+        self._check_kinds(config, place)
+        self._check_metrics({"process_results": True, **config}, place)  # the tasks may make metrics of their own
+        self._check_filters(config, place)
+        self._check_generation(config, place)
 
     def _check_kinds(self, config: Mapping[str, Any], place: str) -> None:
         kind = config.get("output_type", "generate_until")
@@ -224,7 +247,7 @@ class _Look:
 
     def _check_metric(self, entry: Mapping[str, Any], key: str, own: bool) -> None:
         metric, rule = entry["metric"], entry.get("aggregation")
-        known, rules = lmeval.registered("metric"), lmeval.registered("aggregation")
+        known, rules = self.known("metric"), self.known("aggregation")
         if isinstance(metric, str) and metric not in known and not own and not entry.get("hf_evaluate"):
             hint = closest(metric, known, "; one of the package `evaluate` needs `hf_evaluate: true`")
             self.wrong(f"{key}.metric", f"unknown metric '{metric}'{hint}")
@@ -249,7 +272,7 @@ class _Look:
         function = step.get("function") if isinstance(step, Mapping) else None
         if not isinstance(function, str | Function):
             self.wrong(key, f"expected a mapping with `function`, got {_short(step)}")
-        known = lmeval.registered("filter")
+        known = self.known("filter")
         if isinstance(function, str) and function not in known:
             self.wrong(f"{key}.function", f"unknown filter {function!r}{_among(function, known)}")
         for name, pattern in step.items():

@@ -334,3 +334,11 @@ def test_names_that_stand_for_different_things_are_said(folder: Path) -> None:
     assert subjects(study) == {"several test sizes", "several models of one name"}
     assert text_of(study, "several test sizes").startswith("piqa was evaluated with small on 30 or 60 examples")
     assert "small stands for 2 models (small, small@other)" in text_of(study, "several models of one name")
+
+
+def test_metrics_of_a_task_may_have_examples_of_their_own(folder: Path) -> None:
+    """An example may have no answer to compare, or a metric of its own may leave it out: the same in every trial."""
+    other = (pl.lit("acc_norm").alias("metric"), (pl.col("n") // 2).alias("n"))
+    both = change(folder, "metrics", lambda f: True, lambda f: pl.concat([f, f.with_columns(*other)]))
+    assert both > 0
+    assert "several test sizes" not in subjects(load(str(folder)))

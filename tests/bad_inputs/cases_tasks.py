@@ -94,6 +94,14 @@ CASES: dict[str, Case] = {
         r"group 'g' \(.*g\.yaml\): unknown task 'mien', did you mean 'mine'",
     ),
     "a group without tasks": Case(files({"g.yaml": "group: g\ntask: []\n"}, "g"), r"task: expected a list of tasks"),
+    "a group's setting of the wrong kind for its tasks": Case(
+        files({"g.yaml": "group: g\ntask: [piqa]\nnum_fewshot: two\n"}, "g"),
+        r"group 'g' \(.*g\.yaml\): num_fewshot: expected a whole number from 0, got 'two'",
+    ),
+    "a template over a task of a group": Case(
+        files({"g.yaml": "group: g\ntask: [{task: piqa, doc_to_text: '{{q'}]\n"}, "g"),
+        r"task\[0\]\.doc_to_text: no template",
+    ),
     "a group's unknown mean": Case(
         files({"g.yaml": "group: g\ntask: [piqa]\naggregate_metric_list: [{metric: acc, aggregation: max}]\n"}, "g"),
         r"aggregate_metric_list\[0\]\.aggregation: expected mean, got 'max'",
@@ -190,6 +198,20 @@ CASES: dict[str, Case] = {
     "a pickle": Case(task(changed(CHOICE, dataset_path="pandas")), r"dataset_path reads pickles"),
     "a metric that is a program": Case(
         task(CHOICE.replace("metric: acc", "metric: who/knows, hf_evaluate: true")), r"runs the program 'who/knows'"
+    ),
+    "a metric that is a program, where the task's own scoring is taken back": Case(
+        task(CHOICE.replace("metric: acc", "metric: who/knows, hf_evaluate: true") + "process_results: null\n"),
+        r"runs the program 'who/knows'",
+    ),
+    "a metric that is a program, over all tasks of a group": Case(
+        files({"g.yaml": "group: g\ntask: [piqa]\nmetric_list: [{metric: who/knows, aggregation: mean}]\n"}, "g"),
+        r"\(.*g\.yaml\): metric_list\[0\]\.metric downloads and runs the program 'who/knows'",
+    ),
+    "a metric that is a program, over one task of a group": Case(
+        files(
+            {"g.yaml": "group: g\ntask: [{task: piqa, metric_list: [{metric: rules.py, aggregation: mean}]}]\n"}, "g"
+        ),
+        r"task\[0\]\.metric_list\[0\]\.metric downloads and runs the program 'rules\.py'",
     ),
     "no such module": Case(code("ruls.rate", allow_code=True), r"no file ruls\.py beside it, and no installed module"),
     "no such function": Case(code("rules.rat", allow_code=True), r"rules\.py has no 'rat', did you mean 'rate'"),

@@ -78,6 +78,20 @@ def test_lists_of_right_answers_are_for_all_examples_or_none(build: Build) -> No
         )
 
 
+def test_answers_of_code_may_be_numbers_of_numpy_and_its_own_scoring_takes_any(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "rules.py").write_text(
+        "import numpy as np\n"
+        "def gold(doc):\n    return np.int64(doc['gold'])\n"
+        "def golds(doc):\n    return doc['gold'] if doc['gold'] else [1]\n"
+        "def rate(doc, answers):\n    return {'acc': 1.0}\n"
+    )
+    assert build(CHOICE.replace("target: gold", "target: !function rules.gold"), ROW, {**ROW, "gold": 0}) == 4
+    with pytest.raises(SettingsError, match="2 is none of the 2 choices"):
+        build(CHOICE.replace("target: gold", "target: !function rules.gold"), {**ROW, "gold": 2})
+    own = CHOICE.replace("target: gold", "target: !function rules.golds") + "process_results: !function rules.rate\n"
+    assert build(own + "metric_list: [{metric: acc, aggregation: mean}]\n", ROW, {**ROW, "gold": 0}) == 4
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

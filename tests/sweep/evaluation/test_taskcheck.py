@@ -69,6 +69,30 @@ def test_groups_of_every_shape_are_right(check: Checker) -> None:
     check(["all"], **{"all.yaml": group})
 
 
+def test_a_group_may_put_settings_over_those_of_its_tasks(check: Checker) -> None:
+    over = "num_fewshot: 1\nmetric_list: [{metric: exact_match}]\ndescription: '{{q}}'\n"
+    check(
+        ["all"], **{"all.yaml": f"group: all\n{over}task:\n- mine\n- {{task: piqa, metric_list: [{{metric: acc}}]}}\n"}
+    )
+
+
+def test_code_may_register_filters_and_metrics_of_its_own(check: Checker) -> None:
+    code = (
+        "from helper import *\n@register_metric(\n    metric='own', aggregation='mean')\ndef rate(**_):\n    return 0\n"
+    )
+    task = CODED.replace("process_results", "process_docs").replace(
+        "metric: exact_match, aggregation: mean", "metric: own"
+    )
+    task = task.replace("function: take_first", "function: cut")
+    check(
+        ["coded"],
+        allow_code=True,
+        **{"coded.yaml": task, "rules.py": code, "helper.py": "@register_filter('cut')\nclass Cut: ...\n"},
+    )
+    with pytest.raises(SettingsError, match="unknown filter 'cut'"):
+        check(["coded"], allow_code=True, **{"coded.yaml": task, "rules.py": code, "helper.py": ""})
+
+
 def test_other_files_of_the_folder_may_be_wrong(check: Checker) -> None:
     check(["mine"], **{"wrong.yaml": "task: [", "twice.yaml": "task: other\n", "again.yaml": "task: other\n"})
 

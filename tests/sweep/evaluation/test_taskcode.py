@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from calib.settings import SettingsError
 from sweep.evaluation import taskcode
+from sweep.evaluation.replay import Scores
 from sweep.evaluation.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.taskcode import Freezer, load_module
@@ -159,6 +161,38 @@ def test_modules_of_the_same_name_in_two_folders_stay_apart(tmp_path: Path) -> N
         values.append(load_module(tmp_path / place / "rules.py", tmp_path / place).value)
     assert [value() for value in values] == ["one", "two"]
     assert [Freezer().freeze(value).thaw()() for value in values] == ["one", "two"]
+
+
+REGISTERING = """from lm_eval.api.registry import register_filter, register_metric
+from lm_eval.api.filter import Filter
+@register_filter("a_filter_of_a_test")
+class Cut(Filter):
+    def apply(self, resps, docs):
+        return [[text[:1] for text in texts] for texts in resps]
+@register_metric(metric="a_metric_of_a_test", higher_is_better=True, aggregation="mean")
+def rate(references, predictions, **_):
+    return float(len(predictions[0]))
+def docs(data):
+    return data
+"""
+
+
+def test_code_may_register_filters_and_metrics(tmp_path: Path, tokenizer: Any) -> None:
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"q": "Is it?"}) + "\n")
+    (tmp_path / "rules.py").write_text(REGISTERING)
+    more = (
+        "process_docs: !function rules.docs\nmetric_list: [{metric: a_metric_of_a_test}]\n"
+        "filter_list: [{name: cut, filter: [{function: a_filter_of_a_test}, {function: take_first}]}]\n"
+        "generation_kwargs: {until: ['.'], max_gen_toks: 4}"
+    )
+    body = TASK.format(name="mine", more=more).replace("multiple_choice", "generate_until")
+    (tmp_path / "mine.yaml").write_text(body.replace("doc_to_choice: ['yes', 'no']\n", ""))
+    (task,) = build_requests(EvaluationSettings(tasks=["mine"], task_path=str(tmp_path)), tokenizer, 96).tasks
+    found = task.metrics(Scores(np.zeros(0), np.zeros(0, bool), ["word"]))
+    assert found.values == {("a_metric_of_a_test", "cut"): 1.0}
+    (tmp_path / "other.py").write_text(REGISTERING + "# another\n")
+    with pytest.raises(ValueError, match="already registered"):
+        load_module(tmp_path / "other.py", tmp_path)
 
 
 def test_code_that_has_no_name_is_refused(tmp_path: Path) -> None:
