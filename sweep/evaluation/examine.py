@@ -40,12 +40,16 @@ def examine(task: Any, called: str, limit: int | None) -> None:
         raise SettingsError(f"{called}: its data hold no examples; give some, or another split")
     _refuse_misspelt_columns(task, called)
     kinds: set[bool] = set()
+    blank = True
     for number, doc in enumerate(docs):
         if limit is not None and number >= limit:
             break
         look = _Example(task, doc, f"{called}, example {number}")
         look.check()
         kinds.add(isinstance(look.target, list))
+        blank = blank and look.blank
+    if blank and task.config.doc_to_text and not task.config.description:
+        raise SettingsError(f"{called}: doc_to_text: the prompt is empty in every example; name another column")
     if len(kinds) > 1 and task.config.process_results is None:
         raise SettingsError(f"{called}: doc_to_target: a list for some examples and one answer for others; give lists")
 
@@ -81,6 +85,7 @@ class _Example:
         self.doc = doc
         self.called = called
         self.target: Any = None
+        self.blank = False  # the prompt, which lm-eval then scores without one
 
     def check(self) -> None:
         task, kind = self.task, self.task.OUTPUT_TYPE
@@ -92,8 +97,7 @@ class _Example:
         in_text = isinstance(text, int) and choices is not None
         if not in_text and not isinstance(text, str):
             self._wrong("doc_to_text", f"expected text, got {text!r}")
-        if isinstance(text, str) and not text.strip() and task.config.doc_to_text and not task.config.description:
-            self._wrong("doc_to_text", "the prompt is empty; leave the example out")
+        self.blank = isinstance(text, str) and not text.strip()
         if kind == "multiple_choice" and choices is not None and task.config.process_results is None:
             self._check_right(text if in_text else self.target, choices, "doc_to_text" if in_text else "doc_to_target")
         elif kind in ("loglikelihood", "loglikelihood_rolling"):
@@ -106,7 +110,7 @@ class _Example:
             _render_query(task, self.doc)
 
     def _check_right(self, gold: Any, choices: Sequence[str], key: str) -> None:
-        """The right answer is one of the choices, and no other choice reads the same."""
+        """The right answer is one of the choices; that others read the same happens in published data (MMLU)."""
         answers = [_plain(answer) for answer in (gold if isinstance(gold, list) else [gold])]
         if not answers:
             self._wrong(key, "no right answer; leave the example out")
@@ -118,9 +122,6 @@ class _Example:
                 self._wrong(key, f"{answer!r} {reason}")
             if not isinstance(answer, int | str):
                 self._wrong(key, f"expected the number of a choice, or its text, got {answer!r}")
-            right = choices[answer] if isinstance(answer, int) else answer
-            if list(choices).count(right) > 1:
-                self._wrong("doc_to_choice", f"the right answer {right!r} is there twice; leave one of them out")
 
     def _wrong(self, key: str, message: str) -> NoReturn:
         raise SettingsError(f"{self.called}: {key}: {message}")

@@ -266,9 +266,9 @@ CASES: dict[str, Case] = {
         r"example 2: doc_to_target: expected text",
         torch=True,
     ),
-    "an empty prompt": Case(
-        task(WORDS, [*DOCS, {"q": "", "answer": "a", "gold": 0}]),
-        r"example 2: doc_to_text: the prompt is empty",
+    "empty prompts": Case(
+        task(WORDS, [{"q": " ", "answer": "a", "gold": 0}, {"q": "", "answer": "a", "gold": 0}]),
+        r"doc_to_text: the prompt is empty in every example",
         torch=True,
     ),
     "more examples than there are": Case(

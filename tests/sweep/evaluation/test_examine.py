@@ -41,6 +41,7 @@ def build(tmp_path: Path, tokenizer: Any) -> Build:
         (CHOICE, ROW),
         (CHOICE, {**ROW, "gold": "no"}),
         (CHOICE, {**ROW, "choices": ["yes", "yes", "no"], "gold": 2}),  # two wrong ones that read the same harm nobody
+        (CHOICE, {**ROW, "choices": ["no", "no"]}),  # as in published data; lm-eval takes the first
         (CHOICE, {**ROW, "gold": [0, 1]}),
         (CHOICE.replace("choices", "'{{choices}}'").replace("gold", "'{{gold}}'"), ROW),
         (CHOICE.replace("'{{q}}'", "''"), ROW),
@@ -58,17 +59,21 @@ def test_examples_that_can_be_judged_are_let_through(build: Build, body: str, ro
         ({"gold": 2}, r"example 1: doc_to_target: 2 is none of the 2 choices"),
         ({"gold": -1}, r"example 1: doc_to_target: -1 is none"),
         ({"gold": None}, r"example 1: doc_to_target: expected the number of a choice, or its text, got None"),
-        ({"choices": ["no", "no"]}, r"example 1: doc_to_choice: the right answer 'no' is there twice"),
         ({"choices": ["yes", " "]}, r"example 1: doc_to_choice: choice 1 is blank"),
         ({"choices": ["yes", None]}, r"example 1: doc_to_choice: choice 1 is None"),
         ({"choices": []}, r"example 1: doc_to_choice: expected texts to choose from, got none"),
-        ({"q": " "}, r"example 1: doc_to_text: the prompt is empty"),
     ],
 )
 def test_the_first_example_that_cannot_be_judged_is_named(build: Build, change: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=rf"task 'mine' \(.*mine\.yaml\), {message}"):
         build(CHOICE, ROW, {**ROW, **change})
     assert build(CHOICE, ROW, {**ROW, **change}, limit=1) == 2  # what is not asked may be wrong
+
+
+def test_a_blank_prompt_is_asked_as_lm_eval_asks_it_but_not_in_every_example(build: Build) -> None:
+    assert build(CHOICE, ROW, {**ROW, "q": ""}) == 4
+    with pytest.raises(SettingsError, match="doc_to_text: the prompt is empty in every example; name another column"):
+        build(CHOICE, {**ROW, "q": ""}, {**ROW, "q": " "})
 
 
 def test_lists_of_right_answers_are_for_all_examples_or_none(build: Build) -> None:
