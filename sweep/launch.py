@@ -7,13 +7,9 @@ trials are there, 1 a trial failed, 2 the study or the machines cannot be used a
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import os
-import platform
 import re
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +31,7 @@ from sweep.estimate import estimate
 from sweep.folder import check_evaluation, check_folder, read_study
 from sweep.lease import EXPIRES, Lease
 from sweep.progress import Account, Reporter, duration
+from sweep.provenance import provenance
 from sweep.repair import lost_sets, read_trials, take_back, told
 from sweep.results import Results, ResultsError
 from sweep.schedule import Job
@@ -43,7 +40,6 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
 CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
 FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
-PACKAGES = ("torch", "transformers", "lm_eval", "ray", "numpy", "calibration-sweep")
 
 MAX_WORKERS = 10_000
 SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
@@ -392,34 +388,6 @@ def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> An
         gpus_per_worker=options["gpus_per_worker"],
         notify=reporter.say,
     )
-
-
-def provenance() -> dict[str, Any]:
-    """Columns of `trials/` that are the same for the whole run: versions and commit."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            versions[name] = None
-    return {"versions": json.dumps(versions, sort_keys=True), "commit": git_commit()}
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout that holds this file, with `+` for local changes; None when it is in none."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return result.stdout.strip() if result.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return f"{git('rev-parse', 'HEAD')}{'+' if changed else ''}"
 
 
 # the plan on paper
