@@ -20,16 +20,13 @@ from typing import Annotated, Any
 import polars as pl
 import typer
 import typer.core
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study, load_study
-from sweep.estimate import estimate
 from sweep.folder import check_evaluation, check_folder, read_study
 from sweep.lease import EXPIRES, Lease
+from sweep.preview import show_plan
 from sweep.progress import Account, Reporter, duration
 from sweep.provenance import provenance
 from sweep.repair import lost_sets, read_trials, take_back, told
@@ -388,36 +385,6 @@ def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> An
         gpus_per_worker=options["gpus_per_worker"],
         notify=reporter.say,
     )
-
-
-# the plan on paper
-
-
-def show_plan(
-    console: Console, study: Study, trials: Sequence[plan.Trial], before: pl.DataFrame, jobs: Sequence[Job]
-) -> None:
-    """Print what a run would do: trials by model and method, calibration sets, and a rough estimate of the time."""
-    console.print(f"{escape(study.name)}: {escape(' '.join(study.description.split()))}")
-    to_run = Counter((job.trial.model.name, job.trial.label) for job in jobs)
-    counts = Counter((trial.model.name, trial.label) for trial in trials)
-    seen = {(trial.model.name, trial.label): trial for trial in trials}
-    table = Table("model", "parameters", "method", "trials", "to run", box=None, pad_edge=False)
-    for (model, label), trial in seen.items():
-        size = f"{trial.model.parameters / 1e6:,.1f} M" if trial.model.parameters else "?"
-        total = counts[model, label]
-        table.add_row(escape(model), size, escape(label), str(total), str(to_run[model, label]))
-    console.print(table)
-    sources = {spec.source.label: None for spec in study.calibration}
-    sets = {trial.calibration_id for trial in trials if trial.calibration_id}
-    console.print(f"calibration: {len(sets)} sets from {len(sources)} sources ({escape(', '.join(sources))})")
-    evaluation = study.evaluation
-    console.print(
-        f"evaluation: tasks {escape(', '.join(evaluation.tasks) or 'none')}; "
-        f"{len(evaluation.heldout)} held-out texts of {evaluation.heldout_windows or 'all'} windows"
-    )
-    console.print(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
-    if jobs:
-        console.print(escape(estimate([job.trial for job in jobs], before)))
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
