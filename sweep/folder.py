@@ -20,12 +20,17 @@ from sweep.evaluation.settings import EvaluationSettings
 from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.results import TABLES, Results
+from sweep.schedule import Job
+from sweep.trial import describe
 
 if TYPE_CHECKING:
     from sweep.evaluation.suite import EvaluationData
 
 OURS = frozenset({*TABLES, "started", "study.yaml", "lease.json"})  # one is in every folder that a launch began
 MAX_VALUES = 1_000_000  # in a resolved study, which has every setting of every method written out
+_FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
+CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
+FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
 PLACES = ("task_path", "allow_code")  # settings that change no number and may change freely
 
 
@@ -73,6 +78,43 @@ def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Resul
     )
 
 
+def check_stale(trials: Sequence[Trial], before: pl.DataFrame, root: str) -> None:
+    """Refuse to put new numbers beside old ones of the same cell: the tables would mix them.
+
+    A cell is a trial by its factors. The same cell under another id was made with other tasks, model files, or code.
+    """
+    if before.is_empty():
+        return
+    planned = {trial.id for trial in trials}
+    cells = {_cell(describe(trial), names) for trial in trials for names in (FIRST_CELL, CELL)}
+    stale = [
+        row
+        for row in before.iter_rows(named=True)
+        if row["trial_id"] not in planned and _cell(row, _cell_names(row)) in cells
+    ]
+    if stale:
+        raise SettingsError(
+            f"--results {root}: {len(stale)} trials there are trials of this study made with another evaluation, other "
+            f"files or other code (such as {stale[0]['model']}, {stale[0]['method_label']}); "
+            "choose another folder, or delete this one"
+        )
+
+
+def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None:
+    """Refuse to mix dtypes in one folder: `auto` is float32 on a CPU and the checkpoint's dtype on a GPU."""
+    done = before.filter((pl.col("status") == "ok") & pl.col("dtype").is_not_null())
+    known = set(done.select("model", "dtype").unique().iter_rows())
+    for job in jobs:
+        model = job.trial.model
+        expected = model.expected_dtype(device)
+        others = sorted(dtype for name, dtype in known if name == model.name and dtype != expected)
+        if model.dtype == "auto" and expected and others:
+            raise SettingsError(
+                f"models: {model.name} would run in {expected} on this machine ({device}), but the results there "
+                f"are in {others[0]}; give the model's `dtype` in the study, or choose another --results folder"
+            )
+
+
 def check_commit(store: Results, model: ModelRef, commit: str | None) -> None:
     """Refuse a hub model of another commit than the trials in the folder have. Raises SettingsError."""
     if commit is None:
@@ -101,6 +143,15 @@ def _others(store: Results, where: tuple[str, str | None], column: str, value: s
     rows = store.scan("trials").filter(pl.col("status") == "ok", pl.col(where[0]) == where[1])
     stated = rows.select(pl.col(column).drop_nulls().unique().sort()).collect().get_column(column)
     return [other for other in stated.to_list() if other != value]
+
+
+def _cell_names(row: Mapping[str, Any]) -> Sequence[str]:
+    """The factors that a row states: one with calibration data and no separator is of the first version."""
+    return FIRST_CELL if row["source"] is not None and row["separator"] is None else CELL
+
+
+def _cell(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
 
 
 def _difference(document: Mapping[str, Any] | None, now: EvaluationSettings) -> str:

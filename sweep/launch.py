@@ -24,7 +24,7 @@ import typer.core
 from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study, load_study
-from sweep.folder import check_evaluation, check_folder, read_study
+from sweep.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
 from sweep.lease import EXPIRES, Lease
 from sweep.preview import show_plan
 from sweep.progress import Account, Reporter, duration
@@ -34,9 +34,6 @@ from sweep.results import Results, ResultsError
 from sweep.schedule import Job
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-_FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
-CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
-FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
 
 MAX_WORKERS = 10_000
 SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
@@ -306,39 +303,6 @@ def _unusable(root: str, error: Exception) -> SettingsError:
     return SettingsError(f"--results {root}: cannot be used: {error}; choose a folder that can be written")
 
 
-def check_stale(trials: Sequence[plan.Trial], before: pl.DataFrame, root: str) -> None:
-    """Refuse to put new numbers beside old ones of the same cell: the tables would mix them.
-
-    A cell is a trial by its factors. The same cell under another id was made with other tasks, model files, or code.
-    """
-    if before.is_empty():
-        return
-    from sweep.trial import describe
-
-    planned = {trial.id for trial in trials}
-    cells = {_cell(describe(trial), names) for trial in trials for names in (FIRST_CELL, CELL)}
-    stale = [
-        row
-        for row in before.iter_rows(named=True)
-        if row["trial_id"] not in planned and _cell(row, _cell_names(row)) in cells
-    ]
-    if stale:
-        raise SettingsError(
-            f"--results {root}: {len(stale)} trials there are trials of this study made with another evaluation, other "
-            f"files or other code (such as {stale[0]['model']}, {stale[0]['method_label']}); "
-            "choose another folder, or delete this one"
-        )
-
-
-def _cell_names(row: Mapping[str, Any]) -> Sequence[str]:
-    """The factors that a row states: one with calibration data and no separator is of the first version."""
-    return FIRST_CELL if row["source"] is not None and row["separator"] is None else CELL
-
-
-def _cell(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in names)
-
-
 def jobs_to_run(
     trials: Sequence[plan.Trial], before: pl.DataFrame, started: Mapping[str, Sequence[int]], retry_failed: bool
 ) -> list[Job]:
@@ -350,21 +314,6 @@ def jobs_to_run(
     done = before.filter(pl.col("status") == "ok").get_column("trial_id").to_list()
     todo = plan.pending(trials, done, failed, retry_failed)
     return [Job(trial, max([failed.get(trial.id, 0), *started.get(trial.id, ())]) + 1) for trial in todo]
-
-
-def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None:
-    """Refuse to mix dtypes in one folder: `auto` is float32 on a CPU and the checkpoint's dtype on a GPU."""
-    done = before.filter((pl.col("status") == "ok") & pl.col("dtype").is_not_null())
-    known = set(done.select("model", "dtype").unique().iter_rows())
-    for job in jobs:
-        model = job.trial.model
-        expected = model.expected_dtype(device)
-        others = sorted(dtype for name, dtype in known if name == model.name and dtype != expected)
-        if model.dtype == "auto" and expected and others:
-            raise SettingsError(
-                f"models: {model.name} would run in {expected} on this machine ({device}), but the results there "
-                f"are in {others[0]}; give the model's `dtype` in the study, or choose another --results folder"
-            )
 
 
 def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> Any:
