@@ -57,12 +57,12 @@ def read_study(store: Results) -> Mapping[str, Any] | None:
     remedy = "choose another folder, or put the study file back that was there"
     try:
         text = store.read_text("study.yaml")
-        document = read_yaml(text, MAX_VALUES) if text is not None else {"study": None}
+        document = read_yaml(text, MAX_VALUES) if text is not None else None
     except (SettingsError, UnicodeDecodeError) as error:
         raise SettingsError(f"--results {store.root}: study.yaml there cannot be read: {error}; {remedy}") from None
-    if not isinstance(document, Mapping) or "study" not in document:
+    if text is not None and not (isinstance(document, Mapping) and isinstance(document.get("study"), str)):
         raise SettingsError(f"--results {store.root}: study.yaml there is no study file, it names no study; {remedy}")
-    return document if text is not None else None
+    return document if isinstance(document, Mapping) else None
 
 
 def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Results) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,13 +24,14 @@ from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study, load_study
 from sweep.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
+from sweep.interrupts import interruptible, undisturbed, undisturbed_from_now_on
 from sweep.lease import EXPIRES, Lease
 from sweep.preview import show_plan
 from sweep.progress import Account, Reporter, duration
 from sweep.provenance import provenance
 from sweep.repair import lost_sets, read_trials, take_back, told
 from sweep.results import Results, ResultsError
-from sweep.schedule import Job
+from sweep.schedule import ClusterError, Job
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -85,9 +85,8 @@ def main(
     What is done already is not run again, so after an interruption give the same command.
     """
     reporter = Reporter()
-    earlier = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with ExitStack() as held:
+        with interruptible(), ExitStack() as held:
             account = Account()
             with account("planning"):
                 check_flags(local, address, workers, gpus_per_worker)
@@ -95,7 +94,8 @@ def main(
                 store = find_results(f"results/{chosen.name}" if results is None else results)
                 lease = None if dry_run else hold(store, held)
                 before = open_results(chosen, trials, store, reporter.say, write=not dry_run)
-                jobs = jobs_to_run(trials, before, store.started(), retry_failed)
+                with usable(store):
+                    jobs = jobs_to_run(trials, before, store.started(), retry_failed)
             if lease is None:
                 show_plan(reporter.console, chosen, trials, before, jobs)
                 code = OK
@@ -106,10 +106,8 @@ def main(
         report(error)
         code = BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted before any trial started", file=sys.stderr)
+        print("interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)
         code = INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
     raise typer.Exit(code)
 
 
@@ -126,7 +124,8 @@ def run(
 ) -> int:
     """Run the jobs and report. Returns the exit code; raises SettingsError for what is found before they start."""
     skipped = len(trials) - len(jobs)
-    lost = lost_sets(store, before)
+    with usable(store):
+        lost = lost_sets(store, before)
     again = [trial for trial in trials if trial.calibration_id in lost]
     reporter.say(f"{study.name}: {len(trials)} trials, {skipped} already there, {len(jobs)} to run -> {store.root}")
     if not jobs and not again:
@@ -147,20 +146,17 @@ def run(
                 account.add(outcome)
                 reporter.finished(outcome)
                 lease.check()
-    except KeyboardInterrupt:
-        if not started:
+    except (KeyboardInterrupt, ClusterError, OSError) as error:
+        if not started and isinstance(error, OSError):  # what a trial meets is in its row: this is the driver's own
+            raise SettingsError(f"nothing was started: {error}") from None
+        if not started and isinstance(error, KeyboardInterrupt):
             raise
-        kept = skipped + account.done
-        reporter.say(f"interrupted: {kept} of {len(trials)} trials are kept in {store.root}; the same command goes on")
-        return INTERRUPTED
-    except RuntimeError as error:
-        if type(error).__name__ != "ClusterError":
-            raise
-        there = f"{skipped + account.done} of {len(trials)} trials are kept in {store.root}"
-        reporter.say(f"stopped: {error}. {there}; the same command goes on")
-        return FAILED
+        kept = f"{skipped + account.done} of {len(trials)} trials are kept in {store.root}; the same command goes on"
+        interrupted = isinstance(error, KeyboardInterrupt)
+        reporter.say(f"interrupted: {kept}" if interrupted else f"stopped: {one_line(str(error))}. {kept}")
+        return INTERRUPTED if interrupted else FAILED
     finally:
-        with account("starting up"):
+        with account("starting up"), undisturbed():
             runner.close()
     return finish(trials, before, store, reporter, account, runner.workers)
 
@@ -237,13 +233,23 @@ def find_results(root: str) -> Results:
         raise SettingsError(f"--results {shown(root)}: expected a folder, or an s3:// or gs:// URI{hint}")
     try:
         store = Results(root)
+    except (OSError, ValueError) as error:
+        raise _unusable(root, error) from None
+    with usable(store):
         if store.is_local:
             check_folder(store)
-    except (OSError, ValueError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise _unusable(root, error) from None
     return store
+
+
+@contextmanager
+def usable(store: Results) -> Iterator[None]:
+    """What the disk or the object store says of the folder ends in one line. Raises SettingsError."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unusable(store.root, error) from None
 
 
 def hold(store: Results, held: ExitStack) -> Lease:
@@ -252,11 +258,9 @@ def hold(store: Results, held: ExitStack) -> Lease:
     Raises ResultsError when one is in it, SettingsError when the folder cannot be written.
     """
     lease = Lease(store)
-    try:
+    with usable(store):
         lease.acquire()
-    except OSError as error:
-        raise _unusable(store.root, error) from None
-    held.callback(lease.release)
+    held.callback(undisturbed()(lease.release))
     return lease
 
 
@@ -271,7 +275,7 @@ def open_results(
     or cannot be written.
     """
     root = store.root
-    try:
+    with usable(store):
         there = read_study(store)
         before, damages = read_trials(store, {trial.id for trial in trials})
         owners = set(before.get_column("study").to_list())
@@ -290,10 +294,6 @@ def open_results(
             take_back(store, damages)
         elif not store.is_local or Path(store.path).exists():
             store.check_writable()
-    except (OSError, ValueError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise _unusable(store.root, error) from None
     for line in told(store, damages):
         notify(line)
     return before
@@ -336,9 +336,8 @@ def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> An
     )
 
 
-def _interrupt(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    finally:
+        undisturbed_from_now_on()
