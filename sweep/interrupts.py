@@ -31,7 +31,7 @@ def undisturbed() -> Iterator[None]:
 def undisturbed_from_now_on() -> None:
     """The same for the rest of this process: a launch has said how it ended, and its exit code says the same."""
     for number in (signal.SIGINT, *LIKE_CTRL_C):
-        signal.signal(number, _ignore)
+        signal.signal(number, signal.SIG_IGN)  # Python takes back handlers of its own before it ends
 
 
 @contextmanager

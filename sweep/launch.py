@@ -1,8 +1,8 @@
 """`python -m sweep.launch [STUDY]`: plan a study, run what is missing, say where the time went.
 
 Flags say where and how to run, never what: everything that can change a number stands in the study file (or in
-`--set`, which edits it). Whatever is wrong with the study is found before the first worker starts. Exit codes: 0 all
-trials are there, 1 a trial failed, 2 the study or the machines cannot be used as asked, 130 interrupted.
+`--set`, which edits it). Whatever is wrong with the study is found before the first worker starts. `--help` says what
+the exit codes mean.
 """
 
 from __future__ import annotations
@@ -83,6 +83,9 @@ def main(
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
 
     What is done already is not run again, so after an interruption give the same command.
+
+    Exit codes: 0 all trials are there, 1 some failed or the cluster is gone, 2 the study, the flags or the machines
+    cannot be used as asked, 130 interrupted.
     """
     reporter = Reporter()
     try:

@@ -263,7 +263,8 @@ class RayRunner:
         """End the workers and the connection (and Ray itself, when it was started here)."""
         if ray.is_initialized():
             self._dismiss()
-            ray.shutdown()
+            with _own_signal(signal.SIGTERM):
+                ray.shutdown()
 
     def _dismiss(self) -> None:
         """End all workers, so that their CPUs and GPUs are free; those of a lost cluster end with it."""

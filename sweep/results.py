@@ -289,6 +289,10 @@ class Results:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, final)
+        except OSError as error:
+            if error.filename is None:  # a full disk does not say where it is
+                raise OSError(error.errno, error.strerror, final) from error
+            raise
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
