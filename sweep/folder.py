@@ -140,8 +140,8 @@ def check_requests(store: Results, data: EvaluationData) -> None:
 
 def _others(store: Results, where: tuple[str, str | None], column: str, value: str) -> list[str]:
     """What rows of finished trials state in `column` other than `value`; those that state nothing are let through."""
-    rows = store.scan("trials").filter(pl.col("status") == "ok", pl.col(where[0]) == where[1])
-    stated = rows.select(pl.col(column).drop_nulls().unique().sort()).collect().get_column(column)
+    rows = store.read("trials").filter(pl.col("status") == "ok", pl.col(where[0]) == where[1])
+    stated = rows.get_column(column).drop_nulls().unique().sort()
     return [other for other in stated.to_list() if other != value]
 
 
