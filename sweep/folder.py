@@ -20,12 +20,17 @@ from sweep.evaluation.settings import EvaluationSettings
 from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.results import TABLES, Results
+from sweep.schedule import Job
+from sweep.trial import describe
 
 if TYPE_CHECKING:
     from sweep.evaluation.suite import EvaluationData
 
 OURS = frozenset({*TABLES, "started", "study.yaml", "lease.json"})  # one is in every folder that a launch began
 MAX_VALUES = 1_000_000  # in a resolved study, which has every setting of every method written out
+_FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
+CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
+FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
 PLACES = ("task_path", "allow_code")  # settings that change no number and may change freely
 
 
@@ -52,12 +57,12 @@ def read_study(store: Results) -> Mapping[str, Any] | None:
     remedy = "choose another folder, or put the study file back that was there"
     try:
         text = store.read_text("study.yaml")
-        document = read_yaml(text, MAX_VALUES) if text is not None else {"study": None}
+        document = read_yaml(text, MAX_VALUES) if text is not None else None
     except (SettingsError, UnicodeDecodeError) as error:
         raise SettingsError(f"--results {store.root}: study.yaml there cannot be read: {error}; {remedy}") from None
-    if not isinstance(document, Mapping) or "study" not in document:
+    if text is not None and not (isinstance(document, Mapping) and isinstance(document.get("study"), str)):
         raise SettingsError(f"--results {store.root}: study.yaml there is no study file, it names no study; {remedy}")
-    return document if text is not None else None
+    return document if isinstance(document, Mapping) else None
 
 
 def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Results) -> None:
@@ -71,6 +76,43 @@ def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Resul
         f"--results {store.root}: {others.height} trials there have another evaluation: {difference}; "
         "give it as it was, or choose another folder"
     )
+
+
+def check_stale(trials: Sequence[Trial], before: pl.DataFrame, root: str) -> None:
+    """Refuse to put new numbers beside old ones of the same cell: the tables would mix them.
+
+    A cell is a trial by its factors. The same cell under another id was made with other tasks, model files, or code.
+    """
+    if before.is_empty():
+        return
+    planned = {trial.id for trial in trials}
+    cells = {_cell(describe(trial), names) for trial in trials for names in (FIRST_CELL, CELL)}
+    stale = [
+        row
+        for row in before.iter_rows(named=True)
+        if row["trial_id"] not in planned and _cell(row, _cell_names(row)) in cells
+    ]
+    if stale:
+        raise SettingsError(
+            f"--results {root}: {len(stale)} trials there are trials of this study made with another evaluation, other "
+            f"files or other code (such as {stale[0]['model']}, {stale[0]['method_label']}); "
+            "choose another folder, or delete this one"
+        )
+
+
+def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None:
+    """Refuse to mix dtypes in one folder: `auto` is float32 on a CPU and the checkpoint's dtype on a GPU."""
+    done = before.filter((pl.col("status") == "ok") & pl.col("dtype").is_not_null())
+    known = set(done.select("model", "dtype").unique().iter_rows())
+    for job in jobs:
+        model = job.trial.model
+        expected = model.expected_dtype(device)
+        others = sorted(dtype for name, dtype in known if name == model.name and dtype != expected)
+        if model.dtype == "auto" and expected and others:
+            raise SettingsError(
+                f"models: {model.name} would run in {expected} on this machine ({device}), but the results there "
+                f"are in {others[0]}; give the model's `dtype` in the study, or choose another --results folder"
+            )
 
 
 def check_commit(store: Results, model: ModelRef, commit: str | None) -> None:
@@ -98,9 +140,18 @@ def check_requests(store: Results, data: EvaluationData) -> None:
 
 def _others(store: Results, where: tuple[str, str | None], column: str, value: str) -> list[str]:
     """What rows of finished trials state in `column` other than `value`; those that state nothing are let through."""
-    rows = store.scan("trials").filter(pl.col("status") == "ok", pl.col(where[0]) == where[1])
-    stated = rows.select(pl.col(column).drop_nulls().unique().sort()).collect().get_column(column)
+    rows = store.read("trials").filter(pl.col("status") == "ok", pl.col(where[0]) == where[1])
+    stated = rows.get_column(column).drop_nulls().unique().sort()
     return [other for other in stated.to_list() if other != value]
+
+
+def _cell_names(row: Mapping[str, Any]) -> Sequence[str]:
+    """The factors that a row states: one with calibration data and no separator is of the first version."""
+    return FIRST_CELL if row["source"] is not None and row["separator"] is None else CELL
+
+
+def _cell(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
 
 
 def _difference(document: Mapping[str, Any] | None, now: EvaluationSettings) -> str:

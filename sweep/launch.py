@@ -1,49 +1,39 @@
 """`python -m sweep.launch [STUDY]`: plan a study, run what is missing, say where the time went.
 
 Flags say where and how to run, never what: everything that can change a number stands in the study file (or in
-`--set`, which edits it). Whatever is wrong with the study is found before the first worker starts. Exit codes: 0 all
-trials are there, 1 a trial failed, 2 the study or the machines cannot be used as asked, 130 interrupted.
+`--set`, which edits it). Whatever is wrong with the study is found before the first worker starts. `--help` says what
+the exit codes mean.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import os
-import platform
 import re
-import signal
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
 import typer
 import typer.core
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study, load_study
-from sweep.estimate import estimate
-from sweep.folder import check_evaluation, check_folder, read_study
+from sweep.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
+from sweep.interrupts import interruptible, undisturbed, undisturbed_from_now_on
 from sweep.lease import EXPIRES, Lease
+from sweep.preview import show_plan
 from sweep.progress import Account, Reporter, duration
+from sweep.provenance import provenance
 from sweep.repair import lost_sets, read_trials, take_back, told
 from sweep.results import Results, ResultsError
-from sweep.schedule import Job
+from sweep.schedule import ClusterError, Job
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-_FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
-CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
-FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
-PACKAGES = ("torch", "transformers", "lm_eval", "ray", "numpy", "calibration-sweep")
 
 MAX_WORKERS = 10_000
 SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
@@ -93,11 +83,13 @@ def main(
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
 
     What is done already is not run again, so after an interruption give the same command.
+
+    Exit codes: 0 all trials are there, 1 some failed or the cluster is gone, 2 the study, the flags or the machines
+    cannot be used as asked, 130 interrupted.
     """
     reporter = Reporter()
-    earlier = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with ExitStack() as held:
+        with interruptible(), ExitStack() as held:
             account = Account()
             with account("planning"):
                 check_flags(local, address, workers, gpus_per_worker)
@@ -105,7 +97,8 @@ def main(
                 store = find_results(f"results/{chosen.name}" if results is None else results)
                 lease = None if dry_run else hold(store, held)
                 before = open_results(chosen, trials, store, reporter.say, write=not dry_run)
-                jobs = jobs_to_run(trials, before, store.started(), retry_failed)
+                with usable(store):
+                    jobs = jobs_to_run(trials, before, store.started(), retry_failed)
             if lease is None:
                 show_plan(reporter.console, chosen, trials, before, jobs)
                 code = OK
@@ -116,10 +109,8 @@ def main(
         report(error)
         code = BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted before any trial started", file=sys.stderr)
+        print("interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)
         code = INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
     raise typer.Exit(code)
 
 
@@ -136,7 +127,8 @@ def run(
 ) -> int:
     """Run the jobs and report. Returns the exit code; raises SettingsError for what is found before they start."""
     skipped = len(trials) - len(jobs)
-    lost = lost_sets(store, before)
+    with usable(store):
+        lost = lost_sets(store, before)
     again = [trial for trial in trials if trial.calibration_id in lost]
     reporter.say(f"{study.name}: {len(trials)} trials, {skipped} already there, {len(jobs)} to run -> {store.root}")
     if not jobs and not again:
@@ -157,20 +149,17 @@ def run(
                 account.add(outcome)
                 reporter.finished(outcome)
                 lease.check()
-    except KeyboardInterrupt:
-        if not started:
+    except (KeyboardInterrupt, ClusterError, OSError) as error:
+        if not started and isinstance(error, OSError):  # what a trial meets is in its row: this is the driver's own
+            raise SettingsError(f"nothing was started: {error}") from None
+        if not started and isinstance(error, KeyboardInterrupt):
             raise
-        kept = skipped + account.done
-        reporter.say(f"interrupted: {kept} of {len(trials)} trials are kept in {store.root}; the same command goes on")
-        return INTERRUPTED
-    except RuntimeError as error:
-        if type(error).__name__ != "ClusterError":
-            raise
-        there = f"{skipped + account.done} of {len(trials)} trials are kept in {store.root}"
-        reporter.say(f"stopped: {error}. {there}; the same command goes on")
-        return FAILED
+        kept = f"{skipped + account.done} of {len(trials)} trials are kept in {store.root}; the same command goes on"
+        interrupted = isinstance(error, KeyboardInterrupt)
+        reporter.say(f"interrupted: {kept}" if interrupted else f"stopped: {one_line(str(error))}. {kept}")
+        return INTERRUPTED if interrupted else FAILED
     finally:
-        with account("starting up"):
+        with account("starting up"), undisturbed():
             runner.close()
     return finish(trials, before, store, reporter, account, runner.workers)
 
@@ -247,13 +236,23 @@ def find_results(root: str) -> Results:
         raise SettingsError(f"--results {shown(root)}: expected a folder, or an s3:// or gs:// URI{hint}")
     try:
         store = Results(root)
+    except (OSError, ValueError) as error:
+        raise _unusable(root, error) from None
+    with usable(store):
         if store.is_local:
             check_folder(store)
-    except (OSError, ValueError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise _unusable(root, error) from None
     return store
+
+
+@contextmanager
+def usable(store: Results) -> Iterator[None]:
+    """What the disk or the object store says of the folder ends in one line. Raises SettingsError."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unusable(store.root, error) from None
 
 
 def hold(store: Results, held: ExitStack) -> Lease:
@@ -262,11 +261,9 @@ def hold(store: Results, held: ExitStack) -> Lease:
     Raises ResultsError when one is in it, SettingsError when the folder cannot be written.
     """
     lease = Lease(store)
-    try:
+    with usable(store):
         lease.acquire()
-    except OSError as error:
-        raise _unusable(store.root, error) from None
-    held.callback(lease.release)
+    held.callback(undisturbed()(lease.release))
     return lease
 
 
@@ -281,7 +278,7 @@ def open_results(
     or cannot be written.
     """
     root = store.root
-    try:
+    with usable(store):
         there = read_study(store)
         before, damages = read_trials(store, {trial.id for trial in trials})
         owners = set(before.get_column("study").to_list())
@@ -300,10 +297,6 @@ def open_results(
             take_back(store, damages)
         elif not store.is_local or Path(store.path).exists():
             store.check_writable()
-    except (OSError, ValueError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise _unusable(store.root, error) from None
     for line in told(store, damages):
         notify(line)
     return before
@@ -311,39 +304,6 @@ def open_results(
 
 def _unusable(root: str, error: Exception) -> SettingsError:
     return SettingsError(f"--results {root}: cannot be used: {error}; choose a folder that can be written")
-
-
-def check_stale(trials: Sequence[plan.Trial], before: pl.DataFrame, root: str) -> None:
-    """Refuse to put new numbers beside old ones of the same cell: the tables would mix them.
-
-    A cell is a trial by its factors. The same cell under another id was made with other tasks, model files, or code.
-    """
-    if before.is_empty():
-        return
-    from sweep.trial import describe
-
-    planned = {trial.id for trial in trials}
-    cells = {_cell(describe(trial), names) for trial in trials for names in (FIRST_CELL, CELL)}
-    stale = [
-        row
-        for row in before.iter_rows(named=True)
-        if row["trial_id"] not in planned and _cell(row, _cell_names(row)) in cells
-    ]
-    if stale:
-        raise SettingsError(
-            f"--results {root}: {len(stale)} trials there are trials of this study made with another evaluation, other "
-            f"files or other code (such as {stale[0]['model']}, {stale[0]['method_label']}); "
-            "choose another folder, or delete this one"
-        )
-
-
-def _cell_names(row: Mapping[str, Any]) -> Sequence[str]:
-    """The factors that a row states: one with calibration data and no separator is of the first version."""
-    return FIRST_CELL if row["source"] is not None and row["separator"] is None else CELL
-
-
-def _cell(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in names)
 
 
 def jobs_to_run(
@@ -357,21 +317,6 @@ def jobs_to_run(
     done = before.filter(pl.col("status") == "ok").get_column("trial_id").to_list()
     todo = plan.pending(trials, done, failed, retry_failed)
     return [Job(trial, max([failed.get(trial.id, 0), *started.get(trial.id, ())]) + 1) for trial in todo]
-
-
-def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None:
-    """Refuse to mix dtypes in one folder: `auto` is float32 on a CPU and the checkpoint's dtype on a GPU."""
-    done = before.filter((pl.col("status") == "ok") & pl.col("dtype").is_not_null())
-    known = set(done.select("model", "dtype").unique().iter_rows())
-    for job in jobs:
-        model = job.trial.model
-        expected = model.expected_dtype(device)
-        others = sorted(dtype for name, dtype in known if name == model.name and dtype != expected)
-        if model.dtype == "auto" and expected and others:
-            raise SettingsError(
-                f"models: {model.name} would run in {expected} on this machine ({device}), but the results there "
-                f"are in {others[0]}; give the model's `dtype` in the study, or choose another --results folder"
-            )
 
 
 def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> Any:
@@ -394,67 +339,8 @@ def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> An
     )
 
 
-def provenance() -> dict[str, Any]:
-    """Columns of `trials/` that are the same for the whole run: versions and commit."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            versions[name] = None
-    return {"versions": json.dumps(versions, sort_keys=True), "commit": git_commit()}
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout that holds this file, with `+` for local changes; None when it is in none."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return result.stdout.strip() if result.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return f"{git('rev-parse', 'HEAD')}{'+' if changed else ''}"
-
-
-# the plan on paper
-
-
-def show_plan(
-    console: Console, study: Study, trials: Sequence[plan.Trial], before: pl.DataFrame, jobs: Sequence[Job]
-) -> None:
-    """Print what a run would do: trials by model and method, calibration sets, and a rough estimate of the time."""
-    console.print(f"{escape(study.name)}: {escape(' '.join(study.description.split()))}")
-    to_run = Counter((job.trial.model.name, job.trial.label) for job in jobs)
-    counts = Counter((trial.model.name, trial.label) for trial in trials)
-    seen = {(trial.model.name, trial.label): trial for trial in trials}
-    table = Table("model", "parameters", "method", "trials", "to run", box=None, pad_edge=False)
-    for (model, label), trial in seen.items():
-        size = f"{trial.model.parameters / 1e6:,.1f} M" if trial.model.parameters else "?"
-        total = counts[model, label]
-        table.add_row(escape(model), size, escape(label), str(total), str(to_run[model, label]))
-    console.print(table)
-    sources = {spec.source.label: None for spec in study.calibration}
-    sets = {trial.calibration_id for trial in trials if trial.calibration_id}
-    console.print(f"calibration: {len(sets)} sets from {len(sources)} sources ({escape(', '.join(sources))})")
-    evaluation = study.evaluation
-    console.print(
-        f"evaluation: tasks {escape(', '.join(evaluation.tasks) or 'none')}; "
-        f"{len(evaluation.heldout)} held-out texts of {evaluation.heldout_windows or 'all'} windows"
-    )
-    console.print(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
-    if jobs:
-        console.print(escape(estimate([job.trial for job in jobs], before)))
-
-
-def _interrupt(_signal: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    finally:
+        undisturbed_from_now_on()

@@ -45,17 +45,22 @@ class Lease:
         there = self._read()
         if there is not None and self._is_held(there):
             raise self._refusal(there)
-        self._write()
-        time.sleep(SETTLE[0] if self.results.is_local else SETTLE[1])
-        there = self._read()
-        if not self._is_mine(there):
-            raise self._refusal(there or {})
-        self._thread.start()
+        try:
+            self._write()
+            time.sleep(SETTLE[0] if self.results.is_local else SETTLE[1])
+            there = self._read()
+            if not self._is_mine(there):
+                raise self._refusal(there or {})
+            self._thread.start()
+        except KeyboardInterrupt:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Remove the lease, unless it is another's by now."""
         self._over.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         try:
             if self._is_mine(self._read()):
                 self.results.delete(FILE)
@@ -85,7 +90,7 @@ class Lease:
         try:
             text = self.results.read_text(FILE)
             found = json.loads(text) if text is not None else None
-        except ValueError:
+        except (ValueError, RecursionError):
             found = ()
         if found is None or isinstance(found, dict):
             return found

@@ -57,7 +57,7 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
     """
     from sweep.evaluation.suite import build_evaluation, refuse_generation
 
-    store = Results(results)
+    store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(trial.model)
     check_commit(store, trial.model, commit)
     model = at_commit(trial.model, commit)

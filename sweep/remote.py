@@ -33,7 +33,7 @@ from sweep.patience import WRITE_PATIENCE
 from sweep.plan import Pool, RequestSet, Trial, evaluation_key
 from sweep.prepare import make_calibration_sets, make_requests
 from sweep.results import Results, ResultsError
-from sweep.schedule import Job, Queue, held_by
+from sweep.schedule import ClusterError, Job, Queue, held_by
 from sweep.trial import Outcome, Worker, committed, failed_rows
 from sweep.vocabulary import largest_in_sets, refuse_unknown_ids
 
@@ -48,10 +48,6 @@ LOCAL_HEAD_SECONDS = 3.0  # of a Ray that was started here, which nobody starts 
 STARTS = 2  # a slow machine may need more than Ray's half minute to start it once, rarely twice
 
 Notify = Callable[[str], None]
-
-
-class ClusterError(RuntimeError):
-    """The cluster cannot run the sweep as asked. The message says what was found and what to do."""
 
 
 class _Actor(Worker):
@@ -267,7 +263,8 @@ class RayRunner:
         """End the workers and the connection (and Ray itself, when it was started here)."""
         if ray.is_initialized():
             self._dismiss()
-            ray.shutdown()
+            with _own_signal(signal.SIGTERM):
+                ray.shutdown()
 
     def _dismiss(self) -> None:
         """End all workers, so that their CPUs and GPUs are free; those of a lost cluster end with it."""
@@ -517,10 +514,14 @@ def _connect(address: str | None, workers: int | None) -> None:
 
 @contextmanager
 def _own_signal(number: int) -> Iterator[None]:
-    """What this process does with a signal is afterwards what it was, whatever is set meanwhile."""
+    """What this process does with a signal is afterwards what it was, whatever is set meanwhile (Ray exits with it)."""
     before = signal.getsignal(number)
     try:
         yield
+    except SystemExit as left:
+        if left.code != number:
+            raise
+        raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():  # elsewhere nobody could have set another
             signal.signal(number, before)

@@ -16,11 +16,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from calib.settings import SettingsError
-from sweep.results import KEYS, Results, ResultsError
+from calib.settings import SettingsError, shown
+from sweep.results import DETAILS, KEYS, Results, ResultsError
 
 SHOWN = 5  # damaged files that are named
-DETAILS = ("metrics", "samples", "layers")
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,15 @@ def lost_sets(store: Results, rows: pl.DataFrame) -> set[str]:
 
 def _sound_rows(store: Results) -> tuple[pl.DataFrame, list[Damage]]:
     files = {path.rpartition("/")[2].removesuffix(".parquet"): path for path in store.files("trials")}
+    unread: str | None = None
     try:
         rows = store.read("trials")
-        if set(rows.get_column("trial_id")) == set(files):
+        if set(rows.get_column("trial_id")) == set(files) and not any(_unsound(row) for row in _stated(rows)):
             return rows, []
-    except ResultsError:
-        raise
+    except ResultsError as error:  # a key twice: foreign files
+        unread = str(error)
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
-        unread: str | None = str(error).splitlines()[0]
-    else:
-        unread = None
+        unread = str(error).splitlines()[0]
     damages = list(_damaged_rows(store, files))
     if unread and not damages:
         raise OSError(unread)
@@ -89,10 +87,30 @@ def _sound_rows(store: Results) -> tuple[pl.DataFrame, list[Damage]]:
 def _damaged_rows(store: Results, files: Mapping[str, str]) -> Iterator[Damage]:
     for trial_id, path in files.items():
         reason = why_unreadable(store, "trials", path)
-        if reason is None and store.read_file("trials", path).get_column("trial_id").to_list() != [trial_id]:
-            reason = "holds the row of another trial"
+        if reason is None:
+            rows = store.read_file("trials", path)
+            reason = "holds the row of another trial" if rows.get_column("trial_id").to_list() != [trial_id] else None
+            reason = reason or _unsound(_stated(rows)[0])
         if reason:
             yield Damage(f"trials/{trial_id}.parquet", reason, trial_id)
+
+
+def _stated(rows: pl.DataFrame) -> list[tuple[str | None, ...]]:
+    return rows.select("study", "status", "files").rows()
+
+
+def _unsound(stated: tuple[str | None, ...]) -> str | None:
+    """What keeps a row from saying whose it is, how it ended and what else was written; None when nothing does."""
+    study, status, files = stated
+    if study is None or status not in ("ok", "failed"):
+        return "names no study" if study is None else f"has the status {shown(status)}"
+    try:
+        sizes = json.loads(files) if files else {}
+    except (ValueError, RecursionError):
+        sizes = None
+    if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
+        return f"has a broken list of files ({shown(files)})"
+    return None
 
 
 def why_unreadable(store: Results, table: str, path: str) -> str | None:
@@ -114,7 +132,7 @@ def _damaged_details(store: Results, rows: pl.DataFrame) -> list[Damage]:
     for trial_id, files in rows.filter(pl.col("status") == "ok").select("trial_id", "files").iter_rows():
         wanted = json.loads(files) if files else dict.fromkeys(DETAILS)  # rows of earlier versions: any size will do
         for table, size in wanted.items():
-            found = there[table].get(f"{store.path}/{table}/{trial_id}.parquet")
+            found = there.get(table, {}).get(f"{store.path}/{table}/{trial_id}.parquet")
             if found is None:
                 damages.append(Damage(f"{table}/{trial_id}.parquet", "is lost", trial_id))
             elif size is not None and found != size:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -190,6 +191,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "layers": ("trial_id", "step", "block", "linear"),
     "calibration": ("calibration_id", "window"),
 }
+DETAILS = ("metrics", "samples", "layers")  # what a trial writes before the row that commits it
+FILES_AT_ONCE = 64  # a scan of thousands of files keeps 60 KB for each of them, one of 64 gives that back
 
 
 class ResultsError(RuntimeError):
@@ -286,6 +289,10 @@ class Results:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, final)
+        except OSError as error:
+            if error.filename is None:  # a full disk does not say where it is
+                raise OSError(error.errno, error.strerror, final) from error
+            raise
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
@@ -350,7 +357,7 @@ class Results:
         found: dict[str, list[int]] = {}
         for info in patiently(partial(self.filesystem.get_file_info, selector), self.patience, "listing started"):
             trial_id, _, attempt = info.base_name.rpartition(".")
-            if trial_id and attempt.isdigit():
+            if trial_id and re.fullmatch("[0-9]{1,6}", attempt):
                 found.setdefault(trial_id, []).append(int(attempt))
         return found
 
@@ -408,7 +415,7 @@ class Results:
     def scan(self, name: str) -> pl.LazyFrame:
         """The table as a lazy frame, all files together. Rows of trials that failed or never committed are left out."""
         frame = self._scan_files(name)
-        if name in ("metrics", "samples", "layers"):
+        if name in DETAILS:
             committed = self._scan_files("trials").filter(pl.col("status") == "ok").select("trial_id")
             frame = frame.join(committed, on="trial_id", how="semi")
         return frame
@@ -416,13 +423,22 @@ class Results:
     def read(self, name: str, without: Collection[str] = ()) -> pl.DataFrame:
         """The whole table but for the files `without`, sorted by its key. Raises ResultsError for a key twice."""
         key = list(KEYS[name])
-        paths = [path for path in self.files(name) if path not in without]
-        scan = partial(self._scan_paths, name, paths) if without else partial(self.scan, name)
-        frame = patiently(lambda: scan().collect(), self.patience, f"reading {name}").sort(key)
+        frame = patiently(partial(self._read, name, without), self.patience, f"reading {name}").sort(key)
         if frame.select(pl.struct(key).is_duplicated().any()).item():
             twice = frame.filter(pl.struct(key).is_duplicated()).select(key).row(0)
             raise ResultsError(f"{self.root}/{name}: {dict(zip(key, twice, strict=True))} occurs twice")
         return frame
+
+    def _read(self, name: str, without: Collection[str]) -> pl.DataFrame:
+        frame = self._collect(name, [path for path in self.files(name) if path not in without])
+        if name not in DETAILS:
+            return frame
+        ended = self._collect("trials", self.files("trials"), ("trial_id", "status"))
+        return frame.join(ended.filter(pl.col("status") == "ok"), on="trial_id", how="semi")
+
+    def _collect(self, name: str, paths: list[str], columns: Sequence[str] = ()) -> pl.DataFrame:
+        parts = [paths[first : first + FILES_AT_ONCE] for first in range(0, len(paths), FILES_AT_ONCE)] or [[]]
+        return pl.concat([self._scan_paths(name, part).select(columns or pl.all()).collect() for part in parts])
 
     def read_file(self, name: str, path: str) -> pl.DataFrame:
         """One file of a table, with the table's columns."""

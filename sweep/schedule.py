@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from sweep.plan import Trial, evaluation_key
 
 
+class ClusterError(RuntimeError):
+    """The cluster cannot run the sweep as asked. The message says what was found and what to do."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A trial to run, and how often it was started with this time counted in."""

@@ -90,6 +90,12 @@ CASES: dict[str, Case] = {
         results(study_dot_yaml="study: tiny\n", trials__x_dot_parquet="no Parquet"),
         r"--results out: trials/x.parquet cannot be read \(.*\), and belongs to no trial of this study; delete it",
     ),
+    "results whose study is no name": Case(results(study_dot_yaml="study: [a]"), r"study\.yaml there is no study file"),
+    "results with a file for a table": Case(
+        results(started="x", study_dot_yaml="study: tiny"), r"out/started'.* folder that can"
+    ),
+    "results with a file for a table, on paper": Case(results(trials="x", dry=True), r"--results out: cannot be used"),
+    "results with a lease that is none": Case(results(lease_dot_json="[" * 99_999), r"lease\.json there says nothing"),
     "a study without a name": Case(lambda folder: ["", "--local"], r"unknown study ''; choose from methods, paper_a"),
     "a study with a typo": Case(lambda folder: ["refrence", "--local"], r"unknown study 'refrence', did you mean"),
     "a study that is not there": Case(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -315,6 +317,16 @@ def test_sigterm_stays_ours_when_ray_takes_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(remote.ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
     remote._connect(None, 1)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_while_ray_starts_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(remote.ray, "init", init)
+    with pytest.raises(KeyboardInterrupt):
+        remote._connect(None, 1)
 
 
 def test_cluster_without_a_node_or_a_head_ends_the_sweep(make: Any, trials: list[Trial], monkeypatch: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from click.testing import Result
 from sweep.config import study_names
 from sweep.results import Results, TrialRows
 
+BENCHMARK_STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
 Launch = Callable[..., Result]
 Write = Callable[[dict[str, Any]], str]
 
@@ -323,6 +325,31 @@ def test_every_shipped_study_plans_without_network(name: str, launch: Launch, mo
     result = launch(name, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "to run" in result.output
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARK_STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_study_of_the_benchmarks_plans(file: Path, launch: Launch) -> None:
+    result = launch(str(file), "--dry-run")
+    assert result.exit_code == 0, result.output
+
+
+def test_help_says_what_exit_codes_mean(launch: Launch) -> None:
+    words = " ".join(launch("--help").output.split())
+    assert "0 all trials are there, 1 some failed or the cluster is gone, 2 the study, the flags" in words
+    assert "130 interrupted" in words
+
+
+def test_store_that_fails_before_the_first_trial_ends_in_one_line(
+    launch: Launch, write_study: Write, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "results/tiny/calibration/1f.parquet")
+
+    monkeypatch.setattr(Results, "write_table", full)
+    result = launch(write_study(document), "--local")
+    assert result.exit_code == 2
+    assert "error: nothing was started: [Errno 28] No space left on device: 'results/tiny/calibration" in result.stderr
+    assert not Path("results/tiny/lease.json").exists()
 
 
 def test_published_grid_has_its_1800_trials(launch: Launch) -> None:

@@ -118,12 +118,23 @@ def test_clock_of_the_other_machine_does_not_matter(results: Results, minutes: f
     assert not list(Path(results.path).glob(".clock*"))
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[1]", b"{", b""])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[1]", b"{", b"", b"[" * 100_000])
 def test_file_that_is_no_lease_is_named(results: Results, content: bytes) -> None:
     Path(results.path).mkdir()
     (Path(results.path) / FILE).write_bytes(content)
     with pytest.raises(ResultsError, match=r"lease.json there says nothing of who writes; delete it"):
         Lease(results).acquire()
+
+
+def test_interrupted_launch_leaves_no_lease(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_seconds: float) -> None:
+        assert (Path(results.path) / FILE).exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sweep.lease.time.sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Lease(results).acquire()
+    assert not (Path(results.path) / FILE).exists()
 
 
 def test_of_several_at_the_same_moment_one_gets_it(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:

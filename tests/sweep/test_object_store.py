@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from sweep.results import Results
+from sweep.results import Results, TrialRows
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
-    """Makes s3:// URIs in a fresh bucket of a server on this machine."""
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 server on this machine with the bucket `results`."""
     boto3 = pytest.importorskip("boto3")
     from moto.server import ThreadedMotoServer
 
@@ -24,8 +25,15 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
     server.start()
     host, port = server.get_host_and_port()
     boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="results")
-    yield lambda path: f"s3://results/{path}?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    yield server
     server.stop()
+
+
+@pytest.fixture
+def bucket(server: Any) -> Callable[[str], str]:
+    """Makes s3:// URIs in the bucket."""
+    host, port = server.get_host_and_port()
+    return lambda path: f"s3://results/{path}?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
 
 
 def test_study_runs_into_a_bucket_and_is_found_there_again(
@@ -42,6 +50,29 @@ def test_study_runs_into_a_bucket_and_is_found_there_again(
     again = launch(study, "--local", "--results", root)
     assert again.exit_code == 0
     assert "4 already there, 0 to run" in again.output
+
+
+def test_finished_trial_waits_until_the_store_is_back(server: Any, bucket: Callable[[str], str]) -> None:
+    """The server stops while a trial is written, and is started again at the same address."""
+    from moto.server import ThreadedMotoServer
+
+    results = Results(bucket("away"), patience=60)
+    host, port = server.get_host_and_port()
+    again = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+    put = results._put
+
+    def put_into_a_store_that_went_away(relative: str, content: Any) -> None:
+        if relative.startswith("samples/"):
+            server.stop()
+            threading.Timer(0.5, again.start).start()
+        put(relative, content)
+
+    results._put = put_into_a_store_that_went_away  # type: ignore[method-assign]
+    metric = {"kind": "task", "task": "t", "metric": "acc", "value": 0.5}
+    results.write_trial(TrialRows({"trial_id": "1f", "status": "ok", "study": "tiny"}, [metric]))
+    assert results.status("1f") == "ok"
+    assert results.read("metrics").height == 1
+    again.stop()
 
 
 def test_bucket_that_does_not_exist_is_refused(

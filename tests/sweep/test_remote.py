@@ -69,7 +69,7 @@ def said() -> list[str]:
 @pytest.fixture(scope="module")
 def runner(said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A runner of two workers on a Ray of its own, shared by the tests because Ray takes seconds to start."""
-    from sweep.launch import provenance
+    from sweep.provenance import provenance
     from sweep.remote import RayRunner
 
     with pytest.MonkeyPatch.context() as patch:

@@ -109,6 +109,49 @@ def test_rows_of_earlier_versions_do_not_say_how_long_files_are(study: Any) -> N
     assert "is lost; the trial is made again" in result.output
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("files", "{", "has a broken list of files"),
+        ("files", "[1]", "has a broken list of files"),
+        ("files", "null", "has a broken list of files"),
+        ("files", "[" * 100_000, "has a broken list of files"),
+        ("files", '{"metrics": "a"}', "has a broken list of files"),
+        ("status", "weird", "has the status 'weird'"),
+        ("status", None, "has the status None"),
+        ("study", None, "names no study"),
+    ],
+)
+def test_row_that_does_not_say_how_its_trial_ended_is_made_again(
+    study: Any, column: str, value: str | None, said: str
+) -> None:
+    run, root = study
+    file = next((root / "trials").glob("*.parquet"))
+    pl.read_parquet(file).with_columns(pl.lit(value, pl.String).alias(column)).write_parquet(file)
+    result = run("--dry-run")
+    assert result.exit_code == 0, result.output
+    assert f"r/trials/{file.name} {said}" in " ".join(result.output.split("\n"))
+    assert "1 to run" in result.output
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_parquet_of_another_program_among_the_rows_is_named(study: Any, rows: int) -> None:
+    run, root = study
+    pl.DataFrame({"x": range(rows)}).write_parquet(root / "trials" / "mine.parquet")
+    result = run("--dry-run")
+    assert result.exit_code == 2
+    assert "trials/mine.parquet has no column trial_id, and belongs to no trial of this study" in result.stderr
+
+
+def test_marks_that_are_none_are_not_counted(study: Any) -> None:
+    run, root = study
+    for name in ("x", ".5", "1f.²", f"1f.{'9' * 30}", "1f.-1"):
+        (root / "started").mkdir(exist_ok=True)
+        (root / "started" / name).touch()
+    assert Results(root).started() == {}
+    assert run("--dry-run").exit_code == 0
+
+
 def test_leftovers_of_killed_writers_are_removed_when_they_are_old(study: Any) -> None:
     run, root = study
     old, new = root / "samples" / ".1.parquet.77.abc.tmp", root / ".study.yaml.77.abc.tmp"

@@ -11,7 +11,7 @@ import pytest
 from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import apply_override, parse_study
-from sweep.launch import check_stale
+from sweep.folder import check_stale
 from sweep.results import Results, TrialRows
 from sweep.trial import describe
 

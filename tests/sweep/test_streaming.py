@@ -129,7 +129,7 @@ def present(model: Any) -> int:
 
 
 def run_study(document: dict[str, Any], root: Path) -> Results:
-    from sweep.launch import provenance
+    from sweep.provenance import provenance
 
     study = parse_study(document)
     plan.check(study)

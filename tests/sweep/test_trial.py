@@ -25,7 +25,7 @@ def run(trials: list[Trial], root: str) -> list[Outcome]:
 
 
 def start(trials: list[Trial], root: str) -> Iterator[Outcome]:
-    from sweep.launch import provenance
+    from sweep.provenance import provenance
 
     runner = LocalRunner(root, provenance())
     runner.start()

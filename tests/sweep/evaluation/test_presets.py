@@ -280,8 +280,8 @@ def test_a_data_set_that_cannot_be_had_stops_the_sweep_before_a_model_is_loaded(
 
     from sweep import plan
     from sweep.config import parse_study
-    from sweep.launch import provenance
     from sweep.local import LocalRunner
+    from sweep.provenance import provenance
 
     def fails(*_: Any, **__: Any) -> Any:
         raise error()
