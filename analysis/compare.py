@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from analysis.examples import example_tables
+from analysis.estimates.examples import example_tables
+from analysis.estimates.outcomes import COLUMN_OF
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
-from analysis.outcomes import COLUMN_OF
 from analysis.variance import SOURCE_EXAMPLE, component_table
 
 

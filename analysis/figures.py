@@ -17,8 +17,8 @@ from typing import Any
 
 import polars as pl
 
-from analysis import vega
 from analysis.measures import MEASURES
+from analysis.page import vega
 
 OKABE_ITO = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C8C8C", "#B8A800"]
 WORSE_TO_BETTER = ["#B34700", "#E8995C", "#F6E3D3", "#F4F4F2", "#D3E4F0", "#6FAFD8", "#00568A"]

@@ -14,8 +14,8 @@ from analysis.compare import domain_match, method_pairs
 from analysis.correlation import correlation_table
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
+from analysis.page.render import number
 from analysis.ranking import rank_table
-from analysis.render import number
 from analysis.tables import baseline_table, measures_of, range_table, source_table
 from analysis.variance import RESIDUAL, SET, SOURCE, component_table
 

@@ -19,7 +19,7 @@ from analysis.compare import domain_match
 from analysis.correlation import correlation_table
 from analysis.frames import Study
 from analysis.measures import MEAN
-from analysis.render import number
+from analysis.page.render import number
 from analysis.tables import baseline_table, range_table, size_table, source_table
 
 PAPER_A = "Williams & Aletras 2024 (arXiv 2311.09755)"

@@ -24,11 +24,11 @@ from rich.table import Table as RichTable
 from scipy import stats
 
 from analysis.compare import _welch
+from analysis.estimates.outcomes import COLUMN_OF, answered, read_outcomes, tabled
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
-from analysis.outcomes import COLUMN_OF, answered, read_outcomes, tabled
+from analysis.page.render import number, percent
 from analysis.ranking import rank
-from analysis.render import number, percent
 from analysis.tables import over_sets
 from analysis.variance import COMPONENTS, SCALE, SOURCE_EXAMPLE, components
 from calib.settings import SettingsError, suggestion

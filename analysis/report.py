@@ -23,15 +23,15 @@ from analysis import figures as draw
 from analysis import tables
 from analysis.compare import domain_match, flip_table, mcnemar_table, method_pairs, source_pairs
 from analysis.correlation import cheap_metrics, correlation_table
-from analysis.examples import example_tables
+from analysis.estimates.examples import example_tables
 from analysis.findings import baselines, findings, mean_rows
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
-from analysis.page import Figure, Section, Table, page, query_block, readable
+from analysis.page.html import Figure, Section, Table, page, query_block, readable
+from analysis.page.vega import Drawing
 from analysis.published import anchor_table, claim_table, other_windows
 from analysis.ranking import agreement_table, rank_table, sensitivity_table, trend_table
 from analysis.variance import component_table, repeat_table
-from analysis.vega import Drawing
 from calib.settings import SettingsError
 from sweep.results import ResultsError
 

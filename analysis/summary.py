@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from analysis.examples import example_tables
+from analysis.estimates.examples import example_tables
 from analysis.findings import findings
 from analysis.frames import Study, load
 from analysis.measures import MEASURES

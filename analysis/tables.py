@@ -22,7 +22,7 @@ from scipy import stats
 
 from analysis.frames import Study, load
 from analysis.measures import HEADLINE, MEAN, MEASURES
-from analysis.render import csv, latex, markdown
+from analysis.page.render import csv, latex, markdown
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
 

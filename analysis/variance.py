@@ -29,9 +29,9 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
+from analysis.estimates.outcomes import COLUMN_OF, MEASURE_OF, Outcomes, answered
 from analysis.frames import Limitation, Study, listed
 from analysis.measures import MEAN
-from analysis.outcomes import COLUMN_OF, MEASURE_OF, Outcomes, answered
 
 SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
     "source",
@@ -278,7 +278,7 @@ def component_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
     `sd` is what the component adds to the score's standard deviation: points for accuracy, nats per token for
     perplexity (its logarithm) and divergence. `share` is of the sum of the components.
     """
-    from analysis.examples import example_tables  # reads samples/ once for every table that needs them
+    from analysis.estimates.examples import example_tables  # reads samples/ once for every table that needs them
 
     return example_tables(study).components[COLUMN_OF[measure]]
 

@@ -26,7 +26,7 @@ from calib.source import get_source
 from calib.spec import CalibrationSpec
 from methods.base import Method, method_name, parse_method
 from methods.blockwise import compress_model, decoder_blocks
-from methods.targets import linears_of
+from methods.walk.linears import linears_of
 from sweep.models import DenseModel, resolve_model
 
 SEQLEN = 256

@@ -35,8 +35,8 @@ import torch
 from benchmarks.llama import BLOCKS_7B, INNER, WIDTH, keep_weights, make_model, random_tokens
 from methods.base import Composition, Method, get_method, parse_method
 from methods.blockwise import compress_model
-from methods.kernels.dispatch import backend_of, column_backend
-from methods.statistics import Hessian
+from methods.inputs.statistics import Hessian
+from methods.numerics.backend import backend_of, column_backend
 
 TWIN = "plain torch"
 
@@ -443,9 +443,9 @@ def compare(found: Any, expected: Any) -> dict[str, float]:
 
 def launches(clock: Clock) -> list[dict[str, Any]]:
     """Microseconds of one launch over 128 columns and some rows, for several tiles of rows and numbers of warps."""
-    from methods.columns import GridTable, PruneRule, blocks_of
     from methods.kernels import columns
     from methods.kernels.spqr import spqr_block
+    from methods.numerics.columns import GridTable, PruneRule, blocks_of
 
     results, spqr = [], get_method("spqr")
     for rows in (WIDTH, 3 * WIDTH, 2 * INNER):  # of a 7B block: o and down, q with k and v, gate with up
@@ -486,7 +486,7 @@ def launch_of(kind: str, rows: int, warps: int) -> Iterator[None]:
 
 def factorization() -> list[dict[str, Any]]:
     """Milliseconds of Cholesky and triangular inverse, as used and in other ways, and the error against float64."""
-    from methods.solver import FactorSettings, inverse_factor, invert_by_halves
+    from methods.numerics.factor import FactorSettings, inverse_factor, invert_by_halves
 
     rows: list[dict[str, Any]] = []
     for cols in (WIDTH, INNER):
@@ -514,7 +514,7 @@ def factorization() -> list[dict[str, Any]]:
 
 def batched_factors(cols: int, count: int) -> list[dict[str, Any]]:
     """`count` matrices of a block's equal widths one after the other as used, and in one call of each kind."""
-    from methods.solver import FactorSettings, inverse_factor, inverse_factors
+    from methods.numerics.factor import FactorSettings, inverse_factor, inverse_factors
 
     hessian = make_hessian(cols, torch.Generator("cuda").manual_seed(cols)).hessian
     batch, settings = [hessian] * count, FactorSettings(0.01)
@@ -537,7 +537,7 @@ def inverse_factor_float64(hessian: torch.Tensor, percdamp: float) -> torch.Tens
 
 def selection() -> list[dict[str, Any]]:
     """Milliseconds to find the median of scores: of one column block, of a whole matrix, and of every row."""
-    from methods.masks import kth_smallest, smallest
+    from methods.numerics.selection import kth_smallest, smallest
 
     rows = []
     for name, shape in (("128 x 11008 as one", (128 * INNER,)), ("11008 x 4096 as one", (INNER * WIDTH,)),

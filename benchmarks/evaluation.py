@@ -32,15 +32,15 @@ import numpy as np
 import torch
 
 from benchmarks.suite import Questions, flips, random_questions, task_questions, write_tasks
-from sweep.evaluation.attention import ExplicitMask
-from sweep.evaluation.choice import choose_scorer
-from sweep.evaluation.forward import CUDA_TOKENS, HeadRule, TokenBudget, head_rule
-from sweep.evaluation.replay import Scores
-from sweep.evaluation.requests import Requests
-from sweep.evaluation.scoring import CUDA_ROW, PackedScorer, Scorer
+from sweep.evaluation.questions.replay import Scores
+from sweep.evaluation.questions.requests import Requests
+from sweep.evaluation.scorer.attention import ExplicitMask
+from sweep.evaluation.scorer.choice import choose_scorer
+from sweep.evaluation.scorer.forward import CUDA_TOKENS, HeadRule, TokenBudget, head_rule
+from sweep.evaluation.scorer.scoring import CUDA_ROW, PackedScorer, Scorer
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import Evaluator, build_evaluation, task_rows
-from sweep.evaluation.tasks import load_tasks
+from sweep.evaluation.tasks.loading import load_tasks
 from sweep.models import MODELS, bundled_models
 from sweep.results import Results, TrialRows
 

@@ -26,9 +26,9 @@ from benchmarks.compression import timed_walk
 from benchmarks.evaluation import Shape, make_model, timed
 from benchmarks.suite import random_questions
 from methods.base import get_method
-from sweep.evaluation.choice import choose_scorer
-from sweep.evaluation.forward import TokenBudget, head_rule
-from sweep.evaluation.requests import Requests
+from sweep.evaluation.questions.requests import Requests
+from sweep.evaluation.scorer.choice import choose_scorer
+from sweep.evaluation.scorer.forward import TokenBudget, head_rule
 
 SHAPES = {
     "7b": Shape(4096, 11008, 32, 32, 32, 32000),

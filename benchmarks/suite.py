@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sweep.evaluation.requests import Requests, TaskRequests
+from sweep.evaluation.questions.requests import Requests, TaskRequests
 
 
 @dataclass(frozen=True)

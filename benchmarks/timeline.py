@@ -33,15 +33,15 @@ PRODUCTS, ATTENTION, ELEMENTWISE, COPIES = (
     "copies and fills",
 )
 PIECES = {  # what is marked: module, attribute (of a class, if dotted), name of the piece
-    "sums over inputs": ("methods.statistics", "Statistic.update"),
-    "factor": ("methods.statistics", "inverse_factor"),
+    "sums over inputs": ("methods.inputs.statistics", "Statistic.update"),
+    "factor": ("methods.inputs.statistics", "inverse_factor"),
     "column loops": ("methods.kernels.columns", "quantize_block"),
-    "later columns' updates": ("methods.columns", "push"),
+    "later columns' updates": ("methods.numerics.columns", "push"),
     "telemetry": ("methods.blockwise", "layer_reports"),
     "grids, stacking": ("methods.gptq", "GPTQ.compress_weights"),
-    "vocabulary projection": ("sweep.evaluation.scoring", "Scorer._logits"),
-    "log-softmax": ("sweep.evaluation.scoring", "_read"),
-    "masks": ("sweep.evaluation.scoring", "PackedScorer._mask"),
+    "vocabulary projection": ("sweep.evaluation.scorer.scoring", "Scorer._logits"),
+    "log-softmax": ("sweep.evaluation.scorer.scoring", "_read"),
+    "masks": ("sweep.evaluation.scorer.scoring", "PackedScorer._mask"),
 }
 KERNELS = (  # of the model's forward, by name, the first that fits
     (ATTENTION, r"flash|fmha|attention|flex|sdpa"),
@@ -69,8 +69,8 @@ def compression_parts(model: Any, tokens: torch.Tensor, restore: Callable[[], No
 def whole_trial(blocks: int, nsamples: int, share: float, seconds_left: Callable[[], float]) -> dict[str, Any]:
     """Seconds by phase of one GPTQ trial (compress, evaluate, restore), memory, and device time of two slices."""
     from benchmarks.suite import random_questions
-    from sweep.evaluation.choice import choose_scorer
-    from sweep.evaluation.forward import TokenBudget, head_rule
+    from sweep.evaluation.scorer.choice import choose_scorer
+    from sweep.evaluation.scorer.forward import TokenBudget, head_rule
 
     result: dict[str, Any] = {"blocks": blocks, "share_of_suite": share}
 

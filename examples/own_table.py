@@ -11,7 +11,7 @@ import polars as pl
 
 from analysis.compare import method_pairs
 from analysis.frames import load
-from analysis.render import markdown
+from analysis.page.render import markdown
 
 study = load(sys.argv[1])
 measure = "accuracy" if "accuracy" in set(study.calibrated["measure"]) else "perplexity_increase"

@@ -21,13 +21,13 @@ from pydantic import Field
 
 from calib.settings import settings
 from methods.base import CompressedWeight, CompressionError, LayerReport, Replacement, register
-from methods.folding import ScaleGroup
-from methods.grid_methods import GridMethod
+from methods.families.grids import GridMethod
+from methods.families.scaling import ScalingMethod, group_reports
+from methods.inputs.statistics import Magnitudes, Statistic
 from methods.lazy import torch
-from methods.quantizer import divide, quantize_groups, stored_scale
-from methods.scaling import ScalingMethod, group_reports
-from methods.statistics import Magnitudes, Statistic
-from methods.targets import Linear
+from methods.numerics.grids import divide, quantize_groups, stored_scale
+from methods.walk.folding import ScaleGroup
+from methods.walk.linears import Linear
 
 if TYPE_CHECKING:
     from methods.blockwise import BlockJob

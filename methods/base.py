@@ -21,7 +21,7 @@ from methods.lazy import torch
 
 if TYPE_CHECKING:
     from methods.blockwise import BlockJob
-    from methods.statistics import Statistic
+    from methods.inputs.statistics import Statistic
 
 M = TypeVar("M", bound="type[Method]")
 
@@ -313,7 +313,7 @@ def compress_linear(method: Method, weight: Any, inputs: Any = None) -> Compress
     Accepts torch tensors or numpy arrays. Raises SettingsError when the method needs inputs and gets none, or is not a
     weight method.
     """
-    from methods.statistics import collect
+    from methods.inputs.statistics import collect
 
     weight = torch.as_tensor(weight)
     rows, cols = weight.shape
@@ -330,7 +330,7 @@ def compress_linear(method: Method, weight: Any, inputs: Any = None) -> Compress
 
 
 def _compress_linear_steps(method: Composition, weight: torch.Tensor, inputs: Any) -> CompressedLinear:
-    from methods.statistics import collect
+    from methods.inputs.statistics import collect
 
     steps: list[WeightMethod] = []
     for step in method.steps:
@@ -382,8 +382,8 @@ def layer_reports(replaced: Sequence[Replacement], statistic: Statistic | None) 
 
     Puts the numbers into each `CompressedWeight` as well. Raises CompressionError when a weight is not finite.
     """
-    from methods.solver import all_finite
-    from methods.statistics import output_error
+    from methods.inputs.statistics import output_error
+    from methods.numerics.factor import all_finite
 
     waiting: list[dict[str, Any]] = []
     for each in replaced:

@@ -29,19 +29,19 @@ from methods.base import (
     WeightMethod,
     layer_reports,
 )
-from methods.factored import refuse_to_save_factors
-from methods.fisher import Sums, squared_gradients
-from methods.fused import fused
-from methods.kernels.dispatch import backend_of
+from methods.families.owl import block_sparsities, outlier_share
+from methods.inputs.statistics import FeatureNorms, Fisher, Statistic, Structure, make_statistic
 from methods.lazy import torch
-from methods.lengths import forgetful, length_rule, padded_positions
-from methods.masks import PruningMethod
-from methods.owl import block_sparsities, outlier_share
-from methods.residency import device_memory, home_of, parked, resident
-from methods.shapes import LinearShape, shapes_after
-from methods.shared import refuse_shared
-from methods.statistics import FeatureNorms, Fisher, Statistic, Structure, make_statistic
-from methods.targets import Linear, Unreachable, experts_of, linears_of, unreachable, watched
+from methods.numerics.backend import backend_of
+from methods.numerics.selection import PruningMethod
+from methods.walk.factored import refuse_to_save_factors
+from methods.walk.fused import fused
+from methods.walk.gradients import Sums, squared_gradients
+from methods.walk.lengths import forgetful, length_rule, padded_positions
+from methods.walk.linears import Linear, Unreachable, experts_of, linears_of, unreachable, watched
+from methods.walk.residency import device_memory, home_of, parked, resident
+from methods.walk.shapes import LinearShape, shapes_after
+from methods.walk.shared import refuse_shared
 
 TOKENS_PER_BATCH_CPU = 512  # fits the caches of a core: measured on the bundled models
 TOKENS_PER_BATCH_GPU = 32768
@@ -194,7 +194,7 @@ def compress_model(
     hidden states wait in host memory between blocks (None: when a GPU is crowded). progress: called with (blocks done,
     blocks in all). Raises SettingsError before any work when the settings do not fit the model, CompressionError
     naming block and linear. A model that holds low-rank factors afterwards refuses `save_pretrained`
-    (`methods/factored.py`).
+    (`methods/walk/factored.py`).
     """
     started = time.perf_counter()
     steps = list(method.steps) if isinstance(method, Composition) else [method]

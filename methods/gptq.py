@@ -18,12 +18,12 @@ from pydantic import Field
 
 from calib.settings import settings
 from methods.base import CompressedWeight, register
-from methods.column_methods import ColumnMethod, split_columns, stack_columns
-from methods.columns import GridTable, GroupPlan, fitted_grids, quantize_columns
-from methods.grid_methods import GridMethod
+from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
+from methods.families.grids import GridMethod
 from methods.lazy import torch
-from methods.quantizer import GridRule
-from methods.solver import Factor, FactorSettings
+from methods.numerics.columns import GridTable, GroupPlan, fitted_grids, quantize_columns
+from methods.numerics.factor import Factor, FactorSettings
+from methods.numerics.grids import GridRule
 
 
 @register("gptq")

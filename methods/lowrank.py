@@ -17,9 +17,9 @@ from pydantic import Field
 
 from calib.settings import SettingsError, settings
 from methods.base import HALF_PRECISION_BITS, CompressedWeight, CompressionError, WeightMethod, register
+from methods.inputs.statistics import Fisher, Hessian, Magnitudes, Statistic
 from methods.lazy import torch
-from methods.solver import all_finite
-from methods.statistics import Fisher, Hessian, Magnitudes, Statistic
+from methods.numerics.factor import all_finite
 
 SMALLEST_KEPT = 1e-5  # of the largest singular value: below it a Gram matrix is not trusted
 SMALLEST_SHIFT = 1e-6  # of the mean diagonal: keeps the shifted matrix positive definite in float64

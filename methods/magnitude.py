@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 
 from calib.settings import settings
 from methods.base import CompressedWeight, register
+from methods.inputs.statistics import Statistic
 from methods.lazy import torch
-from methods.masks import PruningMethod, at_most_threshold, smallest, smallest_in_groups, smallest_spread
-from methods.statistics import Statistic
+from methods.numerics.selection import PruningMethod, at_most_threshold, smallest, smallest_in_groups, smallest_spread
 
 
 @register("magnitude")

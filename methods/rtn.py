@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from calib.settings import settings
 from methods.base import CompressedWeight, WeightMethod, register
-from methods.grid_methods import GridMethod
+from methods.families.grids import GridMethod
+from methods.inputs.statistics import Statistic
 from methods.lazy import torch
-from methods.quantizer import GridRule, quantize_groups
-from methods.statistics import Statistic
+from methods.numerics.grids import GridRule, quantize_groups
 
 
 @register("rtn")

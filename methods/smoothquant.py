@@ -13,9 +13,9 @@ from pydantic import Field
 
 from calib.settings import settings
 from methods.base import CompressedWeight, CompressionError, LayerReport, Replacement, register
+from methods.families.scaling import ScalingMethod, group_reports
+from methods.inputs.statistics import Magnitudes
 from methods.lazy import torch
-from methods.scaling import ScalingMethod, group_reports
-from methods.statistics import Magnitudes
 
 if TYPE_CHECKING:
     from methods.blockwise import BlockJob

@@ -16,12 +16,12 @@ from pydantic import Field
 
 from calib.settings import settings
 from methods.base import HALF_PRECISION_BITS, CompressedWeight, register
-from methods.column_methods import ColumnMethod, split_columns, stack_columns
-from methods.columns import fitted_grids, prune_columns
+from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
 from methods.lazy import torch
-from methods.masks import PruningMethod
-from methods.quantizer import GridRule, ScaleDtype, SymRule, check_group_size, describe_rule
-from methods.solver import Factor, FactorSettings
+from methods.numerics.columns import fitted_grids, prune_columns
+from methods.numerics.factor import Factor, FactorSettings
+from methods.numerics.grids import GridRule, ScaleDtype, SymRule, check_group_size, describe_rule
+from methods.numerics.selection import PruningMethod
 
 
 @register("sparsegpt")

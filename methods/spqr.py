@@ -17,12 +17,12 @@ from pydantic import Field
 
 from calib.settings import SettingsError, settings
 from methods.base import CompressedWeight, Number, register
-from methods.column_methods import ColumnMethod, split_columns, stack_columns
-from methods.columns import ColumnBlock, blocks_of, column_blocks, push
-from methods.kernels.dispatch import device_kernels
+from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
 from methods.lazy import torch
-from methods.quantizer import SCALE_BITS, ScaleDtype, as_stored, check_group_size, divide, stored_scale
-from methods.solver import Factor, FactorSettings
+from methods.numerics.backend import device_kernels
+from methods.numerics.columns import ColumnBlock, blocks_of, column_blocks, push
+from methods.numerics.factor import Factor, FactorSettings
+from methods.numerics.grids import SCALE_BITS, ScaleDtype, as_stored, check_group_size, divide, stored_scale
 
 SMALLEST_SCALE = 1e-9
 FINEST = 2.0**-15

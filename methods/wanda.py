@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from calib.settings import settings
 from methods.base import CompressedWeight, register
+from methods.inputs.statistics import FeatureNorms, Statistic
 from methods.lazy import torch
-from methods.masks import PruningMethod, smallest, smallest_in_groups, smallest_spread
-from methods.statistics import FeatureNorms, Statistic
+from methods.numerics.selection import PruningMethod, smallest, smallest_in_groups, smallest_spread
 
 
 @register("wanda")

@@ -37,8 +37,8 @@ from calib.spec import CalibrationSpec
 from calib.yamltext import read_yaml, read_yaml_file
 from methods.base import METHODS, Composition, Method, parse_method
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.grid import MAX_TRIALS, check_levels, parse_calibration, refuse_twice
 from sweep.models import ModelRef, resolve_model
+from sweep.study_file.grid import MAX_TRIALS, check_levels, parse_calibration, refuse_twice
 
 STUDIES = Path(__file__).parent / "studies"
 MAX_METHODS = 10_000
@@ -68,7 +68,7 @@ class StudyFile:
     methods: list[Any]
     """Mappings {method, its settings}; a list value runs several settings, a list of mappings is a composition."""
     calibration: Any = None
-    """One mapping of axes (sweep/grid.py), or a list of such mappings."""
+    """One mapping of axes (sweep/study_file/grid.py), or a list of such mappings."""
     evaluation: Mapping[str, Any]
     """See sweep/evaluation/settings.py."""
 

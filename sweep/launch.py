@@ -23,15 +23,15 @@ import typer.core
 from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study, load_study
-from sweep.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
-from sweep.interrupts import interruptible, undisturbed, undisturbed_from_now_on
-from sweep.lease import EXPIRES, Lease
-from sweep.preview import show_plan
-from sweep.progress import Account, Reporter, duration
-from sweep.provenance import provenance
-from sweep.repair import lost_sets, read_trials, take_back, told
 from sweep.results import Results, ResultsError
-from sweep.schedule import ClusterError, Job
+from sweep.runs.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
+from sweep.runs.interrupts import interruptible, undisturbed, undisturbed_from_now_on
+from sweep.runs.lease import EXPIRES, Lease
+from sweep.runs.preview import show_plan
+from sweep.runs.progress import Account, Reporter, duration
+from sweep.runs.provenance import provenance
+from sweep.runs.repair import lost_sets, read_trials, take_back, told
+from sweep.runs.schedule import ClusterError, Job
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -322,7 +322,7 @@ def jobs_to_run(
 def make_runner(root: str, options: Mapping[str, Any], reporter: Reporter) -> Any:
     """Ray, or a plain loop in this process."""
     if options["local"]:
-        from sweep.local import LocalRunner
+        from sweep.runs.local import LocalRunner
 
         return LocalRunner(root, provenance(), None if options["gpus_per_worker"] else "cpu")
     if not options["address"]:  # Ray reads this when it is imported: all of its ports are on the loopback alone

@@ -24,16 +24,16 @@ from calib.files import expanded
 from calib.settings import Label, SettingsError, parse, settings, suggestion
 from calib.tokenizer import HUB_ID, TokenizerRef, hub_tokenizer_id, tokenizer_id
 from calib.tokenizer import load_tokenizer as read_tokenizer
-from methods.residency import home_of
-from sweep.integrity import refuse_differences, refuse_not_finite, refuse_untied
-from sweep.model_config import ALLOW
-from sweep.model_files import (
+from methods.walk.residency import home_of
+from sweep.checkpoints.config import ALLOW
+from sweep.checkpoints.files import (
     context_length_of,
     describe_folder,
     describe_snapshot,
     fingerprint_folder,
     linear_shapes_in,
 )
+from sweep.checkpoints.integrity import refuse_differences, refuse_not_finite, refuse_untied
 
 if TYPE_CHECKING:
     import torch

@@ -17,10 +17,10 @@ from calib.build import preflight
 from calib.settings import SettingsError, as_dict, identity
 from calib.spec import CalibrationSpec
 from methods.base import Composition, Method, method_name
-from methods.shapes import LinearShape, shapes_after
+from methods.walk.shapes import LinearShape, shapes_after
 from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.taskfiles import task_hashes
+from sweep.evaluation.tasks.files import task_hashes
 from sweep.models import ModelRef, linear_shapes
 
 PLAN_VERSION = 4  # raised when a change of the code outside methods and calibration changes a trial's numbers

@@ -28,14 +28,14 @@ import ray
 import ray.exceptions
 
 from calib.settings import SettingsError
-from sweep.model_check import check_model
-from sweep.patience import WRITE_PATIENCE
 from sweep.plan import Pool, RequestSet, Trial, evaluation_key
-from sweep.prepare import make_calibration_sets, make_requests
 from sweep.results import Results, ResultsError
-from sweep.schedule import ClusterError, Job, Queue, held_by
+from sweep.runs.model_check import check_model
+from sweep.runs.prepare import make_calibration_sets, make_requests
+from sweep.runs.schedule import ClusterError, Job, Queue, held_by
+from sweep.runs.vocabulary import largest_in_sets, refuse_unknown_ids
+from sweep.storage.patience import WRITE_PATIENCE
 from sweep.trial import Outcome, Worker, committed, failed_rows
-from sweep.vocabulary import largest_in_sets, refuse_unknown_ids
 
 RETRIES = 2  # of a trial whose worker died
 DEATHS_OF_A_MODEL = 3  # trials whose worker died, without any trial of the model finishing in between

@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from sweep.patience import patiently
+from sweep.storage.patience import patiently
 
 SCHEMA_VERSION = 1
 
-# The first of these that a task has is its accuracy, in evaluation (`sweep/evaluation/accuracy.py`, which records it)
-# and for rows that do not record it.
+# The first of these that a task has is its accuracy, in evaluation (`sweep/evaluation/metrics/accuracy.py`, which
+# records it) and for rows that do not record it.
 ACCURACY_METRICS = ("acc", "exact_match", "em", "accuracy", "acc_norm", "acc_bytes", "acc_mutual_info")
 
 

@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 
 from methods.base import method_name
 from sweep.models import at_commit, weights_hash
-from sweep.patience import WRITE_PATIENCE
 from sweep.plan import Trial
 from sweep.results import Results, ResultsError, TrialRows
-from sweep.schedule import held_by
+from sweep.runs.schedule import held_by
+from sweep.storage.patience import WRITE_PATIENCE
 
 if TYPE_CHECKING:
     from calib.build import CalibrationSet
     from methods.blockwise import CompressionReport
     from sweep.evaluation.suite import EvaluationData, EvaluationResult, Evaluator
     from sweep.models import DenseModel
-    from sweep.streaming import StreamedModel
+    from sweep.weights.streaming import StreamedModel
 
 TRIES = 3  # of holding a model whose failure may pass: memory of a GPU that others share, a network or a disk
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -270,7 +270,7 @@ class Worker:
 
     def _load(self, trial: Trial, data: EvaluationData) -> tuple[DenseModel | StreamedModel, Evaluator]:
         from sweep.evaluation.suite import Evaluator
-        from sweep.streaming import load_dense
+        from sweep.weights.streaming import load_dense
 
         dense = load_dense(at_commit(trial.model, data.model_commit), self.device)
         return dense, Evaluator(data, dense.model, dense.tokenizer, self.device)

@@ -1,7 +1,7 @@
 """The column loops of GPTQ and SparseGPT as Triton kernels, one launch for a block of up to 128 columns.
 
-The functions here have the signatures of the plain torch twins in `methods/columns.py`; how strips of columns are
-solved is in `methods/kernels/strips.py`. Grids of groups are fitted by a launch of their own. The hard case is n:m
+The functions here have the signatures of the plain torch twins in `methods/numerics/columns.py`; how strips of columns
+are solved is in `methods/kernels/strips.py`. Grids of groups are fitted by a launch of their own. The hard case is n:m
 groups that no strip holds: the whole block is one strip then, and groups of more than 128 columns are chosen in torch.
 """
 
@@ -13,8 +13,6 @@ import torch
 import triton
 import triton.language as tl
 
-from methods import columns as twin
-from methods.columns import ColumnBlock, GridTable, GroupPlan, PruneRule, group_mask, push
 from methods.kernels.strips import (
     LAUNCH,
     STRIP,
@@ -34,6 +32,8 @@ from methods.kernels.strips import (
     stored_scale,
     strip_of,
 )
+from methods.numerics import columns as twin
+from methods.numerics.columns import ColumnBlock, GridTable, GroupPlan, PruneRule, group_mask, push
 
 
 def quantize_block(block: ColumnBlock, grids: GridTable, keep: torch.Tensor | None) -> torch.Tensor:

@@ -14,7 +14,6 @@ import torch
 import triton
 import triton.language as tl
 
-from methods.columns import ColumnBlock, push
 from methods.kernels.strips import (
     LAUNCH,
     STRIP,
@@ -36,6 +35,7 @@ from methods.kernels.strips import (
     strip_of,
     within,
 )
+from methods.numerics.columns import ColumnBlock, push
 
 if TYPE_CHECKING:
     from methods.spqr import SpQR

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from methods.columns import ColumnBlock
+from methods.numerics.columns import ColumnBlock
 
 WIDTH = 128  # columns of one launch: with 16 rows they fill 64 registers of a thread of one warp
 STRIP = 16  # columns that are solved together; what they mean for the other columns is added when they are done
@@ -81,7 +81,7 @@ def as_stored(x: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def stored_scale(x: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
-    """The scale `x` as stored, at least the smallest one that can be divided by (see `methods/quantizer.py`)."""
+    """The scale `x` as stored, at least the smallest one that can be divided by (see `methods/numerics/grids.py`)."""
     smallest = 1.1754943508222875e-38
     if DTYPE == "float16":
         smallest = 5.960464477539063e-08

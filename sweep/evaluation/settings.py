@@ -18,7 +18,7 @@ from calib.settings import INT32_MAX, SettingsError, settings
 from calib.spec import CalibrationSpec
 from sweep.evaluation.perturb import Perturbation
 from sweep.evaluation.presets import expand_tasks
-from sweep.evaluation.taskcheck import check_tasks
+from sweep.evaluation.tasks.check import check_tasks
 
 Count = Annotated[int | None, Field(ge=1, le=INT32_MAX)]
 

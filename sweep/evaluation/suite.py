@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from calib.settings import SettingsError
-from methods.residency import home_of
-from sweep.evaluation.accuracy import Key, metric_name, right_or_wrong
-from sweep.evaluation.largest import LargestId
-from sweep.evaluation.outcomes import Number, Outcome, TaskMetrics, metric_row
-from sweep.evaluation.rehearsal import rehearse
-from sweep.evaluation.replay import GroupReplay, Scores
-from sweep.evaluation.requests import TaskRequests, build_requests
+from methods.walk.residency import home_of
+from sweep.evaluation.metrics.accuracy import Key, metric_name, right_or_wrong
+from sweep.evaluation.metrics.outcomes import Number, Outcome, TaskMetrics, metric_row
+from sweep.evaluation.questions.largest import LargestId
+from sweep.evaluation.questions.rehearsal import rehearse
+from sweep.evaluation.questions.replay import GroupReplay, Scores
+from sweep.evaluation.questions.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.windows import HeldOut, WindowScorer, WindowScores, build_windows, window_rows
 
@@ -105,10 +105,10 @@ class Evaluator:
         """`model` is the dense model on `device`, in eval mode; nothing of it is referred to afterwards."""
         import torch
 
-        from sweep.evaluation.choice import choose_scorer
-        from sweep.evaluation.forward import TokenBudget, head_rule
-        from sweep.evaluation.scoring import ONE_BY_ONE
-        from sweep.evaluation.states import check_blocks_alone
+        from sweep.evaluation.scorer.choice import choose_scorer
+        from sweep.evaluation.scorer.forward import TokenBudget, head_rule
+        from sweep.evaluation.scorer.scoring import ONE_BY_ONE
+        from sweep.evaluation.scorer.states import check_blocks_alone
         from sweep.models import weights_hash
 
         self.data = data
@@ -174,7 +174,7 @@ class Evaluator:
     def _generate(self, model: Any) -> Sequence[str | None]:
         if not self.data.tasks.generations:
             return ()
-        from sweep.evaluation.generation import generate
+        from sweep.evaluation.scorer.generation import generate
 
         asked, length = self.data.tasks.generations, self.data.max_length
         return generate(model, self.tokenizer, asked, length, self.budget, self.alone)

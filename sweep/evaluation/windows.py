@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from calib.settings import SettingsError
-from methods.fused import fused
-from methods.lengths import forgetful
-from sweep.evaluation.aggregation import finite
-from sweep.evaluation.divergence import divergences
-from sweep.evaluation.forward import HeadRule, TokenBudget, dense_head, log_norm, window_batches
-from sweep.evaluation.outcomes import Number, metric_row
-from sweep.evaluation.states import ModelCall, final_states
+from methods.walk.fused import fused
+from methods.walk.lengths import forgetful
+from sweep.evaluation.metrics.aggregation import finite
+from sweep.evaluation.metrics.divergence import divergences
+from sweep.evaluation.metrics.outcomes import Number, metric_row
+from sweep.evaluation.scorer.forward import HeadRule, TokenBudget, dense_head, log_norm, window_batches
+from sweep.evaluation.scorer.states import ModelCall, final_states
 
 if TYPE_CHECKING:
     from sweep.evaluation.settings import EvaluationSettings

@@ -21,7 +21,7 @@ from analysis.compare import (
     source_pairs,
     wilson,
 )
-from analysis.examples import example_variance, mcnemar_p
+from analysis.estimates.examples import example_variance, mcnemar_p
 from analysis.frames import Study, load
 
 

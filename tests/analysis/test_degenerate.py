@@ -16,10 +16,10 @@ import pytest
 from rich.console import Console
 
 from analysis.frames import Study, load
-from analysis.page import Figure, page
+from analysis.page.html import Figure, page
+from analysis.page.render import html as html_table
+from analysis.page.render import latex, markdown
 from analysis.recommend import recommend
-from analysis.render import html as html_table
-from analysis.render import latex, markdown
 from analysis.report import build
 from analysis.simulate import Design, SimulatedMethod, simulate_study
 from analysis.summary import show

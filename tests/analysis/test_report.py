@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from analysis.frames import load
-from analysis.page import Figure, Section
+from analysis.page.html import Figure, Section
 from analysis.report import build, save_figures, write_report
 from analysis.tables import source_table
 from calib.settings import SettingsError

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from analysis.compare import flip_table, mcnemar_table, method_pairs
-from analysis.examples import example_tables
+from analysis.estimates.examples import example_tables
 from analysis.frames import load
 from analysis.recommend import recommend
 from analysis.simulate import Components, simulate_outcomes

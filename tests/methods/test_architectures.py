@@ -12,7 +12,7 @@ import torch
 from calib.settings import SettingsError
 from methods.base import METHODS, CompressionError, get_method, parse_method
 from methods.blockwise import NO_TOKENS, Data, capture, compress_model, decoder_blocks
-from methods.targets import linears_of
+from methods.walk.linears import linears_of
 
 BASE = {
     "vocab_size": 96,

@@ -9,8 +9,8 @@ import torch
 from calib.settings import SettingsError
 from methods.base import CompressionError, get_method, parse_method
 from methods.blockwise import Data, capture, compress_model, decoder_blocks
-from methods.statistics import collect
-from methods.targets import linears_of
+from methods.inputs.statistics import collect
+from methods.walk.linears import linears_of
 
 
 def inputs_of(model, tokens, block, name):

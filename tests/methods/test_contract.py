@@ -12,7 +12,7 @@ import torch
 from calib.settings import SettingsError
 from methods.base import METHODS, CompressionError, WeightMethod, compress_linear, get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
-from methods.targets import linears_of
+from methods.walk.linears import linears_of
 
 NAMES = METHODS.names()
 CALLS: dict[str, dict[str, Any]] = {"awq": {"group_size": 16, "scale_steps": 3}}

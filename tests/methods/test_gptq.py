@@ -5,8 +5,8 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.quantizer import GridRule, fit_grid, quantize
-from methods.statistics import collect
+from methods.inputs.statistics import collect
+from methods.numerics.grids import GridRule, fit_grid, quantize
 
 PUBLISHED = {"act_order": False, "static_groups": False}  # the reference code's own defaults
 

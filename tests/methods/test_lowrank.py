@@ -8,10 +8,10 @@ import torch
 from calib.settings import SettingsError
 from methods.base import CompressionError, compress_linear, get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
-from methods.fisher import squared_gradients
+from methods.inputs.statistics import Fisher, InputSample, collect
 from methods.lowrank import SMALLEST_KEPT, gram_factors, whiten
-from methods.statistics import Fisher, InputSample, collect
-from methods.targets import linears_of
+from methods.walk.gradients import squared_gradients
+from methods.walk.linears import linears_of
 
 
 def full_rank(rows: int, cols: int) -> float:

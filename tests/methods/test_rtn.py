@@ -5,7 +5,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.quantizer import GridRule, fit_grid, quantize
+from methods.numerics.grids import GridRule, fit_grid, quantize
 
 
 def test_every_weight_takes_its_nearest_level(problem):

@@ -17,7 +17,7 @@ from sweep.config import parse_study
 from sweep.plan import Trial
 from sweep.remote import ClusterError, RayRunner
 from sweep.results import Results
-from sweep.schedule import Job
+from sweep.runs.schedule import Job
 from sweep.trial import Outcome
 
 TRACEBACK = (

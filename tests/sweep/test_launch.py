@@ -44,7 +44,7 @@ def test_study_runs_from_end_to_end_and_a_rerun_computes_nothing(
     assert len(before[0]) == 6
     assert yaml.safe_load(Path("results/tiny/study.yaml").read_text())["study"] == "tiny"
 
-    from sweep import local
+    from sweep.runs import local
 
     monkeypatch.setattr(local, "LocalRunner", None)  # a rerun does not even start one
     result = launch(study, "--local")
@@ -93,7 +93,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
 def test_workers_get_an_absolute_results_folder(
     launch: Launch, write_study: Write, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweep import local
+    from sweep.runs import local
 
     given: list[str] = []
 

@@ -9,7 +9,7 @@ import pytest
 
 from calib.settings import SettingsError
 from sweep import models
-from sweep.model_files import fingerprint_folder
+from sweep.checkpoints.files import fingerprint_folder
 from sweep.models import DenseModel, resolve_model, weights_hash
 
 

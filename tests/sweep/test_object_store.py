@@ -88,7 +88,7 @@ def test_bucket_that_does_not_exist_is_refused(
 def test_second_launch_into_a_bucket_is_refused(
     bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
 ) -> None:
-    from sweep.lease import FILE, Lease
+    from sweep.runs.lease import FILE, Lease
 
     document["methods"] = ["rtn"]
     study, first = write_study(document), Lease(Results(bucket("tiny")))

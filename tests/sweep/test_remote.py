@@ -19,7 +19,7 @@ from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import parse_study
 from sweep.results import Results
-from sweep.schedule import Job
+from sweep.runs.schedule import Job
 
 pytestmark = pytest.mark.ray
 
@@ -69,8 +69,8 @@ def said() -> list[str]:
 @pytest.fixture(scope="module")
 def runner(said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A runner of two workers on a Ray of its own, shared by the tests because Ray takes seconds to start."""
-    from sweep.provenance import provenance
     from sweep.remote import RayRunner
+    from sweep.runs.provenance import provenance
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")

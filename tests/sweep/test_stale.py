@@ -11,8 +11,8 @@ import pytest
 from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import apply_override, parse_study
-from sweep.folder import check_stale
 from sweep.results import Results, TrialRows
+from sweep.runs.folder import check_stale
 from sweep.trial import describe
 
 LATER = ("planned_nsamples", "separator", "add_bos", "calibration_seed")  # columns that the first version lacks

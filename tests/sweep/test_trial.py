@@ -8,10 +8,10 @@ import pytest
 
 from sweep import plan
 from sweep.config import parse_study
-from sweep.local import LocalRunner
 from sweep.plan import Trial
 from sweep.results import TABLES, Results
-from sweep.schedule import Job, Queue, held_by
+from sweep.runs.local import LocalRunner
+from sweep.runs.schedule import Job, Queue, held_by
 from sweep.trial import Outcome, describe, one_line
 
 
@@ -25,7 +25,7 @@ def run(trials: list[Trial], root: str) -> list[Outcome]:
 
 
 def start(trials: list[Trial], root: str) -> Iterator[Outcome]:
-    from sweep.provenance import provenance
+    from sweep.runs.provenance import provenance
 
     runner = LocalRunner(root, provenance())
     runner.start()
@@ -141,8 +141,8 @@ def test_model_that_cannot_be_held_fails_its_trials_alone_and_is_not_loaded_for_
     loads: int,
     where: str,
 ) -> None:
-    from sweep import streaming
     from sweep.evaluation import suite
+    from sweep.weights import streaming
 
     document["models"].append(str(other_model))
     others = [trial for trial in plan.expand(parse_study(document)) if trial.model.name == "other"][:1]

@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 import pytest
 
-from methods.kernels.dispatch import has_triton
+from methods.numerics.backend import has_triton
 
 
 def interpreter_works() -> bool:

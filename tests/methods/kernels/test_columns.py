@@ -11,11 +11,11 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.columns import GridTable, GroupPlan, blocks_of
-from methods.kernels.dispatch import backend_of, column_backend, device_kernels
-from methods.quantizer import GridRule
-from methods.solver import FactorSettings, inverse_factor
-from methods.statistics import Hessian
+from methods.inputs.statistics import Hessian
+from methods.numerics.backend import backend_of, column_backend, device_kernels
+from methods.numerics.columns import GridTable, GroupPlan, blocks_of
+from methods.numerics.factor import FactorSettings, inverse_factor
+from methods.numerics.grids import GridRule
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -169,7 +169,7 @@ def test_a_cpu_runs_the_twin():
 
 
 def test_without_triton_the_twin_runs_on_cuda_and_says_so_once(monkeypatch, caplog):
-    from methods.kernels import dispatch
+    from methods.numerics import backend as dispatch
 
     class OnCuda:
         is_cuda = True
@@ -186,7 +186,7 @@ def test_a_forced_backend_ends_with_its_block():
     class OnCuda:
         is_cuda = True
 
-    from methods.kernels import dispatch
+    from methods.numerics import backend as dispatch
 
     with column_backend("torch"):
         assert device_kernels(OnCuda()) is None
@@ -357,8 +357,8 @@ def test_rounding_is_half_to_even():
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("groups", "size"), [(1, 1), (3, 16), (2, 33), (1, 200)])
 def test_grids_of_groups_have_the_bits_of_the_twin(groups, size, rule):
-    from methods import columns as twin
     from methods.kernels import columns
+    from methods.numerics import columns as twin
 
     rows = 70
     weights = torch.randn(groups, size, rows, generator=torch.Generator().manual_seed(size)).to(DEVICE)

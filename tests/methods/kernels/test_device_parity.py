@@ -25,7 +25,7 @@ from calib.source import get_source
 from calib.spec import CalibrationSpec
 from methods.base import METHODS, get_method, parse_method
 from methods.blockwise import BlockJob, Data, capture, compress_model, decoder_blocks
-from methods.targets import linears_of
+from methods.walk.linears import linears_of
 from sweep.models import DenseModel, resolve_model
 
 MODEL = "reference-5m"

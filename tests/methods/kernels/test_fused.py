@@ -9,9 +9,9 @@ import pytest
 import torch
 import transformers
 
-from methods import fused as fusing
-from methods.fused import fused
-from methods.kernels.dispatch import has_triton
+from methods.numerics.backend import has_triton
+from methods.walk import fused as fusing
+from methods.walk.fused import fused
 
 INTERPRETED = has_triton() and os.environ.get("TRITON_INTERPRET") == "1"
 needs_kernels = pytest.mark.skipif(

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from methods.base import CompressionError
-from methods.kernels.dispatch import column_backend, has_triton
-from methods.statistics import Hessian
+from methods.inputs.statistics import Hessian
+from methods.numerics.backend import column_backend, has_triton
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

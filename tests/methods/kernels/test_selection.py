@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from methods.columns import _block_mask
-from methods.kernels.dispatch import column_backend
-from methods.masks import at_most_threshold, kth_smallest, selection_kernels, smallest
+from methods.numerics.backend import column_backend
+from methods.numerics.columns import _block_mask
+from methods.numerics.selection import at_most_threshold, kth_smallest, selection_kernels, smallest
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -63,7 +63,7 @@ def counting(request, monkeypatch):
     monkeypatch.setattr(selection, "LAUNCH", replace(selection.LAUNCH, few=request.param))
     if INTERPRETED:
         monkeypatch.setattr(selection, "LAUNCH", replace(selection.LAUNCH, tile=1024, programs=2))
-        monkeypatch.setattr("methods.masks.ROWS_THAT_FILL_A_GPU", ROWS)
+        monkeypatch.setattr("methods.numerics.selection.ROWS_THAT_FILL_A_GPU", ROWS)
 
 
 def both(work):

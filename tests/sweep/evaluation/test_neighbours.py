@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from sweep.evaluation.attention import ExplicitMask
-from sweep.evaluation.choice import choose_scorer
-from sweep.evaluation.forward import TokenBudget, head_rule
-from sweep.evaluation.generation import generate, may_be_padded
-from sweep.evaluation.requests import Generation, Requests
-from sweep.evaluation.scoring import PackedScorer, PlainScorer, any_lengths
+from sweep.evaluation.questions.requests import Generation, Requests
+from sweep.evaluation.scorer.attention import ExplicitMask
+from sweep.evaluation.scorer.choice import choose_scorer
+from sweep.evaluation.scorer.forward import TokenBudget, head_rule
+from sweep.evaluation.scorer.generation import generate, may_be_padded
+from sweep.evaluation.scorer.scoring import PackedScorer, PlainScorer, any_lengths
 from sweep.evaluation.suite import EvaluationData, Evaluator
 from sweep.evaluation.windows import HeldOut, WindowScorer
 
@@ -304,7 +304,7 @@ def test_padding_token_without_an_embedding_is_never_fed(tokenizer: Any) -> None
 
 
 def evaluation_of(requests: Requests, text: HeldOut) -> EvaluationData:
-    from sweep.evaluation.requests import TaskRequests
+    from sweep.evaluation.questions.requests import TaskRequests
     from sweep.evaluation.settings import EvaluationSettings
 
     return EvaluationData(EvaluationSettings(tasks=["tiny"]), LONGEST, TaskRequests(requests, [], [], []), [text])

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from benchmarks.suite import flips, task_questions
-from sweep.evaluation.attention import ExplicitMask
-from sweep.evaluation.choice import choose_scorer
-from sweep.evaluation.forward import TokenBudget, head_rule
-from sweep.evaluation.requests import Requests
-from sweep.evaluation.scoring import PackedScorer, PlainScorer
+from sweep.evaluation.questions.requests import Requests
+from sweep.evaluation.scorer.attention import ExplicitMask
+from sweep.evaluation.scorer.choice import choose_scorer
+from sweep.evaluation.scorer.forward import TokenBudget, head_rule
+from sweep.evaluation.scorer.scoring import PackedScorer, PlainScorer
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import EvaluationData, Evaluator, build_evaluation
 
@@ -201,7 +201,7 @@ def test_standard_errors_equal_lm_eval(
 def test_generations_equal_hflm(
     task_path: Path, make_model: Callable[..., Any], tokenizer: Any, lm_eval_scores: Callable[..., dict[str, Any]]
 ) -> None:
-    from sweep.evaluation.generation import generate
+    from sweep.evaluation.scorer.generation import generate
 
     model = make_model("llama")
     settings = EvaluationSettings(tasks=["tiny_numbers"], task_path=str(task_path))

@@ -12,7 +12,7 @@ from calib.settings import SettingsError
 from sweep.evaluation.presets import PRESETS, expand_tasks
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import Evaluator, build_evaluation
-from sweep.evaluation.tasks import load_tasks
+from sweep.evaluation.tasks.loading import load_tasks
 from sweep.models import MODELS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval, datasets and transformers warn about themselves
@@ -280,8 +280,8 @@ def test_a_data_set_that_cannot_be_had_stops_the_sweep_before_a_model_is_loaded(
 
     from sweep import plan
     from sweep.config import parse_study
-    from sweep.local import LocalRunner
-    from sweep.provenance import provenance
+    from sweep.runs.local import LocalRunner
+    from sweep.runs.provenance import provenance
 
     def fails(*_: Any, **__: Any) -> Any:
         raise error()

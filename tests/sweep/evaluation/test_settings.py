@@ -12,9 +12,9 @@ from calib.settings import SettingsError, parse
 from sweep.evaluation.perturb import Perturbation
 from sweep.evaluation.presets import PRESETS, expand_tasks, means_of
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.taskcheck import check_tasks
-from sweep.evaluation.tasknames import builtin_folders
-from sweep.evaluation.tasks import load_tasks
+from sweep.evaluation.tasks.check import check_tasks
+from sweep.evaluation.tasks.loading import load_tasks
+from sweep.evaluation.tasks.names import builtin_folders
 
 
 def test_an_unknown_task_gets_a_suggestion() -> None:

@@ -1,0 +1,91 @@
+"""What GPTQ, SparseGPT and SpQR have in common: linears that share an input are stacked and solved column by column.
+
+The factor of the inverse Hessian depends on the input alone, and rows are independent, so one factor and one pass over
+the columns serve all linears of an input. A method says which factor it wants and how it solves the stacked weights;
+stacking, splitting and the factor's telemetry are here, the loops themselves in `methods/numerics/columns.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from calib.settings import settings
+from methods.base import CompressedWeight, WeightMethod
+from methods.inputs.statistics import Hessian, Statistic, factor_together
+from methods.lazy import torch
+from methods.numerics.factor import Factor, FactorSettings
+from methods.numerics.grids import ScaleDtype
+
+
+@settings
+class ColumnMethod(WeightMethod):
+    """A method that takes one input after the other and makes up for its error in the inputs still to come."""
+
+    needs: ClassVar[str] = "hessian"
+
+    @property
+    def factor_settings(self) -> FactorSettings:
+        """How the Hessian is damped and ordered for the factor that `solve` works with."""
+        raise NotImplementedError(f"{type(self).__name__}.factor_settings")
+
+    def solve(
+        self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
+    ) -> list[CompressedWeight]:
+        """What takes the place of each of `weights` [rows, cols], without the factor's telemetry.
+
+        `pruned` [cols, all rows] marks the weights that stay zero.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.solve")
+
+    def prepare(self, statistics: Sequence[Statistic]) -> None:
+        factor_together([s for s in statistics if isinstance(s, Hessian)], self.factor_settings)
+
+    def compress_weight(
+        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
+    ) -> CompressedWeight:
+        return self.compress_weights([weight], statistic, pruned=[pruned])[0]
+
+    def compress_weights(
+        self,
+        weights: Sequence[torch.Tensor],
+        statistic: Statistic | None,
+        *,
+        pruned: Sequence[torch.Tensor | None] | None = None,
+    ) -> list[CompressedWeight]:
+        assert isinstance(statistic, Hessian)
+        factor = statistic.factor(self.factor_settings)
+        results = self.solve(weights, factor, stack_masks(weights, pruned))
+        dead = factor.dead.sum()
+        for result in results:
+            result.damping, result.retries, result.fallback = factor.damping, factor.retries, factor.fallback
+            result.dead_columns = dead
+        return results
+
+
+def stack_columns(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Weights [rows, cols] that share an input as one float32 [cols, all rows], a copy."""
+    return torch.cat([weight.detach().float() for weight in weights]).T.clone(memory_format=torch.contiguous_format)
+
+
+def stack_masks(weights: Sequence[torch.Tensor], masks: Sequence[torch.Tensor | None] | None) -> torch.Tensor | None:
+    """Masks [rows, cols] as one [cols, all rows]; None when there are none."""
+    if masks is None or all(mask is None for mask in masks):
+        return None
+    full = [torch.zeros_like(w, dtype=torch.bool) if m is None else m for w, m in zip(weights, masks, strict=True)]
+    return torch.cat(full).T.contiguous()
+
+
+def split_columns(
+    columns: torch.Tensor,
+    loss: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    bits: float,
+    scale_dtype: ScaleDtype | None = None,
+) -> list[CompressedWeight]:
+    """Undo `stack_columns` after the solver: one result for each of `weights`, with its part of `loss` [all rows]."""
+    rows = [weight.shape[0] for weight in weights]
+    return [
+        CompressedWeight(part.T.contiguous(), bits=bits, loss=losses.sum(), scale_dtype=scale_dtype)
+        for part, losses in zip(columns.split(rows, dim=1), loss.split(rows), strict=True)
+    ]

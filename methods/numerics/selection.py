@@ -1,0 +1,210 @@
+"""Which weights to prune: exact counts, n:m groups, ties broken by index, and the settings that pruning methods share.
+
+A share of weights is a count, so equal scores (common in fp16 weights) must not change it: among equal scores the
+lower index goes first, on every device. n:m patterns keep n of every m consecutive inputs of a row. The hard case is
+a whole matrix on a CUDA device, where torch searches a row with a single thread block and sorting moves every score
+several times: there the kernels of `methods/kernels/selection.py` find the threshold, eight bits in one pass. Without
+Triton it is found bit by bit, each a comparison and a count (`kth_smallest`).
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from calib.settings import SettingsError, settings
+from methods.base import WeightMethod
+from methods.lazy import torch
+from methods.numerics.backend import device_kernels
+
+DEFAULT_SPARSITY = 0.5
+ROWS_THAT_FILL_A_GPU = 128  # each is searched by a thread block of its own, and a large GPU runs about as many at once
+SORTED_AT_MOST = 1 << 22  # scores; above, a sort moves more than 31 comparisons read (0.19 ms for 1.4 M on an H200)
+COUNTED_BELOW = 1 << 30  # scores; the kernels count and number them with 32-bit integers
+NAN_KEY = 0x7F800002  # one above the key of infinity
+
+
+@settings
+class PruningMethod(WeightMethod):
+    """Settings of every pruning method: either `sparsity` (share of zeros, 0.5 if nothing is said) or `pattern`.
+
+    pattern: `"2:4"` keeps two of every four consecutive inputs. allocation: every block loses the same share, or `owl`
+    gives blocks with more outliers (|W|·‖X‖ above `owl_threshold` times the block's mean) a lower one, within
+    ±`owl_lambda` (Yin et al. 2023, arXiv:2310.05175).
+    """
+
+    prunes: ClassVar[bool] = True
+
+    sparsity: float | None = Field(default=None, ge=0, lt=1)
+    pattern: str | None = None
+    allocation: Literal["uniform", "owl"] = "uniform"
+    owl_threshold: float = Field(default=5.0, gt=0)
+    owl_lambda: float = Field(default=0.08, ge=0, lt=0.5)
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _pattern_is_text(cls, value: Any) -> Any:
+        if value is not None:
+            parse_pattern(value)
+        return value
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sparsity is not None and self.pattern is not None:
+            raise ValueError(f"sparsity: got {self.sparsity} beside pattern {self.pattern!r}; give one of the two")
+        if self.sparsity is None and self.pattern is None:
+            object.__setattr__(self, "sparsity", DEFAULT_SPARSITY)
+        if self.allocation != "uniform" and self.pattern is not None:
+            raise ValueError(
+                f"allocation: {self.allocation} needs an unstructured sparsity, got pattern {self.pattern!r}"
+            )
+
+    @property
+    def edition(self) -> int:
+        return self.version + (self.allocation == "owl")  # since blocks have the asked mean to the weight
+
+    @property
+    def kept_of(self) -> tuple[int, int] | None:
+        """(kept, group) of the n:m pattern, None when unstructured."""
+        return parse_pattern(self.pattern) if self.pattern is not None else None
+
+    @property
+    def share(self) -> float:
+        """Nominal share of zeros."""
+        if self.kept_of is not None:
+            kept, group = self.kept_of
+            return (group - kept) / group
+        return self.sparsity if self.sparsity is not None else DEFAULT_SPARSITY
+
+    @property
+    def amount(self) -> str:
+        """`50 %` or `2:4`."""
+        if self.pattern is not None:
+            return self.pattern
+        return f"{100 * self.share:g} %" + (" OWL" if self.allocation == "owl" else "")
+
+    @property
+    def data_free(self) -> bool:
+        return self.needs == "none" and self.allocation == "uniform"
+
+    def nominal(self) -> dict[str, Any]:
+        return {"bits": None, "sparsity": self.share, "pattern": self.pattern}
+
+    def check_shape(self, rows: int, cols: int, where: str) -> None:
+        if self.kept_of is not None and cols % self.kept_of[1]:
+            raise SettingsError(
+                f"pattern: groups of {self.kept_of[1]} ('{self.pattern}') do not divide the {cols} inputs of {where}; "
+                "use sparsity, or exclude that linear"
+            )
+
+
+def parse_pattern(text: Any) -> tuple[int, int]:
+    """`"2:4"` as (kept, group). Raises ValueError saying what is allowed."""
+    parts = text.split(":") if isinstance(text, str) else []
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f'expected text such as "2:4" (quoted in YAML), two kept of four, got {text!r}')
+    kept, group = int(parts[0]), int(parts[1])
+    if not 0 < kept < group:
+        raise ValueError(f"expected n:m with 0 < n < m, n kept of m, got {text!r}")
+    return kept, group
+
+
+def smallest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Mask of the `count` smallest scores along the last axis; among equal scores the lower index goes first.
+
+    Scores are float32, at least zero, or −1 for what must go. On a CUDA device the host waits for nothing.
+    """
+    if count <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    if count >= scores.shape[-1]:
+        return torch.ones_like(scores, dtype=torch.bool)
+    rows = scores.numel() // scores.shape[-1]
+    kernels = selection_kernels(scores)
+    if kernels is not None and rows >= ROWS_THAT_FILL_A_GPU and scores.shape[-1] <= kernels.WIDEST_ROW:
+        return kernels.smallest_of_rows(scores, count)
+    if (kernels is not None or scores.is_cuda) and rows < ROWS_THAT_FILL_A_GPU:
+        threshold = kth_smallest(scores, count)
+    else:
+        threshold = torch.kthvalue(scores, count, dim=-1, keepdim=True).values
+    if not scores.is_cuda:  # ties are rare, and looking is cheap where nobody waits for a device
+        mask = scores <= threshold
+        if int(mask.sum()) == count * (mask.numel() // mask.shape[-1]):
+            return mask
+    below = scores < threshold
+    equal = scores == threshold
+    missing = count - below.sum(-1, keepdim=True)
+    return below | (equal & (equal.cumsum(-1, dtype=torch.int32) <= missing))
+
+
+def kth_smallest(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """The k-th smallest (from 1) of float32 scores [..., n] along the last axis, [..., 1], exactly.
+
+    Scores are at least zero, or −1; NaN is the largest. The bits of such numbers, read as integers, are ordered as the
+    numbers are, so the largest integer with fewer than k scores below it is the answer, and it is found from its
+    highest bit down.
+    """
+    kernels = selection_kernels(scores)
+    if kernels is not None:
+        return kernels.kth_smallest(scores, k)
+    keys = (scores.contiguous().view(torch.int32) & 0x7FFFFFFF).clamp_max(NAN_KEY - 1) + 1  # zero becomes 1
+    keys = keys.masked_fill(scores < 0, 0)
+    found = torch.zeros_like(keys[..., :1])
+    for bit in reversed(range(31)):
+        trial = found + (1 << bit)
+        found = torch.where((keys < trial).sum(-1, keepdim=True) < k, trial, found)
+    return torch.where(found > 0, (found - 1).clamp_min(0).view(torch.float32), -1.0)
+
+
+def smallest_spread(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """Mask of round(numel · share) of `scores` [rows, cols]: the smallest of each row.
+
+    Rows lose equally many, or one more where the next score of the row is among the smallest of these.
+    """
+    rows = scores.shape[0]
+    each, over = divmod(round(scores.numel() * share), rows)
+    fewer = smallest(scores, each)
+    if not over:
+        return fewer
+    more = smallest(scores, each + 1)
+    following = torch.where(more & ~fewer, scores, 0.0).sum(1)
+    return torch.where(smallest(following, over)[:, None], more, fewer)
+
+
+def at_most_threshold(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """Mask of the scores ≤ the element at sorted position int(numel·share): the reference rule, ties included."""
+    if share <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    rank = threshold_rank(scores.numel(), share)
+    flat = scores.flatten()
+    if selection_kernels(flat) is not None or (flat.is_cuda and flat.numel() > SORTED_AT_MOST):
+        return scores <= kth_smallest(flat, rank)
+    if flat.is_cuda:  # one thread block searches for a kth value of one row; a sort uses them all
+        return scores <= torch.sort(flat).values[rank - 1]
+    return scores <= torch.kthvalue(flat, rank).values
+
+
+def threshold_rank(count: int, share: float) -> int:
+    """Which of `count` scores, numbered from 1 by size, is the threshold of `at_most_threshold`."""
+    return min(int(count * share) + 1, count)
+
+
+def selection_kernels(scores: torch.Tensor) -> ModuleType | None:
+    """`methods.kernels.selection` when scores on the device of `scores` are searched by kernels, None when by torch."""
+    return device_kernels(scores, "selection") if scores.numel() < COUNTED_BELOW else None
+
+
+def smallest_in_groups(scores: torch.Tensor, kept: int, group: int) -> torch.Tensor:
+    """Mask of the group − kept smallest scores in each run of `group` along the last axis, lower index first."""
+    grouped = scores.unflatten(-1, (-1, group)).movedim(-1, 0).contiguous()
+    return smallest_of_first_axis(grouped, group - kept).movedim(0, -1).flatten(-2)
+
+
+def smallest_of_first_axis(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Mask of the `count` smallest along the first, short axis; among equal scores the lower index goes first."""
+    size = scores.shape[0]
+    earlier = torch.ones(size, size, dtype=torch.bool, device=scores.device).tril(-1)
+    earlier = earlier.view(size, size, *[1] * (scores.dim() - 1))
+    mine, other = scores[:, None], scores[None]
+    return torch.where(earlier, other <= mine, other < mine).sum(1) < count

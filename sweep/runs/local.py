@@ -1,0 +1,71 @@
+"""Runs trials in this process, one after the other: the sweep without Ray, for a debugger or a small machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sweep.plan import Pool, RequestSet, evaluation_key
+from sweep.runs.model_check import check_model
+from sweep.runs.prepare import make_calibration_sets, make_requests
+from sweep.runs.schedule import Job, Queue, held_by
+from sweep.runs.vocabulary import largest_in_sets, refuse_unknown_ids
+from sweep.trial import Outcome, Worker, committed, quiet_torch
+
+if TYPE_CHECKING:
+    from calib.build import CalibrationSet
+    from sweep.evaluation.suite import EvaluationData
+
+
+class LocalRunner:
+    """Keeps what trials share in memory, and runs them in a loop."""
+
+    workers = 1
+
+    def __init__(self, results: str, provenance: Mapping[str, Any], device: str | None = None) -> None:
+        self.results = results
+        self.provenance = provenance
+        self.device = device
+        self._sets: dict[str, CalibrationSet] = {}
+        self._requests: dict[object, EvaluationData] = {}
+
+    def start(self) -> str:
+        """Returns the device of the trials, `cuda` or `cpu`."""
+        return quiet_torch(self.device)
+
+    def prepare(self, pools: Sequence[Pool], requests: Mapping[Any, RequestSet]) -> None:
+        """Look at the models, and build all requests and calibration sets. Raises SettingsError."""
+        uses = {
+            key: [(use, check_model(use.model, use.methods)) for use in asked.uses] for key, asked in requests.items()
+        }
+        for key, asked in requests.items():
+            self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)
+        for pool in pools:
+            self._sets.update(zip(pool.ids, make_calibration_sets(pool, self.results), strict=True))
+        largest = largest_in_sets(list(self._sets.values()))
+        for key, found in uses.items():
+            for use, rows in found:
+                of_sets = [largest[number] for number in use.calibration_ids if number in largest]
+                refuse_unknown_ids(use.model, rows, [*of_sets, *self._requests[key].largest_ids])
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Run the jobs; yields each outcome when its row is committed."""
+        worker = Worker(self.results, self.provenance, self.device)
+        queue, held = Queue(jobs), None
+        while queue:
+            job = queue.take(held)
+            held = held_by(job.trial)
+            if there := committed(worker.results, job.trial, job.attempts):
+                yield there
+                continue
+            calibration = self._sets[job.trial.calibration_id] if job.trial.calibration_id else None
+            requests = self._requests[evaluation_key(job.trial)]
+            yield worker.run(job.trial, calibration, partial(_same, requests), job.attempts)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def _same(requests: EvaluationData) -> EvaluationData:
+    return requests

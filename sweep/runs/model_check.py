@@ -1,0 +1,89 @@
+"""What must be true of a model before a worker is started for it: its files are the model, all of it, and numbers.
+
+Runs on a CPU while calibration sets and requests are built, so a checkpoint that is not the model ends the study with
+one line while it still costs nothing. The model is built without weights, and the loader of transformers is asked what
+it would do with the tensors that the headers name. Weights are read here when there are few (`READ_HERE`); of large
+models the worker that loads them looks at each tensor as it arrives, since reading them twice can take minutes. The
+hard case is a hub model that is not on this machine: its config is fetched and judged, the rest by the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calib.settings import SettingsError
+from sweep.checkpoints.files import describe_folder, describe_snapshot, has_all_weights
+from sweep.checkpoints.integrity import refuse_not_finite
+from sweep.checkpoints.tensors import DERIVED, FLOATS, Stored, checkpoint_tensors
+from sweep.models import ModelRef, at_commit, cached_snapshot, hub_commit, load_config
+
+if TYPE_CHECKING:
+    import torch
+
+    from methods.base import Method
+
+READ_HERE = 2 << 30  # bytes of weights: a few seconds
+
+
+def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
+    """Refuse a model that cannot be measured as it is; returns the rows of its embedding, the ids that it knows.
+
+    `methods` are those that will compress it. Raises SettingsError naming the model, the tensor or file, the value and
+    the remedy.
+    """
+    from methods.blockwise import decoder_blocks
+    from methods.walk.shared import refuse_shared
+    from sweep.weights.skeleton import build_skeleton, check_headers
+    from sweep.weights.streaming import sources_of_streamed
+
+    ref = at_commit(ref, hub_commit(ref))
+    folder = _folder(ref)
+    if folder is not None:
+        describe = describe_snapshot if ref.on_hub else describe_folder  # the files may have changed since planning
+        describe(folder, f"models: {ref.name}", ref.trust_remote_code)
+    skeleton = build_skeleton(ref, load_config(ref))
+    blocks = decoder_blocks(skeleton)
+    if folder is not None and has_all_weights(folder):
+        stored = checkpoint_tensors(folder)
+        check_headers(ref, skeleton, stored)
+        if ref.placement == "streamed":
+            sources_of_streamed(skeleton, stored)
+        if sum(tensor.size for tensor in stored.values()) <= READ_HERE:
+            refuse_not_finite(ref.name, _weights(stored, ref.dtype))
+    for method in methods:
+        refuse_shared(blocks, method)
+    return _embedding_rows(ref, skeleton)
+
+
+def _folder(ref: ModelRef) -> Path | None:
+    if not ref.on_hub:
+        return Path(ref.path)
+    return cached_snapshot(ref.path, ref.revision or "main")
+
+
+def _weights(stored: Mapping[str, Stored], dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The floating-point tensors by name, in the dtype that the study asks for."""
+    import safetensors
+    import torch
+
+    files: dict[Path, Any] = {}
+    for name, tensor in stored.items():
+        if tensor.dtype not in FLOATS or DERIVED.search(name):
+            continue
+        if tensor.file not in files:
+            files[tensor.file] = safetensors.safe_open(tensor.file, framework="pt")
+        weight = files[tensor.file].get_tensor(name)
+        yield name, weight if dtype == "auto" else weight.to(getattr(torch, dtype))
+
+
+def _embedding_rows(ref: ModelRef, skeleton: Any) -> int:
+    embedding = skeleton.get_input_embeddings()
+    weight = getattr(embedding, "weight", None)
+    if weight is None:
+        raise SettingsError(
+            f"models: {ref.name}: {type(skeleton).__name__} has no token embedding; give a decoder-only causal "
+            "language model"
+        )
+    return int(weight.shape[0])

@@ -1,0 +1,94 @@
+"""What trials share, made once: calibration sets and tokenized requests.
+
+Plain functions that run in a loop or as Ray tasks. Both give back numpy and plain Python, which every worker can read.
+All of it is made before the first worker starts, so too little text or an unreachable data set stops the run while it
+still costs nothing. The hard case is data that changed under its name since an earlier run (a source, a task's data
+set, a branch of a hub model): what is made now must be what the trials in the results folder were made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from calib.settings import SettingsError, identity
+from sweep.evaluation.questions.largest import largest_ids
+from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
+from sweep.plan import Pool, Trial
+from sweep.results import Results
+from sweep.runs.folder import check_commit, check_requests
+from sweep.runs.repair import why_unreadable
+from sweep.storage.patience import WRITE_PATIENCE
+
+if TYPE_CHECKING:
+    from calib.build import CalibrationSet
+    from sweep.evaluation.suite import EvaluationData
+
+
+def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
+    """Build the sets of a pool, in its order, and write them to `calibration/`.
+
+    Raises SettingsError when the source holds too little text, or other text than when the stored sets were built, and
+    when the tokenizer is one of another commit.
+    """
+    from calib.build import build_sets
+
+    store = Results(results, WRITE_PATIENCE)
+    commit = hub_commit(pool.model)
+    check_commit(store, pool.model, commit)
+    model = at_commit(pool.model, commit)
+    sets = build_sets(list(pool.specs), load_tokenizer(model), pool.model.tokenizer_id)
+    known = store.keys("calibration")
+    for calibration in sets:
+        if calibration.id in known:
+            _check_stored(store, calibration)
+        else:
+            store.write_table("calibration", calibration.id, calibration.rows())
+    return sets
+
+
+def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> EvaluationData:
+    """Tokenized task requests and held-out windows for the trial's model.
+
+    `seqlens` are the lengths of the calibration windows that this model will see. Raises SettingsError when a window is
+    longer than the model's context (of hub models known only now), a data set cannot be reached, or the trials in the
+    results folder were made from other requests or another commit of the model.
+    """
+    from sweep.evaluation.suite import build_evaluation, refuse_generation
+
+    store = Results(results, WRITE_PATIENCE)
+    commit = hub_commit(trial.model)
+    check_commit(store, trial.model, commit)
+    model = at_commit(trial.model, commit)
+    length = context_length(model)
+    for seqlen in seqlens:
+        if seqlen > length:
+            raise SettingsError(
+                f"calibration.seqlen: {seqlen} is longer than the context of {model.name} ({length} tokens); "
+                f"choose at most {length}"
+            )
+    tokenizer = load_tokenizer(model)
+    data = build_evaluation(trial.evaluation, tokenizer, length)
+    made_from = identity([trial.evaluation_id, model.tokenizer_id, length])
+    largest = largest_ids(data.tasks, data.heldout, tokenizer)
+    data = replace(data, requests_id=made_from, model_commit=commit, largest_ids=largest)
+    if model.placement == "streamed":
+        refuse_generation(data, model.name)
+    check_requests(store, data)
+    return data
+
+
+def _check_stored(store: Results, calibration: Any) -> None:
+    """Refuse a set that was built from other text before; a damaged file of it is written again."""
+    path = f"{store.path}/calibration/{calibration.id}.parquet"
+    if why_unreadable(store, "calibration", path):
+        store.write_table("calibration", calibration.id, calibration.rows())
+        return
+    stored = store.read_file("calibration", path).get_column("hash").unique().to_list()
+    if stored != [calibration.hash]:
+        raise SettingsError(
+            f"{store.root}: calibration set {calibration.id} ({calibration.spec.source.label} "
+            f"set {calibration.spec.set}) was built from other text than the source gives now; "
+            "give back the earlier data, or choose another --results folder"
+        )

@@ -1,0 +1,76 @@
+"""Figures drawn beside the analysis are the figures drawn in it, and a worker that fails says which one."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from analysis.figures import layer_figure
+from analysis.page import vega
+
+BARS = {
+    "data": {"values": [{"a": "x", "b": 1}, {"a": "y", "b": 2}]},
+    "mark": "bar",
+    "encoding": {"x": {"field": "a", "type": "nominal"}, "y": {"field": "b", "type": "quantitative"}},
+}
+
+
+def without_counters(svg: str) -> str:
+    """Vega numbers its clip paths and gradients through the life of a process."""
+    return re.sub(r"(clip|gradient)_?\d+", r"\1", svg)
+
+
+def test_workers_draw_what_this_process_draws(tmp_path: Path) -> None:
+    here = vega.write(BARS, tmp_path / "here")
+    with vega.Drawing(workers=2) as drawing:
+        for number in range(5):
+            drawing.add({**BARS, "width": 100 + number}, tmp_path / "there" / str(number))
+        drawing.add(BARS, tmp_path / "there" / "same")
+    written = drawing.wait()
+    assert written == [tmp_path / "there" / f"{name}.{kind}" for name in (*"01234", "same") for kind in ("png", "svg")]
+    assert written[-2].read_bytes() == here[0].read_bytes()
+    assert without_counters(written[-1].read_text()) == without_counters(here[1].read_text())
+    assert len({path.read_bytes() for path in written[::2]}) == 6
+
+
+def test_no_figure_starts_no_process() -> None:
+    with vega.Drawing() as drawing:
+        pass
+    assert drawing.wait() == []
+    assert drawing._started == []
+
+
+def test_a_figure_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"odd: Vega-Lite to SVG conversion failed"), vega.Drawing() as drawing:
+        drawing.add(BARS, tmp_path / "good")
+        drawing.add({"mark": "nonsense", "data": {"values": []}}, tmp_path / "odd")
+    assert (tmp_path / "good.png").exists()
+
+
+def test_a_worker_that_dies_is_said_and_none_is_left(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"second: the process that draws figures ended"), vega.Drawing(1) as drawing:
+        drawing.add(BARS, tmp_path / "first")
+        drawing.wait()
+        drawing._started[0].process.kill()
+        drawing.add(BARS, tmp_path / "second")
+    assert all(worker.process.poll() is not None for worker in drawing._started)
+
+
+def test_an_error_in_the_analysis_ends_the_workers(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), vega.Drawing(1) as drawing:
+        for number in range(50):
+            drawing.add(BARS, tmp_path / str(number))
+        raise ZeroDivisionError
+    assert drawing._started[0].process.poll() is not None
+    assert len(list(tmp_path.iterdir())) < 100
+
+
+@pytest.mark.parametrize(("blocks", "ticks"), [(1, [0]), (2, [0, 1]), (12, [*range(12)]), (32, [*range(0, 32, 3)])])
+def test_blocks_are_labelled_with_their_own_numbers(blocks: int, ticks: list[int]) -> None:
+    columns = {"block": range(blocks), "mean": [0.1] * blocks, "sd": [0.01] * blocks, "n": [3] * blocks}
+    spec = json.dumps(layer_figure(pl.DataFrame({"method_label": ["RTN"] * blocks, **columns}), "a model").spec)
+    assert json.dumps({"values": ticks, "format": "d", "grid": False})[1:-1] in spec

@@ -1,0 +1,53 @@
+"""Signals end a launch wherever it is, and never its cleaning up."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from sweep.runs.interrupts import LIKE_CTRL_C, interruptible, undisturbed
+
+ALL = (signal.SIGINT, *LIKE_CTRL_C)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """The handlers of this process, as they were; SIGINT as in a terminal, whatever the tests were started from."""
+    before = {number: signal.getsignal(number) for number in ALL}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_every_signal_interrupts_as_ctrl_c_does(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        send(number)
+    assert signal.getsignal(number) == before
+
+
+def test_signal_that_the_launch_was_started_to_ignore_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    with interruptible():
+        send(signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_cleaning_up_goes_on_after_a_signal(number: signal.Signals) -> None:
+    done = []
+    with interruptible():
+        with undisturbed():
+            send(number)
+            done.append("the lease is given back")
+        assert done
+        with pytest.raises(KeyboardInterrupt):
+            send(number)
