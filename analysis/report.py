@@ -28,6 +28,7 @@ from analysis.findings import baselines, findings, mean_rows
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page.html import Figure, Section, Table, page, query_block, readable
+from analysis.page.marks import span
 from analysis.page.vega import Drawing
 from analysis.published import anchor_table, claim_table, other_windows
 from analysis.ranking import agreement_table, rank_table, sensitivity_table, trend_table
@@ -122,7 +123,7 @@ def _run(study: Study) -> Section:
         (f"{trials['model'].n_unique()}", "models"),
         (f"{trials.filter(pl.col('method') != 'dense')['method_label'].n_unique()}", "methods"),
         (f"{calibrated['source'].n_unique()}", "sources"),
-        (draw.span(per_cell), "sets per source"),
+        (span(per_cell), "sets per source"),
         ((study.condition or "none").partition(" ")[0], "windows × tokens"),
     ]
     items = "".join(f"<li><b>{html.escape(value)}</b>{label}</li>" for value, label in facts)
@@ -393,7 +394,7 @@ def _best(study: Study) -> Section:
         known = ranking.drop_nulls("p_best")
         name = MEASURES[measure].title
         variants = [
-            (model, draw.best_figure(part, f"{name}, {model}", draw.span(part["n"])))
+            (model, draw.best_figure(part, f"{name}, {model}", span(part["n"])))
             for model in _each_model(study)
             if (part := known.filter(pl.col("model") == model)).height
         ]
