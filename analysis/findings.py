@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from analysis.compare import domain_match, method_pairs
-from analysis.correlation import correlation_table
+from analysis.estimates.components import RESIDUAL, SET, SOURCE
+from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number
-from analysis.ranking import rank_table
 from analysis.tables import baseline_table, measures_of, range_table, source_table
-from analysis.variance import RESIDUAL, SET, SOURCE, component_table
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,11 @@ class Finding:
     table: str
 
 
-def findings(study: Study) -> list[Finding]:
+def findings(evidence: Evidence) -> list[Finding]:
     """What the study says, most important first."""
-    found = [*_matching(study), *_spread(study), *_luck(study), *_best(study), *_reversals(study), *_proxies(study)]
-    found += _controls(study)
+    study = evidence.study
+    found = [*_matching(study), *_spread(study), *_luck(evidence), *_best(evidence), *_reversals(evidence)]
+    found += [*_proxies(evidence), *_controls(study)]
     if found:
         return found
     return [
@@ -95,9 +95,9 @@ def _spread(study: Study) -> list[Finding]:
     return found
 
 
-def _luck(study: Study) -> list[Finding]:
+def _luck(evidence: Evidence) -> list[Finding]:
     """Source against draw against test, for the method that feels its calibration data most."""
-    table = component_table(study)
+    table = evidence.components()
     table = table.filter((pl.col("task") == MEAN) & pl.col("sd").is_not_null())
     wide = table.pivot(on="component", index=["model", "method_label"], values=["sd", "low", "high"])
     needed = [f"{kind}_{name}" for kind in ("sd", "low", "high") for name in (SOURCE, SET, RESIDUAL)]
@@ -120,11 +120,11 @@ def _luck(study: Study) -> list[Finding]:
     return [Finding(text, "table-components-accuracy")]
 
 
-def _best(study: Study) -> list[Finding]:
+def _best(evidence: Evidence) -> list[Finding]:
     """How often a best source can be named at all."""
     found = []
-    for measure in measures_of(study, ("accuracy", "perplexity_increase", "perplexity")):
-        ranking = rank_table(study, measure).drop_nulls("p_best")
+    for measure in measures_of(evidence.study, ("accuracy", "perplexity_increase", "perplexity")):
+        ranking = evidence.ranks(measure).drop_nulls("p_best")
         if ranking.is_empty():
             continue
         winners = ranking.group_by("model", "method_label", maintain_order=True).first()
@@ -142,10 +142,10 @@ def _best(study: Study) -> list[Finding]:
     return found
 
 
-def _reversals(study: Study) -> list[Finding]:
+def _reversals(evidence: Evidence) -> list[Finding]:
     """How often one set alone would have named the wrong method."""
     for measure in ("accuracy", "perplexity_increase"):
-        table = method_pairs(study, measure)
+        table = method_pairs(evidence.study, measure, examples=evidence.examples)
         close = table.filter(pl.col("reversed") > 0).sort(
             "reversed", "model", "a", "b", descending=[True, False, False, False]
         )
@@ -165,9 +165,9 @@ def _reversals(study: Study) -> list[Finding]:
     return []
 
 
-def _proxies(study: Study) -> list[Finding]:
+def _proxies(evidence: Evidence) -> list[Finding]:
     """Whether the cheap metrics find the better source."""
-    table = correlation_table(study)
+    table = evidence.correlations
     table = table.filter(pl.col("metric").is_in(["perplexity_increase", "perplexity", "js_divergence"]))
     table = table.drop_nulls("spearman")
     if table.is_empty():

@@ -27,7 +27,7 @@ def domain_figure(domains: pl.DataFrame, baseline: pl.DataFrame, where: str) -> 
     frame = domains.select(columns)
     if baseline.height:
         average = domains.group_by("text").agg(pl.col("mean").mean().alias("average"))
-        extra = baseline.join(average, on="text").with_columns(
+        extra = baseline.join(average, on="text", maintain_order="left").with_columns(
             pl.col("label").alias("source"),
             pl.lit(None, pl.Float64).alias("sd"),
             pl.lit(1, frame["n"].dtype).alias("n"),
