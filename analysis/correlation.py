@@ -47,7 +47,7 @@ def correlation_table(study: Study, seed: int = 0) -> pl.DataFrame:
         for metric in metrics:
             rows = part.drop_nulls([metric, "accuracy"]).rename({metric: "x", "accuracy": "y"})
             sign = 1.0 if MEASURES[metric].higher_is_better else -1.0
-            for level, points in _levels(rows).items():
+            for level, points in levels_of(rows).items():
                 if points.height < 4 or points["x"].n_unique() < 2 or points["y"].n_unique() < 2:
                     continue
                 values = correlate(
@@ -64,7 +64,7 @@ def cheap_metrics(relation: pl.DataFrame) -> list[str]:
     return [metric for metric in present if metric != "perplexity" or "perplexity_increase" not in present]
 
 
-def _levels(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+def levels_of(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """level -> (x, y, cluster), the clusters to be resampled."""
     cluster = pl.format("{} {}", pl.col("source").fill_null("none"), pl.col("set").fill_null(0)).alias("cluster")
     calibrated = rows.filter(pl.col("source").is_not_null())

@@ -85,11 +85,9 @@ def _spread(study: Study) -> list[Finding]:
         )
         text = (
             f"{info.title}: changing only the calibration data moves {top['method_label']} on {top['model']} by up to "
-            f"{number(top['range'], 3)}{unit} ({top['n']} sets of {top['sources']} sources); two draws from one "
-            "source differ with an "
-            f"SD of {within}{sources}. "
-            f"The least sensitive is {least['method_label']} on {least['model']} with a range of "
-            f"{number(least['range'], 3)}{unit}."
+            f"{number(top['range'], 3)}{unit} ({top['n']} sets of {top['sources']} sources); two draws from one source "
+            f"differ with an SD of {within}{sources}. The least sensitive is {least['method_label']} on "
+            f"{least['model']} with a range of {number(least['range'], 3)}{unit}."
         )
         found.append(Finding(text, f"table-ranges-{measure}"))
     return found
@@ -113,9 +111,8 @@ def _luck(evidence: Evidence) -> list[Finding]:
 
     text = (
         f"Of the spread of mean accuracy with {top['method_label']} on {top['model']}, the source explains an SD of "
-        f"{told(SOURCE)}, "
-        f"the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; 95 % "
-        "intervals in brackets."
+        f"{told(SOURCE)}, the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; "
+        "95 % intervals in brackets."
     )
     return [Finding(text, "table-components-accuracy")]
 
@@ -134,9 +131,9 @@ def _best(evidence: Evidence) -> list[Finding]:
         unit = {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
         text = (
             f"{MEASURES[measure].title}: one source is the best with more than 95 % probability in {sure} of "
-            f"{winners.height} model and "
-            f"method pairs. {often[0]} leads most often ({often[1]} of {winners.height}); choosing it everywhere costs "
-            f"{number(sum(regret) / len(regret), 2)}{unit} on average against the best choice for each."
+            f"{winners.height} model and method pairs. {often[0]} leads most often ({often[1]} of {winners.height}); "
+            f"choosing it everywhere costs {number(sum(regret) / len(regret), 2)}{unit} on average against the best "
+            "choice for each."
         )
         found.append(Finding(text, f"table-rank-{measure}"))
     return found
@@ -155,10 +152,8 @@ def _reversals(evidence: Evidence) -> list[Finding]:
         better, worse = (row["a"], row["b"]) if row["difference"] > 0 else (row["b"], row["a"])
         text = (
             f"Changing only the calibration set reverses which method is better in {close.height} of {table.height} "
-            "method pairs "
-            f"({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on "
-            f"{100 * row['reversed']:.0f} % of "
-            f"{row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to "
+            f"method pairs ({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on "
+            f"{100 * row['reversed']:.0f} % of {row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to "
             f"{100 * row['reversed_high']:.0f} % for other sets of the same sources)."
         )
         return [Finding(text, f"table-methods-{measure}")]

@@ -263,13 +263,13 @@ class Claim:
     text: str
     mark: str
     where: str
-    check: Callable[[Evidence], tuple[str, bool | None]]
+    verdict: Callable[[Evidence], tuple[str, bool | None]]
 
 
 def claim_table(study: Study, *, evidence: Evidence | None = None) -> pl.DataFrame:
     """Published claims and what this study says: `agrees` is null where it cannot tell."""
     evidence = evidence or Evidence(study)
-    rows = [(c.text, f"[{c.mark}]", c.where, *c.check(evidence)) for c in CLAIMS]
+    rows = [(c.text, f"[{c.mark}]", c.where, *c.verdict(evidence)) for c in CLAIMS]
     schema = {"claim": pl.String, "mark": pl.String, "where": pl.String, "here": pl.String, "agrees": pl.Boolean}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

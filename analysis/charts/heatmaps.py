@@ -1,9 +1,4 @@
-"""Cells with a number in each: calibration source by held-out text, and the probability of being the best source.
-
-Words of this room: a chart is a function of a frame from `analysis.tables` or its neighbours; it states n and shows the
-spread. *Where* is what of the study it is about, for its title (`a model, a method`); a *panel* is the part of a chart
-that one method has.
-"""
+"""Cells with a number in each: calibration source by held-out text, and the probability of being the best source."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from scipy import special, stats
 DRAWS = 20_000
 
 
-def rank(cells: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, dict[str, float]]:
+def rank(cells: dict[str, np.ndarray], rng: np.random.Generator, draws: int = DRAWS) -> dict[str, dict[str, float]]:
     """Per source (values of its sets, larger is better): p_best, p_best_single_set, regret, regret_high.
 
     Nothing where no source has two sets, or where there is one source.
@@ -28,7 +28,7 @@ def rank(cells: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, di
         return {name: {} for name in names}
     means = np.array([cells[name].mean() for name in names])
     squares = sum(float(((cells[name] - cells[name].mean()) ** 2).sum()) for name in names)
-    truth, spread = _true_means(means, counts, squares, rng)
+    truth, spread = _true_means(means, counts, squares, rng, draws)
     single = truth + spread[:, None] * rng.standard_normal(truth.shape)
     regret = truth.max(axis=1, keepdims=True) - truth
     best, best_single = _winners(truth), _winners(single)
@@ -44,16 +44,16 @@ def rank(cells: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, di
 
 
 def _true_means(
-    means: np.ndarray, counts: np.ndarray, squares: float, rng: np.random.Generator
+    means: np.ndarray, counts: np.ndarray, squares: float, rng: np.random.Generator, draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws of the sources' true means, float64 [DRAWS, sources], and of the SD over sets within a source [DRAWS].
+    """Draws of the sources' true means, float64 [draws, sources], and of the SD over sets within a source [draws].
 
     The posterior of the random-effects model with normal sources and sets, any number of sets per source, under the
     reference prior for the two mean squares (Box and Tiao 1973, chapter 5). `ratio` is the variance between sources
     over that within, on a grid that is even in the logarithm of the mean square between sources.
     """
     if squares == 0:  # sets do not differ, and nothing is uncertain
-        return np.broadcast_to(means, (DRAWS, len(means))), np.zeros(DRAWS)
+        return np.broadcast_to(means, (draws, len(means))), np.zeros(draws)
     harmonic = float((1 / counts).mean())
     step = 0.025
     grid = np.arange(0, 25, step)  # up to e^25: a mean square between sources that dwarfs any within
@@ -63,17 +63,17 @@ def _true_means(
     known = int(counts.sum()) - 1
     density = (np.log(weight).sum(axis=1) - np.log(weight.sum(axis=1)) - known * np.log(total)) / 2
     density = np.exp(density - density.max())
-    place = rng.choice(len(grid), DRAWS, p=density / density.sum())
+    place = rng.choice(len(grid), draws, p=density / density.sum())
     ratio = harmonic * np.expm1(grid[place])[:, None]
-    variance = (total[place] / rng.chisquare(known, DRAWS))[:, None]
-    middle = centre[place, None] + np.sqrt(variance / weight[place].sum(axis=1, keepdims=True)) * _normal(rng, 1)
+    variance = (total[place] / rng.chisquare(known, draws))[:, None]
+    middle = centre[place, None] + np.sqrt(variance / weight[place].sum(axis=1, keepdims=True)) * rng.standard_normal(
+        (draws, 1)
+    )
     own = ratio / (ratio + 1 / counts)  # how far a mean stands on its own sets
-    truth = own * means + (1 - own) * middle + np.sqrt(variance * own / counts) * _normal(rng, len(means))
+    truth = (
+        own * means + (1 - own) * middle + np.sqrt(variance * own / counts) * rng.standard_normal((draws, len(means)))
+    )
     return truth, np.sqrt(variance[:, 0])
-
-
-def _normal(rng: np.random.Generator, columns: int) -> np.ndarray:
-    return rng.standard_normal((DRAWS, columns))
 
 
 def _winners(values: np.ndarray) -> np.ndarray:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-from analysis.figures import layer_figure
 from analysis.page import vega
 
 BARS = {
@@ -67,10 +64,3 @@ def test_an_error_in_the_analysis_ends_the_workers(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert drawing._started[0].process.poll() is not None
     assert len(list(tmp_path.iterdir())) < 100
-
-
-@pytest.mark.parametrize(("blocks", "ticks"), [(1, [0]), (2, [0, 1]), (12, [*range(12)]), (32, [*range(0, 32, 3)])])
-def test_blocks_are_labelled_with_their_own_numbers(blocks: int, ticks: list[int]) -> None:
-    columns = {"block": range(blocks), "mean": [0.1] * blocks, "sd": [0.01] * blocks, "n": [3] * blocks}
-    spec = json.dumps(layer_figure(pl.DataFrame({"method_label": ["RTN"] * blocks, **columns}), "a model").spec)
-    assert json.dumps({"values": ticks, "format": "d", "grid": False})[1:-1] in spec
