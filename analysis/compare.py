@@ -13,6 +13,8 @@ as many independent values as there are sources, however many sets each of them 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import polars as pl
 from scipy import stats
@@ -160,7 +162,7 @@ def source_pairs(
         names = sorted(cells)
         pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
         test_variance = crossed.get((str(model), str(label)))
-        family = [{**context, "a": a, "b": b, **welch(cells[a], cells[b], test_variance)} for a, b in pairs]
+        family = [({**context, "a": a, "b": b}, welch(cells[a], cells[b], test_variance)) for a, b in pairs]
         found += _with_holm(family)
     return pl.DataFrame(found, SOURCE_PAIR_SCHEMA).sort("parameters", "model", "method_label", "a", "b")
 
@@ -199,7 +201,7 @@ def method_pairs(
     found: list[dict[str, object]] = []
     for (model, parameters), part in rows.group_by("model", "parameters", maintain_order=True):
         labels = part["method_label"].unique().sort().to_list()
-        family: list[dict[str, object]] = []
+        family: list[tuple[dict[str, object], dict[str, float | None]]] = []
         for index, a in enumerate(labels):
             for b in labels[index + 1 :]:
                 both = part.filter(pl.col("method_label") == a).join(
@@ -209,18 +211,16 @@ def method_pairs(
                     continue
                 both = both.sort("source", "set")
                 gap = sign * (both["value"] - both["value_b"]).to_numpy()
-                context = {"model": model, "parameters": parameters, "task": task, "a": a, "b": b}
-                family.append({**context, **paired(gap, both["source"].to_list(), tested.get((model, a, b)))})
+                context: dict[str, object] = {"model": model, "parameters": parameters, "task": task, "a": a, "b": b}
+                family.append((context, paired(gap, both["source"].to_list(), tested.get((model, a, b)))))
         found += _with_holm(family)
     return pl.DataFrame(found, METHOD_PAIR_SCHEMA).sort("parameters", "model", "a", "b")
 
 
-def _with_holm(family: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The rows of one family with `p_holm`."""
-    known = [row for row in family if row.get("p") is not None]
-    for row, corrected in zip(known, holm([float(str(row["p"])) for row in known]), strict=True):
-        row["p_holm"] = corrected
-    return family
+def _with_holm(family: Sequence[tuple[dict[str, object], Mapping[str, float | None]]]) -> list[dict[str, object]]:
+    """A row for each (context, comparison) of one family, with `p_holm` where it has a p value."""
+    corrected = iter(holm([p for _, row in family if (p := row.get("p")) is not None]))
+    return [{**context, **row, "p_holm": None if row.get("p") is None else next(corrected)} for context, row in family]
 
 
 def flip_table(study: Study, *, examples: ExampleTables | None = None) -> pl.DataFrame:

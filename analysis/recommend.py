@@ -161,27 +161,25 @@ def _what_to_use(
     best: dict[str, float],
     second: dict[str, float],
     worst: dict[str, float],
-    gap: dict[str, object],
+    gap: dict[str, float],
     measure: str,
     what: str,
     sign: float,
 ) -> str:
     info, unit = MEASURES[measure], _unit(measure)
     interval = ""
-    if gap.get("low") is not None:
-        low, high = number(float(str(gap["low"])), 2), number(float(str(gap["high"])), 2)
-        interval = f" (95 % interval {low} to {high})"
+    if "low" in gap:
+        interval = f" (95 % interval {number(gap['low'], 2)} to {number(gap['high'], 2)})"
     return (
         f"For {what}, calibrate on {best['source']}: {info.title[0].lower() + info.title[1:]} "
-        f"{sign * best['mean']:.{info.decimals}f}"
-        f"{' %' if info.unit == '%' else unit}, {number(best['mean'] - second['mean'], 2)}{unit} better than "
-        f"{second['source']}{interval} and "
+        f"{sign * best['mean']:.{info.decimals}f}{' %' if info.unit == '%' else unit}, "
+        f"{number(best['mean'] - second['mean'], 2)}{unit} better than {second['source']}{interval} and "
         f"{number(best['mean'] - worst['mean'], 2)}{unit} better than {worst['source']}, the worst."
     )
 
 
 def _how_sure(
-    best: dict[str, float], second: dict[str, float], gap: dict[str, object], sources: int, measure: str
+    best: dict[str, float], second: dict[str, float], gap: dict[str, float], sources: int, measure: str
 ) -> str:
     if best["p_best"] is None:
         return "How sure: that cannot be said, because no source has two sets; run at least three sets per source."
@@ -191,9 +189,8 @@ def _how_sure(
         f"the truly best one ({second['source']}: {percent(second['p_best'])}, "
         f"{number(second['regret'], 2)}{_unit(measure)})"
     )
-    wins = gap.get("a_wins_new_test")
-    if wins is not None:
-        chance = percent(float(str(wins)))
+    if "a_wins_new_test" in gap:
+        chance = percent(gap["a_wins_new_test"])
         text += f"; one new set of it beats one of {second['source']} on new test questions with probability {chance}"
     return text + "."
 

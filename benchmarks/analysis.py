@@ -55,7 +55,8 @@ TASKS = (
 PARTS = {
     "load": "from analysis.frames import load; load({root!r})",
     "components of one task": (
-        "import numpy as np, polars as pl; from analysis.frames import load; from analysis.estimates import components, outcomes; "
+        "import numpy as np, polars as pl; from analysis.frames import load; "
+        "from analysis.estimates import components, outcomes; "
         "study = load({root!r}); method, model = pl.col('method') == 'wanda', pl.col('model') == 'llama-13b'; "
         "part = study.trials.filter(method & model); "
         "start = __import__('time').time(); "
