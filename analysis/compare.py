@@ -186,11 +186,11 @@ def method_pairs(
 
     `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
     and `p` are over draws within these sources, corrected by Holm within a model. `a_wins_new_draw` is the probability
-    that A is better on one new set of a new source, null where the pair shares a single source (see
-    `analysis.estimates.comparisons.new_source_wins`);
-    `a_wins_new_test` is for new test examples as well (of accuracy alone, where samples/ hold them). `reversed` is the
-    share of sets on which the method that is better on average is the worse one: how often a study with a single set of
-    one of these sources would have told the opposite. Its Wilson interval is for other sets of these sources.
+    that A is better on one new set of a new source, null where the pair has a single source
+    (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` is for new test examples as well (of accuracy
+    alone, where samples/ hold them). `reversed` is the share of sets on which the method that is better on average is
+    the worse one: how often a study with a single set of one of these sources would have told the opposite. Its Wilson
+    interval is for other sets of these sources.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0

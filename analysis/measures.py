@@ -8,7 +8,7 @@ and `build_values` says how many were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -42,8 +42,8 @@ class Measure:
     name: str
     title: str
     unit: str
-    higher_is_better: bool
     decimals: int
+    higher_is_better: bool = field(kw_only=True)
 
     @property
     def better(self) -> str:
@@ -53,14 +53,14 @@ class Measure:
 MEASURES = {
     measure.name: measure
     for measure in (
-        Measure("accuracy", "Accuracy", "%", True, 1),
-        Measure("perplexity_increase", "Perplexity increase over dense", "%", False, 1),
-        Measure("perplexity", "Perplexity", "", False, 2),
-        Measure("js_divergence", "Jensen-Shannon divergence from dense", "nats", False, 4),
-        Measure("kl_divergence", "KL divergence from dense", "nats", False, 4),
-        Measure("kl_divergence_reverse", "Reverse KL divergence from dense", "nats", False, 4),
-        Measure("top1_agreement", "Top-1 agreement with dense", "%", True, 1),
-        Measure("layer_error", "Mean relative layer error", "", False, 4),
+        Measure("accuracy", "Accuracy", "%", 1, higher_is_better=True),
+        Measure("perplexity_increase", "Perplexity increase over dense", "%", 1, higher_is_better=False),
+        Measure("perplexity", "Perplexity", "", 2, higher_is_better=False),
+        Measure("js_divergence", "Jensen-Shannon divergence from dense", "nats", 4, higher_is_better=False),
+        Measure("kl_divergence", "KL divergence from dense", "nats", 4, higher_is_better=False),
+        Measure("kl_divergence_reverse", "Reverse KL divergence from dense", "nats", 4, higher_is_better=False),
+        Measure("top1_agreement", "Top-1 agreement with dense", "%", 1, higher_is_better=True),
+        Measure("layer_error", "Mean relative layer error", "", 4, higher_is_better=False),
     )
 }
 HEADLINE = ("accuracy", "perplexity_increase", "perplexity", "js_divergence")
