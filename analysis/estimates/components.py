@@ -21,7 +21,7 @@ variance of that score, so components of a task with many examples and with few 
 
 Words of this room: mathematics alone, numbers in and numbers out, for people who want to read an estimator before its
 tables. An *outcome* is what one trial made of one test example (right or wrong, nats per token), *answered* an example
-that has one; the *harmonic* share is the mean of 1 / sets over sources; a *pivot* is the distribution of an expectation
+that has one; *harmonic* is the mean of 1 / sets over sources; a *pivot* is the distribution of an expectation
 given its mean square.
 """
 
@@ -98,12 +98,12 @@ def components(
     estimate, spread = np.zeros(3), np.zeros((draws, 3))
     for matrix in complete:
         parts = _example_squares(matrix, groups, freedom)
-        share = weight**2 / max(matrix.shape[1] - 1, 1)
+        factor = weight**2 / max(matrix.shape[1] - 1, 1)
         mean = parts.mean(axis=1)
-        estimate += share * mean
+        estimate += factor * mean
         # Reflected on the log scale, as the pivots are: mean squares are skewed, and a low one looks too certain.
         resampled = _resampled_means(parts, rng, draws)
-        spread += share * np.divide(mean**2, resampled, out=np.zeros_like(resampled), where=resampled > 0)
+        spread += factor * np.divide(mean**2, resampled, out=np.zeros_like(resampled), where=resampled > 0)
     pivots = np.stack([_pivot(between, len(groups) - 1, rng, draws), _pivot(within, freedom, rng, draws)], axis=1)
     point = _solve(np.array([between, within]), estimate, harmonic, len(groups))
     cloud = _solve(pivots, spread, harmonic, len(groups))
