@@ -15,10 +15,11 @@ from pydantic import Field
 
 from calib.build import preflight
 from calib.settings import INT32_MAX, SettingsError, settings
+from calib.source import get_source
 from calib.spec import CalibrationSpec
-from sweep.evaluation.perturb import Perturbation
-from sweep.evaluation.presets import expand_tasks
+from sweep.evaluation.questions.perturb import Perturbation
 from sweep.evaluation.tasks.check import check_tasks
+from sweep.evaluation.tasks.presets import expand_tasks
 
 Count = Annotated[int | None, Field(ge=1, le=INT32_MAX)]
 
@@ -117,8 +118,6 @@ class EvaluationSettings:
 
     def heldout_sources(self, path: str = "evaluation") -> Sequence[Any]:
         """The calibration sources behind `heldout`; a bare name is a domain of the bundled held-out text."""
-        from calib.source import get_source
-
         sources = []
         for number, entry in enumerate(self.heldout):
             wanted = {"source": "heldout", "domain": entry} if isinstance(entry, str) else entry

@@ -20,15 +20,23 @@ from typing import Any
 import numpy as np
 
 from calib.settings import SettingsError
+from methods.lazy import torch
 from methods.walk.residency import home_of
 from sweep.evaluation.metrics.accuracy import Key, metric_name, right_or_wrong
 from sweep.evaluation.metrics.outcomes import Number, Outcome, TaskMetrics, metric_row
+from sweep.evaluation.questions.heldout import HeldOut, build_windows
 from sweep.evaluation.questions.largest import LargestId
 from sweep.evaluation.questions.rehearsal import rehearse
 from sweep.evaluation.questions.replay import GroupReplay, Scores
 from sweep.evaluation.questions.requests import TaskRequests, build_requests
+from sweep.evaluation.scorer.choice import choose_scorer
+from sweep.evaluation.scorer.forward import TokenBudget, head_rule
+from sweep.evaluation.scorer.generation import generate
+from sweep.evaluation.scorer.scoring import ONE_BY_ONE
+from sweep.evaluation.scorer.states import check_blocks_alone
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.windows import HeldOut, WindowScorer, WindowScores, build_windows, window_rows
+from sweep.evaluation.windows import WindowScorer, WindowScores, window_rows
+from sweep.weights.hashes import weights_hash
 
 
 @dataclass(frozen=True)
@@ -103,14 +111,6 @@ class Evaluator:
 
     def __init__(self, data: EvaluationData, model: Any, tokenizer: Any, device: Any) -> None:
         """`model` is the dense model on `device`, in eval mode; nothing of it is referred to afterwards."""
-        import torch
-
-        from sweep.evaluation.scorer.choice import choose_scorer
-        from sweep.evaluation.scorer.forward import TokenBudget, head_rule
-        from sweep.evaluation.scorer.scoring import ONE_BY_ONE
-        from sweep.evaluation.scorer.states import check_blocks_alone
-        from sweep.models import weights_hash
-
         self.data = data
         self.tokenizer = tokenizer
         self.budget = TokenBudget(torch.device(device))
@@ -174,8 +174,6 @@ class Evaluator:
     def _generate(self, model: Any) -> Sequence[str | None]:
         if not self.data.tasks.generations:
             return ()
-        from sweep.evaluation.scorer.generation import generate
-
         asked, length = self.data.tasks.generations, self.data.max_length
         return generate(model, self.tokenizer, asked, length, self.budget, self.alone)
 

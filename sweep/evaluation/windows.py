@@ -10,34 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 
 from calib.settings import SettingsError
+from methods.lazy import torch
 from methods.walk.fused import fused
 from methods.walk.lengths import forgetful
 from sweep.evaluation.metrics.aggregation import finite
 from sweep.evaluation.metrics.divergence import divergences
 from sweep.evaluation.metrics.outcomes import Number, metric_row
+from sweep.evaluation.questions.heldout import HeldOut
 from sweep.evaluation.scorer.forward import HeadRule, TokenBudget, dense_head, log_norm, window_batches
 from sweep.evaluation.scorer.states import ModelCall, final_states
 
-if TYPE_CHECKING:
-    from sweep.evaluation.settings import EvaluationSettings
-
 QUANTILES = (90, 95, 99)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Windows of one text."""
-
-    label: str
-    tokens: np.ndarray  # (windows, seqlen), int32
 
 
 @dataclass(frozen=True)
@@ -49,28 +39,6 @@ class WindowScores:
     kl: np.ndarray | None = None
     kl_reverse: np.ndarray | None = None
     agree: np.ndarray | None = None  # bool: no token is more likely than the dense model's most likely one
-
-
-def build_windows(
-    settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
-) -> list[HeldOut]:
-    """Tokenize the held-out texts. Raises SettingsError when one holds too little text.
-
-    Documents that share a window are joined by EOS, or by an empty line when the tokenizer has no EOS.
-    """
-    from calib.build import build
-
-    if not settings.heldout:
-        return []
-    if settings.heldout_seqlen > max_length:
-        raise SettingsError(
-            f"{path}.heldout_seqlen: {settings.heldout_seqlen} tokens do not fit the model's context of "
-            f"{max_length}; choose at most {max_length}"
-        )
-    specs = settings.heldout_specs(path)
-    if tokenizer.eos_token_id is None:
-        specs = [replace(spec, separator="\n\n") for spec in specs]
-    return [HeldOut(spec.source.label, build(spec, tokenizer).tokens) for spec in specs]
 
 
 class WindowScorer:

@@ -38,7 +38,8 @@ def evaluate(name: str) -> list[dict[str, Any]]:
 
     from sweep.evaluation.settings import EvaluationSettings
     from sweep.evaluation.suite import Evaluator, build_evaluation
-    from sweep.models import DenseModel, resolve_model
+    from sweep.models import resolve_model
+    from sweep.weights.dense import DenseModel
 
     torch.set_num_threads(1)
     dense = DenseModel(resolve_model(name, "model"), "cpu", "float32")

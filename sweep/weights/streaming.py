@@ -14,20 +14,19 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from calib.settings import SettingsError
 from calib.tokenizer import TOKENIZER_FILES
 from methods.blockwise import decoder_blocks
+from methods.lazy import torch
 from methods.walk.residency import device_memory
 from sweep.checkpoints.integrity import refuse_not_finite
 from sweep.checkpoints.tensors import INDEX, SINGLE, Stored, checkpoint_files, checkpoint_tensors, indexed_files
-from sweep.models import DenseModel, ModelRef, Snapshot, context_length, load_config, load_tokenizer, unreachable
+from sweep.models import ModelRef, context_length, load_config, load_tokenizer, unreachable
 from sweep.weights.blocks import StreamedBlocks
+from sweep.weights.dense import DenseModel, Snapshot
 from sweep.weights.memory import host_memory
 from sweep.weights.skeleton import as_meta, build_skeleton, check_headers
-from sweep.weights.tensors import DTYPES, DataFile, Source, read_whole, source_of
+from sweep.weights.tensors import DataFile, Source, dtype_of, read_whole, source_of
 
 WORKING_ROOM = 8 << 30  # bytes that a trial of a model held whole needs besides its weights, at the least
 
@@ -154,7 +153,7 @@ def _renamed(model: Any, stored: dict[str, Stored]) -> tuple[dict[str, str], set
     return {name: key for name, key in found.items() if name not in converted}, converted
 
 
-def _fill_outside(model: Any, blocks: nn.ModuleList, sources: dict[str, Source], device: torch.device) -> None:
+def _fill_outside(model: Any, blocks: torch.nn.ModuleList, sources: dict[str, Source], device: torch.device) -> None:
     """Load everything outside the blocks, and move the buffers that no checkpoint holds; tied weights stay one."""
     inside = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
     names = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
@@ -174,11 +173,13 @@ def _fill_outside(model: Any, blocks: nn.ModuleList, sources: dict[str, Source],
                 new[id(tensor)] = as_meta(tensor)
             else:
                 data = read_whole(sources[names[id(tensor)]], device)
-                new[id(tensor)] = nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
+                new[id(tensor)] = (
+                    torch.nn.Parameter(data, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else data
+                )
         kind[name] = new[id(tensor)]
 
 
-def _refuse_shared(blocks: nn.ModuleList) -> None:
+def _refuse_shared(blocks: torch.nn.ModuleList) -> None:
     owners: dict[int, int] = {}
     for index, block in enumerate(blocks):
         for name, parameter in block.named_parameters():
@@ -197,7 +198,7 @@ def _dtype(ref: ModelRef, config: Any, stored: dict[str, Stored], device: str) -
         return torch.float32
     if config.dtype is not None:
         return getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
-    kinds = (DTYPES.get(tensor.dtype) for tensor in stored.values())
+    kinds = (dtype_of(tensor.dtype) for tensor in stored.values())
     return next((kind for kind in kinds if kind is not None and kind.is_floating_point), torch.float32)
 
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sweep.evaluation.questions.requests import TaskRequests
-    from sweep.evaluation.windows import HeldOut
+from sweep.evaluation.questions.heldout import HeldOut
+from sweep.evaluation.questions.requests import TaskRequests
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from calib.settings import SettingsError
 from sweep.evaluation.metrics.accuracy import Key
 from sweep.evaluation.metrics.aggregation import aggregate, aggregation_of, as_number, check_metrics, finite
 from sweep.evaluation.metrics.outcomes import Examples, Number, Outcome, TaskMetrics
-from sweep.evaluation.presets import Mean
-from sweep.evaluation.tasks.code import Freezer, Frozen
+from sweep.evaluation.questions.code import Freezer, Frozen
+from sweep.evaluation.tasks.presets import Mean
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group

@@ -23,18 +23,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calib.settings import SettingsError
-from sweep.evaluation.perturb import Perturbation
-from sweep.evaluation.presets import means_of
+from sweep.evaluation.questions.asked import Asked
+from sweep.evaluation.questions.code import Freezer
+from sweep.evaluation.questions.examine import check_generation, explain
+from sweep.evaluation.questions.loading import called, check_examples, load_tasks, source_of
+from sweep.evaluation.questions.perturb import Perturbation
 from sweep.evaluation.questions.replay import Call, GroupReplay, TaskReplay, freeze_groups, freeze_task, preset_group
-from sweep.evaluation.tasks.code import Freezer
-from sweep.evaluation.tasks.examine import check_generation, explain
-from sweep.evaluation.tasks.loading import called, check_examples, load_tasks, source_of
+from sweep.evaluation.tasks.presets import means_of
 from sweep.evaluation.tasks.templates import sandboxed
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
-
-    from sweep.evaluation.settings import EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -148,9 +147,7 @@ class Tokenization:
         return dict(zip(texts, ids, strict=True))
 
 
-def build_requests(
-    settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
-) -> TaskRequests:
+def build_requests(settings: Asked, tokenizer: Any, max_length: int, path: str = "evaluation") -> TaskRequests:
     """Load the tasks, build and tokenize their requests. Raises SettingsError naming the task that does not work."""
     with quiet("lm_eval"), quiet("datasets", logging.CRITICAL), _no_bars(), sandboxed():
         tasks, groups = load_tasks(settings, path)
@@ -273,7 +270,7 @@ def _refuse_kind(task: Task, path: str) -> None:
         raise SettingsError(f"{called(task, path)} runs code that a model wrote; this is not supported")
 
 
-def _build(task: Task, settings: EvaluationSettings, tokenizer: Any, path: str) -> None:
+def _build(task: Task, settings: Asked, tokenizer: Any, path: str) -> None:
     """lm-eval's own request building, once."""
     chat: dict[str, Any] = {}
     if settings.chat_template:

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-import torch
-
+from methods.lazy import torch
 from methods.numerics.backend import has_triton
 
 FLEX_BLOCK = 128  # positions of one block of flex_attention

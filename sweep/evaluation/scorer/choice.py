@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
+from methods.lazy import torch
 from methods.walk.lengths import LengthRule
 from sweep.evaluation.questions.requests import Requests
 from sweep.evaluation.scorer.attention import PackedAttention, layer_kinds, ways
@@ -37,7 +37,6 @@ from sweep.evaluation.scorer.scoring import (
 from sweep.evaluation.scorer.states import lengths_of
 
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
-DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # a full or broken device says nothing of the model
 TRIAL_ROW = 256
 FULL_TOLERANCE, HALF_TOLERANCE = 1e-4, 0.1  # nats a token; in half precision the order of sums alone moves hundredths
 
@@ -78,7 +77,7 @@ class Probe:
         scorer = self.scorer(way)
         try:
             found, _ = scorer.score(self.model)
-        except DEVICE_ERRORS:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):  # a full or broken device says nothing of the model
             raise
         except REFUSALS as error:
             words = " ".join(str(error).split())[:120]
@@ -166,7 +165,7 @@ def _placewise(probe: Probe, way: Way) -> Modules:
         scorer.placewise, scorer.poisoned = modules, poisoned
         try:
             found, _ = scorer.score(probe.model)
-        except DEVICE_ERRORS:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):  # a full or broken device says nothing of the model
             raise
         except REFUSALS:
             return False

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
+from methods.lazy import torch
 from methods.walk.lengths import forgetful
 
 T = TypeVar("T")

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from methods.lazy import torch
 from methods.walk.lengths import forgetful
 from sweep.evaluation.questions.requests import Generation, quiet
 from sweep.evaluation.scorer.forward import TokenBudget

@@ -14,10 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from calib.settings import SettingsError
 from methods.blockwise import decoder_blocks
+from methods.lazy import torch
 
 Modules = Mapping[str, type]  # by name in the last block; a module of another type under that name runs everywhere
 

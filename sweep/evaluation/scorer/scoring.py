@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from methods.lazy import torch
 from methods.numerics.backend import has_triton
 from methods.walk.fused import fused
 from methods.walk.lengths import LengthRule, forgetful

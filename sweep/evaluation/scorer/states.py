@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from calib.settings import SettingsError
 from methods.blockwise import Batches, decoder_blocks, in_place_of_blocks, record
+from methods.lazy import torch
 from methods.walk.lengths import LengthRule, forgetful, length_rule
 from methods.walk.residency import device_memory, home_of, resident
 from sweep.evaluation.scorer.forward import body
@@ -40,7 +39,7 @@ class ModelCall:
     reading: Reading | None = None
 
 
-Forward = Callable[..., torch.Tensor]  # (model, tokens, **arguments)
+Forward = Callable[..., Any]  # logits or states of (model, tokens, **arguments)
 
 
 def final_states(model: Any, calls: Iterable[ModelCall], forward: Forward = body) -> Iterator[torch.Tensor]:

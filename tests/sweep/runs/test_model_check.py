@@ -15,10 +15,12 @@ from calib.settings import SettingsError
 from methods.base import parse_method
 from sweep import plan
 from sweep.config import parse_study
-from sweep.models import DenseModel, load_tokenizer, resolve_model, weights_hash
+from sweep.models import load_tokenizer, resolve_model
 from sweep.results import Results
 from sweep.runs import model_check
 from sweep.runs.model_check import check_model
+from sweep.weights.dense import DenseModel
+from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel, load_dense
 from tests.sweep.conftest import write_tiny_model
 

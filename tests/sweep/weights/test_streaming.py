@@ -27,11 +27,13 @@ from sweep.evaluation.scorer.choice import choose_scorer
 from sweep.evaluation.scorer.forward import TokenBudget, body, head_rule
 from sweep.evaluation.scorer.scoring import PlainScorer
 from sweep.evaluation.scorer.states import ModelCall, final_states
-from sweep.models import DenseModel, resolve_model, weights_hash
+from sweep.models import resolve_model
 from sweep.results import Results
 from sweep.runs.local import LocalRunner
 from sweep.runs.schedule import Job
 from sweep.weights.blocks import StreamedBlocks
+from sweep.weights.dense import DenseModel
+from sweep.weights.hashes import weights_hash
 from sweep.weights.memory import host_memory
 from sweep.weights.streaming import StreamedModel, load_dense
 from sweep.weights.tensors import DataFile

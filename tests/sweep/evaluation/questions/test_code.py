@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from calib.settings import SettingsError
+from sweep.evaluation.questions import code as taskcode
+from sweep.evaluation.questions.code import Freezer, load_module
 from sweep.evaluation.questions.replay import Scores
 from sweep.evaluation.questions.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.tasks import code as taskcode
-from sweep.evaluation.tasks.code import Freezer, load_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval, datasets and transformers warn about themselves
 
