@@ -18,8 +18,8 @@ from calib.build import preflight
 from calib.settings import INT32_MAX, SettingsError, parse, settings, shown
 from calib.source import Source, get_source
 from calib.spec import CalibrationSpec
+from sweep.study_file.levels import MAX_TRIALS, check_levels, refuse_twice
 
-MAX_TRIALS = 20_000  # of a study; the largest published one has 1,809
 MIN_SEQLEN = 2  # tokens of a calibration window
 MANY_SETS = 2_000  # listed without a look at their text
 MANY_SERIES = 100  # kinds of calibration sets that are tried on their text when there are too many sets
@@ -160,21 +160,3 @@ def _check_source_labels(specs: Sequence[CalibrationSpec]) -> None:
                 f"calibration.source: two different sources are labelled '{spec.source.label}'; "
                 "give one of them another `label`"
             )
-
-
-def check_levels(levels: Sequence[Any], path: str) -> None:
-    if not levels:
-        raise SettingsError(f"{path}: expected at least one value, got []")
-    refuse_twice(path, [repr(level) for level in levels], "leave the repeated one out")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:80]}..."
-
-
-def refuse_twice(path: str, keys: Sequence[str], remedy: str) -> None:
-    seen: set[str] = set()
-    for number, key in enumerate(keys):
-        if key in seen:
-            raise SettingsError(f"{path}[{number}]: {_short(key)} is there twice; {remedy}")
-        seen.add(key)
