@@ -177,6 +177,17 @@ def docs(data):
 """
 
 
+@pytest.fixture
+def registries_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers with lm-eval is gone afterwards."""
+    from lm_eval.api import registry
+
+    for name in ("filter", "metric", "metric_agg", "higher_is_better", "aggregation"):
+        table = getattr(registry, f"{name}_registry")
+        monkeypatch.setattr(table, "_objs", dict(table._objs))
+
+
+@pytest.mark.usefixtures("registries_given_back")
 def test_code_may_register_filters_and_metrics(tmp_path: Path, tokenizer: Any) -> None:
     (tmp_path / "docs.jsonl").write_text(json.dumps({"q": "Is it?"}) + "\n")
     (tmp_path / "rules.py").write_text(REGISTERING)
