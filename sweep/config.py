@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,9 +32,9 @@ from sweep.evaluation.settings import EvaluationSettings
 from sweep.models import ModelRef, resolve_model
 from sweep.study_file.calibration import parse_calibration
 from sweep.study_file.document import apply_override, read_document
+from sweep.study_file.evaluation import parse_evaluation
 from sweep.study_file.levels import MAX_TRIALS, refuse_twice
 from sweep.study_file.methods import distinct_labels, method_document, parse_methods
-from sweep.study_file.paths import with_absolute_paths
 
 STUDIES = Path(__file__).parent / "studies"
 
@@ -131,7 +131,8 @@ def parse_study(document: Mapping[str, Any]) -> Study:
     Files are named relative to the working directory, and resolved here: a worker has a working directory of its own.
     """
     check_plain(document, "")
-    study_file = parse(StudyFile, with_absolute_paths(document), "")
+    study_file = parse(StudyFile, document, "")
+    folder = Path.cwd()
     models = _parse_models(study_file.models)
     methods = parse_methods(study_file.methods)
     if (trials := len(models) * (1 + len(methods))) > MAX_TRIALS:
@@ -141,14 +142,13 @@ def parse_study(document: Mapping[str, Any]) -> Study:
         )
     needing = [method for method in methods if not method.data_free]
     specs, calibration_document = parse_calibration(
-        study_file.calibration, study_file.seed, max(len(models) * len(needing), 1)
+        study_file.calibration, study_file.seed, max(len(models) * len(needing), 1), folder
     )
     labels = distinct_labels(methods)
     if needing and not specs:
         label = labels[methods.index(needing[0])]
         raise SettingsError(f"calibration: required, but not given: {label} needs calibration data")
-    evaluation = parse(EvaluationSettings, study_file.evaluation, "evaluation")
-    evaluation = replace(evaluation, allow_code=bool(evaluation.allow_code))  # a file is not believed without a word
+    evaluation = parse_evaluation(study_file.evaluation, folder)
     resolved = {
         "study": study_file.study,
         "description": study_file.description,

@@ -48,7 +48,8 @@ FLOORS = {
         trial  export
         plan
         config
-        study_file  evaluation
+        study_file
+        evaluation
         evaluation.scorer
         weights
         models  evaluation.questions

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,3 +36,27 @@ def test_same_source_twice_is_refused(document: dict[str, Any]) -> None:
 def test_two_sources_with_one_label_are_refused(document: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="two different sources are labelled 'rivers'"):
         parse_study(changed(document, "calibration.source[1].label=rivers"))
+
+
+def test_label_of_a_pattern_does_not_depend_on_the_working_directory(
+    document: dict[str, Any], tiny_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_texts)
+    document["calibration"]["source"] = {"source": "file", "path": "*.jsonl"}
+    assert parse_study(document).calibration[0].source.label == "file"
+
+
+def test_paths_of_every_kind_of_source_are_made_absolute(
+    document: dict[str, Any], tiny_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_texts)
+    own = {"source": "file", "path": "rivers.jsonl", "share": 0.5}
+    of_the_hub = {"source": "c4", "path": "stones.jsonl", "share": 0.5}
+    document["calibration"]["source"] = [
+        {key: value for key, value in of_the_hub.items() if key != "share"},
+        {"source": "mixture", "parts": [own, of_the_hub]},
+    ]
+    alone, mixture = parse_study(document).document["calibration"]["source"]
+    rivers, stones = str(tiny_texts / "rivers.jsonl"), str(tiny_texts / "stones.jsonl")
+    assert alone["path"] == stones
+    assert [part["path"] for part in mixture["parts"]] == [rivers, stones]

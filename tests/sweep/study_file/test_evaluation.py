@@ -30,11 +30,3 @@ def test_relative_paths_mean_the_folder_where_the_study_was_read(
         sources = {trial.spec.source.label: trial.spec.source for trial in trials if trial.spec}
         assert sorted(sources) == ["rivers", "rivers+code", "stones"]
         assert all(next(source.documents()).text for source in sources.values())
-
-
-def test_label_of_a_pattern_does_not_depend_on_the_working_directory(
-    document: dict[str, Any], tiny_texts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tiny_texts)
-    document["calibration"]["source"] = {"source": "file", "path": "*.jsonl"}
-    assert parse_study(document).calibration[0].source.label == "file"
