@@ -223,7 +223,7 @@ def measure(folder: Path, shape: Shape, arguments: argparse.Namespace, device: s
         rule = head_rule(small)
         scorer = choose_scorer(small, requests, budget, rule)
     with watch("dense held-out"):
-        windows = WindowScorer([HeldOut("random", draw(arguments.heldout))], model.model, budget, rule, True)
+        windows = WindowScorer([HeldOut("random", draw(arguments.heldout))], model.model, budget, rule, divergence=True)
     with watch("dense suite"):
         dense, _ = scorer.score(model.model)
     with watch("compress"):

@@ -123,11 +123,11 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
     folder = MODELS / location if location in bundled_models() else expanded(location, path)
     if os.path.isdir(folder):  # which answers for any text, also one too long for a name
-        ref = _folder_model(folder, path, given.trust_remote_code)
+        ref = _folder_model(folder, path, trusted=given.trust_remote_code)
         if at_revision or given.revision:
             raise SettingsError(f"{path}.revision: {location} is a folder, which has no revisions; leave it out")
     elif HUB_ID.match(location):
-        ref = _hub_model(location, given.revision or at_revision or "main", path, given.trust_remote_code)
+        ref = _hub_model(location, given.revision or at_revision or "main", path, trusted=given.trust_remote_code)
     elif "/" in location or location.startswith((".", "~")):
         raise SettingsError(f"{path}: there is no model folder '{location}'")
     else:
@@ -148,13 +148,13 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
     )
 
 
-def _folder_model(folder: Path, path: str, trusted: bool) -> ModelRef:
-    about = describe_folder(folder, path, trusted)
+def _folder_model(folder: Path, path: str, *, trusted: bool) -> ModelRef:
+    about = describe_folder(folder, path, trusted=trusted)
     return ModelRef(
         name=folder.resolve().name,
         path=str(folder.resolve()),
         revision=None,
-        fingerprint=fingerprint_folder(str(folder.resolve()), trusted),
+        fingerprint=fingerprint_folder(str(folder.resolve()), with_code=trusted),
         tokenizer_id=tokenizer_id(folder, with_code=trusted),
         max_length=about.max_length,
         parameters=about.parameters,
@@ -163,10 +163,10 @@ def _folder_model(folder: Path, path: str, trusted: bool) -> ModelRef:
     )
 
 
-def _hub_model(name: str, revision: str, path: str, trusted: bool) -> ModelRef:
+def _hub_model(name: str, revision: str, path: str, *, trusted: bool) -> ModelRef:
     """A hub model; its files are looked at when a copy is in the local cache, and never fetched here."""
     snapshot = cached_snapshot(name, revision)
-    about = describe_snapshot(snapshot, path, trusted) if snapshot else None
+    about = describe_snapshot(snapshot, path, trusted=trusted) if snapshot else None
     return ModelRef(
         name=name.rpartition("/")[2],
         path=name,

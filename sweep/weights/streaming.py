@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
 from calib.tokenizer import TOKENIZER_FILES
@@ -27,6 +27,9 @@ from sweep.weights.dense import DenseModel, Snapshot
 from sweep.weights.memory import host_memory
 from sweep.weights.skeleton import as_meta, build_skeleton, check_headers
 from sweep.weights.tensors import DataFile, Source, dtype_of, read_whole, source_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WORKING_ROOM = 8 << 30  # bytes that a trial of a model held whole needs besides its weights, at the least
 
@@ -98,14 +101,14 @@ def local_folder(ref: ModelRef) -> Path | None:
     return folder if checkpoint_files(folder) else None
 
 
-def sources_of_streamed(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
+def sources_of_streamed(model: PreTrainedModel, stored: dict[str, Stored]) -> dict[str, Source]:
     """Where every tensor of a model without weights lies. Raises SettingsError when it cannot be streamed: its blocks
     share matrices, or tensors must be converted while they are loaded."""
     _refuse_shared(decoder_blocks(model))
     return find_sources(model, stored)
 
 
-def find_sources(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
+def find_sources(model: PreTrainedModel, stored: dict[str, Stored]) -> dict[str, Source]:
     """Where every parameter and persistent buffer of the model lies, by the first of its names.
 
     Raises SettingsError naming the first one that the checkpoint lacks, or has in another shape.
@@ -130,7 +133,7 @@ def find_sources(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
     return sources
 
 
-def _renamed(model: Any, stored: dict[str, Stored]) -> tuple[dict[str, str], set[str]]:
+def _renamed(model: PreTrainedModel, stored: dict[str, Stored]) -> tuple[dict[str, str], set[str]]:
     """(key of the checkpoint by name in the model, names that transformers would compute from several keys)."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
@@ -153,11 +156,13 @@ def _renamed(model: Any, stored: dict[str, Stored]) -> tuple[dict[str, str], set
     return {name: key for name, key in found.items() if name not in converted}, converted
 
 
-def _fill_outside(model: Any, blocks: torch.nn.ModuleList, sources: dict[str, Source], device: torch.device) -> None:
+def _fill_outside(
+    model: PreTrainedModel, blocks: torch.nn.ModuleList, sources: dict[str, Source], device: torch.device
+) -> None:
     """Load everything outside the blocks, and move the buffers that no checkpoint holds; tied weights stay one."""
     inside = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
     names = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
-    places = [
+    places: list[tuple[dict[str, Any], str, torch.Tensor]] = [
         (kind, name, tensor)
         for module in model.modules()
         for kind in (module._parameters, module._buffers)
@@ -173,9 +178,8 @@ def _fill_outside(model: Any, blocks: torch.nn.ModuleList, sources: dict[str, So
                 new[id(tensor)] = as_meta(tensor)
             else:
                 data = read_whole(sources[names[id(tensor)]], device)
-                new[id(tensor)] = (
-                    torch.nn.Parameter(data, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else data
-                )
+                is_parameter = isinstance(tensor, torch.nn.Parameter)
+                new[id(tensor)] = torch.nn.Parameter(data, requires_grad=False) if is_parameter else data
         kind[name] = new[id(tensor)]
 
 
@@ -202,7 +206,7 @@ def _dtype(ref: ModelRef, config: Any, stored: dict[str, Stored], device: str) -
     return next((kind for kind in kinds if kind is not None and kind.is_floating_point), torch.float32)
 
 
-def _refuse_special(model: Any, config: Any, dtype: torch.dtype) -> None:
+def _refuse_special(model: PreTrainedModel, config: Any, dtype: torch.dtype) -> None:
     if getattr(config, "quantization_config", None) is not None:
         raise SettingsError("models: the checkpoint is quantized already, and such a model cannot be streamed")
     kept = [*(model._keep_in_fp32_modules_strict or ())]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from calib.build import build
 from calib.settings import SettingsError
 from sweep.evaluation.questions.asked import Asked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,9 @@ class HeldOut:
     tokens: np.ndarray  # (windows, seqlen), int32
 
 
-def build_windows(settings: Asked, tokenizer: Any, max_length: int, path: str = "evaluation") -> list[HeldOut]:
+def build_windows(
+    settings: Asked, tokenizer: PreTrainedTokenizerBase, max_length: int, path: str = "evaluation"
+) -> list[HeldOut]:
     """Tokenize the held-out texts. Raises SettingsError when one holds too little text.
 
     Documents that share a window are joined by EOS, or by an empty line when the tokenizer has no EOS.
