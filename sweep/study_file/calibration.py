@@ -64,8 +64,8 @@ class _Grid:
 def parse_calibration(section: Any, seed: int, trials_of_a_set: int, folder: Path) -> tuple[list[CalibrationSpec], Any]:
     """The calibration sets of a study, and the section with its defaults filled in. Raises SettingsError.
 
-    `seed` is the study's; `trials_of_a_set` says how many trials need each set; relative paths of
-    the sources are read from `folder`.
+    `seed` is the study's; `trials_of_a_set` says how many trials need each set; relative paths of the sources are read
+    from `folder`.
     """
     if section is None:
         return [], None
