@@ -237,13 +237,13 @@ def _check_blocks(tensors: Mapping[str, Stored], config: Mapping[str, Any], fold
 def _description(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Description:
     return Description(
         max_length=context_length_of(config),
-        parameters=_count_parameters(tensors, config) if tensors else None,
+        parameters=count_parameters(tensors, config) if tensors else None,
         architecture=(config.get("architectures") or [None])[0],
         stored_dtype=config.get("dtype") or config.get("torch_dtype"),
     )
 
 
-def _count_parameters(tensors: Mapping[str, Stored], config: Mapping[str, Any]) -> int:
+def count_parameters(tensors: Mapping[str, Stored], config: Mapping[str, Any]) -> int:
     """Parameters from the safetensors headers, without buffers that older versions saved; a tied output matrix that was
     saved as well counts once."""
     both = sum(bool(TIEABLE.search(name)) for name in tensors) > 1

@@ -124,7 +124,7 @@ class StreamedBlocks:
 
         An ordinary small model: what is checked on it costs a few blocks instead of all.
         """
-        kinds = self._kinds()
+        kinds = self.kinds()
         count = next((n for n in range(1, SAMPLED) if set(kinds[:n]) == set(kinds)), min(SAMPLED, len(kinds)))
         whole = self.blocks._modules
         home = self.model.block_home
@@ -144,7 +144,7 @@ class StreamedBlocks:
             for index in range(count):
                 _to_meta(self.blocks[index])
 
-    def _kinds(self) -> list[object]:
+    def kinds(self) -> list[object]:
         """What a block is: its kind of layer in the configuration, and the settings that its modules hold."""
         config: Any = self.model.config
         layer_types = getattr(config.get_text_config(), "layer_types", None) or [None] * len(self.blocks)

@@ -205,7 +205,7 @@ def _manager(names: Sequence[str], task_path: str | None) -> Any:
         if not more:
             break
         builtin |= more
-    manager._factory = _path_aware_factory()
+    manager._factory = path_aware_factory()
     return manager
 
 
@@ -250,7 +250,8 @@ def _members(config: dict[str, Any]) -> Iterator[str]:
             yield item.get("task") or item["group"]
 
 
-def _path_aware_factory() -> Any:
+def path_aware_factory() -> Any:
+    """lm-eval's maker of tasks, with `data_files` beside their YAML file and a memory of what it made last."""
     from lm_eval.tasks._factory import TaskFactory
 
     class PathAwareFactory(TaskFactory):

@@ -23,7 +23,7 @@ import numpy as np
 
 from calib.settings import SettingsError
 from sweep.evaluation.metrics.accuracy import Key
-from sweep.evaluation.metrics.aggregation import aggregate, aggregation_of, as_number, check_metrics, finite
+from sweep.evaluation.metrics.aggregation import aggregate, aggregation_of, as_number, check_aggregations, finite
 from sweep.evaluation.metrics.outcomes import Examples, Number, Outcome, TaskMetrics
 from sweep.evaluation.questions.code import Freezer, Frozen
 from sweep.evaluation.tasks.presets import Mean
@@ -245,7 +245,7 @@ class GroupReplay:
 
 def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str, freezer: Freezer) -> TaskReplay:
     """Copy what `process_results` needs of `task`. Raises SettingsError when the task's code cannot be sent."""
-    check_metrics(name, task, path)
+    check_aggregations(name, task, path)
     by_doc = {instance.doc_id: instance.doc for instance in task.instances or ()}
     numbers = {doc_id: position for position, doc_id in enumerate(sorted(by_doc))}
     docs = []

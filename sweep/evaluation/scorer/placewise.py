@@ -87,7 +87,7 @@ def placewise_modules(model: PreTrainedModel, agrees: Agrees) -> Modules:
 @contextmanager
 def _narrowed(module: Any, reading: Reading) -> Iterator[None]:
     before = vars(module).get("forward")
-    module.forward = _narrow(module.forward, reading)
+    module.forward = narrow(module.forward, reading)
     try:
         yield
     finally:
@@ -96,7 +96,8 @@ def _narrowed(module: Any, reading: Reading) -> Iterator[None]:
             module.forward = before
 
 
-def _narrow(inner: Callable[..., torch.Tensor], reading: Reading) -> Callable[..., torch.Tensor]:
+def narrow(inner: Callable[..., torch.Tensor], reading: Reading) -> Callable[..., torch.Tensor]:
+    """The forward `inner`, given the rows of the reading's places alone; other rows of its output are zero."""
     places, nan = reading.places, float("nan")
 
     def forward(inputs: torch.Tensor) -> torch.Tensor:

@@ -145,7 +145,7 @@ class Scorer:
             first, last = np.searchsorted(batch.bounds, [start, start + step])
             logits = self._logits(head, hidden[start : start + step])
             read, target = batch.prediction[first:last] - start, batch.target[first:last]
-            value, hit = _read(logits, read, target, self.budget.work_rows(logits.shape[1]))
+            value, hit = read_targets(logits, read, target, self.budget.work_rows(logits.shape[1]))
             values.append(value)
             hits.append(hit)
         return torch.cat(values), torch.cat(hits)
@@ -306,7 +306,7 @@ def _logits(model: PreTrainedModel, tokens: torch.Tensor, **arguments: Any) -> t
     return logits
 
 
-def _read(
+def read_targets(
     logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probability of each target in its row of logits, whether `argmax` gives it), `step` rows at a time."""

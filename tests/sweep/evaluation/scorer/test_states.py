@@ -110,7 +110,7 @@ def test_decoder_that_works_between_its_blocks_is_refused(llama: Path, monkeypat
         return (self.norm(hidden),)
 
     _, streamed = pair(llama)
-    monkeypatch.setattr(StreamedBlocks, "_kinds", lambda _: ["first", "second", "second"])
+    monkeypatch.setattr(StreamedBlocks, "kinds", lambda _: ["first", "second", "second"])
     with streamed.blocks.sample() as small:
         states.check_blocks_alone(small, streamed.blocks.blocks)
         monkeypatch.setattr(type(small.model), "forward", forward)
