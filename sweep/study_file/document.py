@@ -2,6 +2,9 @@
 
 The hard case is a path that leads nowhere (`--set methods[3].bits=4` with two methods): the error says how far it leads
 and what is there instead.
+
+Words of this room: the *document* is the mapping in a study file, an *entry* one item of its lists; a key whose value
+is a list of *levels* is an *axis*, and a *grid* is the product of axes.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ with the process, however it dies. Both buffers are made once. A block that is a
 also when its linears have become two factors. The hard case is memory that is freed on one stream and filled on
 another: blocks are marked as used by both, and the next one is copied in when the one before is done with, so that
 never more than two are on the device.
+
+Words of this room: a block is *resident* while its weights are on the device and *away* otherwise; it is *changed* when
+a walk has left other weights in it; *scratch* is the folder that holds those; a *skeleton* is a model without weights.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 `freeze_task` takes what `process_results` needs of a task: its documents as plain values, its rendered choices and
 targets (so that nothing is rendered again), its filters and aggregations. A frozen task is pickled, sent to workers
 and replayed there for every trial. The hard case is code that lives in files that Python cannot import, such as the
-`utils.py` beside a local task: it travels with the files beside it (`taskcode.py`).
+`utils.py` beside a local task: it travels with the files beside it (`code.py`).
 """
 
 from __future__ import annotations

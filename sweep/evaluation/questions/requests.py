@@ -8,6 +8,9 @@ machine, so workers get the documents as plain values and never the task's data 
 Tokenization follows `lm_eval.models.huggingface.HFLM` to the letter: special tokens as the tokenizer adds them, none
 when the text already begins with the prefix token, trailing spaces of a context moved to the continuation, and the
 oldest tokens dropped when a request is longer than the model's context.
+
+Words of this room: a *request* is a context and the continuation that is scored after it; a *frozen* task has no data
+set; its *replay* turns scores into metrics, and a *rehearsal* does so with made-up scores before a model is loaded.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ do, and no call finds what an earlier one left (`methods/walk/lengths.py`).
 
 Which scorer a model takes is decided in `choice.py`. In the last block, modules that work place by place run only at
 those positions (`placewise.py`).
+
+Words of this room: a *trie* is sequences that share their beginnings; *packed* rows hold several tries, *plain* rows
+one sequence; *places* are the positions that predict something; *sharing* says which sequences may share one model call.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ is carried by its members. `!function module.name` stays a reference. Words mean
 is 8 and `2:4` is 124), other than in a study, where both are text (`calib/yamltext.py`): that is why there are two
 readers. The hard case is a file that is made to hurt: a few lines of aliases can mean billions of values, so a document
 is measured before it is built.
+
+Words of this room: *trusted* files are lm-eval's own and ours; the *parts* of a task are the files that it is merged
+from; *leaves* are the values that are no lists and no mappings.
 """
 
 from __future__ import annotations
