@@ -10,7 +10,7 @@ Which scorer a model takes is decided in `choice.py`. In the last block, modules
 those positions (`placewise.py`).
 
 Words of this room: a *trie* is sequences that share their beginnings; *packed* rows hold several tries, *plain* rows
-one sequence; *places* are the positions that predict something; *sharing* says which sequences may share one model call.
+one sequence; *places* are the positions that predict something; *sharing* says which sequences may share a model call.
 """
 
 from __future__ import annotations
