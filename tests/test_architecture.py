@@ -24,8 +24,10 @@ FLOORS = {
     "calib": """
         __main__
         export
-        build  sources
-        hub  sampling  spec
+        build  sources  describe  selectors
+        instructions  overlap  descriptor
+        hub  sampling  spec  ngrams  chat
+        select
         source
         files  registry
         records  tokenizer  yamltext
@@ -36,6 +38,7 @@ FLOORS = {
         families
         walk
         base
+        protocols
         inputs  kernels
         numerics
         outcome
