@@ -67,7 +67,7 @@ FLOORS = {
         pages
         findings  published  figures
         evidence  charts
-        compare
+        compare  answers  budget
         variance  ranking  correlation
         tables
         estimates
