@@ -6,8 +6,10 @@ mean gradient is not the mean of the squares. Only sums over rows and over colum
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from methods.base import Method
 from methods.lazy import torch
 from methods.walk.lengths import length_rule, padded_positions
 from methods.walk.linears import Linear
@@ -15,7 +17,14 @@ from methods.walk.linears import Linear
 Sums = tuple["torch.Tensor", "torch.Tensor"]
 
 
-def squared_gradients(model: Any, linears: list[Linear], tokens: Any, attention_mask: Any = None) -> dict[int, Sums]:
+def needs_gradients(method: Method) -> bool:
+    """Whether `method` looks at gradients of the loss, of the whole model at once."""
+    return method.needs == "fisher"
+
+
+def squared_gradients(
+    model: torch.nn.Module, linears: Sequence[Linear], tokens: Any, attention_mask: Any = None
+) -> dict[int, Sums]:
     """For every linear (by position) the mean over windows of Σ_j g_ij² [rows] and Σ_i g_ij² [cols], float32."""
     device = next(model.parameters()).device
     tokens = torch.as_tensor(tokens).to(device=device, dtype=torch.long)
@@ -41,7 +50,7 @@ def squared_gradients(model: Any, linears: list[Linear], tokens: Any, attention_
 
 
 def _gradients(
-    model: Any,
+    model: torch.nn.Module,
     window: torch.Tensor,
     mask: torch.Tensor | None,
     positions: torch.Tensor | None,
