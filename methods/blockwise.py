@@ -12,28 +12,20 @@ and the linear.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calib.settings import SettingsError
-from methods.base import (
-    BlockMethod,
-    Composition,
-    CompressedWeight,
-    CompressionError,
-    LayerReport,
-    Method,
-    Replacement,
-    WeightMethod,
-    layer_reports,
-)
+from methods.base import BlockLinear, BlockMethod, Composition, Method, WeightMethod
 from methods.families.owl import block_sparsities, outlier_share
 from methods.inputs.statistics import FeatureNorms, Fisher, Statistic, Structure, make_statistic
+from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.numerics.backend import backend_of
 from methods.numerics.selection import PruningMethod
+from methods.outcome import HALF_PRECISION_BITS, CompressedWeight, CompressionError, LayerReport, Measurement
 from methods.walk.factored import refuse_to_save_factors
 from methods.walk.fused import fused
 from methods.walk.gradients import Sums, squared_gradients
@@ -121,7 +113,13 @@ def _factors(whole: LayerReport, rank: int) -> list[LayerReport]:
     """What stands for the two factors of a linear that no later step has reported: stored in half precision."""
     shapes = [(rank, whole.cols), (whole.rows, rank)]
     return [
-        LayerReport(whole.step, whole.block, f"{whole.linear}.{number}", rows, cols)
+        LayerReport.of(
+            Measurement(rows=rows, cols=cols, bits=HALF_PRECISION_BITS),
+            step=whole.step,
+            block=whole.block,
+            linear=f"{whole.linear}.{number}",
+            seconds=0.0,
+        )
         for number, (rows, cols) in enumerate(shapes)
     ]
 
@@ -152,12 +150,27 @@ class Batches:
         result: torch.Tensor = output[0] if self.tuples else output
         return result
 
+    def first_window(self) -> Batches:
+        """The first window alone, with its part of the arguments that differ from window to window."""
+        hidden = self.hidden[0]
+        arguments = [_first_of(given, hidden.shape[0]) for given in self.arguments[0]]
+        return replace(self, hidden=[hidden[:1]], arguments=[arguments], valid=[None])
+
     def keep(self, batch: int, hidden: torch.Tensor) -> None:
         self.hidden[batch] = self.at_home(hidden, self.hidden[batch])
 
     def at_home(self, hidden: torch.Tensor, place: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states where they wait between blocks, in the memory of `place` where it can be used again."""
         return hidden if self.home is None or hidden.device == self.home else parked(hidden, place)
+
+
+def _first_of(value: Any, windows: int) -> Any:
+    """`value` with the first row of every tensor that has a row for each of `windows`."""
+    if isinstance(value, torch.Tensor):
+        return value[:1] if value.dim() > 1 and value.shape[0] == windows else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(_first_of(item, windows) for item in value)
+    return {key: _first_of(item, windows) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class _StopPassError(Exception):
@@ -258,10 +271,18 @@ class Walk:
             if index > last:
                 break
             job = BlockJob(
-                methods[index], block, index, scope[index], batches, index == last, self.keep_zeros, gradients
+                methods[index],
+                block,
+                index,
+                scope[index],
+                batches,
+                last=index == last,
+                keep_zeros=self.keep_zeros,
+                step=self.step,
+                gradients=gradients,
             )
             with resident(self.model, index, index + 1 if index < last else None, changes=bool(scope[index])):
-                reports.extend(self._number(job.run(), index))
+                reports.extend(job.run())
             if self.progress is not None:
                 self.progress(self.done_steps * len(blocks) + index + 1, self.steps * len(blocks))
         if self.progress is not None:
@@ -322,11 +343,6 @@ class Walk:
     def _scope(self, block: Any, index: int, blocks: int) -> list[Linear]:
         return [] if self.method.skips(index, blocks) else [t for t in linears_of(block) if self.method.selects(t.name)]
 
-    def _number(self, reports: list[LayerReport], block: int) -> list[LayerReport]:
-        for report in reports:
-            report.step, report.block = self.step, block
-        return reports
-
 
 @dataclass
 class BlockJob:
@@ -339,6 +355,7 @@ class BlockJob:
     batches: Batches | None
     last: bool
     keep_zeros: bool
+    step: int = 0
     gradients: dict[int, Sums] = field(default_factory=dict)
     dense_outputs: list[torch.Tensor] = field(default_factory=list)  # of a pass in `collect`, per batch
 
@@ -355,8 +372,10 @@ class BlockJob:
 
     def _as_a_whole(self, method: BlockMethod) -> list[LayerReport]:
         assert self.batches is not None
+        started = time.perf_counter()
         with self.located(self.linears):
-            reports = method.compress_block(self) if self.linears else []
+            found = method.compress_block(self) if self.linears else {}
+        reports = self._reports(found, started)
         if not self.last:
             known = bool(self.linears) and not method.propagate
             for batch in range(len(self.batches)):
@@ -416,7 +435,8 @@ class BlockJob:
 
     def _compress_group(self, group: SharedInput) -> list[LayerReport]:
         if group.statistic.of_data and group.statistic.tokens == 0:
-            return [self.unreached(linear) for linear in group.linears]
+            started = time.perf_counter()
+            return self._reports({linear.name: self.unreached(linear) for linear in group.linears}, started)
         if self.method.needs != "fisher":
             return self._compress(group.linears, group.statistic)
         reports = []
@@ -434,27 +454,36 @@ class BlockJob:
             pruned = [weight == 0 for weight in weights] if self.keep_zeros else None
             compressed = self.method.compress_weights(weights, statistic, pruned=pruned)
             replaced = [
-                Replacement(dense, result.weight.to(dense.dtype), result)
-                for dense, result in zip(weights, compressed, strict=True)
+                Replacement(linear.name, dense, result.weight.to(dense.dtype), result)
+                for linear, dense, result in zip(linears, weights, compressed, strict=True)
             ]
-            reports = layer_reports(replaced, statistic)
-        for linear, new, report in zip(linears, replaced, reports, strict=True):
-            report.linear = linear.name
+            found = measured(replaced, statistic)
+        for linear, new in zip(linears, replaced, strict=True):
             if new.compressed.factors is not None:
                 linear.store_factors(*new.compressed.factors)
             else:
                 linear.store(new.stored)
-        for report in reports:
-            report.seconds = (time.perf_counter() - started) / len(reports)
-        return reports
+        return self._reports(found, started)
 
-    def unreached(self, linear: Linear) -> LayerReport:
-        """The report of a linear that no calibration token reached."""
+    def _reports(self, found: Mapping[str, Measurement], started: float) -> list[LayerReport]:
+        """The reports of linears that were compressed together since `started`, each with an equal part of the time."""
+        seconds = (time.perf_counter() - started) / max(len(found), 1)
+        return [
+            LayerReport.of(cost, step=self.step, block=self.index, linear=name, seconds=seconds)
+            for name, cost in found.items()
+        ]
+
+    def unreached(self, linear: BlockLinear) -> Measurement:
+        """The measurement of a linear that no calibration token reached."""
         weight = linear.weight
-        dense = Replacement(weight, weight, CompressedWeight(weight, fallback=NO_TOKENS))
-        (report,) = layer_reports([dense], None)
-        report.linear = linear.name
-        return report
+        dense = Replacement(linear.name, weight, weight, CompressedWeight(weight, fallback=NO_TOKENS))
+        return measured([dense], None)[linear.name]
+
+    @property
+    def windows(self) -> Batches:
+        """The batches of a method that needs inputs."""
+        assert self.batches is not None
+        return self.batches
 
     @contextmanager
     def located(self, linears: list[Linear]) -> Iterator[None]:
