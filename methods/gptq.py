@@ -17,13 +17,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import CompressedWeight, register
+from methods.base import register
 from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
 from methods.families.grids import GridMethod
 from methods.lazy import torch
 from methods.numerics.columns import GridTable, GroupPlan, fitted_grids, quantize_columns
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import GridRule
+from methods.outcome import CompressedWeight
 
 
 @register("gptq")

@@ -11,15 +11,17 @@ decomposition that fails raises; fused experts cannot hold factors, so the produ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from calib.settings import SettingsError, settings
-from methods.base import HALF_PRECISION_BITS, CompressedWeight, CompressionError, WeightMethod, register
+from methods.base import WeightMethod, register
 from methods.inputs.statistics import Fisher, Hessian, Magnitudes, Statistic
 from methods.lazy import torch
 from methods.numerics.factor import all_finite
+from methods.outcome import HALF_PRECISION_BITS, CompressedWeight, CompressionError
 
 SMALLEST_KEPT = 1e-5  # of the largest singular value: below it a Gram matrix is not trusted
 SMALLEST_SHIFT = 1e-6  # of the mean diagonal: keeps the shifted matrix positive definite in float64
@@ -126,10 +128,8 @@ class JointSVD(LowRank):
         rows, cols = stacked.shape
         rank = self.rank(rows, cols)
         left, right = self.truncate(stacked, rank)
-        results = [self.factored(part, right) for part in left.split([w.shape[0] for w in weights])]
-        for result in results:  # the shared factor is stored once
-            result.bits = HALF_PRECISION_BITS * rank * (rows + cols) / (rows * cols)
-        return results
+        bits = HALF_PRECISION_BITS * rank * (rows + cols) / (rows * cols)  # the shared factor is stored once
+        return [replace(self.factored(part, right), bits=bits) for part in left.split([w.shape[0] for w in weights])]
 
 
 @register("asvd")

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from calib.settings import settings
-from methods.base import CompressedWeight, register
+from methods.base import register
 from methods.inputs.statistics import Statistic
 from methods.lazy import torch
 from methods.numerics.selection import PruningMethod, at_most_threshold, smallest, smallest_in_groups, smallest_spread
+from methods.outcome import CompressedWeight
 
 
 @register("magnitude")

@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 from calib.settings import settings
-from methods.base import CompressedWeight, WeightMethod, register
+from methods.base import WeightMethod, register
 from methods.families.grids import GridMethod
 from methods.inputs.statistics import Statistic
 from methods.lazy import torch
 from methods.numerics.grids import GridRule, quantize_groups
+from methods.outcome import CompressedWeight
 
 
 @register("rtn")

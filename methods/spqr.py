@@ -10,19 +10,20 @@ grid, so three grids a row answer for all sixteen candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from calib.settings import SettingsError, settings
-from methods.base import CompressedWeight, Number, register
+from methods.base import register
 from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
 from methods.lazy import torch
 from methods.numerics.backend import device_kernels
 from methods.numerics.columns import ColumnBlock, blocks_of, column_blocks, push
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import SCALE_BITS, ScaleDtype, as_stored, check_group_size, divide, stored_scale
+from methods.outcome import CompressedWeight, Number
 
 SMALLEST_SCALE = 1e-9
 FINEST = 2.0**-15
@@ -115,10 +116,11 @@ class SpQR(ColumnMethod):
         values, outliers, loss = self._solve(columns, factor.upper, threshold, keep)
         values = factor.restored(values)
         results = split_columns(values, loss, weights, self.bits, self.scale_dtype)
-        for result, out in zip(results, outliers.split(rows, 1), strict=True):
-            result.outlier_share = out.sum().double() / out.numel()
-            result.bits = self.stored_bits(out.shape[0], result.outlier_share)
-        return results
+        shares = [out.sum().double() / out.numel() for out in outliers.split(rows, 1)]
+        return [
+            replace(result, outlier_share=share, bits=self.stored_bits(columns.shape[0], share))
+            for result, share in zip(results, shares, strict=True)
+        ]
 
     def _thresholds(self, columns: torch.Tensor, upper: torch.Tensor, rows: Sequence[int]) -> torch.Tensor | None:
         """τ of every row [rows]: each of the stacked matrices has its own."""

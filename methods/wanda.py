@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from calib.settings import settings
-from methods.base import CompressedWeight, register
+from methods.base import register
 from methods.inputs.statistics import FeatureNorms, Statistic
 from methods.lazy import torch
 from methods.numerics.selection import PruningMethod, smallest, smallest_in_groups, smallest_spread
+from methods.outcome import CompressedWeight
 
 
 @register("wanda")

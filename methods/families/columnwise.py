@@ -8,14 +8,16 @@ stacking, splitting and the factor's telemetry are here, the loops themselves in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from calib.settings import settings
-from methods.base import CompressedWeight, WeightMethod
+from methods.base import WeightMethod
 from methods.inputs.statistics import Hessian, Statistic, factor_together
 from methods.lazy import torch
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import ScaleDtype
+from methods.outcome import CompressedWeight
 
 
 @settings
@@ -57,10 +59,10 @@ class ColumnMethod(WeightMethod):
         factor = statistic.factor(self.factor_settings)
         results = self.solve(weights, factor, stack_masks(weights, pruned))
         dead = factor.dead.sum()
-        for result in results:
-            result.damping, result.retries, result.fallback = factor.damping, factor.retries, factor.fallback
-            result.dead_columns = dead
-        return results
+        return [
+            replace(result, damping=factor.damping, retries=factor.retries, fallback=factor.fallback, dead_columns=dead)
+            for result in results
+        ]
 
 
 def stack_columns(weights: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from methods.base import CompressionError
 from methods.lazy import torch
+from methods.outcome import CompressionError
 
 DAMPING_STEPS = (1.0, 2.0, 10.0)
 SMALLEST_RAISED = 1e-3  # where raising starts when the damping asked for is smaller (or zero)
