@@ -33,6 +33,7 @@ __all__ = [
     "LayerReport",
     "Measurement",
     "Method",
+    "Survey",
     "WeightMethod",
     "compress_linear",
     "get_method",
@@ -42,6 +43,19 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound="type[Method]")
+S = TypeVar("S", bound=Statistic)
+T = TypeVar("T")
+
+
+class Survey(Protocol):
+    """The dense model, as a method may look at it before its walk. `blocks`: how many decoder blocks it has."""
+
+    @property
+    def blocks(self) -> int: ...
+
+    def measure(self, kind: type[S], of: Callable[[Sequence[tuple[torch.Tensor, S]]], T]) -> dict[int, T]:
+        """`of` the weights in scope, each with the statistic of its input, for every block that has some, by number."""
+        ...
 
 
 @settings
@@ -120,6 +134,10 @@ class Method:
 
     def skips(self, block: int, blocks: int) -> bool:
         return any(number % blocks == block for number in self.skip_blocks)
+
+    def for_blocks(self, survey: Survey) -> list[Method]:
+        """The method of every block of the model, with settings of its own where blocks are treated differently."""
+        return [self] * survey.blocks
 
     def check_shape(self, rows: int, cols: int, where: str) -> None:
         """Raise SettingsError when a linear of this shape cannot be compressed with these settings."""
@@ -241,7 +259,7 @@ class BlockWork(Protocol):
     @property
     def windows(self) -> BlockWindows: ...
 
-    def collect(self, to_the_end: bool = False) -> Sequence[BlockInput]:
+    def collect(self, *, to_the_end: bool = False) -> Sequence[BlockInput]:
         """The statistics of all linears, by shared input, in order of execution; with `to_the_end` the block runs on
         after the last of them."""
         ...

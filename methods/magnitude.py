@@ -11,9 +11,10 @@ from typing import ClassVar, Literal
 
 from calib.settings import settings
 from methods.base import register
+from methods.families.pruning import PruningMethod
 from methods.inputs.statistics import Statistic
 from methods.lazy import torch
-from methods.numerics.selection import PruningMethod, at_most_threshold, smallest, smallest_in_groups, smallest_spread
+from methods.numerics.selection import at_most_threshold, smallest, smallest_in_groups, smallest_spread
 from methods.outcome import CompressedWeight
 
 

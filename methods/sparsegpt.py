@@ -17,11 +17,11 @@ from pydantic import Field
 from calib.settings import settings
 from methods.base import register
 from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
+from methods.families.pruning import PruningMethod
 from methods.lazy import torch
 from methods.numerics.columns import fitted_grids, prune_columns
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import GridRule, ScaleDtype, SymRule, check_group_size, describe_rule
-from methods.numerics.selection import PruningMethod
 from methods.outcome import HALF_PRECISION_BITS, CompressedWeight
 
 

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 from calib.settings import settings
 from methods.base import register
+from methods.families.pruning import PruningMethod
 from methods.inputs.statistics import FeatureNorms, Statistic
 from methods.lazy import torch
-from methods.numerics.selection import PruningMethod, smallest, smallest_in_groups, smallest_spread
+from methods.numerics.selection import smallest, smallest_in_groups, smallest_spread
 from methods.outcome import CompressedWeight
 
 

@@ -18,7 +18,6 @@ from methods.lazy import torch
 from methods.walk.batches import Batches
 from methods.walk.linears import Linear, watched
 
-
 S = TypeVar("S", bound=Statistic)
 
 

@@ -1,9 +1,9 @@
 """Where the blocks of a decoder are, and how to run it without them.
 
-No table of architectures says where blocks are kept: they are the `ModuleList` with as many entries as the configuration
-counts layers. A forward of the model with something else in the place of every block shows what each of them receives.
-The hard case is a model that is no plain chain: blocks that hand on more than hidden states, that run twice, or whose
-model takes the first item of a tuple where a tensor was given. It is refused with the reason.
+No table of architectures says where blocks are kept: they are the `ModuleList` with as many entries as the
+configuration counts layers. A forward of the model with something else in the place of every block shows what each of
+them receives. The hard case is a model that is no plain chain: blocks that hand on more than hidden states, or that run
+twice. It is refused with the reason. Whether its blocks give back tensors or tuples is found out by trying.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
     `methods` are those that will compress it. Raises SettingsError naming the model, the tensor or file, the value and
     the remedy.
     """
-    from methods.blockwise import decoder_blocks
+    from methods.walk.decoder import decoder_blocks
     from methods.walk.tied import refuse_tied
     from sweep.weights.skeleton import build_skeleton, check_headers
     from sweep.weights.streaming import sources_of_streamed
