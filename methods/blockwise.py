@@ -21,7 +21,7 @@ from calib.settings import SettingsError
 from methods.base import Composition, Method
 from methods.lazy import torch
 from methods.numerics.backend import backend_of
-from methods.outcome import HALF_PRECISION_BITS, LayerReport, Measurement
+from methods.outcome import HALF_PRECISION_BITS, CompressionError, LayerReport, Measurement
 from methods.walk.batches import Data
 from methods.walk.checks import check_device, check_steps
 from methods.walk.decoder import decoder_blocks
@@ -31,7 +31,7 @@ from methods.walk.job import NO_TOKENS
 from methods.walk.lengths import forgetful
 from methods.walk.step import Progress, Step
 
-__all__ = ["CompressionReport", "compress_model", "decoder_blocks"]
+__all__ = ["CompressionError", "CompressionReport", "compress_model", "decoder_blocks"]
 
 
 def compress_model(
