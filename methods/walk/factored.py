@@ -76,7 +76,9 @@ def _merged(pair: Any) -> Any:
 def refuse_to_save_factors(model: torch.nn.Module) -> None:
     """From now on `model.save_pretrained` raises SavingError for as long as the model holds factors."""
     if factored(model) and hasattr(type(model), "save_pretrained"):
-        model.save_pretrained = partial(save_pretrained, model)  # copies and pickles of the model get one of their own
+        vars(model)["save_pretrained"] = partial(
+            save_pretrained, model
+        )  # copies and pickles of the model get one of their own
 
 
 def save_pretrained(model: torch.nn.Module, *arguments: Any, **keywords: Any) -> Any:
@@ -89,4 +91,5 @@ def save_pretrained(model: torch.nn.Module, *arguments: Any, **keywords: Any) ->
             "methods.walk.factored.merge_factors(model) before, which multiplies them into dense matrices, or save "
             "model.state_dict() with torch"
         )
-    return type(model).save_pretrained(model, *arguments, **keywords)
+    kind: Any = type(model)
+    return kind.save_pretrained(model, *arguments, **keywords)

@@ -12,7 +12,7 @@ are *parked* while they wait in the host's memory.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 from methods.lazy import torch
 
@@ -30,21 +30,20 @@ class BlockHome(Protocol):
         ...
 
 
-def home_of(model: torch.nn.Module) -> BlockHome | None:
+def home_of(model: torch.nn.Module) -> Any:
     """The model's `BlockHome`, or None when it holds all of its blocks itself."""
-    home: BlockHome | None = getattr(model, "block_home", None)
-    return home
+    return getattr(model, "block_home", None)
 
 
 def resident(
     model: torch.nn.Module, index: int, following: int | None = None, *, changes: bool = False
 ) -> AbstractContextManager[None]:
     """Block `index` of any model holds its weights while this is open (see `BlockHome.resident`)."""
-    home = home_of(model)
+    home: BlockHome | None = home_of(model)
     return nullcontext() if home is None else home.resident(index, following, changes=changes)
 
 
-def device_memory(device: torch.device | str) -> int:
+def device_memory(device: torch.device | str | int) -> int:
     """Bytes that tensors on a CUDA device may still take: what is free there, and what the allocator holds unused.
 
     A limit set by `torch.cuda.set_per_process_memory_fraction` counts.
