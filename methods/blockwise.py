@@ -20,11 +20,14 @@ from typing import Any
 from calib.settings import SettingsError
 from methods.base import BlockLinear, BlockMethod, Composition, Method, WeightMethod
 from methods.families.owl import block_sparsities, outlier_share
-from methods.inputs.statistics import FeatureNorms, Fisher, Statistic, Structure, make_statistic
+from methods.families.pruning import PruningMethod
+from methods.inputs.fisher import Fisher
+from methods.inputs.norms import FeatureNorms
+from methods.inputs.statistic import Statistic
+from methods.inputs.structure import Structure
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.numerics.backend import backend_of
-from methods.numerics.selection import PruningMethod
 from methods.outcome import HALF_PRECISION_BITS, CompressedWeight, CompressionError, LayerReport, Measurement
 from methods.walk.factored import refuse_to_save_factors
 from methods.walk.fused import fused
@@ -290,16 +293,16 @@ class Walk:
         return reports
 
     def _capture(self, blocks: Any, data: Data | None) -> Batches | None:
-        if self.method.needs == "none":
+        if self.method.needs is None:
             return None
-        if self.method.needs == "structure":  # which linears share an input shows in any forward
+        if not self.method.needs.of_data:  # which linears share an input shows in any forward
             return capture(self.model, blocks, Data([[0, 0]]))
         assert data is not None
         return capture(self.model, blocks, data)
 
     def _gradients(self, scope: list[list[Linear]], data: Data | None) -> dict[int, Sums]:
         """Sums of squared gradients by address of the weight, for methods that need the Fisher information."""
-        if self.method.needs != "fisher":
+        if not self.method.needs_gradients:
             return {}
         assert data is not None
         linears = [linear for block in scope for linear in block]
@@ -329,7 +332,7 @@ class Walk:
 
     def _outlier_share(self, block: Any, index: int, linears: list[Linear], batches: Batches) -> float:
         assert isinstance(self.method, PruningMethod)
-        collector = Collector(linears, FeatureNorms.name, False, False)
+        collector = Collector(linears, FeatureNorms, False, False)
         for batch in range(len(batches)):
             collector.run(block, index, batches, batch)
         scores = [
@@ -410,7 +413,7 @@ class BlockJob:
         """
         assert self.batches is not None
         keep = not self.method.propagate and not self.last
-        collector = Collector(self.linears, self.method.needs, False, to_the_end or keep)
+        collector = Collector(self.linears, _kind(self.method), False, to_the_end or keep)
         self.dense_outputs.clear()
         for batch in range(len(self.batches)):
             output = collector.run(self.block, self.index, self.batches, batch)
@@ -425,7 +428,7 @@ class BlockJob:
 
         That is all of them, or with `true_sequential` those that run first.
         """
-        collector = Collector(waiting, self.method.needs, self.method.true_sequential, to_the_end)
+        collector = Collector(waiting, _kind(self.method), self.method.true_sequential, to_the_end)
         outputs: list[torch.Tensor] = []
         for batch in range(len(batches)):
             output = collector.run(self.block, self.index, batches, batch)
@@ -437,12 +440,12 @@ class BlockJob:
         if group.statistic.of_data and group.statistic.tokens == 0:
             started = time.perf_counter()
             return self._reports({linear.name: self.unreached(linear) for linear in group.linears}, started)
-        if self.method.needs != "fisher":
+        if not isinstance(group.statistic, Fisher):
             return self._compress(group.linears, group.statistic)
         reports = []
         for linear in group.linears:  # each weight has gradients of its own
             rows, columns = self.gradients[linear.weight.data_ptr()]
-            reports.extend(self._compress([linear], Fisher(group.statistic, rows, columns)))
+            reports.extend(self._compress([linear], group.statistic.of_weight(rows, columns)))
         return reports
 
     def _compress(self, linears: list[Linear], statistic: Statistic | None) -> list[LayerReport]:
@@ -503,6 +506,12 @@ class SharedInput:
     statistic: Statistic
 
 
+def _kind(method: Method) -> type[Statistic]:
+    """The kind of statistic that a method with inputs needs."""
+    assert method.needs is not None
+    return method.needs
+
+
 class Collector:
     """Accumulates each distinct input of a block once, while batches run through it.
 
@@ -511,7 +520,7 @@ class Collector:
     collects only the linears that run first, for `true_sequential`.
     """
 
-    def __init__(self, linears: list[Linear], needs: str, first_only: bool, to_the_end: bool) -> None:
+    def __init__(self, linears: list[Linear], needs: type[Statistic], first_only: bool, to_the_end: bool) -> None:
         self.linears = linears
         self.needs = needs
         self.first_only = first_only
@@ -558,7 +567,7 @@ class Collector:
         return list(self.shared.values())
 
     def _new(self, linear: Linear) -> Statistic:
-        return make_statistic(self.needs, linear.weight.shape[1], linear.weight.device)
+        return self.needs(linear.weight.shape[1], linear.weight.device)
 
     def _may_share(self, linear: Linear, leader: str) -> bool:
         return linear.name != leader and leader in self.shared
@@ -790,11 +799,11 @@ def _check(model: Any, steps: Sequence[Method]) -> None:
     blocks = decoder_blocks(model)
     for step in steps:
         refuse_shared(blocks, step)
-    shapes = _linear_shapes(model, blocks, sharing=any(step.needs == "structure" for step in steps[:-1]))
+    shapes = _linear_shapes(model, blocks, sharing=any(step.needs is Structure for step in steps[:-1]))
     beyond = _out_of_reach(model, blocks)
     for step in steps:
         _check_reach(step, beyond, len(blocks))
-        if step.needs == "fisher" and home_of(model) is not None:
+        if step.needs_gradients and home_of(model) is not None:
             raise SettingsError(
                 f"{step.label}: needs gradients of the whole model at once, and this model is streamed block by block; "
                 "leave the method out for it"
@@ -853,7 +862,7 @@ def _linear_shapes(model: Any, blocks: Any, *, sharing: bool) -> list[list[Linea
         batches = capture(model, blocks, Data([[0, 0]]))
         for index, block in enumerate(blocks):
             with resident(model, index, index + 1 if index + 1 < len(blocks) else None):
-                collector = Collector(linears_of(block), Structure.name, False, True)
+                collector = Collector(linears_of(block), Structure, False, True)
                 output = collector.run(block, index, batches, 0)
             assert output is not None  # the pass went to the end
             batches.keep(0, output)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from methods.inputs.statistics import Statistic, output_error
+from methods.inputs.statistic import Statistic, output_error
 from methods.lazy import torch
 from methods.numerics.factor import all_finite
 from methods.outcome import CompressedWeight, CompressionError, Measurement
@@ -43,7 +43,7 @@ def measured(replaced: Sequence[Replacement], statistic: Statistic | None) -> di
         waiting.append({"error": error, "size": size, "zeros": (each.stored == 0).sum(), **finite, **found})
     tokens = statistic.tokens if statistic is not None and statistic.of_data else 0
     results: dict[str, Measurement] = {}
-    for each, numbers in zip(replaced, _read(waiting), strict=True):
+    for each, numbers in zip(replaced, read_together(waiting), strict=True):
         if not (numbers["dense"] and numbers["stored"]):
             reason = _reason(each) if numbers["dense"] else "the dense weight holds NaN or infinity"
             raise CompressionError(f"{each.linear}: {reason}" if len(replaced) > 1 else reason)
@@ -75,7 +75,7 @@ def _reason(replaced: Replacement) -> str:
     )
 
 
-def _read(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def read_together(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same mappings with every scalar tensor replaced by its number, all of them read at once."""
     scalars = [value for values in waiting for value in values.values() if isinstance(value, torch.Tensor)]
     numbers = iter(torch.stack([scalar.double() for scalar in scalars]).tolist())

@@ -9,7 +9,7 @@ import torch
 from calib.settings import SettingsError
 from methods.base import CompressionError, get_method, parse_method
 from methods.blockwise import Data, capture, compress_model, decoder_blocks
-from methods.inputs.statistics import collect
+from methods.inputs.collect import collect
 from methods.walk.linears import linears_of
 
 
@@ -152,19 +152,19 @@ def test_shared_inputs_are_collected_once(make_llama, tokens, monkeypatch):
     import methods.blockwise as walk
 
     made = []
-    plain = walk.make_statistic
-    monkeypatch.setattr(walk, "make_statistic", lambda *a: made.append(a) or plain(*a))
+    plain = walk.Collector._new
+    monkeypatch.setattr(walk.Collector, "_new", lambda *a: made.append(a) or plain(*a))
     report = compress_model(make_llama(), get_method("gptq"), tokens)
     assert len(made) == 3 * 4  # q/k/v, o, gate/up, down
     assert len(report.layers) == 3 * 7
 
 
 def test_telemetry_is_read_once_for_linears_that_share_an_input(make_llama, tokens, monkeypatch):
-    import methods.base as base
+    import methods.inputs.telemetry as telemetry
 
     read = []
-    plain = base._read
-    monkeypatch.setattr(base, "_read", lambda waiting: read.append(len(waiting)) or plain(waiting))
+    plain = telemetry.read_together
+    monkeypatch.setattr(telemetry, "read_together", lambda waiting: read.append(len(waiting)) or plain(waiting))
     compress_model(make_llama(num_hidden_layers=1), get_method("spqr"), tokens)
     assert read == [3, 1, 2, 1]
 

@@ -5,10 +5,10 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import get_method
+from methods.families.pruning import parse_pattern
 from methods.numerics.selection import (
     at_most_threshold,
     kth_smallest,
-    parse_pattern,
     smallest,
     smallest_in_groups,
     threshold_rank,
