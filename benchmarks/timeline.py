@@ -37,7 +37,7 @@ PIECES = {  # what is marked: module, attribute (of a class, if dotted), name of
     "factor": ("methods.inputs.hessian", "inverse_factor"),
     "column loops": ("methods.kernels.columns", "quantize_block"),
     "later columns' updates": ("methods.numerics.columns", "push"),
-    "telemetry": ("methods.blockwise", "measured"),
+    "telemetry": ("methods.walk.job", "measured"),
     "grids, stacking": ("methods.gptq", "GPTQ.compress_weights"),
     "vocabulary projection": ("sweep.evaluation.scorer.scoring", "Scorer._logits"),
     "log-softmax": ("sweep.evaluation.scorer.scoring", "_read"),

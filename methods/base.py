@@ -46,21 +46,17 @@ __all__ = [
 M = TypeVar("M", bound="type[Method]")
 S = TypeVar("S", bound=Statistic)
 N = TypeVar("N", bound="Statistic | None")  # what a weight method needs; None: nothing
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class Survey(Protocol):
-    """A look at the dense model before its blocks are changed."""
+    """The dense model, as a method may look at it before its walk. `blocks`: how many decoder blocks it has."""
 
     @property
-    def blocks(self) -> int:
-        """How many decoder blocks there are."""
-        ...
+    def blocks(self) -> int: ...
 
-    def measure(
-        self, kind: type[S], question: Callable[[Sequence[tuple[torch.Tensor, S]]], Answer]
-    ) -> dict[int, Answer]:
-        """`question` put to every block with linears in scope: their weights, each with the statistic of its input."""
+    def measure(self, kind: type[S], of: Callable[[Sequence[tuple[torch.Tensor, S]]], T]) -> dict[int, T]:
+        """`of` the weights in scope, each with the statistic of its input, for every block that has some, by number."""
         ...
 
 
@@ -270,7 +266,7 @@ class BlockWork(Protocol):
     @property
     def windows(self) -> BlockWindows: ...
 
-    def collect(self, to_the_end: bool = False) -> Sequence[BlockInput]:
+    def collect(self, *, to_the_end: bool = False) -> Sequence[BlockInput]:
         """The statistics of all linears, by shared input, in order of execution; with `to_the_end` the block runs on
         after the last of them."""
         ...

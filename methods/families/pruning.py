@@ -3,17 +3,19 @@
 Most of them are one expression, the *score* of a weight: `ScoredPruning` asks for it and does the rest. What an earlier
 step pruned goes first, then the smallest scores go, of each group of a pattern, of each row or of the whole matrix. The
 hard case is a share that must be kept to the weight: equal scores are common in 16-bit weights, and go by index
-(`methods/numerics/selection.py`).
+(`methods/numerics/selection.py`). What each block loses under `allocation: owl` is found in `methods/families/owl.py`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from calib.settings import SettingsError, settings
-from methods.base import N, WeightMethod
+from methods.base import Method, N, Survey, WeightMethod
+from methods.families.owl import block_sparsities
 from methods.lazy import torch
 from methods.numerics.selection import first_of_all, smallest, smallest_in_groups, smallest_spread
 from methods.outcome import CompressedWeight
@@ -86,6 +88,12 @@ class PruningMethod(WeightMethod[N]):
 
     def nominal(self) -> dict[str, Any]:
         return {"bits": None, "sparsity": self.share, "pattern": self.pattern}
+
+    def for_blocks(self, survey: Survey) -> list[Method]:
+        if self.allocation == "uniform":
+            return super().for_blocks(survey)
+        sparsities = block_sparsities(survey, self.share, threshold=self.owl_threshold, width=self.owl_lambda)
+        return [replace(self, sparsity=sparsities.get(block, self.sparsity)) for block in range(survey.blocks)]
 
     def check_shape(self, rows: int, cols: int, where: str) -> None:
         if self.kept_of is not None and cols % self.kept_of[1]:

@@ -7,7 +7,7 @@ the device, so all numbers of all weights that share an input are read at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from methods.lazy import torch
 from methods.numerics.factor import all_finite
 from methods.outcome import CompressedWeight, CompressionError, Measurement
 
+NOT_FINITE = "the dense weight holds NaN or infinity"
 LARGE = 1e4  # weights from here on may have scales beyond float16
 
 
@@ -45,7 +46,7 @@ def measured(replaced: Sequence[Replacement], statistic: Statistic | None) -> di
     results: dict[str, Measurement] = {}
     for each, numbers in zip(replaced, read_together(waiting), strict=True):
         if not (numbers["dense"] and numbers["stored"]):
-            reason = _reason(each) if numbers["dense"] else "the dense weight holds NaN or infinity"
+            reason = _reason(each) if numbers["dense"] else NOT_FINITE
             raise CompressionError(f"{each.linear}: {reason}" if len(replaced) > 1 else reason)
         results[each.linear] = Measurement(
             rows=each.dense.shape[0],
@@ -62,6 +63,18 @@ def measured(replaced: Sequence[Replacement], statistic: Statistic | None) -> di
             tokens=tokens,
         )
     return results
+
+
+def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise CompressionError naming the first of the dense weights, by linear, that holds NaN or infinity.
+
+    `measured` finds them as well, after they have spoiled what comes behind them: to name the right one, look before
+    anything is collected. The host waits for the device once.
+    """
+    finite = [all_finite(weight) for weight in weights.values()]
+    for name, fine in zip(weights, torch.stack(finite).tolist() if finite else [], strict=True):
+        if not fine:
+            raise CompressionError(f"{name}: {NOT_FINITE}")
 
 
 def _reason(replaced: Replacement) -> str:

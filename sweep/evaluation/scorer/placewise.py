@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from calib.settings import SettingsError
-from methods.blockwise import decoder_blocks
+from methods.walk.decoder import decoder_blocks
 
 Modules = Mapping[str, type]  # by name in the last block; a module of another type under that name runs everywhere
 

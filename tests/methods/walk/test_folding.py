@@ -7,9 +7,12 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import CompressionError, get_method, parse_method
-from methods.blockwise import BlockJob, Data, capture, compress_model, decoder_blocks
+from methods.blockwise import compress_model
 from methods.numerics.grids import GridRule, quantize_groups
+from methods.walk.batches import Data, capture
+from methods.walk.decoder import decoder_blocks
 from methods.walk.folding import find_folds
+from methods.walk.job import BlockJob
 from methods.walk.linears import linears_of
 
 
@@ -17,7 +20,7 @@ def folds_of(model, tokens, through_linears=True):
     blocks = decoder_blocks(model)
     with torch.no_grad():
         batches = capture(model, blocks, Data(tokens))
-        job = BlockJob(get_method("awq"), blocks[0], 0, linears_of(blocks[0]), batches, False, False)
+        job = BlockJob(get_method("awq"), blocks[0], 0, linears_of(blocks[0]), batches)
         groups = find_folds(job, [(g.linears, g.statistic) for g in job.collect()], through_linears=through_linears)
     return {g.linears[0].name: g for g in groups}, job
 

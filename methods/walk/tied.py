@@ -15,7 +15,7 @@ from methods.base import Composition, Method
 from methods.walk.linears import Linear, linears_of
 
 
-def refuse_shared(blocks: Any, method: Method) -> None:
+def refuse_tied(blocks: Any, method: Method) -> None:
     """Raise SettingsError when the method would compress a matrix that two places of the model share."""
     for step in method.steps if isinstance(method, Composition) else [method]:
         seen: dict[Any, tuple[int, str]] = {}
