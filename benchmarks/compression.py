@@ -35,7 +35,7 @@ import torch
 from benchmarks.llama import BLOCKS_7B, INNER, WIDTH, keep_weights, make_model, random_tokens
 from methods.base import Composition, Method, get_method, parse_method
 from methods.blockwise import compress_model
-from methods.inputs.statistics import Hessian
+from methods.inputs.hessian import Hessian
 from methods.numerics.backend import backend_of, column_backend
 
 TWIN = "plain torch"

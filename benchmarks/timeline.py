@@ -33,8 +33,8 @@ PRODUCTS, ATTENTION, ELEMENTWISE, COPIES = (
     "copies and fills",
 )
 PIECES = {  # what is marked: module, attribute (of a class, if dotted), name of the piece
-    "sums over inputs": ("methods.inputs.statistics", "Statistic.update"),
-    "factor": ("methods.inputs.statistics", "inverse_factor"),
+    "sums over inputs": ("methods.inputs.statistic", "Statistic.update"),
+    "factor": ("methods.inputs.hessian", "inverse_factor"),
     "column loops": ("methods.kernels.columns", "quantize_block"),
     "later columns' updates": ("methods.numerics.columns", "push"),
     "telemetry": ("methods.walk.job", "measured"),

@@ -22,7 +22,8 @@ from calib.settings import settings
 from methods.base import BlockLinear, BlockWork, register
 from methods.families.grids import GridMethod
 from methods.families.scaling import ScalingMethod
-from methods.inputs.statistics import Magnitudes, Statistic
+from methods.inputs.norms import Magnitudes
+from methods.inputs.statistic import Statistic
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.numerics.grids import divide, quantize_groups, stored_scale

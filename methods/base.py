@@ -13,11 +13,12 @@ import fnmatch
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from calib.registry import Registry
 from calib.settings import SettingsError, as_dict, parse, settings
-from methods.inputs.statistics import Statistic, collect
+from methods.inputs.collect import collect
+from methods.inputs.statistic import Statistic
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.outcome import CompressedWeight, CompressionError, LayerReport, Measurement
@@ -44,6 +45,7 @@ __all__ = [
 
 M = TypeVar("M", bound="type[Method]")
 S = TypeVar("S", bound=Statistic)
+N = TypeVar("N", bound="Statistic | None")  # what a weight method needs; None: nothing
 T = TypeVar("T")
 
 
@@ -73,7 +75,7 @@ class Method:
 
     name: ClassVar[str] = "method"
     version: ClassVar[int] = 1
-    needs: ClassVar[str] = "none"
+    needs: ClassVar[type[Statistic] | None] = None  # what must be known about the inputs of every linear
     prunes: ClassVar[bool] = False
     keeps_zeros: ClassVar[bool] = True  # as a later step of a composition, it leaves pruned weights at zero
     keeps_codes: ClassVar[bool] = False  # weights become zero or stay as they are, so an earlier grid still holds them
@@ -92,7 +94,12 @@ class Method:
     @property
     def data_free(self) -> bool:
         """True when the result does not depend on calibration data."""
-        return self.needs == "none"
+        return self.needs is None or not self.needs.of_data
+
+    @property
+    def needs_gradients(self) -> bool:
+        """True when it looks at gradients of the loss, which take the whole model at once."""
+        return self.needs is not None and self.needs.of_gradients
 
     @property
     def edition(self) -> int:
@@ -136,7 +143,7 @@ class Method:
         return any(number % blocks == block for number in self.skip_blocks)
 
     def for_blocks(self, survey: Survey) -> list[Method]:
-        """The method of every block of the model, with settings of its own where blocks are treated differently."""
+        """The method of every block, where blocks differ in their settings; `survey` looks at the dense model."""
         return [self] * survey.blocks
 
     def check_shape(self, rows: int, cols: int, where: str) -> None:
@@ -151,11 +158,11 @@ class Method:
 
 
 @settings
-class WeightMethod(Method):
-    """A method that treats one weight at a time."""
+class WeightMethod(Method, Generic[N]):
+    """A method that treats one weight at a time: `WeightMethod[Hessian]` with `needs = Hessian`, or `[None]`."""
 
     def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
+        self, weight: torch.Tensor, statistic: N, *, pruned: torch.Tensor | None = None
     ) -> CompressedWeight:
         """Return what takes the place of `weight` [rows, cols].
 
@@ -164,13 +171,13 @@ class WeightMethod(Method):
         """
         raise NotImplementedError(f"{type(self).__name__}.compress_weight")
 
-    def prepare(self, statistics: Sequence[Statistic]) -> None:
+    def prepare(self, statistics: Sequence[N]) -> None:
         """Told of the statistics of a block whose weights are still to come, before the weights of the first one."""
 
     def compress_weights(
         self,
         weights: Sequence[torch.Tensor],
-        statistic: Statistic | None,
+        statistic: N,
         *,
         pruned: Sequence[torch.Tensor | None] | None = None,
     ) -> list[CompressedWeight]:
@@ -286,8 +293,6 @@ class BlockMethod(Method):
 class Composition(Method):
     """Methods applied one after the other, each with its own walk; zeros made by a step are kept by the later ones."""
 
-    needs: ClassVar[str] = "composition"
-
     steps: list[Method]
 
     def __post_init__(self) -> None:
@@ -398,9 +403,9 @@ def compress_linear(method: Method, weight: Any, inputs: Any = None) -> Compress
     return result
 
 
-def _weight_methods(method: Method, rows: int, cols: int) -> list[WeightMethod]:
+def _weight_methods(method: Method, rows: int, cols: int) -> list[WeightMethod[Any]]:
     """The steps of `method` for one matrix [rows, cols]. Raises SettingsError when it is not enough for one of them."""
-    steps: list[WeightMethod] = []
+    steps: list[WeightMethod[Any]] = []
     for step in method.steps if isinstance(method, Composition) else [method]:
         if not isinstance(step, WeightMethod):
             raise SettingsError(f"{step.name}: changes whole blocks; use methods.blockwise.compress_model")

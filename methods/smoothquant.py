@@ -12,7 +12,7 @@ from pydantic import Field
 from calib.settings import settings
 from methods.base import BlockWork, register
 from methods.families.scaling import ScalingMethod
-from methods.inputs.statistics import Magnitudes
+from methods.inputs.norms import Magnitudes
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.outcome import CompressedWeight, CompressionError, Measurement

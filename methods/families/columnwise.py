@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from calib.settings import settings
 from methods.base import WeightMethod
-from methods.inputs.statistics import Hessian, Statistic, factor_together
+from methods.inputs.hessian import Hessian, factor_together
 from methods.lazy import torch
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import ScaleDtype
@@ -21,10 +21,10 @@ from methods.outcome import CompressedWeight
 
 
 @settings
-class ColumnMethod(WeightMethod):
+class ColumnMethod(WeightMethod[Hessian]):
     """A method that takes one input after the other and makes up for its error in the inputs still to come."""
 
-    needs: ClassVar[str] = "hessian"
+    needs: ClassVar[type[Hessian]] = Hessian
 
     @property
     def factor_settings(self) -> FactorSettings:
@@ -40,22 +40,21 @@ class ColumnMethod(WeightMethod):
         """
         raise NotImplementedError(f"{type(self).__name__}.solve")
 
-    def prepare(self, statistics: Sequence[Statistic]) -> None:
-        factor_together([s for s in statistics if isinstance(s, Hessian)], self.factor_settings)
+    def prepare(self, statistics: Sequence[Hessian]) -> None:
+        factor_together(statistics, self.factor_settings)
 
     def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
+        self, weight: torch.Tensor, statistic: Hessian, *, pruned: torch.Tensor | None = None
     ) -> CompressedWeight:
         return self.compress_weights([weight], statistic, pruned=[pruned])[0]
 
     def compress_weights(
         self,
         weights: Sequence[torch.Tensor],
-        statistic: Statistic | None,
+        statistic: Hessian,
         *,
         pruned: Sequence[torch.Tensor | None] | None = None,
     ) -> list[CompressedWeight]:
-        assert isinstance(statistic, Hessian)
         factor = statistic.factor(self.factor_settings)
         results = self.solve(weights, factor, stack_masks(weights, pruned))
         dead = factor.dead.sum()

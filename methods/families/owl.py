@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from methods.base import Survey
-from methods.inputs.statistics import FeatureNorms
+from methods.inputs.norms import FeatureNorms
 from methods.lazy import torch
 
 LARGEST_SPARSITY = 0.99

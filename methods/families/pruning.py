@@ -1,7 +1,9 @@
-"""What pruning methods have in common: how much goes, by which pattern, and how that is spread over the blocks.
+"""What pruning methods have in common: how much goes, where weights compete, and in which order they go.
 
-Which weights are the smallest is found in `methods/numerics/selection.py`; what each block loses under `allocation:
-owl`, in `methods/families/owl.py`.
+Most of them are one expression, the *score* of a weight: `ScoredPruning` asks for it and does the rest. What an earlier
+step pruned goes first, then the smallest scores go, of each group of a pattern, of each row or of the whole matrix. The
+hard case is a share that must be kept to the weight: equal scores are common in 16-bit weights, and go by index
+(`methods/numerics/selection.py`). What each block loses under `allocation: owl` is found in `methods/families/owl.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +14,17 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from calib.settings import SettingsError, settings
-from methods.base import Method, Survey, WeightMethod
+from methods.base import Method, N, Survey, WeightMethod
 from methods.families.owl import block_sparsities
+from methods.lazy import torch
+from methods.numerics.selection import first_of_all, smallest, smallest_in_groups, smallest_spread
+from methods.outcome import CompressedWeight
 
 DEFAULT_SPARSITY = 0.5
 
 
 @settings
-class PruningMethod(WeightMethod):
+class PruningMethod(WeightMethod[N]):
     """Settings of every pruning method: either `sparsity` (share of zeros, 0.5 if nothing is said) or `pattern`.
 
     pattern: `"2:4"` keeps two of every four consecutive inputs. allocation: every block loses the same share, or `owl`
@@ -79,7 +84,7 @@ class PruningMethod(WeightMethod):
 
     @property
     def data_free(self) -> bool:
-        return self.needs == "none" and self.allocation == "uniform"
+        return super().data_free and self.allocation == "uniform"
 
     def nominal(self) -> dict[str, Any]:
         return {"bits": None, "sparsity": self.share, "pattern": self.pattern}
@@ -96,6 +101,43 @@ class PruningMethod(WeightMethod):
                 f"pattern: groups of {self.kept_of[1]} ('{self.pattern}') do not divide the {cols} inputs of {where}; "
                 "use sparsity, or exclude that linear"
             )
+
+
+@settings
+class ScoredPruning(PruningMethod[N]):
+    """A method that prunes the weights with the smallest scores, and leaves the others as they are."""
+
+    keeps_codes: ClassVar[bool] = True
+
+    def scores(self, weight: torch.Tensor, statistic: N) -> torch.Tensor:
+        """How much each weight of `weight` [rows, cols] matters: float32 [rows, cols], at least zero."""
+        raise NotImplementedError(f"{type(self).__name__}.scores")
+
+    @property
+    def by_row(self) -> bool:
+        """Whether weights compete within their row, without a pattern; false: within the whole matrix."""
+        return True
+
+    def count_in_row(self, cols: int) -> int:
+        """How many of the `cols` weights of every row go."""
+        return int(cols * self.share)
+
+    def mask(self, scores: torch.Tensor) -> torch.Tensor:
+        """What goes, [rows, cols], from the scores; those of weights that must go are −1."""
+        if self.kept_of is not None:
+            return smallest_in_groups(scores, *self.kept_of)
+        if not self.by_row:
+            return smallest(scores.flatten(), round(scores.numel() * self.share)).view_as(scores)
+        if self.allocation == "owl":  # a count that is rounded in every row would miss the blocks' mean
+            return smallest_spread(scores, self.share)
+        return smallest(scores, self.count_in_row(scores.shape[1]))
+
+    def compress_weight(
+        self, weight: torch.Tensor, statistic: N, *, pruned: torch.Tensor | None = None
+    ) -> CompressedWeight:
+        mask = self.mask(first_of_all(self.scores(weight, statistic), pruned))
+        dead = 0 if statistic is None else statistic.dead_columns
+        return CompressedWeight(weight.masked_fill(mask, 0), dead_columns=dead)
 
 
 def parse_pattern(text: Any) -> tuple[int, int]:

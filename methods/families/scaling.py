@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from calib.settings import settings
 from methods.base import BlockInput, BlockMethod, BlockWork
+from methods.inputs.norms import Magnitudes
 from methods.outcome import Measurement
 from methods.walk.folding import ScaleGroup, find_folds
 
@@ -21,7 +22,7 @@ class ScalingMethod(BlockMethod):
     """A method that moves scales between the layers of a block, found from the magnitudes of the dense inputs."""
 
     version: ClassVar[int] = 2
-    needs: ClassVar[str] = "magnitudes"
+    needs: ClassVar[type[Magnitudes]] = Magnitudes
     through_linears: ClassVar[bool] = False  # a scale may also be folded into the linear before, not a norm alone
 
     propagate: bool = False

@@ -7,15 +7,16 @@ the device, so all numbers of all weights that share an input are read at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from methods.inputs.statistics import Statistic, output_error
+from methods.inputs.statistic import Statistic, output_error
 from methods.lazy import torch
 from methods.numerics.factor import all_finite
 from methods.outcome import CompressedWeight, CompressionError, Measurement
 
+NOT_FINITE = "the dense weight holds NaN or infinity"
 LARGE = 1e4  # weights from here on may have scales beyond float16
 
 
@@ -43,9 +44,9 @@ def measured(replaced: Sequence[Replacement], statistic: Statistic | None) -> di
         waiting.append({"error": error, "size": size, "zeros": (each.stored == 0).sum(), **finite, **found})
     tokens = statistic.tokens if statistic is not None and statistic.of_data else 0
     results: dict[str, Measurement] = {}
-    for each, numbers in zip(replaced, _read(waiting), strict=True):
+    for each, numbers in zip(replaced, read_together(waiting), strict=True):
         if not (numbers["dense"] and numbers["stored"]):
-            reason = _reason(each) if numbers["dense"] else "the dense weight holds NaN or infinity"
+            reason = _reason(each) if numbers["dense"] else NOT_FINITE
             raise CompressionError(f"{each.linear}: {reason}" if len(replaced) > 1 else reason)
         results[each.linear] = Measurement(
             rows=each.dense.shape[0],
@@ -64,6 +65,18 @@ def measured(replaced: Sequence[Replacement], statistic: Statistic | None) -> di
     return results
 
 
+def check_weights(weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise CompressionError naming the first of the dense weights, by linear, that holds NaN or infinity.
+
+    `measured` finds them as well, after they have spoiled what comes behind them: to name the right one, look before
+    anything is collected. The host waits for the device once.
+    """
+    finite = [all_finite(weight) for weight in weights.values()]
+    for name, fine in zip(weights, torch.stack(finite).tolist() if finite else [], strict=True):
+        if not fine:
+            raise CompressionError(f"{name}: {NOT_FINITE}")
+
+
 def _reason(replaced: Replacement) -> str:
     """Why a compressed weight is not finite, as far as it shows: a scale that float16 cannot hold leaves no codes."""
     message, largest = "the compressed weight holds NaN or infinity", float(replaced.dense.abs().max())
@@ -75,7 +88,7 @@ def _reason(replaced: Replacement) -> str:
     )
 
 
-def _read(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def read_together(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same mappings with every scalar tensor replaced by its number, all of them read at once."""
     scalars = [value for values in waiting for value in values.values() if isinstance(value, torch.Tensor)]
     numbers = iter(torch.stack([scalar.double() for scalar in scalars]).tolist())

@@ -20,6 +20,7 @@ from methods.numerics.factor import full_precision
 from methods.numerics.grids import GridRule, fit_grid
 from methods.numerics.selection import (
     at_most_threshold,
+    first_of_all,
     selection_kernels,
     smallest,
     smallest_of_first_axis,
@@ -336,9 +337,7 @@ def _block_mask(
     if kernels is not None and share > 0 and counts is None:
         ranks = [threshold_rank(block.shape[0] * rows, share) for rows in segments]
         return kernels.block_mask(block, upper.diagonal(), segments, ranks, forced)
-    scores = (block / upper.diagonal()[:, None]).square_()
-    if forced is not None:
-        scores = scores.masked_fill(forced, -1.0)
+    scores = first_of_all((block / upper.diagonal()[:, None]).square_(), forced)
     parts = scores.split(list(segments), dim=1)
     if counts is None:
         mask = torch.cat([at_most_threshold(part, share) for part in parts], dim=1)
@@ -352,8 +351,6 @@ def group_mask(
     group: torch.Tensor, diagonal: torch.Tensor, kept_of: tuple[int, int], forced: torch.Tensor | None
 ) -> torch.Tensor:
     """Mask [m, rows] of the weights of one n:m group with the smallest (w / U_jj)², `forced` ones first and all."""
-    scores = (group / diagonal[:, None]).square_()
-    if forced is not None:
-        scores = scores.masked_fill(forced, -1.0)
+    scores = first_of_all((group / diagonal[:, None]).square_(), forced)
     mask = smallest_of_first_axis(scores, kept_of[1] - kept_of[0])
     return mask if forced is None else mask.logical_or_(forced)

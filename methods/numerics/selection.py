@@ -1,4 +1,4 @@
-"""Which scores are the smallest: exact counts, n:m groups, ties broken by index.
+"""Which weights to prune: exact counts, n:m groups, ties broken by index.
 
 A share of weights is a count, so equal scores (common in fp16 weights) must not change it: among equal scores the
 lower index goes first, on every device. n:m patterns keep n of every m consecutive inputs of a row. The hard case is
@@ -102,6 +102,11 @@ def threshold_rank(count: int, share: float) -> int:
 def selection_kernels(scores: torch.Tensor) -> ModuleType | None:
     """`methods.kernels.selection` when scores on the device of `scores` are searched by kernels, None when by torch."""
     return device_kernels(scores, "selection") if scores.numel() < COUNTED_BELOW else None
+
+
+def first_of_all(scores: torch.Tensor, forced: torch.Tensor | None) -> torch.Tensor:
+    """`scores`, which are at least zero, with −1 for what must go: of those that are `forced` all go, before others."""
+    return scores if forced is None else scores.masked_fill(forced, -1.0)
 
 
 def smallest_in_groups(scores: torch.Tensor, kept: int, group: int) -> torch.Tensor:

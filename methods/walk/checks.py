@@ -13,12 +13,11 @@ from typing import Any
 
 from calib.settings import SettingsError
 from methods.base import Method
-from methods.inputs.statistics import Structure
+from methods.inputs.structure import Structure
 from methods.lazy import torch
 from methods.walk.batches import PROBE, Batches, capture
-from methods.walk.collector import Collector, kind_of
+from methods.walk.collector import Collector
 from methods.walk.decoder import decoder_blocks
-from methods.walk.gradients import needs_gradients
 from methods.walk.linears import Linear, Unsupported, experts_of, linears_of, unsupported, watched
 from methods.walk.residency import home_of, resident
 from methods.walk.shapes import LinearShape, shapes_after
@@ -83,7 +82,7 @@ def _leaders(model: torch.nn.Module, blocks: torch.nn.ModuleList) -> list[dict[s
 
 def _looks_at_structure(step: Method) -> bool:
     """Whether what the step does to a linear depends on the linears that share its input."""
-    kind = kind_of(step)
+    kind = step.needs
     return kind is not None and not kind.of_data
 
 
@@ -137,7 +136,7 @@ def _check_supported(step: Method, beyond: Sequence[tuple[int, Unsupported]], bl
 
 
 def _check_gradients(step: Method, model: torch.nn.Module) -> None:
-    if needs_gradients(step) and home_of(model) is not None:
+    if step.needs_gradients and home_of(model) is not None:
         raise SettingsError(
             f"{step.label}: needs gradients of the whole model at once, and this model is streamed block by block; "
             "leave the method out for it"

@@ -12,20 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from methods.base import Method
-from methods.inputs.statistics import STATISTICS, Statistic
+from methods.inputs.statistic import Statistic
 from methods.lazy import torch
 from methods.walk.batches import Batches
 from methods.walk.linears import Linear, watched
 
 S = TypeVar("S", bound=Statistic)
-
-
-def kind_of(method: Method) -> type[Statistic] | None:
-    """The kind of statistic that is collected for `method`; None when it looks at weights alone."""
-    if method.needs == "none":
-        return None
-    return STATISTICS["sample" if method.needs == "fisher" else method.needs]
 
 
 @dataclass

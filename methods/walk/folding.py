@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from methods.base import BlockLinear, BlockWork
-from methods.inputs.statistics import Statistic
+from methods.inputs.statistic import Statistic
 from methods.lazy import torch
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 1e-2, "bfloat16": 2e-2}

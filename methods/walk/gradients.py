@@ -9,17 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from methods.base import Method
 from methods.lazy import torch
 from methods.walk.lengths import length_rule, padded_positions
 from methods.walk.linears import Linear
 
 Sums = tuple["torch.Tensor", "torch.Tensor"]
-
-
-def needs_gradients(method: Method) -> bool:
-    """Whether `method` looks at gradients of the loss, of the whole model at once."""
-    return method.needs == "fisher"
 
 
 def squared_gradients(

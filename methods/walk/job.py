@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from methods.base import BlockLinear, BlockMethod, Method, WeightMethod
-from methods.inputs.statistics import Fisher, Statistic
+from methods.inputs.fisher import Fisher
+from methods.inputs.statistic import Statistic
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.outcome import CompressedWeight, CompressionError, LayerReport, Measurement
 from methods.walk.batches import Batches
-from methods.walk.collector import Collector, SharedInput, kind_of
-from methods.walk.gradients import Sums, needs_gradients
+from methods.walk.collector import Collector, SharedInput
+from methods.walk.gradients import Sums
 from methods.walk.linears import Linear
 
 NO_TOKENS = "no calibration token reached it: left dense"
@@ -68,7 +69,7 @@ class BlockJob:
         first_only: of those alone that run first. to_the_end: the block runs on after the last of them, as it does
         where its dense outputs go on.
         """
-        kind = kind_of(self.method)
+        kind = self.method.needs
         assert kind is not None, "a data-free method collects nothing"
         keep = not self.method.propagate and not self.last and self.dense_outputs is None
         wanted = self.linears if linears is None else linears
@@ -122,12 +123,12 @@ class BlockJob:
         if shared.statistic.of_data and shared.statistic.tokens == 0:
             started = time.perf_counter()
             return self._reports({linear.name: self.unreached(linear) for linear in shared.linears}, started)
-        if not needs_gradients(self.method):
+        if not isinstance(shared.statistic, Fisher):
             return self._compress(shared.linears, shared.statistic)
         reports = []
         for linear in shared.linears:  # each weight has gradients of its own
             rows, columns = self.gradients[linear.weight.data_ptr()]
-            reports.extend(self._compress([linear], Fisher(shared.statistic, rows, columns)))
+            reports.extend(self._compress([linear], shared.statistic.of_weight(rows, columns)))
         return reports
 
     def _compress(self, linears: Sequence[Linear], statistic: Statistic | None) -> list[LayerReport]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from calib.settings import SettingsError
 from methods.base import Method
+from methods.inputs.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _pieces(step: Method, linear: LinearShape, linears: Sequence[LinearShape]) -
     """What takes the place of `linear`: itself, or its two factors in order of execution."""
     if not linear.splits or step.factor_rank(linear.rows, linear.cols, linear.rows) is None:
         return [linear]
-    if step.needs == "structure" and linear.shares is None:
+    if step.needs is Structure and linear.shares is None:
         return []
     same_input = [each.rows for each in linears if step.selects(each.name) and each.shares == linear.shares]
     sharing = linear.rows if linear.shares is None else sum(same_input)

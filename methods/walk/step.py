@@ -15,9 +15,8 @@ from methods.base import Method
 from methods.lazy import torch
 from methods.outcome import LayerReport
 from methods.walk.batches import PROBE, Batches, Data, capture
-from methods.walk.collector import kind_of
 from methods.walk.decoder import decoder_blocks
-from methods.walk.gradients import Sums, needs_gradients, squared_gradients
+from methods.walk.gradients import Sums, squared_gradients
 from methods.walk.job import BlockJob
 from methods.walk.linears import Linear, linears_of
 from methods.walk.residency import resident
@@ -68,7 +67,7 @@ class Step:
         return reports
 
     def _capture(self, blocks: torch.nn.ModuleList, data: Data | None) -> Batches | None:
-        kind = kind_of(self.method)
+        kind = self.method.needs
         if kind is None:
             return None
         if not kind.of_data:
@@ -78,7 +77,7 @@ class Step:
 
     def _gradients(self, scope: Sequence[Sequence[Linear]], data: Data | None) -> dict[int, Sums]:
         """Sums of squared gradients by address of the weight, for methods that need them."""
-        if not needs_gradients(self.method):
+        if not self.method.needs_gradients:
             return {}
         assert data is not None
         linears = [linear for block in scope for linear in block]

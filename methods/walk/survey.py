@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from methods.inputs.statistics import Statistic
+from methods.inputs.statistic import Statistic
 from methods.lazy import torch
 from methods.walk.batches import Data, capture
 from methods.walk.collector import Collector

@@ -16,13 +16,13 @@ from methods.walk.linears import linears_of
 
 NAMES = METHODS.names()
 CALLS: dict[str, dict[str, Any]] = {"awq": {"group_size": 16, "scale_steps": 3}}
-ON_ONE_MATRIX = [
-    name for name in NAMES if issubclass(METHODS.get(name), WeightMethod) and METHODS.get(name).needs != "fisher"
-]
 
 
 def make(name: str, **settings: Any) -> Any:
     return get_method(name, **CALLS.get(name, {}), **settings)
+
+
+ON_ONE_MATRIX = [name for name in NAMES if isinstance(make(name), WeightMethod) and not make(name).needs_gradients]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.inputs.statistics import collect
+from methods.inputs.collect import collect
 from methods.spqr import leave_one_out_gain, real_grid, round_to
 
 

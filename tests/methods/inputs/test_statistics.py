@@ -5,16 +5,11 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import CompressionError, compress_linear, get_method
-from methods.inputs.statistics import (
-    STATISTICS,
-    FeatureNorms,
-    Hessian,
-    Magnitudes,
-    alike_in_width,
-    column_norms,
-    factor_together,
-    make_statistic,
-)
+from methods.inputs.fisher import Fisher
+from methods.inputs.hessian import Hessian, alike_in_width, factor_together
+from methods.inputs.norms import FeatureNorms, Magnitudes, column_norms
+from methods.inputs.sample import InputSample
+from methods.inputs.structure import Structure
 from methods.numerics.factor import FactorSettings, inverse_factor
 
 
@@ -134,10 +129,10 @@ def test_sums_on_the_device_are_those_of_the_cpu():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("name", STATISTICS)
-def test_collecting_never_waits_for_the_device(name, dtype, without_waiting):
+@pytest.mark.parametrize("kind", [FeatureNorms, Magnitudes, InputSample, Structure, Fisher, Hessian])
+def test_collecting_never_waits_for_the_device(kind, dtype, without_waiting):
     inputs = torch.randn(64, 128, device="cuda").to(dtype)
-    statistic = make_statistic(name, 128, inputs.device)
+    statistic = kind(128, inputs.device)
     statistic.update(inputs)
     with without_waiting():
         statistic.update(inputs)
@@ -184,11 +179,11 @@ def test_hessians_of_one_width_are_factored_together_where_that_pays(monkeypatch
     assert alike_in_width([other, first, second], settings) == []  # alone of its width
     assert alike_in_width([idle, first, second], settings) == []  # nothing reached it
     assert alike_in_width([wide, wide], settings) == []
-    monkeypatch.setattr("methods.inputs.statistics.BATCHED_COLUMNS", {False: 4, True: 8})
+    monkeypatch.setattr("methods.inputs.hessian.BATCHED_COLUMNS", {False: 4, True: 8})
     assert alike_in_width([first, second], settings) == []
     assert len(alike_in_width([first, second, third] * 3, settings)) == 9  # as many experts
-    monkeypatch.setattr("methods.inputs.statistics.BATCHED_COLUMNS", {False: 8, True: 8})
-    monkeypatch.setattr("methods.inputs.statistics.BATCHED_ENTRIES", 2 * 64)
+    monkeypatch.setattr("methods.inputs.hessian.BATCHED_COLUMNS", {False: 8, True: 8})
+    monkeypatch.setattr("methods.inputs.hessian.BATCHED_ENTRIES", 2 * 64)
     assert alike_in_width([first, second, third], settings) == [first, second]
     second.factor(settings)
     assert alike_in_width([first, second, third], settings) == [first, third]

@@ -11,7 +11,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.inputs.statistics import Hessian
+from methods.inputs.hessian import Hessian
 from methods.numerics.backend import backend_of, column_backend, device_kernels
 from methods.numerics.columns import GridTable, GroupPlan, blocks_of
 from methods.numerics.factor import FactorSettings, inverse_factor

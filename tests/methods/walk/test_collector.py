@@ -6,7 +6,7 @@ import torch
 
 from methods.base import get_method
 from methods.blockwise import compress_model
-from methods.inputs.statistics import Hessian
+from methods.inputs.hessian import Hessian
 from methods.walk.decoder import decoder_blocks
 from methods.walk.linears import linears_of
 

@@ -5,7 +5,7 @@ import torch
 
 from methods.base import get_method
 from methods.blockwise import compress_model
-from methods.inputs.statistics import collect
+from methods.inputs.collect import collect
 from methods.inputs.telemetry import measured
 from methods.outcome import CompressionError
 from methods.walk import job

@@ -7,7 +7,7 @@ import torch
 
 from methods.base import get_method, parse_method
 from methods.blockwise import compress_model
-from methods.inputs.statistics import collect
+from methods.inputs.collect import collect
 from methods.walk.decoder import decoder_blocks
 from methods.walk.linears import linears_of
 

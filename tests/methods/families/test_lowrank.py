@@ -8,8 +8,10 @@ import torch
 from calib.settings import SettingsError
 from methods.base import CompressionError, compress_linear, get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
-from methods.inputs.statistics import Fisher, InputSample, collect
-from methods.lowrank import SMALLEST_KEPT, gram_factors, whiten
+from methods.families.lowrank import SMALLEST_KEPT, gram_factors, truncated
+from methods.inputs.collect import collect
+from methods.inputs.fisher import Fisher
+from methods.svd_llm import whiten
 from methods.walk.gradients import squared_gradients
 from methods.walk.linears import linears_of
 
@@ -59,7 +61,7 @@ SHAPES = pytest.mark.parametrize(("rows", "cols"), [(96, 40), (40, 96), (40, 40)
 def test_truncation_equals_the_float64_decomposition(rows, cols, dtype, atol, device):
     matrix = with_values(rows, cols, falling(1e-4, 40, device)).to(dtype)
     left, singular, right = torch.linalg.svd(matrix.double(), full_matrices=False)
-    ours = get_method("svd").truncate(matrix, 30)
+    ours = truncated(matrix, 30)
     assert [factor.dtype for factor in ours] == [dtype, dtype]
     expected = left[:, :30] * singular[:30] @ right[:30]
     assert torch.allclose(ours[0].double() @ ours[1].double(), expected, rtol=0, atol=atol)
@@ -69,7 +71,7 @@ def test_truncation_equals_the_float64_decomposition(rows, cols, dtype, atol, de
 @pytest.mark.parametrize("smallest", [1e-4, 1e-8])  # by the Gram matrix, by the full decomposition
 def test_factors_share_the_singular_values_evenly_and_in_falling_order(rows, cols, smallest, device):
     singular = falling(smallest, 40, device)
-    left, right = get_method("svd").truncate(with_values(rows, cols, singular), 30)
+    left, right = truncated(with_values(rows, cols, singular), 30)
     for gram in (left.T @ left, right @ right.T):
         assert torch.allclose(gram, singular[:30].diag(), rtol=1e-6, atol=1e-11)
 
@@ -95,13 +97,13 @@ def test_values_too_small_to_be_squared_take_the_full_decomposition(rows, cols, 
     matrix = with_values(rows, cols, singular)
     assert gram_factors(matrix, 20) is not None
     assert gram_factors(matrix, 30) is None
-    left, right = get_method("svd").truncate(matrix, 30)
+    left, right = truncated(matrix, 30)
     assert torch.allclose((matrix - left @ right).norm(), singular[30:].norm(), rtol=1e-5, atol=1e-13)
     assert torch.allclose(left.square().sum(0), singular[:30], rtol=1e-5, atol=1e-14)
 
 
 def test_weight_of_zeros_stays_zero(device):
-    left, right = get_method("svd").truncate(torch.zeros(24, 16, device=device), 5)
+    left, right = truncated(torch.zeros(24, 16, device=device), 5)
     assert not left.any()
     assert not right.any()
 
@@ -157,10 +159,10 @@ def test_asvd_weights_columns_by_the_size_of_their_inputs(problem):
 
 def test_fwsvd_weights_rows_by_their_fisher_information(problem, device):
     method = get_method("fwsvd", ratio=0.5)
-    sample = InputSample(64, device)
-    sample.update(problem.inputs.reshape(-1, 64), 4)
+    fisher = Fisher(64, device)
+    fisher.update(problem.inputs.reshape(-1, 64), 4)
     rows = torch.rand(24, generator=torch.Generator().manual_seed(0)).to(device) + 0.1
-    result = method.compress_weight(problem.weight, Fisher(sample, rows, torch.ones(64, device=device)))
+    result = method.compress_weight(problem.weight, fisher.of_weight(rows, torch.ones(64, device=device)))
     left, singular, right = torch.linalg.svd(problem.weight * rows.sqrt()[:, None], full_matrices=False)
     expected = left[:, : result.rank] * singular[: result.rank] @ right[: result.rank] / rows.sqrt()[:, None]
     assert torch.allclose(result.weight, expected, atol=1e-5)
