@@ -20,7 +20,7 @@ from methods.walk.collector import Collector
 from methods.walk.decoder import decoder_blocks
 from methods.walk.linears import Linear, Unsupported, experts_of, linears_of, unsupported, watched
 from methods.walk.residency import home_of, resident
-from methods.walk.shapes import LinearShape, shapes_after
+from methods.walk.shapes import LinearShape, looks_at_shared_inputs, shapes_after
 from methods.walk.tied import refuse_tied
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")  # of weights that can be compressed
@@ -41,8 +41,7 @@ def check_steps(model: torch.nn.Module, steps: Sequence[Method]) -> None:
     blocks = decoder_blocks(model)
     for step in steps:
         refuse_tied(blocks, step)
-    by_input = any(_looks_at_structure(step) for step in steps[:-1])
-    shapes = linear_shapes(model, blocks, by_input=by_input)
+    shapes = linear_shapes(model, blocks, by_input=any(looks_at_shared_inputs(step) for step in steps[:-1]))
     beyond = _unsupported_weights(model, blocks)
     for step in steps:
         _check_supported(step, beyond, len(blocks))
@@ -78,12 +77,6 @@ def _leaders(model: torch.nn.Module, blocks: torch.nn.ModuleList) -> list[dict[s
         shared = collector.finished()
         found.append({linear.name: each.linears[0].name for each in shared for linear in each.linears})
     return found
-
-
-def _looks_at_structure(step: Method) -> bool:
-    """Whether what the step does to a linear depends on the linears that share its input."""
-    kind = step.needs
-    return kind is not None and not kind.of_data
 
 
 def _shape(linear: Linear, block: int, leaders: dict[str, str]) -> LinearShape:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from methods.base import BlockLinear, BlockMethod, Method, WeightMethod
-from methods.inputs.fisher import Fisher
 from methods.inputs.statistic import Statistic
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
@@ -123,7 +122,7 @@ class BlockJob:
         if shared.statistic.of_data and shared.statistic.tokens == 0:
             started = time.perf_counter()
             return self._reports({linear.name: self.unreached(linear) for linear in shared.linears}, started)
-        if not isinstance(shared.statistic, Fisher):
+        if not shared.statistic.of_gradients:
             return self._compress(shared.linears, shared.statistic)
         reports = []
         for linear in shared.linears:  # each weight has gradients of its own

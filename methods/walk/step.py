@@ -70,7 +70,7 @@ class Step:
         kind = self.method.needs
         if kind is None:
             return None
-        if not kind.of_data:
+        if not kind.of_data:  # only which linears share an input is asked
             return capture(self.model, blocks, PROBE)
         assert data is not None
         return capture(self.model, blocks, data)
