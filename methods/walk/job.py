@@ -22,7 +22,7 @@ from methods.outcome import CompressedWeight, CompressionError, LayerReport, Mea
 from methods.walk.batches import Batches
 from methods.walk.collector import Collector, SharedInput
 from methods.walk.gradients import Sums
-from methods.walk.linears import Linear
+from methods.walk.linears import Linear, check_linears
 
 NO_TOKENS = "no calibration token reached it: left dense"
 
@@ -49,6 +49,7 @@ class BlockJob:
 
     def run(self) -> list[LayerReport]:
         """Compress the block in place and hand on its outputs. Raises CompressionError naming block and linear."""
+        check_linears(self.linears, self.index)  # before they spoil the inputs of others, which would be named instead
         if isinstance(self.method, BlockMethod):
             reports = self._as_a_whole(self.method)
         elif self.batches is None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from methods.inputs.telemetry import check_weights
 from methods.lazy import torch
 from methods.walk.factored import factors_of
 
@@ -90,6 +91,11 @@ def _experts(path: str, module: Any) -> Iterator[Linear]:
                 yield Linear(
                     f"{path}.{name}.{number}" if path else f"{name}.{number}", module, None, name, "expert", number
                 )
+
+
+def check_linears(linears: Sequence[Linear], block: int) -> None:
+    """Raise CompressionError naming `block` and the first of its `linears` whose weight holds NaN or infinity."""
+    check_weights({f"block {block} {linear.name}": linear.weight for linear in linears})
 
 
 @dataclass(frozen=True)

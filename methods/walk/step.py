@@ -18,7 +18,7 @@ from methods.walk.batches import PROBE, Batches, Data, capture
 from methods.walk.decoder import decoder_blocks
 from methods.walk.gradients import Sums, squared_gradients
 from methods.walk.job import BlockJob
-from methods.walk.linears import Linear, linears_of
+from methods.walk.linears import Linear, check_linears, linears_of
 from methods.walk.residency import resident
 from methods.walk.survey import Survey
 
@@ -80,6 +80,8 @@ class Step:
         if not self.method.needs_gradients:
             return {}
         assert data is not None
+        for index, block in enumerate(scope):
+            check_linears(block, index)
         linears = [linear for block in scope for linear in block]
         sums = squared_gradients(self.model, linears, data.tokens, data.attention_mask)
         return {linear.weight.data_ptr(): sums[index] for index, linear in enumerate(linears)}

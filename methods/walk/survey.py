@@ -10,7 +10,7 @@ from methods.inputs.statistic import Statistic
 from methods.lazy import torch
 from methods.walk.batches import Data, capture
 from methods.walk.collector import Collector
-from methods.walk.linears import Linear
+from methods.walk.linears import Linear, check_linears
 from methods.walk.residency import resident
 
 S = TypeVar("S", bound=Statistic)
@@ -33,7 +33,7 @@ class Survey:
     def measure(self, kind: type[S], of: Callable[[Sequence[tuple[torch.Tensor, S]]], T]) -> dict[int, T]:
         """`of` the weights in scope, each with the statistic of its input, for every block that has some.
 
-        One pass of the calibration data through the dense blocks.
+        One pass of the calibration data through the dense blocks. Raises CompressionError when a weight is not finite.
         """
         assert self.data is not None, "a method that looks at inputs is not data-free"
         batches = capture(self.model, self.decoder, self.data)
@@ -41,6 +41,7 @@ class Survey:
         for index, block in enumerate(self.decoder):
             with resident(self.model, index, index + 1 if index + 1 < self.blocks else None):
                 if self.scope[index]:
+                    check_linears(self.scope[index], index)
                     collector = Collector(self.scope[index], kind)
                     for batch in range(len(batches)):
                         collector.run(block, index, batches, batch)

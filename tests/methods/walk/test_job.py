@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods.base import get_method
+from methods.base import get_method, parse_method
 from methods.blockwise import compress_model
 from methods.inputs.collect import collect
 from methods.inputs.telemetry import measured
@@ -80,3 +80,26 @@ def test_one_short_window_is_enough_for_the_default_damping(make_llama, tokens):
     report = compress_model(make_llama(), get_method("sparsegpt"), tokens[:1, :8])
     assert report.fallbacks == 0
     assert all(layer.damping == 0.01 for layer in report.layers)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"method": "rtn", "group_size": 16},
+        {"method": "magnitude"},
+        {"method": "gptq", "group_size": 16},
+        {"method": "awq", "group_size": 16},
+        {"method": "smoothquant"},
+        {"method": "fwsvd"},
+        {"method": "wanda", "allocation": "owl"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_weight_that_is_no_number_fails_by_name_before_it_spoils_the_inputs_of_others(
+    make_llama, tokens, entry, value
+):
+    model = make_llama()
+    decoder_blocks(model)[1].self_attn.v_proj.weight.data[3, 5] = float(value)
+    with pytest.raises(CompressionError, match=r"^block 1 self_attn\.v_proj: the dense weight holds NaN or infinity"):
+        compress_model(model, parse_method(entry, "m"), tokens)
