@@ -75,9 +75,9 @@ def test_share_of_outliers_falls_with_the_threshold_and_error_with_the_share(pro
 def test_effective_bits_follow_the_papers_formula():
     for dtype, numbers in (("float16", 2 * 2 * 16), ("float32", 2 * 2 * 32)):
         three, four = (get_method("spqr", bits=bits, scale_dtype=dtype) for bits in (3, 4))
-        assert three.stored_bits(4096, 0.0) == pytest.approx(3 + 6 / 16 + numbers / 256)
-        assert four.stored_bits(4096, 0.0) == pytest.approx(4 + 6 / 16 + numbers / 256)
-        assert three.stored_bits(4096, 0.01) == pytest.approx(three.stored_bits(4096, 0.0) + 0.32)
+        assert three.rule.stored_bits(4096, 0.0) == pytest.approx(3 + 6 / 16 + numbers / 256)
+        assert four.rule.stored_bits(4096, 0.0) == pytest.approx(4 + 6 / 16 + numbers / 256)
+        assert three.rule.stored_bits(4096, 0.01) == pytest.approx(three.rule.stored_bits(4096, 0.0) + 0.32)
     assert get_method("spqr", bits=3, scale_dtype="float16").rule.stored_bits(4096, 0.0) == pytest.approx(3.625)
 
 
