@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import BlockLinear, BlockWork, register
+from methods.base import register
 from methods.families.grids import GridMethod
 from methods.families.scaling import ScalingMethod
 from methods.inputs.norms import Magnitudes
@@ -28,6 +28,7 @@ from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.numerics.grids import divide, quantize_groups, stored_scale
 from methods.outcome import CompressedWeight, CompressionError, Measurement
+from methods.protocols import BlockLinear, BlockWork
 from methods.walk.folding import ScaleGroup
 
 SMALLEST_SCALE = 1e-4

@@ -70,7 +70,7 @@ class GPTQ(GridMethod, ColumnMethod):
 
     @property
     def factor_settings(self) -> FactorSettings:
-        return FactorSettings(self.percdamp, self.act_order)
+        return FactorSettings(self.percdamp, act_order=self.act_order)
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
@@ -92,7 +92,7 @@ class GPTQ(GridMethod, ColumnMethod):
             return grids
         columns[factor.dead] = 0
         if not self.static_groups:
-            return GroupPlan(self.rule, self.group_size, self.fresh_group_stats)
+            return GroupPlan(self.rule, self.group_size, fresh=self.fresh_group_stats)
         table = fitted_grids(columns, self.rule, self.group_size)
         group_of = table.group_of if factor.order is None else table.group_of[factor.order]
         return GridTable(table.scale, table.low, table.high, group_of)

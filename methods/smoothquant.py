@@ -10,12 +10,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import BlockWork, register
+from methods.base import register
 from methods.families.scaling import ScalingMethod
 from methods.inputs.norms import Magnitudes
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.outcome import CompressedWeight, CompressionError, Measurement
+from methods.protocols import BlockWork
 
 SMALLEST = 1e-5
 

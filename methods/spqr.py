@@ -100,7 +100,7 @@ class SpQR(ColumnMethod):
 
     @property
     def factor_settings(self) -> FactorSettings:
-        return FactorSettings(self.percdamp, self.permutation == "act_order", damp_dead=False)
+        return FactorSettings(self.percdamp, act_order=self.permutation == "act_order", damp_dead=False)
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None

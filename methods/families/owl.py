@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from methods.base import Survey
 from methods.inputs.norms import FeatureNorms
 from methods.lazy import torch
+from methods.protocols import Survey
 
 LARGEST_SPARSITY = 0.99
 BISECTIONS = 60  # of an interval of a few units: to the last bit of a float

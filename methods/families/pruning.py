@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from calib.settings import SettingsError, settings
-from methods.base import Method, N, Survey, WeightMethod
+from methods.base import Method, N, WeightMethod
 from methods.families.owl import block_sparsities
 from methods.lazy import torch
 from methods.numerics.selection import first_of_all, smallest, smallest_in_groups, smallest_spread
 from methods.outcome import CompressedWeight
+from methods.protocols import Survey
 
 DEFAULT_SPARSITY = 0.5
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from calib.settings import settings
-from methods.base import BlockInput, BlockMethod, BlockWork
+from methods.base import BlockMethod
 from methods.inputs.norms import Magnitudes
 from methods.outcome import Measurement
+from methods.protocols import BlockInput, BlockWork
 from methods.walk.folding import ScaleGroup, find_folds
 
 

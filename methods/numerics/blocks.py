@@ -13,7 +13,7 @@ earlier step pruned is *forced* to zero; a *twin* is the plain torch version of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from methods.lazy import torch
 from methods.numerics.grids import GridRule
@@ -89,7 +89,7 @@ class GroupPlan:
 
     rule: GridRule
     group_size: int
-    fresh: bool
+    fresh: bool = field(kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ fails, damping is raised in recorded steps, then float64 is used, and then the l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from methods.lazy import torch
 from methods.numerics.precision import full_precision
@@ -64,8 +64,8 @@ class FactorSettings:
     """
 
     percdamp: float
-    act_order: bool = False
-    damp_dead: bool = True
+    act_order: bool = field(default=False, kw_only=True)
+    damp_dead: bool = field(default=True, kw_only=True)
 
 
 def inverse_factor(hessian: torch.Tensor, settings: FactorSettings) -> Factor:

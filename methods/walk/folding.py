@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from methods.base import BlockLinear, BlockWork
 from methods.inputs.statistic import Statistic
 from methods.lazy import torch
+from methods.protocols import BlockLinear, BlockWork
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 1e-2, "bfloat16": 2e-2}
 LARGEST_POWER = 3  # trial scales are 1 to 1/8

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from methods.base import BlockLinear, BlockMethod, Method, WeightMethod
+from methods.base import BlockMethod, Method, WeightMethod
 from methods.inputs.statistic import Statistic
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.outcome import CompressedWeight, CompressionError, LayerReport, Measurement
+from methods.protocols import BlockLinear
 from methods.walk.batches import Batches
 from methods.walk.collector import Collector, SharedInput
 from methods.walk.gradients import Sums

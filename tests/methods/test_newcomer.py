@@ -10,7 +10,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 
 RIA = '''
-"""RIA (Zhang et al. 2024, arXiv:2402.17946): prune by a weight's share of its row and column, times its input's norm."""
+"""RIA (Zhang et al. 2024, arXiv:2402.17946): prune by a weight's share of its row and column, times its input."""
 
 from typing import ClassVar
 

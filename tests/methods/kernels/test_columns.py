@@ -365,7 +365,7 @@ def test_grids_of_groups_have_the_bits_of_the_twin(groups, size, rule):
     weights[..., 1], weights[..., 2], weights[..., 3], weights[..., 4] = 0, 0.5, -0.25, weights[..., 4].abs()
     for row, size_of_weights in enumerate((1e-5, 1e-6, 1e-7, 1e-9, 1e-37, 1e4), start=5):
         weights[..., row] *= size_of_weights
-    plan = GroupPlan(RULES[rule], size, False)
+    plan = GroupPlan(RULES[rule], size, fresh=False)
     tables = []
     for module in (twin, columns):
         tables.append(GridTable(*torch.full((3, groups, rows), torch.nan, device=DEVICE), None))
