@@ -45,6 +45,7 @@ __all__ = [
 
 M = TypeVar("M", bound="type[Method]")
 S = TypeVar("S", bound=Statistic)
+K = TypeVar("K", bound=Statistic, covariant=True)
 N = TypeVar("N", bound="Statistic | None")  # what a weight method needs; None: nothing
 T = TypeVar("T")
 
@@ -211,14 +212,14 @@ class BlockLinear(Protocol):
         ...
 
 
-class BlockInput(Protocol):
+class BlockInput(Protocol[K]):
     """Linears that receive the same tensor, and the statistic of that tensor."""
 
     @property
     def linears(self) -> Sequence[BlockLinear]: ...
 
     @property
-    def statistic(self) -> Statistic: ...
+    def statistic(self) -> K: ...
 
 
 class BlockWindows(Protocol):
@@ -266,9 +267,11 @@ class BlockWork(Protocol):
     @property
     def windows(self) -> BlockWindows: ...
 
-    def collect(self, *, to_the_end: bool = False) -> Sequence[BlockInput]:
-        """The statistics of all linears, by shared input, in order of execution; with `to_the_end` the block runs on
-        after the last of them."""
+    def collect(self, kind: type[S], *, to_the_end: bool = False) -> Sequence[BlockInput[S]]:
+        """Statistics of that kind of all linears, by shared input, in order of execution.
+
+        to_the_end: the block runs on after the last of them.
+        """
         ...
 
     def unreached(self, linear: BlockLinear) -> Measurement:
