@@ -36,7 +36,7 @@ PIECES = {  # what is marked: module, attribute (of a class, if dotted), name of
     "sums over inputs": ("methods.inputs.statistic", "Statistic.update"),
     "factor": ("methods.inputs.hessian", "inverse_factor"),
     "column loops": ("methods.kernels.columns", "quantize_block"),
-    "later columns' updates": ("methods.numerics.columns", "push"),
+    "later columns' updates": ("methods.numerics.solvers", "push"),
     "telemetry": ("methods.walk.job", "measured"),
     "grids, stacking": ("methods.gptq", "GPTQ.compress_weights"),
     "vocabulary projection": ("sweep.evaluation.scorer.scoring", "Scorer._logits"),

@@ -21,9 +21,10 @@ from methods.base import register
 from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
 from methods.families.grids import GridMethod
 from methods.lazy import torch
-from methods.numerics.columns import GridTable, GroupPlan, fitted_grids, quantize_columns
+from methods.numerics.blocks import GridTable, GroupPlan
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import GridRule
+from methods.numerics.solvers import fitted_grids, quantize_columns
 from methods.outcome import CompressedWeight
 
 

@@ -20,9 +20,9 @@ from methods.families.columnwise import ColumnMethod, split_columns, stack_colum
 from methods.families.pruning import PruningMethod
 from methods.inputs.hessian import Hessian
 from methods.lazy import torch
-from methods.numerics.columns import fitted_grids, prune_columns
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import GridRule, ScaleDtype, SymRule, check_group_size, describe_rule
+from methods.numerics.solvers import fitted_grids, prune_columns
 from methods.outcome import HALF_PRECISION_BITS, CompressedWeight
 
 

@@ -2,7 +2,7 @@
 
 The factor of the inverse Hessian depends on the input alone, and rows are independent, so one factor and one pass over
 the columns serve all linears of an input. A method says which factor it wants and how it solves the stacked weights;
-stacking, splitting and the factor's telemetry are here, the loops themselves in `methods/numerics/columns.py`.
+stacking, splitting and the factor's telemetry are here, the loops themselves in `methods/numerics/solvers.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The Hessian of a layer's squared output error, summed from its inputs, and the factor of its inverse.
 
-The sum is the most expensive of all statistics: tokens · cols². On a CUDA device 16-bit inputs go through matrix units,
-whose sums round down, so products are kept short or a kernel sums them. The hard case is memory: a Hessian of 29
-thousand inputs fills 3 GiB, so everything happens in place.
+How it is summed is in `methods/numerics/gram.py`, how it is inverted in `methods/numerics/factor.py`. The hard case is
+memory: a Hessian of 29 thousand inputs fills 3 GiB, so everything happens in place.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from collections.abc import Sequence
 
 from methods.inputs.statistic import Statistic
 from methods.lazy import torch
-from methods.numerics.backend import device_kernels
-from methods.numerics.factor import Factor, FactorSettings, full_precision, inverse_factor, inverse_factors
-from methods.numerics.precision import add_product, halves_of, split_product
+from methods.numerics.factor import Factor, FactorSettings, inverse_factor, inverse_factors
+from methods.numerics.gram import add_gram, is_short, mirrored
+from methods.numerics.precision import full_precision, halves_of, split_product
 
 MANY = 8  # Hessians of one width, of experts
 BATCHED_COLUMNS = {False: 1024, True: 2048}  # up to which one call is faster: 1.5 x for 3 of 512, 2.2 x for 16 of 2,048
@@ -23,11 +22,7 @@ BATCHED_ENTRIES = 2**26  # of Hessians in one call: 256 MiB, and a few times tha
 class Hessian(Statistic):
     """H = (2 / windows) Σ x xᵀ, the Hessian of the layer's squared output error (Frantar et al. 2022, eq. 3)."""
 
-    panel = 256  # columns of one product; only the upper triangle of panels is computed
-    cuda_panel = 512  # the same on a CUDA device, and of 16-bit inputs
-    half_panel = 2048
     errors_at_once = 2**25  # entries of a weight in a product of the output error: 128 MiB in float32
-    tokens_per_product = 2048  # without the kernel: matrix units round sums down, a bias that grows with their length
 
     def __init__(self, cols: int, device: torch.device | str | None = None) -> None:
         super().__init__(cols, device)
@@ -38,24 +33,8 @@ class Hessian(Statistic):
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         self._reopen()
-        short = inputs.dtype in (torch.bfloat16, torch.float16)
-        self._half = inputs.is_cuda and short
-        gram = device_kernels(inputs, "gram") if short else None
-        if gram is not None and gram.suits(inputs):
-            gram.add_gram(self._sum, inputs)
-            return
-        if self._half:
-            for piece in inputs.split(self.tokens_per_product):
-                for start in range(0, self.cols, self.half_panel):
-                    stop = start + self.half_panel
-                    add_product(self._sum[start:stop, start:], piece[:, start:stop].T, piece[:, start:])
-            return
-        inputs = inputs.float()
-        width = self.cuda_panel if inputs.is_cuda else self.panel
-        with full_precision():
-            for start in range(0, self.cols, width):
-                part = inputs[:, start : start + width]
-                self._sum[start : start + width, start:].addmm_(part.T, inputs[:, start:])
+        self._half = inputs.is_cuda and is_short(inputs)
+        add_gram(self._sum, inputs)
 
     @property
     def on_cuda(self) -> bool:
@@ -126,13 +105,3 @@ def alike_in_width(hessians: Sequence[Hessian], settings: FactorSettings) -> lis
     batch = batch[: max(2, BATCHED_ENTRIES // cols**2)]
     pays = len(batch) > 1 and batch[0] is hessians[0] and cols <= BATCHED_COLUMNS[len(batch) >= MANY]
     return batch if pays else []
-
-
-def mirrored(upper: torch.Tensor, panel: int = 2048) -> torch.Tensor:
-    """The symmetric matrix with this upper triangle, [cols, cols], in its memory; what is below is overwritten."""
-    for start in range(0, upper.shape[0], panel):
-        stop = start + panel
-        upper[stop:, start:stop] = upper[start:stop, stop:].T
-        corner = upper[start:stop, start:stop]
-        corner.copy_(torch.triu(corner) + torch.triu(corner, 1).T)
-    return upper

@@ -8,11 +8,11 @@ fails, damping is raised in recorded steps, then float64 is used, and then the l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from methods.lazy import torch
+from methods.numerics.precision import full_precision
 from methods.outcome import CompressionError
 
 DAMPING_STEPS = (1.0, 2.0, 10.0)
@@ -52,20 +52,6 @@ def check_finite(sums: torch.Tensor) -> None:
 def all_finite(values: torch.Tensor) -> torch.Tensor:
     """Whether no entry is NaN or infinite, a scalar on the device, found without a copy of `values`."""
     return torch.isfinite(torch.linalg.vector_norm(values, float("inf")))
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """float32 products in float32: with TF32 a Hessian loses ten bits and its Cholesky factorization often fails."""
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True)

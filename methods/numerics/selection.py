@@ -9,10 +9,11 @@ Triton it is found bit by bit, each a comparison and a count (`kth_smallest`).
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Sequence
 
 from methods.lazy import torch
-from methods.numerics.backend import device_kernels
+from methods.numerics import backend
+from methods.numerics.backend import SelectionKernels
 
 ROWS_THAT_FILL_A_GPU = 128  # each is searched by a thread block of its own, and a large GPU runs about as many at once
 SORTED_AT_MOST = 1 << 22  # scores; above, a sort moves more than 31 comparisons read (0.19 ms for 1.4 M on an H200)
@@ -85,7 +86,32 @@ def at_most_threshold(scores: torch.Tensor, share: float) -> torch.Tensor:
     """Mask of the scores ≤ the element at sorted position int(numel·share): the reference rule, ties included."""
     if share <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    rank = threshold_rank(scores.numel(), share)
+    return _up_to(scores, threshold_rank(scores.numel(), share))
+
+
+def block_mask(
+    block: torch.Tensor,
+    diagonal: torch.Tensor,
+    segments: Sequence[int],
+    ranks: Sequence[int],
+    forced: torch.Tensor | None,
+) -> torch.Tensor:
+    """Mask [n, rows] of the weights of `block` with (w / U_jj)² up to the one at sorted position `rank` (from 1).
+
+    `diagonal` [n] is U_jj; `segments` are the numbers of rows that compete, each with its own rank; `forced` [n, rows]
+    entries come first, and all of them go.
+    """
+    kernels = selection_kernels(block)
+    if kernels is not None:
+        return kernels.block_mask(block, diagonal, segments, ranks, forced)
+    scores = first_of_all((block / diagonal[:, None]).square_(), forced)
+    parts = scores.split(list(segments), dim=1)
+    mask = torch.cat([_up_to(part, rank) for part, rank in zip(parts, ranks, strict=True)], dim=1)
+    return mask if forced is None else mask.logical_or_(forced)
+
+
+def _up_to(scores: torch.Tensor, rank: int) -> torch.Tensor:
+    """Mask of the scores up to the one at sorted position `rank`, from 1."""
     flat = scores.flatten()
     if selection_kernels(flat) is not None or (flat.is_cuda and flat.numel() > SORTED_AT_MOST):
         return scores <= kth_smallest(flat, rank)
@@ -99,9 +125,9 @@ def threshold_rank(count: int, share: float) -> int:
     return min(int(count * share) + 1, count)
 
 
-def selection_kernels(scores: torch.Tensor) -> ModuleType | None:
-    """`methods.kernels.selection` when scores on the device of `scores` are searched by kernels, None when by torch."""
-    return device_kernels(scores, "selection") if scores.numel() < COUNTED_BELOW else None
+def selection_kernels(scores: torch.Tensor) -> SelectionKernels | None:
+    """The kernels that search `scores` where they are, None when torch does it."""
+    return backend.selection_kernels(scores) if scores.numel() < COUNTED_BELOW else None
 
 
 def first_of_all(scores: torch.Tensor, forced: torch.Tensor | None) -> torch.Tensor:

@@ -6,7 +6,8 @@ import torch
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
 from methods.inputs.collect import collect
-from methods.spqr import leave_one_out_gain, real_grid, round_to
+from methods.numerics.solvers import spqr_columns
+from methods.numerics.spqr import leave_one_out_gain, outlier_thresholds, real_grid, round_to
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def test_outliers_equal_the_originals(load_golden, name):
     factor = statistic.factor(method.factor_settings)
     columns = golden.problem.weight.T.contiguous()
     columns = columns if factor.order is None else columns[factor.order]
-    threshold = method._thresholds(columns, factor.upper, [columns.shape[1]])
-    _, outliers, _ = method._solve(columns, factor.upper, threshold, None)
+    threshold = outlier_thresholds(columns, factor.upper.diagonal(), [columns.shape[1]], method.outlier_threshold)
+    _, outliers, _ = spqr_columns(columns, factor.upper, method.rule, method.block_size, threshold=threshold)
     assert (torch.from_numpy(golden.arrays["outliers"]) == outliers.T.cpu()).double().mean() >= 0.999
 
 
@@ -77,7 +78,7 @@ def test_effective_bits_follow_the_papers_formula():
         assert three.stored_bits(4096, 0.0) == pytest.approx(3 + 6 / 16 + numbers / 256)
         assert four.stored_bits(4096, 0.0) == pytest.approx(4 + 6 / 16 + numbers / 256)
         assert three.stored_bits(4096, 0.01) == pytest.approx(three.stored_bits(4096, 0.0) + 0.32)
-    assert get_method("spqr", bits=3, scale_dtype="float16").stored_bits(4096, 0.0) == pytest.approx(3.625)
+    assert get_method("spqr", bits=3, scale_dtype="float16").rule.stored_bits(4096, 0.0) == pytest.approx(3.625)
 
 
 def test_outliers_keep_their_value_and_cost_no_error(problem):

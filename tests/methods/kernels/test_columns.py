@@ -12,8 +12,8 @@ import torch
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
 from methods.inputs.hessian import Hessian
-from methods.numerics.backend import backend_of, column_backend, device_kernels
-from methods.numerics.columns import GridTable, GroupPlan, blocks_of
+from methods.numerics.backend import backend_of, column_backend, runs_kernels
+from methods.numerics.blocks import GridTable, GroupPlan, blocks_of
 from methods.numerics.factor import FactorSettings, inverse_factor
 from methods.numerics.grids import GridRule
 
@@ -164,7 +164,7 @@ def test_kernels_equal_their_twins_in_the_interpreter(in_interpreter):
 
 
 def test_a_cpu_runs_the_twin():
-    assert device_kernels(torch.zeros(1)) is None
+    assert not runs_kernels(torch.zeros(1))
     assert backend_of(torch.zeros(1)) == "torch"
 
 
@@ -176,7 +176,7 @@ def test_without_triton_the_twin_runs_on_cuda_and_says_so_once(monkeypatch, capl
 
     monkeypatch.setattr(dispatch, "has_triton", lambda: False)
     dispatch._say_once.cache_clear()
-    assert device_kernels(OnCuda()) is None
+    assert not runs_kernels(OnCuda())
     assert backend_of(OnCuda()) == "torch"
     assert [record.message.partition(":")[0] for record in caplog.records] == ["Triton is not installed"]
     dispatch._say_once.cache_clear()
@@ -189,7 +189,7 @@ def test_a_forced_backend_ends_with_its_block():
     from methods.numerics import backend as dispatch
 
     with column_backend("torch"):
-        assert device_kernels(OnCuda()) is None
+        assert not runs_kernels(OnCuda())
     with pytest.raises(SettingsError, match="stop"), column_backend("torch"):
         raise SettingsError("stop")
     assert dispatch._backend == "auto"

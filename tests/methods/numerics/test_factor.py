@@ -140,7 +140,7 @@ def test_one_window_with_fewer_tokens_than_inputs_is_solved_by_damping(make_prob
 
 
 def test_reduced_precision_products_are_off_while_factoring():
-    from methods.numerics.factor import full_precision
+    from methods.numerics.precision import full_precision
 
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")

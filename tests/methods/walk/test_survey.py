@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from methods.inputs.norms import FeatureNorms
 
 from methods.base import get_method
+from methods.inputs.norms import FeatureNorms
 from methods.walk.batches import Data
 from methods.walk.decoder import decoder_blocks
 from methods.walk.linears import linears_of
