@@ -29,6 +29,8 @@ def block_sparsities(survey: Survey, sparsity: float, *, threshold: float, width
         return outlier_share(scores, threshold), sum(score.numel() for score in scores)
 
     found = survey.measure(FeatureNorms, measure)
+    if not found:  # all blocks are skipped
+        return {}
     shares, sizes = [share for share, _ in found.values()], [size for _, size in found.values()]
     return dict(zip(found, allocate(shares, sizes, sparsity, width), strict=True))
 
