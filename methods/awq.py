@@ -23,7 +23,6 @@ from methods.base import register
 from methods.families.grids import GridMethod
 from methods.families.scaling import ScalingMethod
 from methods.inputs.norms import Magnitudes
-from methods.inputs.statistic import Statistic
 from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.numerics.grids import divide, quantize_groups, stored_scale
@@ -71,7 +70,7 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
 
     def compress_block(self, job: BlockWork) -> dict[str, Measurement]:
         with recorded_calls(job) as calls:
-            collected = job.collect(to_the_end=True)
+            collected = job.collect(Magnitudes, to_the_end=True)
         dense = {linear.name: linear.weight.clone() for linear in job.linears}
         zeros = {name: weight == 0 for name, weight in dense.items()} if job.keep_zeros else {}
         groups, found = self.groups(job, collected)
@@ -89,11 +88,10 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
             found |= self._measured(group, dense, changed)
         return found
 
-    def _search_scale(self, job: BlockWork, group: ScaleGroup, calls: Calls) -> torch.Tensor | None:
+    def _search_scale(self, job: BlockWork, group: ScaleGroup[Magnitudes], calls: Calls) -> torch.Tensor | None:
         """The best scale [cols], or None when the group cannot be scaled."""
         if not (self.search_scale and group.foldable):
             return None
-        assert isinstance(group.statistic, Magnitudes)
         parent = calls.parent_of(group.linears)
         dense = [linear.weight.clone() for linear in group.linears]
         expected = [output.float() for output in calls.outputs(parent)]
@@ -126,10 +124,9 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         return quantize_groups(weight, self.rule, self.group_size)
 
     def _round(
-        self, linear: BlockLinear, statistic: Statistic, scale: torch.Tensor | None, pruned: torch.Tensor | None
+        self, linear: BlockLinear, statistic: Magnitudes, scale: torch.Tensor | None, pruned: torch.Tensor | None
     ) -> None:
         """Clip and round a linear whose columns were scaled; zeros of an earlier step stay."""
-        assert isinstance(statistic, Magnitudes)
         weight = linear.weight.float()
         if self.search_clip and not any(fnmatch.fnmatchcase(linear.name, pattern) for pattern in self.clip_exclude):
             sample = statistic.sample() if scale is None else statistic.sample() / scale
@@ -172,7 +169,7 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         return stored_scale(divide(2 * limit, levels), self.scale_dtype) * (levels / 2)
 
     def _measured(
-        self, group: ScaleGroup, dense: dict[str, torch.Tensor], changed: dict[str, _Change]
+        self, group: ScaleGroup[Magnitudes], dense: dict[str, torch.Tensor], changed: dict[str, _Change]
     ) -> dict[str, Measurement]:
         """Telemetry against the dense weights: the stored ones with the folded scales undone."""
         replaced = []
@@ -210,7 +207,7 @@ class _Change:
         return weight if self.rows is None else weight * self.rows[:, None]
 
 
-def _note(changed: dict[str, _Change], group: ScaleGroup, scale: torch.Tensor) -> None:
+def _note(changed: dict[str, _Change], group: ScaleGroup[Magnitudes], scale: torch.Tensor) -> None:
     for linear in group.linears:
         changed[linear.name].columns = scale
     if group.before is not None:

@@ -14,6 +14,7 @@ from methods.lazy import torch
 from methods.outcome import Measurement
 
 S = TypeVar("S", bound=Statistic)
+K = TypeVar("K", bound=Statistic, covariant=True)
 T = TypeVar("T")
 
 
@@ -53,14 +54,14 @@ class BlockLinear(Protocol):
         ...
 
 
-class BlockInput(Protocol):
+class BlockInput(Protocol[K]):
     """Linears that receive the same tensor, and the statistic of that tensor."""
 
     @property
     def linears(self) -> Sequence[BlockLinear]: ...
 
     @property
-    def statistic(self) -> Statistic: ...
+    def statistic(self) -> K: ...
 
 
 class BlockWindows(Protocol):
@@ -108,9 +109,11 @@ class BlockWork(Protocol):
     @property
     def windows(self) -> BlockWindows: ...
 
-    def collect(self, *, to_the_end: bool = False) -> Sequence[BlockInput]:
-        """The statistics of all linears, by shared input, in order of execution; with `to_the_end` the block runs on
-        after the last of them."""
+    def collect(self, kind: type[S], *, to_the_end: bool = False) -> Sequence[BlockInput[S]]:
+        """Statistics of that kind of all linears, by shared input, in order of execution.
+
+        to_the_end: the block runs on after the last of them.
+        """
         ...
 
     def unreached(self, linear: BlockLinear) -> Measurement:

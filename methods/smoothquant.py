@@ -33,11 +33,10 @@ class SmoothQuant(ScalingMethod):
 
     def compress_block(self, job: BlockWork) -> dict[str, Measurement]:
         dense = {linear.name: linear.weight.clone() for linear in job.linears}
-        groups, found = self.groups(job, job.collect())
+        groups, found = self.groups(job, job.collect(Magnitudes))
         if not any(group.foldable for group in groups):
             raise CompressionError("smoothing needs a norm whose output only these linears read; there is none")
         for group in groups:
-            assert isinstance(group.statistic, Magnitudes)
             scale = torch.ones(group.statistic.cols, device=group.linears[0].weight.device)
             if group.foldable:
                 scale = self.scales(group.statistic.largest, [linear.weight for linear in group.linears])

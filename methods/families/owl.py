@@ -21,7 +21,7 @@ BISECTIONS = 60  # of an interval of a few units: to the last bit of a float
 def block_sparsities(survey: Survey, sparsity: float, *, threshold: float, width: float) -> dict[int, float]:
     """The sparsity of every block that has weights in scope, by its number; the mean over all weights is `sparsity`.
 
-    threshold: M. width: λ.
+    threshold: M. width: λ. Raises CompressionError when a weight or an input is not finite.
     """
 
     def measure(weights: Sequence[tuple[torch.Tensor, FeatureNorms]]) -> tuple[float, int]:
@@ -29,6 +29,8 @@ def block_sparsities(survey: Survey, sparsity: float, *, threshold: float, width
         return outlier_share(scores, threshold), sum(score.numel() for score in scores)
 
     found = survey.measure(FeatureNorms, measure)
+    if not found:  # all blocks are skipped
+        return {}
     shares, sizes = [share for share, _ in found.values()], [size for _, size in found.values()]
     return dict(zip(found, allocate(shares, sizes, sparsity, width), strict=True))
 

@@ -29,8 +29,8 @@ class ScalingMethod(BlockMethod):
     propagate: bool = False
 
     def groups(
-        self, job: BlockWork, collected: Sequence[BlockInput]
-    ) -> tuple[list[ScaleGroup], dict[str, Measurement]]:
+        self, job: BlockWork, collected: Sequence[BlockInput[Magnitudes]]
+    ) -> tuple[list[ScaleGroup[Magnitudes]], dict[str, Measurement]]:
         """The groups of linears that tokens reached, with their folds, and the measurements of all other linears."""
         reached = [(shared.linears, shared.statistic) for shared in collected if shared.statistic.tokens]
         left = [linear for shared in collected if not shared.statistic.tokens for linear in shared.linears]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from methods.inputs.statistic import Statistic
 from methods.lazy import torch
@@ -22,9 +22,11 @@ from methods.protocols import BlockLinear, BlockWork
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 1e-2, "bfloat16": 2e-2}
 LARGEST_POWER = 3  # trial scales are 1 to 1/8
 
+S = TypeVar("S", bound=Statistic)
+
 
 @dataclass
-class ScaleGroup:
+class ScaleGroup(Generic[S]):
     """Linears that share an input, the statistic of that input, and where a scale of the input can be folded.
 
     `norm`: the module that made the input, with `offset` 1 where it multiplies by 1 + weight. `before`: the linear
@@ -32,7 +34,7 @@ class ScaleGroup:
     """
 
     linears: Sequence[BlockLinear]
-    statistic: Statistic
+    statistic: S
     norm: Any = None
     offset: float = 0.0
     before: BlockLinear | None = None
@@ -64,8 +66,8 @@ class _Trace:
 
 
 def find_folds(
-    job: BlockWork, groups: list[tuple[Sequence[BlockLinear], Statistic]], *, through_linears: bool
-) -> list[ScaleGroup]:
+    job: BlockWork, groups: Sequence[tuple[Sequence[BlockLinear], S]], *, through_linears: bool
+) -> list[ScaleGroup[S]]:
     """The groups with their folds. `through_linears` also tries the linears that ran before."""
     trace = _run(job)
     found = [ScaleGroup(linears, statistic) for linears, statistic in groups]
@@ -77,7 +79,7 @@ def find_folds(
     return found
 
 
-def _find(job: BlockWork, group: ScaleGroup, trace: _Trace, earlier: Sequence[BlockLinear]) -> None:
+def _find(job: BlockWork, group: ScaleGroup[Any], trace: _Trace, earlier: Sequence[BlockLinear]) -> None:
     cols = group.linears[0].weight.shape[1]
     norm = trace.makers.get(group.linears[0].name)
     candidates: list[dict[str, Any]] = []
@@ -92,7 +94,7 @@ def _find(job: BlockWork, group: ScaleGroup, trace: _Trace, earlier: Sequence[Bl
             return
 
 
-def _holds(job: BlockWork, group: ScaleGroup, dense: _Trace) -> bool:
+def _holds(job: BlockWork, group: ScaleGroup[Any], dense: _Trace) -> bool:
     """Whether a random scale leaves the outputs of the group's linears and of the block as they are."""
     like = group.linears[0].weight
     generator = torch.Generator().manual_seed(0)
@@ -109,7 +111,7 @@ def _holds(job: BlockWork, group: ScaleGroup, dense: _Trace) -> bool:
 
 
 @contextmanager
-def restored(group: ScaleGroup) -> Iterator[None]:
+def restored(group: ScaleGroup[Any]) -> Iterator[None]:
     """Put the weights that `group.apply` changes back at the end."""
     modules = [linear.module for linear in group.linears]
     before = None if group.before is None else group.before.module

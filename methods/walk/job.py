@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from methods.base import BlockMethod, Method, WeightMethod
 from methods.inputs.statistic import Statistic
@@ -24,6 +24,8 @@ from methods.walk.batches import Batches
 from methods.walk.collector import Collector, SharedInput
 from methods.walk.gradients import Sums
 from methods.walk.linears import Linear, check_linears
+
+S = TypeVar("S", bound=Statistic)
 
 NO_TOKENS = "no calibration token reached it: left dense"
 
@@ -53,25 +55,28 @@ class BlockJob:
         check_linears(self.linears, self.index)  # before they spoil the inputs of others, which would be named instead
         if isinstance(self.method, BlockMethod):
             reports = self._as_a_whole(self.method)
-        elif self.batches is None:
+        elif self.method.needs is None:
             reports = [report for linear in self.linears for report in self._compress([linear], None)]
         else:
-            reports = self._input_by_input()
+            reports = self._input_by_input(self.method.needs)
         if self.batches is not None and not self.last:
             self._hand_on(self.batches)
         order = {linear.name: place for place, linear in enumerate(self.linears)}
         return sorted(reports, key=lambda report: order[report.linear])
 
     def collect(
-        self, linears: Sequence[Linear] | None = None, *, first_only: bool = False, to_the_end: bool = False
-    ) -> list[SharedInput[Any]]:
+        self,
+        kind: type[S],
+        linears: Sequence[Linear] | None = None,
+        *,
+        first_only: bool = False,
+        to_the_end: bool = False,
+    ) -> list[SharedInput[S]]:
         """Statistics of `linears` (None: of all in scope), grouped by shared input, in order of execution.
 
         first_only: of those alone that run first. to_the_end: the block runs on after the last of them, as it does
         where its dense outputs go on.
         """
-        kind = self.method.needs
-        assert kind is not None, "a data-free method collects nothing"
         keep = not self.method.propagate and not self.last and self.dense_outputs is None
         wanted = self.linears if linears is None else linears
         collector = Collector(wanted, kind, first_only=first_only, to_the_end=to_the_end or keep)
@@ -102,7 +107,7 @@ class BlockJob:
             found = method.compress_block(self) if self.linears else {}
         return self._reports(found, started)
 
-    def _input_by_input(self) -> list[LayerReport]:
+    def _input_by_input(self, kind: type[Statistic]) -> list[LayerReport]:
         """Compress the linears of one distinct input after the other.
 
         All inputs are collected in one pass, or with `true_sequential` each in a pass that sees what was compressed
@@ -111,7 +116,7 @@ class BlockJob:
         reports: list[LayerReport] = []
         waiting = list(self.linears)
         while waiting:
-            collected = self.collect(waiting, first_only=self.method.true_sequential)
+            collected = self.collect(kind, waiting, first_only=self.method.true_sequential)
             compressed = {linear.name for shared in collected for linear in shared.linears}
             waiting = [linear for linear in waiting if linear.name not in compressed]
             while collected:

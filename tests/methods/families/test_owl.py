@@ -102,6 +102,13 @@ def test_uniform_pruning_keeps_the_published_counts_and_its_identity():
         assert versions == [1, 2]
 
 
+def test_a_model_of_which_every_block_is_skipped_stays_dense(make_llama, tokens):
+    model, dense = make_llama(), make_llama()
+    report = compress_model(model, get_method("wanda", allocation="owl", skip_blocks=[0, 1, 2]), tokens)
+    assert not report.layers
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dense.parameters(), strict=True))
+
+
 def test_magnitude_with_owl_is_no_longer_data_free():
     assert get_method("magnitude").data_free
     assert not get_method("magnitude", allocation="owl").data_free

@@ -7,6 +7,7 @@ import torch
 
 from methods.base import get_method
 from methods.blockwise import compress_model
+from methods.inputs.norms import Magnitudes
 from methods.walk.batches import Data, capture
 from methods.walk.decoder import decoder_blocks
 from methods.walk.folding import find_folds
@@ -19,7 +20,9 @@ def folds_of(model, tokens, through_linears=True):
     with torch.no_grad():
         batches = capture(model, blocks, Data(tokens))
         job = BlockJob(get_method("awq"), blocks[0], 0, linears_of(blocks[0]), batches)
-        groups = find_folds(job, [(g.linears, g.statistic) for g in job.collect()], through_linears=through_linears)
+        groups = find_folds(
+            job, [(g.linears, g.statistic) for g in job.collect(Magnitudes)], through_linears=through_linears
+        )
     return {g.linears[0].name: g for g in groups}, job
 
 
