@@ -59,6 +59,10 @@ class Hessian(Statistic):
             self._sum.mul_(self._closed / 2.0)
             self._closed = 0
 
+    def has_factor(self, settings: FactorSettings) -> bool:
+        """Whether that factor was made already."""
+        return settings in self._factors
+
     def factor(self, settings: FactorSettings) -> Factor:
         """The factor of the damped inverse, made once for all linears that share this input."""
         if settings not in self._factors:  # which checks as well, but only when it fails
@@ -98,10 +102,10 @@ def alike_in_width(hessians: Sequence[Hessian], settings: FactorSettings) -> lis
 
     One call is faster up to 1,024 columns, and for many Hessians, of experts, up to 2,048.
     """
-    if not hessians or settings in hessians[0]._factors:
+    if not hessians or hessians[0].has_factor(settings):
         return []
     cols = hessians[0].cols
-    batch = [h for h in hessians if h.cols == cols and h.tokens and settings not in h._factors]
+    batch = [h for h in hessians if h.cols == cols and h.tokens and not h.has_factor(settings)]
     batch = batch[: max(2, BATCHED_ENTRIES // cols**2)]
     pays = len(batch) > 1 and batch[0] is hessians[0] and cols <= BATCHED_COLUMNS[len(batch) >= MANY]
     return batch if pays else []

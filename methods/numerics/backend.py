@@ -95,7 +95,7 @@ def runs_kernels(tensor: torch.Tensor) -> bool:
     if _backend == "torch" or (_backend == "auto" and not tensor.is_cuda):
         return False
     if _backend == "auto" and not has_triton():
-        _say_once()
+        say_that_triton_is_missing()
         return False
     return True
 
@@ -138,7 +138,8 @@ def has_triton() -> bool:
 
 
 @functools.cache
-def _say_once() -> None:
+def say_that_triton_is_missing() -> None:
+    """A warning, once."""
     logging.getLogger(__name__).warning(
         "Triton is not installed: on the CUDA device column loops, Hessians and thresholds run in plain torch, with the"
         " same results and much slower for GPTQ, SparseGPT and SpQR; install triton, which CUDA builds of torch ask for"

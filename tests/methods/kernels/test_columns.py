@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
 from methods.inputs.hessian import Hessian
-from methods.numerics.backend import backend_of, column_backend, runs_kernels
+from methods.numerics.backend import backend_of, column_backend
 from methods.numerics.blocks import GridTable, GroupPlan, blocks_of
 from methods.numerics.factor import FactorSettings, inverse_factor
 from methods.numerics.grids import GridRule
@@ -161,38 +160,6 @@ def layer(make_problem):
 
 def test_kernels_equal_their_twins_in_the_interpreter(in_interpreter):
     in_interpreter(*INTERPRETED_BY_DEFAULT)
-
-
-def test_a_cpu_runs_the_twin():
-    assert not runs_kernels(torch.zeros(1))
-    assert backend_of(torch.zeros(1)) == "torch"
-
-
-def test_without_triton_the_twin_runs_on_cuda_and_says_so_once(monkeypatch, caplog):
-    from methods.numerics import backend as dispatch
-
-    class OnCuda:
-        is_cuda = True
-
-    monkeypatch.setattr(dispatch, "has_triton", lambda: False)
-    dispatch._say_once.cache_clear()
-    assert not runs_kernels(OnCuda())
-    assert backend_of(OnCuda()) == "torch"
-    assert [record.message.partition(":")[0] for record in caplog.records] == ["Triton is not installed"]
-    dispatch._say_once.cache_clear()
-
-
-def test_a_forced_backend_ends_with_its_block():
-    class OnCuda:
-        is_cuda = True
-
-    from methods.numerics import backend as dispatch
-
-    with column_backend("torch"):
-        assert not runs_kernels(OnCuda())
-    with pytest.raises(SettingsError, match="stop"), column_backend("torch"):
-        raise SettingsError("stop")
-    assert dispatch._backend == "auto"
 
 
 @pytest.mark.gpu
