@@ -251,7 +251,7 @@ def _check_shape(method: Method, linear: str, rows: int, cols: int, model: str) 
 def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
     for method in methods:
         for step in method.steps if isinstance(method, Composition) else [method]:
-            if model.placement == "streamed" and step.needs == "fisher":
+            if model.placement == "streamed" and step.needs_gradients:
                 raise SettingsError(
                     f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
                     "leave the method out, or the model's `placement`"

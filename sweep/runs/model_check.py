@@ -33,8 +33,8 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
     `methods` are those that will compress it. Raises SettingsError naming the model, the tensor or file, the value and
     the remedy.
     """
-    from methods.blockwise import decoder_blocks
-    from methods.walk.shared import refuse_shared
+    from methods.walk.decoder import decoder_blocks
+    from methods.walk.tied import refuse_tied
     from sweep.weights.skeleton import build_skeleton, check_headers
     from sweep.weights.streaming import sources_of_streamed
 
@@ -53,7 +53,7 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
         if sum(tensor.size for tensor in stored.values()) <= READ_HERE:
             refuse_not_finite(ref.name, _weights(stored, ref.dtype))
     for method in methods:
-        refuse_shared(blocks, method)
+        refuse_tied(blocks, method)
     return _embedding_rows(ref, skeleton)
 
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from click.testing import Result
 
+from methods.outcome import CompressionError
 from sweep.config import study_names
 from sweep.results import Results, TrialRows
 
@@ -120,7 +121,7 @@ def test_failed_trials_are_retried_only_when_asked(
     whole = blockwise.compress_model
 
     def breaks(*_: Any) -> Any:
-        raise blockwise.CompressionError("block 0, q_proj: no")
+        raise CompressionError("block 0, q_proj: no")
 
     monkeypatch.setattr(blockwise, "compress_model", breaks)
     result = launch(study, "--local")

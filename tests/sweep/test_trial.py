@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from methods.outcome import CompressionError
 from sweep import plan
 from sweep.config import parse_study
 from sweep.plan import Trial
@@ -77,7 +78,7 @@ def test_failed_trial_is_a_row_and_the_next_one_gets_the_dense_model(
     def breaks(model: Any, method: Any, tokens: Any) -> Any:
         if method.name == "rtn":
             model.model.layers[0].mlp.up_proj.weight.data.zero_()
-            raise blockwise.CompressionError("block 1, mlp.up_proj: not positive definite")
+            raise CompressionError("block 1, mlp.up_proj: not positive definite")
         return whole(model, method, tokens)
 
     run(trials, str(tmp_path / "good"))
