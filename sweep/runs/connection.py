@@ -1,14 +1,42 @@
-"""Whether a cluster answers, and what to do when it does not. Plain sockets: Ray itself would try for minutes."""
+"""How to reach Ray: what it is started with, whether it answers, and what to do when it does not.
+
+Plain sockets ask whether it answers, since Ray itself would try for minutes.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
+
+from sweep.runs.runner import RunOptions
 
 HEAD_SECONDS = 30.0  # a cluster's head may not answer for so long; Ray ends this process after 60
 LOCAL_HEAD_SECONDS = 3.0  # of a Ray that was started here, which nobody starts again
+ENVIRONMENT = {  # unless it is set otherwise; Ray reads some of it when it is imported
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keep CUDA_VISIBLE_DEVICES in CPU tasks as it is
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+ENVIRONMENT_HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # all ports of a Ray that is started here: loopback
 LOGS = Path("/tmp/ray/session_latest/logs")  # of a Ray that was started here
+
+
+def set_environment(options: RunOptions) -> None:
+    """What Ray reads of the environment, for this process and those that it starts."""
+    for name, value in {**ENVIRONMENT, **({} if options.address else ENVIRONMENT_HERE)}.items():
+        os.environ.setdefault(name, value)
+
+
+def arguments(options: RunOptions) -> dict[str, Any]:
+    """Of `ray.init`: connect to a cluster, or start Ray here; quietly."""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+    if options.address:
+        return {"address": options.address, **quiet}
+    cpus = max(options.workers or 1, os.cpu_count() or 1)
+    return {"address": "local", "num_cpus": cpus, "include_dashboard": False, **quiet}
 
 
 def knock(address: str) -> None:
@@ -29,6 +57,11 @@ def answers(head: str, seconds: float) -> bool:
             if time.monotonic() - since > seconds:
                 return False
         time.sleep(1)
+
+
+def patience(address: str | None) -> float:
+    """Seconds that a head may not answer."""
+    return HEAD_SECONDS if address else LOCAL_HEAD_SECONDS
 
 
 def where_logs_are(address: str | None) -> str:

@@ -120,22 +120,25 @@ class Crew:
         self.free.append(worker)
         self._false_starts = 0
 
-    def did_not_start(self, worker: Handle, reason: str) -> list[str]:
-        """Returns what to say. Raises ClusterError when one after the other cannot start and none is up."""
+    def did_not_start(self, worker: Handle, reason: str) -> str | None:
+        """Returns what to say of many that cannot. Raises ClusterError when none is up that could go on."""
         self.starting.remove(worker)
         self._false_starts += 1
-        lines = [f"a worker could not start: {reason}"]
         if self._false_starts < FALSE_STARTS:
-            return lines
+            return None
         count = f"{self._false_starts} workers one after the other could not start"
         if not self.up:
             raise ClusterError(f"{count}: {reason}; see Ray's logs ({LOGS}) for memory or start-up errors")
         self.places, self.grows, self.asks_ahead, self._false_starts = self.up, False, False, 0
-        return [*lines, f"{count}; going on with {self.up}"]
+        return f"{count}; going on with {self.up}"
 
     def ended(self, worker: Handle) -> None:
         """A worker that had not started was ended."""
         self.starting.remove(worker)
+
+    def disband(self) -> None:
+        """All workers were ended."""
+        self.starting, self.free, self.running, self._held = [], [], {}, {}
 
     # trials
 

@@ -25,6 +25,11 @@ def error_line(error: BaseException, part: str | None = None) -> str:
     return f"{type(error).__name__}: {text}{place}"[:LONGEST]
 
 
+def short_line(error: BaseException) -> str:
+    """Type and message alone, of an error that another process met."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:1500]}"
+
+
 def last_line(error: BaseException) -> str:
     """Why a worker of Ray died: the last line of what Ray says, where the cause stands under its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

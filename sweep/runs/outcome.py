@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from sweep.plan import Trial
 from sweep.results import Results
 from sweep.runs.schedule import Job
+from sweep.storage.patience import WRITE_PATIENCE
 from sweep.trial import failed_rows
 
 
@@ -24,6 +26,12 @@ class Outcome:
     error: str | None = None
     phase: str | None = None
     broken: bool = False  # the worker cannot run another trial
+
+
+@lru_cache(maxsize=1)
+def patient_store(results: str) -> Results:
+    """The results folder of a driver, opened once: a bucket's region is looked up over the network."""
+    return Results(results, WRITE_PATIENCE)
 
 
 def committed(results: Results, trial: Trial, attempts: int) -> Outcome | None:

@@ -80,6 +80,29 @@ class Reporter:
             self._progress.update(self._task, completed=self._done)
 
 
+class Silence:
+    """How long no trial has ended, and when to say so: after `minutes`, and again after as many."""
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self._since = time.monotonic()
+
+    def broken(self) -> None:
+        """A trial has ended."""
+        self._since = time.monotonic()
+
+    def line(self, running: str) -> str | None:
+        """What to say now; `running` names the trials that run."""
+        minutes = (time.monotonic() - self._since) / 60
+        if minutes < self.minutes:
+            return None
+        self._since = time.monotonic()
+        return (
+            f"nothing finished for {minutes:.0f} minutes; running: {running}. If no worker is busy, `ray status` shows "
+            "which resources are missing"
+        )
+
+
 @dataclass
 class Account:
     """Where the wall time of a sweep goes. The driver's phases add up to the whole; `workers` splits the trials."""

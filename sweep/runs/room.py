@@ -48,5 +48,13 @@ class Room:
             + (", or see `ray status` for nodes that have not joined" if address else "")
         )
 
+    def wait_line(self, minutes: float) -> str:
+        """What to say while a cluster has no room for one worker."""
+        gpus = self.options.gpus_per_worker
+        return (
+            f"waiting up to {minutes:.0f} minutes for a node with {f'{gpus:g} GPU' if gpus else 'a CPU'} to join "
+            "(--gpus-per-worker 0 runs on CPUs)"
+        )
+
     def _sum(self, kind: str) -> float:
         return sum(node.get(kind, 0.0) for node in self.nodes)
