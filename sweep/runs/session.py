@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -109,8 +110,9 @@ def open_session(
     or cannot be written.
     """
     with usable(store):
+        there = read_study(store)
         before, damages = read_trials(store, {trial.id for trial in trials})
-        check_owner(study, before, store)
+        check_owner(study, there, before, store)
         check_evaluation(trials, before, store)
         check_stale(trials, before, store.root)
         if write:
@@ -125,9 +127,8 @@ def open_session(
     return Session(study, trials, store, before, jobs)
 
 
-def check_owner(study: Study, before: pl.DataFrame, store: Results) -> None:
-    """Refuse a folder that holds another study, by its study file or its rows. Raises SettingsError."""
-    there = read_study(store)
+def check_owner(study: Study, there: Mapping[str, Any] | None, before: pl.DataFrame, store: Results) -> None:
+    """Refuse a folder that holds another study, by its study file `there` or its rows. Raises SettingsError."""
     owners = set(before.get_column("study").to_list()) | ({there["study"]} if there is not None else set())
     if others := sorted(str(owner) for owner in owners - {study.name}):
         raise SettingsError(

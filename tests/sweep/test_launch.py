@@ -6,6 +6,8 @@ import copy
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from sweep.config import study_names
 from sweep.results import Results, TrialRows
 from sweep.runs.local import LocalRunner
 from sweep.trial import run_trial
+from tests.sweep.conftest import launch_environment
 
 BENCHMARK_STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
 Launch = Callable[..., Result]
@@ -359,3 +362,14 @@ def test_default_study_has_at_least_150_trials() -> None:
     trials = plan.expand(load_study("reference"))
     assert len(trials) >= 150
     assert len({trial.spec.source.label for trial in trials if trial.spec}) == 8
+
+
+def test_reader_that_has_seen_enough_is_no_error(write_study: Write, document: dict[str, Any], tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)  # as `| head` after its last line
+    command = [sys.executable, "-m", "sweep.launch", write_study(document), "--dry-run"]
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, env=launch_environment(), cwd=tmp_path, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
