@@ -11,18 +11,17 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calib.build import CalibrationSet
 from methods.base import method_name
 from methods.blockwise import CompressionReport, compress_model
-from sweep.models import DenseModel, weights_hash
+from sweep.evaluation.suite import EvaluationData, EvaluationResult, Evaluator
 from sweep.plan import Trial
 from sweep.results import TrialRows
-
-if TYPE_CHECKING:
-    from sweep.evaluation.suite import EvaluationData, EvaluationResult, Evaluator
-    from sweep.weights.streaming import StreamedModel
+from sweep.weights.dense import DenseModel
+from sweep.weights.hashes import weights_hash
+from sweep.weights.streaming import StreamedModel
 
 
 def run_trial(

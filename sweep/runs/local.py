@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from calib.build import CalibrationSet
+from sweep.evaluation.suite import EvaluationData
 from sweep.plan import Pool, RequestSet, evaluation_key
 from sweep.runs.machine import quiet_torch
 from sweep.runs.model_check import check_model
@@ -14,10 +16,6 @@ from sweep.runs.prepare import make_calibration_sets, make_requests
 from sweep.runs.schedule import EvaluationKey, Job, Queue, held_by
 from sweep.runs.vocabulary import largest_in_sets, refuse_unknown_ids
 from sweep.runs.worker import Worker
-
-if TYPE_CHECKING:
-    from calib.build import CalibrationSet
-    from sweep.evaluation.suite import EvaluationData
 
 
 class LocalRunner:

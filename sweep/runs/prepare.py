@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calib.build import CalibrationSet, build_sets
 from calib.settings import SettingsError, identity
 from sweep.evaluation.questions.largest import LargestId, largest_ids
+from sweep.evaluation.suite import EvaluationData, build_evaluation, refuse_generation
 from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
 from sweep.plan import Pool, Trial
 from sweep.results import Results
@@ -22,9 +23,6 @@ from sweep.runs.folder import check_commit, check_requests
 from sweep.runs.repair import why_unreadable
 from sweep.runs.vocabulary import largest_in_sets
 from sweep.storage.patience import WRITE_PATIENCE
-
-if TYPE_CHECKING:
-    from sweep.evaluation.suite import EvaluationData
 
 
 def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
@@ -54,8 +52,6 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
     longer than the model's context (of hub models known only now), a data set cannot be reached, or the trials in the
     results folder were made from other requests or another commit of the model.
     """
-    from sweep.evaluation.suite import build_evaluation, refuse_generation
-
     store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(trial.model)
     check_commit(store, trial.model, commit)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calib.build import CalibrationSet
-from sweep.models import DenseModel, at_commit
+from sweep.evaluation.suite import EvaluationData, Evaluator
+from sweep.models import at_commit
 from sweep.plan import Trial
 from sweep.results import Results, ResultsError, TrialRows
 from sweep.runs.errors import error_line, may_pass
@@ -27,10 +28,8 @@ from sweep.runs.outcome import Outcome, committed
 from sweep.runs.schedule import held_by
 from sweep.storage.patience import WRITE_PATIENCE
 from sweep.trial import Clock, failed_rows, run_trial
-
-if TYPE_CHECKING:
-    from sweep.evaluation.suite import EvaluationData, Evaluator
-    from sweep.weights.streaming import StreamedModel
+from sweep.weights.dense import DenseModel
+from sweep.weights.streaming import StreamedModel, load_dense
 
 TRIES = 3  # of holding a model whose failure may pass: memory of a GPU that others share, a network or a disk
 
@@ -130,9 +129,6 @@ class Worker:
         return self._held
 
     def _load(self, trial: Trial, data: EvaluationData, clock: Clock) -> _Held:
-        from sweep.evaluation.suite import Evaluator
-        from sweep.weights.streaming import load_dense
-
         with clock("load", "model"):
             dense = load_dense(at_commit(trial.model, data.model_commit), self.device)
         with clock("load", "evaluation of the dense model"):

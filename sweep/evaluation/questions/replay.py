@@ -25,8 +25,8 @@ from calib.settings import SettingsError
 from sweep.evaluation.metrics.accuracy import Key
 from sweep.evaluation.metrics.aggregation import aggregate, aggregation_of, as_number, check_metrics, finite
 from sweep.evaluation.metrics.outcomes import Examples, Number, Outcome, TaskMetrics
-from sweep.evaluation.presets import Mean
-from sweep.evaluation.tasks.code import Freezer, Frozen
+from sweep.evaluation.questions.code import Freezer, Frozen
+from sweep.evaluation.tasks.presets import Mean
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -141,7 +141,7 @@ class TaskReplay:
         repeats = task.config.repeats or 1
         for instance, call in zip(self._instances, self.calls, strict=True):
             instance.resps, instance.filtered_resps = _answers(call, scores, repeats), {}
-        unscored = _unscored(self.calls, scores, "acc_mutual_info" in task.aggregation())
+        unscored = _unscored(self.calls, scores, mutual="acc_mutual_info" in task.aggregation())
         found = Examples(len(self._by_doc), unscored)
         try:
             task.apply_filters()
@@ -309,7 +309,7 @@ def _answers(call: Call, scores: Scores, repeats: int) -> list[Any]:
     return [(float(scores.loglikelihood[call.start]), bool(scores.greedy[call.start]))] * repeats
 
 
-def _unscored(calls: Sequence[Call], scores: Scores, mutual: bool) -> frozenset[int]:
+def _unscored(calls: Sequence[Call], scores: Scores, *, mutual: bool) -> frozenset[int]:
     """Examples with a score that is no number: the largest of NaNs is no answer, though `argmax` gives one.
 
     Minus infinity is the score of something impossible and counts as lm-eval counts it, except where two of them are

@@ -295,7 +295,7 @@ def lm_eval_scores(task_path: Path, tokenizer: Any) -> Callable[..., dict[str, A
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
 
-        from sweep.evaluation.tasks.loading import _path_aware_factory
+        from sweep.evaluation.questions.loading import _path_aware_factory
 
         manager = TaskManager(include_path=str(task_path), include_defaults=False)
         manager._factory = _path_aware_factory()

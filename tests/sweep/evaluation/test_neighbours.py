@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from sweep.evaluation.questions.heldout import HeldOut
 from sweep.evaluation.questions.requests import Generation, Requests
 from sweep.evaluation.scorer.attention import ExplicitMask
 from sweep.evaluation.scorer.choice import choose_scorer
@@ -20,7 +21,7 @@ from sweep.evaluation.scorer.forward import TokenBudget, head_rule
 from sweep.evaluation.scorer.generation import generate, may_be_padded
 from sweep.evaluation.scorer.scoring import PackedScorer, PlainScorer, any_lengths
 from sweep.evaluation.suite import EvaluationData, Evaluator
-from sweep.evaluation.windows import HeldOut, WindowScorer
+from sweep.evaluation.windows import WindowScorer
 
 VOCABULARY = 400
 TURN = 40  # tokens: windows, chunks and original contexts of the models below

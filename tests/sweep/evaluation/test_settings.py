@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from calib.settings import SettingsError, parse
-from sweep.evaluation.perturb import Perturbation
-from sweep.evaluation.presets import PRESETS, expand_tasks, means_of
+from sweep.evaluation.questions.loading import load_tasks
+from sweep.evaluation.questions.perturb import Perturbation
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks.check import check_tasks
-from sweep.evaluation.tasks.loading import load_tasks
 from sweep.evaluation.tasks.names import builtin_folders
+from sweep.evaluation.tasks.presets import PRESETS, expand_tasks, means_of
 
 
 def test_an_unknown_task_gets_a_suggestion() -> None:

@@ -12,6 +12,7 @@ from sweep import plan
 from sweep.config import parse_study
 from sweep.plan import Trial
 from sweep.results import Results
+from sweep.runs import worker
 from sweep.runs.local import LocalRunner
 from sweep.runs.outcome import Outcome
 from sweep.runs.provenance import provenance
@@ -144,12 +145,10 @@ def test_model_that_cannot_be_held_fails_its_trials_alone_and_is_not_loaded_for_
     loads: int,
     where: str,
 ) -> None:
-    from sweep.evaluation import suite
-    from sweep.weights import streaming
 
     document["models"].append(str(other_model))
     others = [trial for trial in plan.expand(parse_study(document)) if trial.model.name == "other"][:1]
-    load, evaluator, loaded = streaming.load_dense, suite.Evaluator, []
+    load, evaluator, loaded = worker.load_dense, worker.Evaluator, []
 
     def refuse(model: Any, *rest: Any) -> Any:
         if model.name == "tiny":
@@ -163,8 +162,8 @@ def test_model_that_cannot_be_held_fails_its_trials_alone_and_is_not_loaded_for_
             raise error
         return evaluator(data, model, *rest)
 
-    monkeypatch.setattr(streaming, "load_dense", refuse)
-    monkeypatch.setattr(suite, "Evaluator", fail)
+    monkeypatch.setattr(worker, "load_dense", refuse)
+    monkeypatch.setattr(worker, "Evaluator", fail)
     outcomes: list[Outcome] = []
     for outcome in start(trials + others, str(tmp_path)):
         outcomes.append(outcome)

@@ -321,7 +321,7 @@ def test_what_fails_in_every_trial_is_found_before_the_first(message: str, tmp_p
 
 def test_unknown_metrics_and_aggregations_are_named(tmp_path: Path, tokenizer: Any) -> None:
     from sweep.evaluation.metrics.aggregation import check_metrics
-    from sweep.evaluation.tasks.loading import load_tasks
+    from sweep.evaluation.questions.loading import load_tasks
 
     folder = write(tmp_path, {"mine": CHOICE + metrics("acc")})
     tasks, _ = load_tasks(EvaluationSettings(tasks=["mine"], task_path=str(folder)))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from calib.settings import SettingsError
+from sweep.evaluation.questions.heldout import build_windows
 from sweep.evaluation.questions.requests import Tokenization, build_requests
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.windows import build_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval, datasets and transformers warn about themselves
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from calib.settings import SettingsError
-from sweep.evaluation.presets import PRESETS, expand_tasks
+from sweep.evaluation.questions.loading import load_tasks
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import Evaluator, build_evaluation
-from sweep.evaluation.tasks.loading import load_tasks
+from sweep.evaluation.tasks.presets import PRESETS, expand_tasks
 from sweep.models import MODELS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval, datasets and transformers warn about themselves
