@@ -6,6 +6,7 @@ import gc
 import os
 import platform
 import resource
+from functools import lru_cache
 from pathlib import Path
 
 from methods.lazy import torch
@@ -30,7 +31,9 @@ def quiet_torch(device: str | None = None) -> str:
     return "cpu"
 
 
+@lru_cache
 def device_name(device: str) -> str:
+    """Name of the GPU or CPU, looked up once."""
     if device == "cuda":
         return str(torch.cuda.get_device_name())
     try:
