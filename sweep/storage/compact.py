@@ -10,8 +10,10 @@ Calibration sets stay as well: they are few beside trials, and each is opened al
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import polars as pl
 
 from sweep.storage import packs
 from sweep.storage.schemas import DETAILS, KEYS
@@ -64,18 +66,39 @@ def compact(
 
 
 def _finish_earlier(results: Results, still_ours: Callable[[], None]) -> None:
-    """Delete the own files of trials whose rows are packed in every table: a packing was killed while it did so."""
-    packed: dict[str, dict[str, int]] = {}
+    """Delete the own files of trials whose very rows are packed in every table: a packing was killed meanwhile."""
+    packed = [path for path in results.packed_files("trials") if results.pack_fault("trials", path) is None]
+    own = {name: {stem(path): path for path in results.own_files(name)} for name in PACKED_TABLES}
+    twice: set[str] = set().union(*own.values()).intersection(key for path in packed for key in results.index(path))
     for name in PACKED_TABLES:
-        sound = [path for path in results.packed_files(name) if results.pack_fault(name, path) is None]
-        packed[name] = {key: size for path in sound for key, size in results.index(path).items()}
-    everywhere = set.intersection(*(set(found) for found in packed.values()))
-    if not everywhere:
-        return
+        twice -= _unlike(results, name, twice, own[name])
     still_ours()
-    for name, found in packed.items():
-        own = results.own_files(name).items()
-        results.delete_files(path for path, size in own if stem(path) in everywhere and found[stem(path)] == size)
+    for files in own.values():
+        results.delete_files(path for trial_id, path in files.items() if trial_id in twice)
+
+
+def _unlike(results: Results, name: str, trial_ids: Collection[str], own: Mapping[str, str]) -> set[str]:
+    """Those of the trials that are not packed in this table, or with other rows than their own file has."""
+    sound = [path for path in results.packed_files(name) if results.pack_fault(name, path) is None]
+    listed = {trial_id for path in sound for trial_id in results.index(path)}
+    missing = set(trial_ids) - listed
+    both = sorted((set(trial_ids) & own.keys()) - missing)
+    if not both:
+        return missing
+    rows = _by_trial(results.read_exactly(name, [own[trial_id] for trial_id in both]), name)
+    packed = results._scan_paths(name, sound).filter(pl.col("trial_id").is_in(both)).collect()
+    there = _by_trial(packed, name)
+    return missing | {key for key in both if not _same(rows.get(key), there.get(key))}
+
+
+def _same(one: pl.DataFrame | None, other: pl.DataFrame | None) -> bool:
+    """Whether both have the same rows; no rows are no frame."""
+    return one is other if one is None or other is None else one.equals(other)
+
+
+def _by_trial(frame: pl.DataFrame, name: str) -> dict[str, pl.DataFrame]:
+    parts = frame.sort(KEYS[name]).partition_by("trial_id", as_dict=True)
+    return {str(trial_id): part for (trial_id,), part in parts.items()}
 
 
 def _whole(results: Results, sizes: Mapping[str, Mapping[str, int]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pydantic import Field
@@ -19,7 +19,7 @@ from calib.settings import INT32_MAX, SettingsError, parse, settings, shown
 from calib.source import Source, get_source
 from calib.spec import CalibrationSpec
 
-MAX_TRIALS = 20_000  # of a study; the largest published one has 1,809
+MAX_TRIALS = 100_000  # of a study; the largest published one has 1,809, and these are planned in seconds
 MIN_SEQLEN = 2  # tokens of a calibration window
 MANY_SETS = 2_000  # listed without a look at their text
 MANY_SERIES = 100  # kinds of calibration sets that are tried on their text when there are too many sets
@@ -57,7 +57,8 @@ class _Grid:
 
     def expand(self) -> list[CalibrationSpec]:
         """All specs, source by source, level by level, set by set."""
-        return [self.spec(source, levels, number) for source, levels in self.series for number in self.sets]
+        first = [self.spec(source, levels, self.sets[0]) for source, levels in self.series]
+        return [spec if number == spec.set else replace(spec, set=number) for spec in first for number in self.sets]
 
 
 def parse_calibration(section: Any, seed: int, trials_of_a_set: int) -> tuple[list[CalibrationSpec], Any]:
@@ -155,7 +156,7 @@ def _check_source_labels(specs: Sequence[CalibrationSpec]) -> None:
     known: dict[str, Source] = {}
     for spec in specs:
         other = known.setdefault(spec.source.label, spec.source)
-        if other != spec.source:
+        if other is not spec.source and other != spec.source:
             raise SettingsError(
                 f"calibration.source: two different sources are labelled '{spec.source.label}'; "
                 "give one of them another `label`"
