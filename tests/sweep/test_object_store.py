@@ -142,3 +142,25 @@ def test_second_launch_into_a_bucket_is_refused(
     first.release()
     assert first.results.read_text(FILE) is None
     assert launch(study, "--local", "--results", first.results.root).exit_code == 0
+
+
+def test_packed_files_in_a_bucket_read_as_before(bucket: Callable[[str], str]) -> None:
+    from sweep.storage.compact import compact
+
+    results = Results(bucket("packed"))
+    for trial_id in ("1a", "1b", "1c", "1d"):
+        metric = {"kind": "task", "task": "t", "metric": "acc", "value": 0.5}
+        sample = {"task": "t", "doc_id": 0, "score": 1.0}
+        status = "failed" if trial_id == "1d" else "ok"
+        results.write_trial(TrialRows({"trial_id": trial_id, "status": status, "study": "tiny"}, [metric], [sample]))
+    tables = ("trials", "metrics", "samples", "layers")
+    before = [results.read(name).rows() for name in tables]
+    assert compact(results, trials_a_file=2).trials == 3
+    again = Results(bucket("packed"))
+    assert [again.read(name).rows() for name in tables] == before
+    assert again.scan("samples").collect().height == 3
+    assert [len(again.own_files(name)) for name in tables] == [1, 1, 1, 1]
+    again.remove_trials({"1a"})
+    assert set(Results(bucket("packed")).read("metrics").get_column("trial_id")) == {"1b", "1c"}
+    again.put_aside(again.packed_files("trials")[0])
+    assert set(Results(bucket("packed")).read("trials").get_column("trial_id")) == {"1c", "1d"}
