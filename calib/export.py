@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from calib.build import build
 from calib.settings import SettingsError, one_line, parse, shown
 from calib.source import get_source
 from calib.spec import CalibrationSet, CalibrationSpec, tokens_hash
@@ -200,8 +201,6 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
 
     `shipped` has folders of tokenizers that are known by name.
     """
-    from calib.build import build
-
     arguments = _arguments(argv, "sweep.export" if shipped else "calib.export")
     try:
         source = get_source(_source_entry(arguments.source), "--source")
