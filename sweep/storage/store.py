@@ -2,6 +2,9 @@
 
 A file appears under its final name only when it is whole: a local rename, or one put in an object store. The hard case
 is a kill at any moment: what is left then is a hidden temporary file, which no reader sees and a later launch removes.
+
+Words of this room: a trial's *own* files hold its rows alone, *packed* ones those of many; its row in `trials/`
+*commits* it; `started/` keeps the starts that no row counts yet; a *lease* keeps other launches out of the folder.
 """
 
 from __future__ import annotations
