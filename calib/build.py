@@ -186,6 +186,7 @@ def _draw_of(spec: CalibrationSpec, part: _Part, separator: Sequence[int] = ()) 
 def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tokenizer: Any, parts: int) -> list[_Sample]:
     """The windows that a part gives, with the ids of their documents."""
     draw = _draw_of(spec, part, _separator(spec, tokenizer))
+    _check_bos(spec, part.source, pool, tokenizer)
     led = with_lead(pool, _special(tokenizer, "bos", "document_bos")) if spec.document_bos else pool
     try:
         windows = draw_windows(led, draw)
@@ -218,6 +219,15 @@ def _separator(spec: CalibrationSpec, tokenizer: Any) -> list[int]:
     if spec.separator in ("eos", "bos"):
         return [_special(tokenizer, spec.separator, f"separator '{spec.separator}'")]
     return list(tokenizer([spec.separator], add_special_tokens=False)["input_ids"][0])
+
+
+def _check_bos(spec: CalibrationSpec, source: Source, pool: Pool, tokenizer: Any) -> None:
+    """Refuse a second BOS id beside that of a chat template."""
+    setting = "add_bos" if spec.add_bos and spec.first_token == "bos" else "document_bos" if spec.document_bos else ""
+    if setting and (pool.tokens[pool.offsets[:-1]] == _special(tokenizer, "bos", setting)).any():
+        raise SettingsError(
+            f"{setting}: the documents of source '{source.label}' begin with the BOS id already; leave {setting} out"
+        )
 
 
 def _special(tokenizer: Any, name: str, setting: str) -> int:

@@ -28,7 +28,10 @@ class Mixture(Source):
     version: ClassVar[int] = 2  # 1: the parts in a shuffled order, their numbers by largest remainders
 
     example: ClassVar[Mapping[str, Any]] = {
-        "parts": [{"source": "books", "share": 0.5}, {"source": "file", "path": "my.jsonl", "share": 0.5}]
+        "parts": [
+            {"source": "file", "path": "my.jsonl", "share": 0.7},
+            {"source": "file", "path": "my.jsonl", "label": "mine", "share": 0.3},
+        ]
     }
 
     shares: dict[str, float] | list[dict[str, Any]] = Field(alias="parts")
