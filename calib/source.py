@@ -173,18 +173,24 @@ class Source:
         known = [bound for bound in bounds if bound is not None]
         return sum(known) if bounds and len(known) == len(bounds) else None
 
+    def wrapped(self) -> Source | None:
+        """The one source whose documents this one changes: its only part. None for plain sources and mixtures."""
+        parts = self.parts()
+        return parts[0] if len(parts) == 1 else None
+
     def components(self) -> list[tuple[Source, float]]:
         """(source, share of the windows). A plain source is its own single part; a mixture has several, and so has a
         source that wraps a mixture: itself around each of them."""
-        parts = self.parts()
-        inside = parts[0].components() if len(parts) == 1 else []
+        wrapped = self.wrapped()
+        inside = [] if wrapped is None else wrapped.components()
         if len(inside) < 2:
             return [(self, 1.0)]
         return [(self._around(part), share) for part, share in inside]
 
     def _around(self, inside: Source) -> Source:
         """This source around another one, with the label that follows from it."""
-        values = self._mapped(lambda _: inside)
+        wrapped = self.wrapped()
+        values = self._mapped(lambda part: inside if part is wrapped else part)
         return parse(type(self), {**values, "label": ""}, "source")
 
     def _settings(self) -> Iterator[tuple[str, Any]]:

@@ -76,6 +76,12 @@ class Task(Source):
             text = between.join(examples[number] for number in numbers)
             yield Document(f"{self.task}:{'+'.join(map(str, numbers))}", text)
 
+    def evaluated(self) -> Iterator[str]:
+        """What the task asks and what it expects, of each example that it is evaluated on; to be excluded, not used."""
+        task = self._load()
+        for doc in task.eval_docs:
+            yield f"{_prompt(task, doc)} {_answer(task, doc)}"
+
     def _examples(self, task: Any) -> list[str]:
         """The training examples in the order of the data, without those that are evaluated."""
         if not task.has_training_docs():

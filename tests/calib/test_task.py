@@ -78,6 +78,16 @@ def test_chain_of_thought_has_the_reasoning_before_the_answer(folder: Path) -> N
         next(task(folder, form="chain_of_thought", rationale="wyh").documents())
 
 
+def test_what_is_evaluated_can_be_excluded_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list(task(folder).evaluated())  # type: ignore[attr-defined]
+    assert asked == [f"Q: river {n}?\nA: right {n}" for n in range(10, 15)]
+    (folder / "own.jsonl").write_text(json.dumps({"text": f"a b {asked[2]} c"}) + '\n{"text": "the river"}\n')
+    monkeypatch.setattr("calib.sources.exclude_overlap.Task", lambda task: globals()["task"](folder, task=task))
+    of = {"source": "file", "path": str(folder / "own.jsonl")}
+    source = get_source({"source": "exclude_overlap", "of": of, "tasks": ["rivers"], "n": 5})
+    assert [document.text for document in source.documents()] == ["the river"]
+
+
 def test_seed_orders_the_examples(folder: Path) -> None:
     orders = {tuple(document.id for document in task(folder, seed=seed).documents()) for seed in range(3)}
     assert len(orders) == 3
