@@ -13,23 +13,41 @@ from typing import Any
 
 import numpy as np
 
-from calib.sampling import Draw, Pool, TooLittleText, Window, apportion, draw_windows, turns, with_lead, without_lead
+from calib.sampling import (
+    Draw,
+    Pool,
+    TooLittleText,
+    Window,
+    apportion,
+    draw_windows,
+    raw_numbers,
+    turns,
+    with_lead,
+    without_lead,
+)
+from calib.select import Candidates, Measure, Selector, choose
 from calib.settings import SettingsError
 from calib.source import Source
 from calib.spec import CalibrationSet, CalibrationSpec
 
+CHOICE = 1  # tells the random numbers of a selection from those of the sampling
 MAX_MIXED = 1 << 17  # windows of a mixture's set, whose order is made one by one
 
 
-def build(spec: CalibrationSpec, tokenizer: Any, tokenizer_id: str = "") -> CalibrationSet:
+def build(
+    spec: CalibrationSpec, tokenizer: Any, tokenizer_id: str = "", measure: Measure | None = None
+) -> CalibrationSet:
     """The calibration set of `spec`. `tokenizer` is a transformers tokenizer, `tokenizer_id` its fingerprint.
 
-    Raises SettingsError when the source cannot be read or does not hold enough text.
+    `measure` asks a model for what a rule of selection needs to know of the windows. Raises SettingsError when the
+    source cannot be read or does not hold enough text.
     """
-    return build_sets([spec], tokenizer, tokenizer_id)[0]
+    return build_sets([spec], tokenizer, tokenizer_id, measure)[0]
 
 
-def build_sets(specs: Sequence[CalibrationSpec], tokenizer: Any, tokenizer_id: str = "") -> list[CalibrationSet]:
+def build_sets(
+    specs: Sequence[CalibrationSpec], tokenizer: Any, tokenizer_id: str = "", measure: Measure | None = None
+) -> list[CalibrationSet]:
     """The sets of all `specs`, in their order; each source is read and tokenized once however many sets it gives."""
     pools: dict[str, Pool] = {}
 
@@ -38,7 +56,7 @@ def build_sets(specs: Sequence[CalibrationSpec], tokenizer: Any, tokenizer_id: s
             pools[key] = read_pool(source, tokenizer)
         return pools[key]
 
-    return [_build(spec, tokenizer, tokenizer_id, pool_of) for spec in specs]
+    return [_build(spec, _Tools(tokenizer, tokenizer_id, pool_of, measure)) for spec in specs]
 
 
 def read_pool(source: Source, tokenizer: Any) -> Pool:
@@ -63,9 +81,10 @@ def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
     most: dict[str, tuple[int, Source, CalibrationSpec, Draw]] = {}
     checked: set[str] = set()
     for spec in specs:
-        if (key := _key(spec.source)) not in checked:
-            spec.source.check()
-            checked.add(key)
+        for source in (spec.source, None if spec.select is None else spec.select.target_source()):
+            if source is not None and (key := _key(source)) not in checked:
+                source.check()
+                checked.add(key)
         for part in _parts(spec):
             draw = _draw_of(spec, part)
             needed = draw.needed * spec.text_length
@@ -116,11 +135,23 @@ class _Sample:
     documents: tuple[str, ...]
 
 
-def _build(
-    spec: CalibrationSpec, tokenizer: Any, tokenizer_id: str, pool_of: Callable[[Source], Pool]
-) -> CalibrationSet:
-    parts = [(part, pool_of(part.source)) for part in _parts(spec)]
-    samples = _in_turn(spec, [_draw(spec, part, pool, tokenizer, len(parts)) for part, pool in parts])
+@dataclass(frozen=True)
+class _Tools:
+    """What sets are built with."""
+
+    tokenizer: Any
+    tokenizer_id: str
+    pool_of: Callable[[Source], Pool]
+    measure: Measure | None
+
+    def words_of(self, ids: np.ndarray) -> list[str]:
+        return list(self.tokenizer.batch_decode(ids[:, None], clean_up_tokenization_spaces=False))
+
+
+def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
+    tokenizer = tools.tokenizer
+    parts = [(part, tools.pool_of(part.source)) for part in _parts(spec)]
+    samples = _in_turn(spec, [_draw(spec, part, pool, tools, len(parts)) for part, pool in parts])
     tokens = np.stack([sample.window.tokens for sample in samples]).astype(np.int32)
     if spec.add_bos:
         first = np.full((len(tokens), 1), _special(tokenizer, spec.first_token, "add_bos"), dtype=np.int32)
@@ -131,14 +162,14 @@ def _build(
     tokens.setflags(write=False)
     return CalibrationSet(
         spec=spec,
-        id=spec.id(tokenizer_id),
+        id=spec.id(tools.tokenizer_id),
         tokens=tokens,
         documents_in=tuple(sample.documents for sample in samples) * times,
         starts=tuple(sample.window.starts for sample in samples) * times,
         lengths=tuple(sample.window.lengths for sample in samples) * times,
         texts=tuple(texts) * times,
         revision=spec.source.resolved_revision(),
-        tokenizer_id=tokenizer_id,
+        tokenizer_id=tools.tokenizer_id,
         pool_documents=sum(len(pool.ids) for _, pool in parts),
         pool_tokens=sum(len(pool.tokens) for _, pool in parts),
     )
@@ -179,12 +210,17 @@ def _parts(spec: CalibrationSpec) -> list[_Part]:
 
 
 def _draw_of(spec: CalibrationSpec, part: _Part, separator: Sequence[int] = ()) -> Draw:
+    """What is drawn for a part: its windows, or all of the room from which they are selected."""
     ids = np.asarray(separator, dtype=np.int32)
-    return Draw(spec.sampling, spec.set, part.windows, spec.text_length, spec.seed, ids, part.reserve)
+    windows, reserve = part.windows, part.reserve
+    if spec.select is not None:
+        windows = reserve = spec.select.pool * max(windows or 1, reserve or 0)
+    return Draw(spec.sampling, spec.set, windows, spec.text_length, spec.seed, ids, reserve)
 
 
-def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tokenizer: Any, parts: int) -> list[_Sample]:
+def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: int) -> list[_Sample]:
     """The windows that a part gives, with the ids of their documents."""
+    tokenizer = tools.tokenizer
     draw = _draw_of(spec, part, _separator(spec, tokenizer))
     _check_bos(spec, part.source, pool, tokenizer)
     led = with_lead(pool, _special(tokenizer, "bos", "document_bos")) if spec.document_bos else pool
@@ -195,13 +231,41 @@ def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tokenizer: Any, parts:
         raise SettingsError(
             f"source '{part.source.label}': {few.available:,} windows of {spec.seqlen:,} tokens with sampling "
             f"'{spec.sampling}' ({len(pool.ids):,} documents, {len(pool.tokens):,} tokens, the longest document has "
-            f"{longest:,}), but {_sets(spec)} of {part.windows or 1} windows need {few.needed:,}{_room(draw)}"
+            f"{longest:,}), but {_sets(spec)} of {draw.nsamples or 1} windows need {few.needed:,}{_room(draw)}"
             f"{f', which is enough for {few.sets} sets' if few.sets else ''}; {_remedy(few.sets)}"
         ) from None
+    if spec.select is not None and part.windows is not None:
+        windows = [windows[number] for number in _selected(spec, spec.select, windows, part.windows, tools)]
     if spec.document_bos:
         windows = [without_lead(window) for window in windows]
     named = "" if parts == 1 else f"{part.source.label}/"
     return [_Sample(window, tuple(f"{named}{pool.ids[i]}" for i in window.documents)) for window in windows]
+
+
+def _selected(
+    spec: CalibrationSpec, selector: Selector, windows: Sequence[Window], count: int, tools: _Tools
+) -> list[int]:
+    """The numbers of the windows that the rule keeps, in its order."""
+    tokens = np.stack([window.tokens for window in windows])
+    features = None
+    if selector.needs is not None:
+        if tools.measure is None:
+            raise SettingsError(
+                f"select: '{selector.selector_name}' needs a model's {selector.needs}, and no model is at hand here"
+            )
+        features = tools.measure(selector.needs, tokens)
+    target = selector.target_source()
+    like = None if target is None else _cut(tools.pool_of(target), spec.text_length, target)
+    candidates = Candidates(tokens, tools.words_of, features, like)
+    return choose(selector, candidates, count, raw_numbers(spec.seed, spec.set + 1, CHOICE)).tolist()
+
+
+def _cut(pool: Pool, length: int, source: Source) -> np.ndarray:
+    """All of a pool's tokens in windows, the tail dropped; (windows, length), int32."""
+    windows = len(pool.tokens) // length
+    if not windows:
+        raise SettingsError(f"source '{source.label}': fewer than {length:,} tokens to resemble; give more text")
+    return pool.tokens[: windows * length].reshape(windows, length)
 
 
 def _key(source: Source) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from calib.select import SelectorSetting
 from calib.settings import INT32_MAX, INT64_MAX, identity, settings
 from calib.source import Source
 
@@ -34,7 +35,8 @@ class CalibrationSpec:
 
     Sets of up to `max_nsamples` windows are nested and disjoint: set k of any size begins with set k of every smaller
     size, and shares nothing with another set of any size. Left out, it is `nsamples`. With `distinct` the set holds
-    only so many different windows, each of them `nsamples / distinct` times.
+    only so many different windows, each of them `nsamples / distinct` times. `select` chooses the windows out of a
+    larger pool (see `calib/select.py`).
     """
 
     source: Source
@@ -49,6 +51,7 @@ class CalibrationSpec:
     document_bos: bool = False
     max_nsamples: Annotated[int | None, Field(ge=1, le=INT32_MAX)] = None
     distinct: Annotated[int | None, Field(ge=1, le=INT32_MAX)] = None
+    select: SelectorSetting | None = None
 
     def __post_init__(self) -> None:
         if self.nsamples is None and self.sampling != "sequential":
@@ -69,6 +72,9 @@ class CalibrationSpec:
         if self.max_nsamples is not None and (self.drawn is None or self.max_nsamples < self.drawn):
             raise ValueError(f"max_nsamples: expected at least the {self.drawn} windows of the set")
 
+        if self.select is not None and self.nsamples is None:
+            raise ValueError("select: needs a number of windows; set nsamples")
+
     @property
     def text_length(self) -> int:
         """Tokens of text in a window: `seqlen` without the added BOS."""
@@ -88,7 +94,11 @@ class CalibrationSpec:
         """16 hex digits, equal on every machine for equal tokens. `tokenizer_id` is the tokenizer's fingerprint."""
         source = {"source": self.source.identity(), "revision": self.source.revision()}
         numbers = self._numbers()
-        if not self.set or self.max_nsamples == self.drawn:  # the room of the sets before this one moves no window
+        if self.select is not None:
+            numbers["select"] = self.select.identity()
+        elif not self.set:  # the room of the sets before this one moves no window
+            numbers.pop("max_nsamples", None)
+        if self.max_nsamples == self.drawn:
             numbers.pop("max_nsamples", None)
         if self.distinct == self.nsamples:
             numbers.pop("distinct", None)
@@ -106,6 +116,7 @@ class CalibrationSpec:
             "separator": self.separator,
             "add_bos": self.add_bos,
             **{name: value for name, value in later.items() if value not in ("bos", False, None)},
+            **({} if self.select is None else {"select": self.select.to_dict()}),
         }
 
 

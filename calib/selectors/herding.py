@@ -16,15 +16,19 @@ from pydantic import Field
 from calib.ngrams import token_ngrams
 from calib.select import Candidates, Selector, register
 from calib.settings import settings
+from calib.source import Source, SourceSetting
 
 
 @register("herding")
 @settings
 class Herding(Selector):
-    """`n`: tokens of an n-gram. `features`: how many numbers the n-grams are hashed into."""
+    """`n`: tokens of an n-gram. `features`: how many numbers the n-grams are hashed into. `target`: a source of
+    the text that the set shall resemble; not what is evaluated, which would leak.
+    """
 
     n: Annotated[int, Field(ge=1, le=8)] = 2
     features: Annotated[int, Field(ge=16, le=1 << 16)] = 2_048
+    target: SourceSetting | None = None
 
     def order(self, candidates: Candidates, count: int, random: Callable[[int], np.ndarray]) -> np.ndarray:
         windows = self._vectors(candidates.tokens)
@@ -38,6 +42,9 @@ class Herding(Selector):
         counts = np.bincount(places, minlength=len(tokens) * self.features).reshape(len(tokens), -1)
         vectors = np.sqrt(counts.astype(np.float64))  # a repeated pair counts less than a second one
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def target_source(self) -> Source | None:
+        return self.target
 
 
 def herd(vectors: np.ndarray, target: np.ndarray, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ left to cover, the windows with most concepts follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,31 +21,38 @@ class Lexical(Selector):
     """Greedy coverage of concepts."""
 
     def order(self, candidates: Candidates, count: int, random: Callable[[int], np.ndarray]) -> np.ndarray:
-        concepts = [np.unique(window) for window in _concepts(candidates)]
-        sizes = np.array([len(window) for window in concepts])
-        gains, covered = sizes.copy(), np.zeros(max((window[-1] for window in concepts), default=-1) + 1, dtype=bool)
-        left = np.ones(len(concepts), dtype=bool)
-        windows_of = _inverted(concepts, len(covered))
-        chosen = []
-        for _ in range(count):
-            best = int(np.lexsort((-sizes, -gains, ~left))[0])
-            chosen.append(best)
-            left[best] = False
-            fresh = concepts[best][~covered[concepts[best]]]
-            covered[fresh] = True
-            for concept in fresh:
-                gains[windows_of[concept]] -= 1
-        return np.asarray(chosen, dtype=np.int64)
+        return cover([np.unique(window) for window in _concepts(candidates)], count)
+
+
+def cover(concepts: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """The `count` windows of greedy coverage, in the order in which they are taken; (count,), int64.
+
+    `concepts`: the different numbers of each window, sorted.
+    """
+    sizes = np.array([len(window) for window in concepts])
+    gains, left = sizes.copy(), np.ones(len(concepts), dtype=bool)
+    covered = np.zeros(max((int(window[-1]) for window in concepts if len(window)), default=-1) + 1, dtype=bool)
+    windows_of = _inverted(concepts, len(covered))
+    chosen = np.empty(count, dtype=np.int64)
+    for turn in range(count):
+        chosen[turn] = best = int(np.lexsort((-sizes, -gains, ~left))[0])
+        left[best] = False
+        fresh = concepts[best][~covered[concepts[best]]]
+        covered[fresh] = True
+        for concept in fresh:
+            gains[windows_of[concept]] -= 1
+    return chosen
 
 
 def _concepts(candidates: Candidates) -> np.ndarray:
     """The concept of each token, a number; (windows, length)."""
-    words = [word.lower().strip() for word in candidates.vocabulary]
+    ids, places = np.unique(candidates.tokens, return_inverse=True)
+    words = [word.lower().strip() for word in candidates.words_of(ids)]
     numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    return np.array([numbers[word] for word in words], dtype=np.int64)[candidates.tokens]
+    return np.array([numbers[word] for word in words], dtype=np.int64)[places.reshape(candidates.tokens.shape)]
 
 
-def _inverted(concepts: list[np.ndarray], count: int) -> list[np.ndarray]:
+def _inverted(concepts: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
     """The windows that hold each concept."""
     windows = np.repeat(np.arange(len(concepts)), [len(window) for window in concepts])
     flat = np.concatenate(concepts) if concepts else np.empty(0, dtype=np.int64)
