@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from calib.sampling import (
     without_lead,
 )
 from calib.select import Candidates, Measure, Selector, choose
-from calib.settings import SettingsError
+from calib.settings import INT32_MAX, SettingsError
 from calib.source import Source
 from calib.spec import CalibrationSet, CalibrationSpec
 
@@ -70,6 +70,19 @@ def read_pool(source: Source, tokenizer: Any) -> Pool:
         tokens=np.concatenate([document.tokens for document in documents]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
     )
+
+
+def count_sets(spec: CalibrationSpec, tokenizer: Any) -> int:
+    """How many sets of this size and kind the source can give. Reads and tokenizes all of it."""
+    endless = replace(spec, set=INT32_MAX)
+    tools = _Tools(tokenizer, "", lambda source: read_pool(source, tokenizer), None)
+    counts = []
+    for part in _parts(endless):
+        try:
+            _windows_of(endless, part, tools.pool_of(part.source), tools)
+        except TooLittleText as few:
+            counts.append(few.sets)
+    return min(counts, default=INT32_MAX)
 
 
 def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
@@ -220,13 +233,10 @@ def _draw_of(spec: CalibrationSpec, part: _Part, separator: Sequence[int] = ()) 
 
 def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: int) -> list[_Sample]:
     """The windows that a part gives, with the ids of their documents."""
-    tokenizer = tools.tokenizer
-    draw = _draw_of(spec, part, _separator(spec, tokenizer))
-    _check_bos(spec, part.source, pool, tokenizer)
-    led = with_lead(pool, _special(tokenizer, "bos", "document_bos")) if spec.document_bos else pool
     try:
-        windows = draw_windows(led, draw)
+        windows = _windows_of(spec, part, pool, tools)
     except TooLittleText as few:
+        draw = _draw_of(spec, part)
         longest = int(pool.lengths.max())
         raise SettingsError(
             f"source '{part.source.label}': {few.available:,} windows of {spec.seqlen:,} tokens with sampling "
@@ -240,6 +250,14 @@ def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: 
         windows = [without_lead(window) for window in windows]
     named = "" if parts == 1 else f"{part.source.label}/"
     return [_Sample(window, tuple(f"{named}{pool.ids[i]}" for i in window.documents)) for window in windows]
+
+
+def _windows_of(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools) -> list[Window]:
+    """The windows that are drawn for a part. Raises TooLittleText."""
+    draw = _draw_of(spec, part, separator_ids(spec, tools.tokenizer))
+    _check_bos(spec, part.source, pool, tools.tokenizer)
+    led = with_lead(pool, _special(tools.tokenizer, "bos", "document_bos")) if spec.document_bos else pool
+    return draw_windows(led, draw)
 
 
 def _selected(
@@ -276,7 +294,7 @@ def _sets(spec: CalibrationSpec) -> str:
     return "set 0" if spec.set == 0 else f"sets 0 to {spec.set}"
 
 
-def _separator(spec: CalibrationSpec, tokenizer: Any) -> list[int]:
+def separator_ids(spec: CalibrationSpec, tokenizer: Any) -> list[int]:
     """The ids that stand between two documents."""
     if spec.separator == "none":
         return []
