@@ -6,7 +6,7 @@ Sets of two tokenizers have no ids in common, so their windows and n-grams are c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import numpy as np
 
@@ -41,27 +41,31 @@ def _settings(one: CalibrationSet, other: CalibrationSet) -> Iterator[Row]:
         if first.get(key) != second.get(key):
             yield key, str(first.get(key, "-")), str(second.get(key, "-"))
     yield "tokenizer", one.tokenizer_id, other.tokenizer_id
-    yield (
-        "domains",
-        *(", ".join(f"{label} {count}" for label, count in domains(built).items()) for built in (one, other)),
-    )
+    yield "domains", _domains(one), _domains(other)
+
+
+def _domains(calibration_set: CalibrationSet) -> str:
+    return ", ".join(f"{label} {count}" for label, count in domains(calibration_set).items())
 
 
 def _shared(one: CalibrationSet, other: CalibrationSet) -> Iterator[Row]:
     same = one.tokenizer_id == other.tokenizer_id
-    windows = [set(map(bytes, built.tokens)) if same else set(built.texts) for built in (one, other)]
-    both = len(windows[0] & windows[1])
-    yield "windows", *(f"{len(built)} ({both} in both)" for built in windows)
-    documents = [{document for window in built.documents_in for document in window} for built in (one, other)]
-    both = len(documents[0] & documents[1])
-    yield "documents", *(f"{len(built)} ({both} in both)" for built in documents)
-    grams = [
-        np.unique(token_ngrams(list(built.tokens))[0] if same else word_ngrams(built.texts)[0])
-        for built in (one, other)
-    ]
-    both = len(np.intersect1d(*grams, assume_unique=True))
+    yield _in_both("windows", *(set(map(bytes, built.tokens)) if same else set(built.texts) for built in (one, other)))
+    yield _in_both("documents", *({id for window in built.documents_in for id in window} for built in (one, other)))
+    hashed = [token_ngrams(list(built.tokens)) if same else word_ngrams(built.texts) for built in (one, other)]
+    first, second = (np.unique(hashes) for hashes, _ in hashed)
+    both = len(np.intersect1d(first, second, assume_unique=True))
     name = f"{TOKENS}-grams of tokens" if same else f"{WORDS}-grams of words"
-    yield name, *(f"{len(built):,} ({100 * both / max(len(built), 1):.1f} % in the other)" for built in grams)
+    yield name, _share(len(first), both), _share(len(second), both)
+
+
+def _in_both(name: str, first: Set[bytes] | Set[str], second: Set[bytes] | Set[str]) -> Row:
+    both = len(first & second)  # type: ignore[operator]
+    return name, f"{len(first)} ({both} in both)", f"{len(second)} ({both} in both)"
+
+
+def _share(count: int, both: int) -> str:
+    return f"{count:,} ({100 * both / max(count, 1):.1f} % in the other)"
 
 
 def _numbers(one: CalibrationSet, other: CalibrationSet) -> Iterator[Row]:
