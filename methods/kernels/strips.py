@@ -8,6 +8,9 @@ strips when the strip is done. The errors come back, so that the update of all l
 The hard case is agreeing with the twin in plain torch: a different last bit turns a tie into another code, and the rest
 of that row follows. Hence division rounds correctly, rounding is half to even, products and sums are fused only where
 the update of a column says so, and comparisons break ties by index as there.
+
+Words of this room: a *tile* is what a program holds on the chip, [columns, rows]; a *strip* is 16 columns of it; a
+*launch* is the rows and warps of one program.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from methods.numerics.columns import ColumnBlock
+from methods.numerics.blocks import ColumnBlock
 
 WIDTH = 128  # columns of one launch: with 16 rows they fill 64 registers of a thread of one warp
 STRIP = 16  # columns that are solved together; what they mean for the other columns is added when they are done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -16,6 +17,8 @@ import pytest
 import yaml
 from click.testing import Result
 from typer.testing import CliRunner
+
+from sweep.study_file.document import apply_override
 
 TEXT = "the a river stone walked slowly over under bright old house of and to see green again while never"
 WORDS = TEXT.split()
@@ -157,6 +160,14 @@ def document(tiny_model: Path, tiny_texts: Path, tiny_tasks: Path) -> dict[str, 
     }
 
 
+def changed(document: dict[str, Any], *overrides: str) -> dict[str, Any]:
+    """A copy of the study's document with values set as `--set` sets them."""
+    result = copy.deepcopy(document)
+    for override in overrides:
+        apply_override(result, override)
+    return result
+
+
 @pytest.fixture
 def write_study(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
     """Writes a study file and returns its path."""
@@ -192,7 +203,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Res
     from sweep.launch import app
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sweep.runs.lease.SETTLE", (0.0, 0.0))  # nobody else launches
+    monkeypatch.setattr("sweep.storage.lease.SETTLE", (0.0, 0.0))  # nobody else launches
 
     def call(*arguments: str) -> Result:
         result = CliRunner().invoke(app, list(arguments))

@@ -1,0 +1,173 @@
+"""The `calibration` section of a study: products of axes become calibration sets.
+
+The hard case is a product that nobody can mean (`sets: 1000000000`): it is counted before it is multiplied out, and the
+error says how many sets the text can make, where that is known without reading all of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from calib.build import preflight
+from calib.settings import INT32_MAX, SettingsError, parse, settings, shown
+from calib.source import Source, get_source, located_entry
+from calib.spec import CalibrationSpec
+from sweep.study_file.levels import MAX_TRIALS, check_levels, refuse_twice
+
+MIN_SEQLEN = 2  # tokens of a calibration window
+MANY_SETS = 2_000  # listed without a look at their text
+MANY_SERIES = 100  # kinds of calibration sets that are tried on their text when there are too many sets
+
+
+@settings
+class CalibrationFile:
+    """The keys of `calibration`. Every value but `seed` may be a list: one level of the factor each."""
+
+    source: Any
+    sets: Any = 1
+    nsamples: Any = 128
+    seqlen: Any = 2048
+    sampling: Any = "windows"
+    separator: Any = "eos"
+    add_bos: Any = False
+    seed: int | None = Field(default=None, ge=0)
+
+
+AXES = ("nsamples", "seqlen", "sampling", "separator", "add_bos")
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """One product of axes, not yet multiplied out: series of sets that differ in nothing but their number."""
+
+    path: str
+    series: list[tuple[Source, tuple[Any, ...]]]  # source, and its levels of AXES
+    sets: Sequence[int]
+    seed: int
+
+    def spec(self, source: Source, levels: Sequence[Any], number: int) -> CalibrationSpec:
+        values = {"source": source, "set": number, "seed": self.seed, **dict(zip(AXES, levels, strict=True))}
+        return parse(CalibrationSpec, values, self.path)
+
+    def expand(self) -> list[CalibrationSpec]:
+        """All specs, source by source, level by level, set by set."""
+        first = [self.spec(source, levels, self.sets[0]) for source, levels in self.series]
+        return [spec if number == spec.set else replace(spec, set=number) for spec in first for number in self.sets]
+
+
+def parse_calibration(section: Any, seed: int, trials_of_a_set: int, folder: Path) -> tuple[list[CalibrationSpec], Any]:
+    """The calibration sets of a study, and the section with its defaults filled in. Raises SettingsError.
+
+    `seed` is the study's; `trials_of_a_set` says how many trials need each set; relative paths of the sources are read
+    from `folder`.
+    """
+    if section is None:
+        return [], None
+    several = isinstance(section, list)
+    parts = section if several else [section]
+    if not parts:
+        raise SettingsError("calibration: expected a mapping of axes, or a list of them, got []")
+    grids: list[_Grid] = []
+    documents = []
+    for number, part in enumerate(parts):
+        path = f"calibration[{number}]" if several else "calibration"
+        file = _located(parse(CalibrationFile, part, path), folder, path)
+        grids.append(_calibration_grid(file, seed, path))
+        documents.append({item.name: getattr(file, item.name) for item in fields(file)})
+    _check_number_of_trials(grids, trials_of_a_set)
+    specs = [spec for grid in grids for spec in grid.expand()]
+    _check_source_labels(specs)
+    if several:  # a single grid cannot repeat itself
+        keys = [
+            str((spec.source.label, spec.set, spec.seed, *(getattr(spec, axis) for axis in AXES))) for spec in specs
+        ]
+        refuse_twice("calibration sets", keys, "leave the repeated calibration set out")
+    return specs, documents if several else documents[0]
+
+
+def _located(file: CalibrationFile, folder: Path, path: str) -> CalibrationFile:
+    """The section with the paths of its sources made absolute."""
+    if not isinstance(file.source, list):
+        return replace(file, source=located_entry(file.source, folder, f"{path}.source"))
+    entries = [located_entry(entry, folder, f"{path}.source[{number}]") for number, entry in enumerate(file.source)]
+    return replace(file, source=entries)
+
+
+def _check_number_of_trials(grids: Sequence[_Grid], trials_of_a_set: int) -> None:
+    """Refuse more sets than there can be before they are listed: by what their text holds, where that is known."""
+    sets = sum(len(grid.series) * len(grid.sets) for grid in grids)
+    for grid in grids if sets > MANY_SETS else []:
+        last = grid.sets[-1] if isinstance(grid.sets, range) else max(grid.sets)
+        preflight([grid.spec(*one, last) for one in grid.series[:MANY_SERIES]], f"{grid.path}.sets")
+    if (trials := sets * trials_of_a_set) > MAX_TRIALS:
+        raise SettingsError(
+            f"calibration: {trials:,} trials of models, methods and calibration sets; a study has at most "
+            f"{MAX_TRIALS:,}; ask for fewer sets, or give fewer values"
+        )
+
+
+def _calibration_grid(grid: CalibrationFile, seed: int, path: str) -> _Grid:
+    entries = grid.source if isinstance(grid.source, list) else [grid.source]
+    check_levels(entries, f"{path}.source")
+    sources: list[Source] = []
+    for number, entry in enumerate(entries):
+        place = f"{path}.source[{number}]" if isinstance(grid.source, list) else f"{path}.source"
+        sources.append(get_source(entry, place))
+    axes = []
+    for axis in AXES:
+        value = getattr(grid, axis)
+        if isinstance(value, list):
+            check_levels(value, f"{path}.{axis}")
+        axes.append(value if isinstance(value, list) else [value])
+        if axis == "seqlen" and any(type(level) is int and level < MIN_SEQLEN for level in axes[-1]):
+            raise SettingsError(
+                f"{path}.seqlen: expected at least {MIN_SEQLEN}, got {min(axes[-1])} (a token alone has no context)"
+            )
+    series = len(sources) * math.prod(len(levels) for levels in axes)
+    if series > MAX_TRIALS:
+        raise SettingsError(
+            f"{path}: its lists make {series:,} kinds of calibration sets; a study has at most {MAX_TRIALS:,} trials; "
+            "give fewer values"
+        )
+    return _Grid(
+        path=path,
+        series=[(source, levels) for source in sources for levels in itertools.product(*axes)],
+        sets=_set_numbers(grid.sets, f"{path}.sets"),
+        seed=seed if grid.seed is None else grid.seed,
+    )
+
+
+def _set_numbers(sets: Any, path: str) -> Sequence[int]:
+    """`3` -> 0, 1, 2; a list names the sets themselves."""
+    if isinstance(sets, bool) or not isinstance(sets, int | list):
+        raise SettingsError(f"{path}: expected a number of sets, or a list of set numbers, got {shown(sets)}")
+    if isinstance(sets, int):
+        if not 1 <= sets <= INT32_MAX:
+            bound = "at least 1" if sets < 1 else f"at most {INT32_MAX}"
+            raise SettingsError(f"{path}: expected {bound}, got {sets}")
+        return range(sets)
+    check_levels(sets, path)
+    for number in sets:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= INT32_MAX:
+            end = f" to {INT32_MAX}" if isinstance(number, int) and number > 0 else ""
+            raise SettingsError(f"{path}: expected set numbers from 0{end}, got {shown(number)}")
+    return list(sets)
+
+
+def _check_source_labels(specs: Sequence[CalibrationSpec]) -> None:
+    """Two different sources must not share a label: the tables would mix them."""
+    known: dict[str, Source] = {}
+    for spec in specs:
+        other = known.setdefault(spec.source.label, spec.source)
+        if other is not spec.source and other != spec.source:
+            raise SettingsError(
+                f"calibration.source: two different sources are labelled '{spec.source.label}'; "
+                "give one of them another `label`"
+            )
