@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from calib.build import build, preflight
 from calib.card import card
 from calib.files import json_records
 from calib.settings import SettingsError, one_line, parse, shown
@@ -253,8 +254,6 @@ def _entry(text: str, option: str) -> Any:
 
 def run(arguments: argparse.Namespace, shipped: Mapping[str, Path] | None = None) -> CalibrationSet:
     """Build the set that the arguments mean, and write it. Raises SettingsError."""
-    from calib.build import build, preflight
-
     spec = spec_of(arguments)
     tokenizer = find_tokenizer(arguments.tokenizer, shipped)
     preflight([spec])
