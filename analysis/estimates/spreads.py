@@ -98,6 +98,50 @@ def _choose(log_weight: np.ndarray, place: np.ndarray, rng: np.random.Generator)
     return np.asarray((chance[place] < chosen[:, None]).sum(axis=1))
 
 
+SCREEN = 4.0  # no set is far off that is closer to its source's median than this many robust SDs
+
+
+def far_off(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Which sets of each source are far off, bool [sets] per source; none where no two sets differ."""
+    none = tuple(np.zeros(len(group), bool) for group in groups)
+    if not has_spread(groups) or max(len(group) for group in groups) < 3:
+        return none
+    step = _step(groups)
+    guess = _guess(groups, step)
+    farthest = max(float(np.abs(group - np.median(group)).max()) for group in groups)
+    if farthest < SCREEN * guess**0.5:
+        return none
+    trims = [_trimmings(np.asarray(group, float), step) for group in groups]
+    cells = [_log_marginals(trim, guess) for trim in trims]
+    total = np.sum([special.logsumexp(cell, axis=2) for cell in cells], axis=0)
+    density = np.exp(total - special.logsumexp(total))
+    found = []
+    for trim, cell in zip(trims, cells, strict=True):
+        share = np.exp(cell - special.logsumexp(cell, axis=2, keepdims=True))
+        found.append(np.einsum("ij,ijk,kn->n", density, share, trim.removed) > SURE)
+    return tuple(found)
+
+
+def typical(groups: Sequence[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, ...]]:
+    """(the sets that are not far off, per source; how many are far off)."""
+    far = far_off(groups)
+    return [group[~gone] for group, gone in zip(groups, far, strict=True)], tuple(int(gone.sum()) for gone in far)
+
+
+def far_words(names: Sequence[str], groups: Sequence[np.ndarray], far: Sequence[int]) -> str:
+    """`one of 10 sets of books is far off`; empty where none is."""
+    told = [
+        f"{'one' if count == 1 else count} of {len(group)} sets of {name}"
+        for name, group, count in zip(names, groups, far, strict=True)
+        if count
+    ]
+    if not told:
+        return ""
+    many = sum(far) > 1
+    listed = told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+    return f"{listed} {'are' if many else 'is'} far off"
+
+
 @dataclass(frozen=True)
 class _Trimmings:
     """The ways to call some of the outermost sets of a source far off; one entry each, `removed` [ways, sets]."""
