@@ -18,6 +18,11 @@ interval either, and `reasons` gives the spread of the others.
 
 A component's variance is what it adds to the variance of a mean over examples, or of a mean over tasks of such means, so
 components of a task with many examples and with few can be compared.
+
+Words of this room: mathematics alone, numbers in and numbers out, for people who want to read an estimator before its
+tables. An *outcome* is what one trial made of one test example (right or wrong, nats per token), *answered* an example
+that has one; the *harmonic* share is the mean of 1 / sets over sources; a *pivot* is the distribution of an expectation
+given its mean square; a *set that is far off* is one that no spread of the others explains.
 """
 
 from __future__ import annotations
@@ -84,7 +89,7 @@ def components(
     names = sorted(set(labels))
     groups = [np.flatnonzero(labels == name) for name in names]
     counts = np.array([len(group) for group in groups])
-    complete = [shared_examples(matrix) for matrix in matrices]
+    complete = [complete_examples(matrix) for matrix in matrices]
     dropped = sum(m.shape[1] - c.shape[1] for m, c in zip(matrices, complete, strict=True))
     if len(labels) == 0 or min(matrix.shape[1] for matrix in complete) < 2:
         unknown = np.full((draws, len(COMPONENTS)), np.nan)
@@ -110,7 +115,7 @@ def components(
     return Estimate(estimate, cloud, len(groups), len(scores), per_source, examples, dropped, reasons, far)
 
 
-def shared_examples(matrix: np.ndarray) -> np.ndarray:
+def complete_examples(matrix: np.ndarray) -> np.ndarray:
     """The examples that every trial has, float64 [trials, examples]."""
     return np.asarray(matrix[:, ~np.isnan(matrix).any(axis=0)], np.float64)
 
