@@ -6,14 +6,16 @@ models' answers are compared example by example (flips, McNemar). Every differen
 is better.
 
 The hard case is what "sure" refers to. A difference can be certain for these test questions and still be luck of the
-questions, so intervals and probabilities are given for new draws on the same test, and for new draws on a new test. And
-a difference can be certain for these sources and still be luck of the sources: what is said about a new source rests on
-as many independent values as there are sources, however many sets each of them has.
+questions, so intervals and probabilities are given for new draws on the same test, and for new draws on a new test. A
+difference can be certain for these sources and still be luck of the sources: what is said about a new source rests on
+as many independent values as there are sources, however many sets each of them has. And the pair that looks most
+different is the pair one looks at: who wins a new draw comes from the joint posterior of all sources, where a gap
+that is the largest of many has been drawn back, while interval and p are for a pair that was chosen beforehand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -23,6 +25,8 @@ from analysis.estimates.comparisons import holm, paired, welch
 from analysis.estimates.components import SOURCE_EXAMPLE
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.outcomes import COLUMN_OF
+from analysis.estimates.ranks import posterior_of
+from analysis.estimates.spreads import repeats
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 from analysis.variance import component_table
@@ -115,6 +119,7 @@ SOURCE_PAIR_SCHEMA = {
         ],
         pl.Float64,
     ),
+    "note": pl.String,
 }
 METHOD_PAIR_SCHEMA = {
     "model": pl.String,
@@ -128,6 +133,8 @@ METHOD_PAIR_SCHEMA = {
             "difference",
             "low",
             "high",
+            "low_new_test",
+            "high_new_test",
             "p",
             "p_holm",
             "a_wins_new_draw",
@@ -149,8 +156,8 @@ def source_pairs(
     `difference` is the advantage of A in the measure's unit, positive where A is better. `low`, `high`: 95 % Welch
     interval over draws, for these test examples. `low_new_test`, `high_new_test`: also over test examples, paired,
     where samples/ tell the source-by-example component. `p` is Welch's test, `p_holm` corrected within a (model,
-    method). `a_wins_new_draw`: probability that one new set of A beats one new set of B; `a_wins_new_test`: on new
-    examples too.
+    method). `a_wins_new_draw`: probability that one new set of A beats one new set of B, from the posterior of all
+    sources; `a_wins_new_test`: on new examples too. `note` says why something is null.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
@@ -162,9 +169,40 @@ def source_pairs(
         names = sorted(cells)
         pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
         test_variance = crossed.get((str(model), str(label)))
-        family = [({**context, "a": a, "b": b}, welch(cells[a], cells[b], test_variance)) for a, b in pairs]
+        wins = _wins(cells, names, test_variance)
+        family = [
+            ({**context, "a": a, "b": b, **wins(a, b), "note": _no_spread(cells, a, b)}, welch(cells[a], cells[b], test_variance))
+            for a, b in pairs
+        ]
         found += _with_holm(family)
     return pl.DataFrame(found, SOURCE_PAIR_SCHEMA).sort("parameters", "model", "method_label", "a", "b")
+
+
+def _wins(
+    cells: dict[str, np.ndarray], names: Sequence[str], test_variance: float | None
+) -> Callable[[str, str], dict[str, float]]:
+    """How likely a new set of a source beats one of another: nothing where no two sets of a source differ."""
+    known = posterior_of(cells)
+    on_the_task = None if test_variance is None else posterior_of(cells, test_variance)
+
+    def wins(a: str, b: str) -> dict[str, float]:
+        place = names.index(a), names.index(b)
+        row = {} if known is None else {"a_wins_new_draw": known.wins(*place)}
+        if on_the_task is not None and test_variance is not None:
+            row["a_wins_new_test"] = on_the_task.wins(*place, examples=2 * test_variance)
+        return row
+
+    return wins
+
+
+def _no_spread(cells: dict[str, np.ndarray], a: str, b: str) -> str:
+    """What can be said of two sources whose sets do not differ: certainty is not among it."""
+    if len(cells[a]) < 2 or len(cells[b]) < 2:
+        return "no interval: a source has one set"
+    if np.ptp(cells[a]) > 0 or np.ptp(cells[b]) > 0:
+        return ""
+    bound = repeats([cells[a], cells[b]])
+    return f"no interval: the sets of both do not differ; at least {100 * bound:.0f} % of new sets repeat their value"
 
 
 def _source_by_example(
@@ -187,8 +225,8 @@ def method_pairs(
     `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
     and `p` are over draws within these sources, corrected by Holm within a model. `a_wins_new_draw` is the probability
     that A is better on one new set of a new source, null where the pair has a single source
-    (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` is for new test examples as well (of accuracy
-    alone, where samples/ hold them). `reversed` is the share of sets on which the method that is better on average is
+    (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` and the interval `low_new_test` to
+    `high_new_test` are for new test examples as well (of accuracy alone, where samples/ hold them). `reversed` is the share of sets on which the method that is better on average is
     the worse one: how often a study with a single set of one of these sources would have told the opposite. Its Wilson
     interval is for other sets of these sources.
     """

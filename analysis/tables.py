@@ -77,15 +77,15 @@ def source_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
 def range_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """Over all sets of all sources per (model, method): smallest, largest, range, and the two spreads behind them.
 
-    `sd_within` pools the SD over the sets of one source; `sd_sources` is the SD of the source means.
+    `sd_within` is the SD over the sets of one source, its square averaged over sources; `sd_sources` is the SD of the
+    source means.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task)
     cells = over_sets(rows, CELL)
-    freedom = pl.col("n") - 1
-    pooled = ((pl.col("sd") ** 2 * freedom).sum() / freedom.sum()).sqrt()
+    pooled = (pl.col("sd") ** 2).mean().sqrt()
     spreads = cells.group_by("model", "method_label").agg(
         pl.col("source").n_unique().alias("sources"),
-        pl.when(freedom.sum() > 0).then(pooled).alias("sd_within"),
+        pooled.alias("sd_within"),
         pl.col("mean").std().alias("sd_sources"),
     )
     total = over_sets(rows, [c for c in CELL if c != "source"]).drop("low", "high")

@@ -64,6 +64,16 @@ def has_spread(groups: Sequence[np.ndarray]) -> bool:
     return any(len(group) > 1 and float(np.ptp(group)) > 0 for group in groups)
 
 
+def repeats(groups: Sequence[np.ndarray], level: float = 0.95) -> float:
+    """How often a new set repeats the value of its source's other sets, where all of them did: a lower bound.
+
+    Clopper and Pearson's one-sided limit of a share of which nothing but successes was seen: the sets beyond the first
+    of each source. Zero where no source has two sets.
+    """
+    seen = sum(len(group) - 1 for group in groups)
+    return float((1 - level) ** (1 / seen)) if seen else 0.0
+
+
 def spreads(groups: Sequence[np.ndarray], rng: np.random.Generator, draws: int = DRAWS) -> Spreads:
     """Centres and variances of sources from the values of their sets.
 

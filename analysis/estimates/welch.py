@@ -62,26 +62,28 @@ def _variances(groups: Sequence[np.ndarray]) -> np.ndarray | None:
     return np.where(np.isnan(own), np.nanmean(own), own)
 
 
-def set_variance(groups: Sequence[np.ndarray]) -> tuple[float, float]:
+def set_variance(groups: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray | None = None) -> tuple[float, float]:
     """(mean over sources of the variance of a set, its degrees of freedom); sources with one set are left out.
 
-    NaN and 0 where no source has two sets. Satterthwaite's degrees of freedom are too few where variances are alike,
-    because they take the luck of the estimates for differences: there s⁴ is replaced by its unbiased estimate,
-    s⁴ df / (df + 2).
+    `weights`: of the variances instead, one per source, for another sum than their mean. NaN and 0 where no source has
+    two sets. Satterthwaite's degrees of freedom are too few where variances are alike, because they take the luck of the
+    estimates for differences: there s⁴ is replaced by its unbiased estimate, s⁴ df / (df + 2).
     """
-    several = [group for group in groups if len(group) > 1]
+    several = [index for index, group in enumerate(groups) if len(group) > 1]
     if not several:
         return float("nan"), 0.0
-    variance = np.array([group.var(ddof=1) for group in several])
-    freedom = np.array([len(group) - 1.0 for group in several])
-    mean = float(variance.mean())
-    if mean == 0:
+    w = np.full(len(groups), 1 / len(several)) if weights is None else np.asarray(weights, float)
+    own = np.array([groups[index].var(ddof=1) for index in several])
+    freedom = np.array([len(groups[index]) - 1.0 for index in several])
+    parts = w[several] * own
+    total = float(parts.sum())
+    if total == 0:
         return 0.0, float(freedom.sum())
-    plain = float(variance.sum() ** 2 / (variance**2 / freedom).sum())
-    if _alike(variance, freedom) < ALIKE:
-        return mean, plain
-    corrected = float(variance.sum() ** 2 / (variance**2 / (freedom + 2)).sum())
-    return mean, min(corrected, float(freedom.sum()))
+    plain = float(total**2 / (parts**2 / freedom).sum())
+    if _alike(own, freedom) < ALIKE:
+        return total, plain
+    corrected = float(total**2 / (parts**2 / (freedom + 2)).sum())
+    return total, min(corrected, float(freedom.sum()))
 
 
 def _alike(variance: np.ndarray, freedom: np.ndarray) -> float:

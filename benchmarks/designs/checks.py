@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.compare import holm
 from analysis.estimates.agreement import agreement
-from analysis.estimates.association import correlation
+from analysis.estimates.correlations import correlation
 from analysis.estimates.components import components
 from analysis.estimates.equivalence import UNCLEAR, answer
 from analysis.estimates.posterior import posterior
