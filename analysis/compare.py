@@ -22,14 +22,12 @@ import polars as pl
 from scipy import stats
 
 from analysis.estimates.comparisons import holm, paired, welch
-from analysis.estimates.components import SOURCE_EXAMPLE
 from analysis.estimates.examples import ExampleTables, read_examples
-from analysis.estimates.outcomes import COLUMN_OF
 from analysis.estimates.ranks import posterior_of
 from analysis.estimates.spreads import repeats
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
-from analysis.variance import component_table
+from analysis.variance import example_noise
 
 
 def domain_match(study: Study, measure: str = "perplexity_increase") -> pl.DataFrame:
@@ -161,7 +159,7 @@ def source_pairs(
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
-    crossed = _source_by_example(study, measure, task, examples)
+    crossed = example_noise(study, measure, task, examples=examples)
     found: list[dict[str, object]] = []
     for (model, parameters, label), part in rows.group_by("model", "parameters", "method_label", maintain_order=True):
         cells = {str(s): sign * p["value"].to_numpy() for (s,), p in part.group_by("source", maintain_order=True)}
@@ -171,7 +169,10 @@ def source_pairs(
         test_variance = crossed.get((str(model), str(label)))
         wins = _wins(cells, names, test_variance)
         family = [
-            ({**context, "a": a, "b": b, **wins(a, b), "note": _no_spread(cells, a, b)}, welch(cells[a], cells[b], test_variance))
+            (
+                {**context, "a": a, "b": b, **wins(a, b), "note": _no_spread(cells, a, b)},
+                welch(cells[a], cells[b], test_variance),
+            )
             for a, b in pairs
         ]
         found += _with_holm(family)
@@ -203,18 +204,6 @@ def _no_spread(cells: dict[str, np.ndarray], a: str, b: str) -> str:
         return ""
     bound = repeats([cells[a], cells[b]])
     return f"no interval: the sets of both do not differ; at least {100 * bound:.0f} % of new sets repeat their value"
-
-
-def _source_by_example(
-    study: Study, measure: str, task: str, examples: ExampleTables | None
-) -> dict[tuple[str, str], float]:
-    """(model, method) -> variance that the choice of test examples adds to the difference of two sources, halved."""
-    if measure not in COLUMN_OF or measure == "perplexity":
-        return {}
-    table = component_table(study, measure, examples=examples).filter(
-        (pl.col("task") == task) & (pl.col("component") == SOURCE_EXAMPLE) & pl.col("variance").is_not_null()
-    )
-    return {(r["model"], r["method_label"]): max(r["variance"], 0.0) for r in table.iter_rows(named=True)}
 
 
 def method_pairs(

@@ -16,7 +16,7 @@ from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number
-from analysis.tables import baseline_table, measures_of, range_table, source_table
+from analysis.tables import baseline_table, baselines, measures_of, range_table, source_table
 
 
 @dataclass(frozen=True)
@@ -213,18 +213,6 @@ def _controls(study: Study) -> list[Finding]:
         f"{MEASURES[measure].title.lower()}."
     )
     return [Finding(text, f"table-source-{measure}")]
-
-
-def baselines(study: Study) -> dict[str, str]:
-    """The data-free method with the same bits, sparsity and pattern for each calibrated method that has one."""
-    key = ["bits", "sparsity", "pattern"]
-    kinds = study.trials.filter(pl.col("method") != "dense").select("method_label", *key, "source").unique()
-    plain = kinds.filter(pl.col("source").is_null()).select(*key, pl.col("method_label").alias("control"))
-    calibrated = kinds.filter(pl.col("source").is_not_null()).select("method_label", *key).unique()
-    joined = calibrated.join(plain, on=key, nulls_equal=True).sort("method_label", "control")
-    return dict(
-        joined.unique("method_label", keep="first", maintain_order=True).select("method_label", "control").iter_rows()
-    )
 
 
 def mean_rows(study: Study, measure: str) -> pl.DataFrame:

@@ -95,7 +95,9 @@ def _agreement(part: pl.DataFrame, judge: str, measure: str, context: dict[str, 
     values = wide.drop("source", "set").to_numpy() * (-1 if MEASURES[measure].higher_is_better else 1)
     owner = wide["source"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64).to_numpy()
     found = agreement(values, owner)
-    order = " = ".join(names) if np.isnan(found.w) else " > ".join(names[i] for i in np.argsort(found.ranks, kind="stable"))
+    order = (
+        " = ".join(names) if np.isnan(found.w) else " > ".join(names[i] for i in np.argsort(found.ranks, kind="stable"))
+    )
     row = {**context, "judges": judges, "sources": len(names), "order": order, "note": found.why}
     return [{**row, "w": None if np.isnan(found.w) else found.w, "p": None if np.isnan(found.p) else found.p}]
 
@@ -164,7 +166,9 @@ def trend_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl
     for context, cells in _cells(study, measure, task):
         variance, freedom = set_variance(typical(list(cells.values()))[0])
         if freedom and variance > 0:
-            spread.setdefault(context["method_label"], []).append((variance, freedom, float(str(context["parameters"]))))
+            spread.setdefault(context["method_label"], []).append(
+                (variance, freedom, float(str(context["parameters"])))
+            )
     found: list[dict[str, object]] = []
     for label, models in spread.items():
         variance_, freedom_, parameters = (np.array(column) for column in zip(*models, strict=True))

@@ -149,6 +149,18 @@ def baseline_table(study: Study, measure: str = "accuracy", task: str = MEAN) ->
     return study.values.filter(*chosen).select(columns).sort("parameters", "model", "method_label")
 
 
+def baselines(study: Study) -> dict[str, str]:
+    """The data-free method with the same bits, sparsity and pattern for each calibrated method that has one."""
+    key = ["bits", "sparsity", "pattern"]
+    kinds = study.trials.filter(pl.col("method") != "dense").select("method_label", *key, "source").unique()
+    plain = kinds.filter(pl.col("source").is_null()).select(*key, pl.col("method_label").alias("control"))
+    calibrated = kinds.filter(pl.col("source").is_not_null()).select("method_label", *key).unique()
+    joined = calibrated.join(plain, on=key, nulls_equal=True).sort("method_label", "control")
+    return dict(
+        joined.unique("method_label", keep="first", maintain_order=True).select("method_label", "control").iter_rows()
+    )
+
+
 @named("relation")
 def relation_table(study: Study) -> pl.DataFrame:
     """One row per trial: its mean accuracy beside the metrics that are cheaper to get."""

@@ -40,7 +40,9 @@ def agreement(values: np.ndarray, owner: np.ndarray, permutations: int = PERMUTA
         return Agreement(float("nan"), float("nan"), ranks.mean(axis=0), "every judge ties all sources")
     w = 12 * observed / scale
     if counts.max() < 2:
-        return Agreement(w, float("nan"), ranks.mean(axis=0), "one set per source: sets and sources cannot be told apart")
+        return Agreement(
+            w, float("nan"), ranks.mean(axis=0), "one set per source: sets and sources cannot be told apart"
+        )
     rng = np.random.default_rng(0)
     places = rng.permuted(np.broadcast_to(np.arange(len(owner)), (permutations, len(owner))), axis=1)
     null = _square(_means(values[places], owner))

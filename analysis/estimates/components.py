@@ -212,14 +212,10 @@ def _solve(
     residual, crossed, single = parts
     source_example = crossed - harmonic * residual
     example = single - crossed / sources if sources > 1 else single - harmonic * residual
-    return np.array(
-        [between - errors.mean() - source_example, within - residual, example, source_example, residual]
-    )
+    return np.array([between - errors.mean() - source_example, within - residual, example, source_example, residual])
 
 
-def _cloud(
-    between: np.ndarray, within: np.ndarray, parts: np.ndarray, harmonic: float, sources: int
-) -> np.ndarray:
+def _cloud(between: np.ndarray, within: np.ndarray, parts: np.ndarray, harmonic: float, sources: int) -> np.ndarray:
     """The same of draws, [draws, 5]."""
     residual, crossed, single = parts.T
     source_example = crossed - harmonic * residual

@@ -33,9 +33,7 @@ def centred(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.asarray(x - (np.bincount(member, x) / np.bincount(member))[member])
 
 
-def correlation(
-    x: np.ndarray, y: np.ndarray, clusters: np.ndarray, groups: np.ndarray, freedom: int
-) -> Correlation:
+def correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, groups: np.ndarray, freedom: int) -> Correlation:
     """Correlation of x and y, each centred within its group (one group for all: nothing is taken out).
 
     clusters: what is left out together. freedom: independent clusters that are left after centring.

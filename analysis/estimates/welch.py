@@ -62,7 +62,9 @@ def _variances(groups: Sequence[np.ndarray]) -> np.ndarray | None:
     return np.where(np.isnan(own), np.nanmean(own), own)
 
 
-def set_variance(groups: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray | None = None) -> tuple[float, float]:
+def set_variance(
+    groups: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray | None = None
+) -> tuple[float, float]:
     """(mean over sources of the variance of a set, its degrees of freedom); sources with one set are left out.
 
     `weights`: of the variances instead, one per source, for another sum than their mean. NaN and 0 where no source has

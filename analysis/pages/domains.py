@@ -7,13 +7,12 @@ import polars as pl
 from analysis.charts.heatmaps import domain_figure
 from analysis.compare import domain_match
 from analysis.evidence import Evidence
-from analysis.findings import baselines
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import table
-from analysis.tables import domain_table
+from analysis.tables import baselines, domain_table
 
 MEASURE = "perplexity_increase"
 

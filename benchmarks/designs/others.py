@@ -40,7 +40,10 @@ def example_study(d: ExampleDesign, rng: np.random.Generator) -> tuple[list[np.n
     """
     matrices, total = [], np.zeros(3)
     for _ in range(d.tasks):
-        source, draw = d.source * rng.standard_normal((d.sources, 1, 1)), d.set * rng.standard_normal((d.sources, d.sets, 1))
+        source, draw = (
+            d.source * rng.standard_normal((d.sources, 1, 1)),
+            d.set * rng.standard_normal((d.sources, d.sets, 1)),
+        )
         centre = d.ability + source + draw
         seen = _chance(d, centre, d.examples, rng)
         matrices.append((rng.random(seen.shape) < seen).astype(float).reshape(-1, d.examples))
