@@ -19,43 +19,54 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from analysis.estimates.comparisons import holm, paired, welch
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.ranks import posterior_of
 from analysis.estimates.spreads import repeats
+from analysis.estimates.welch import Interval, contrast
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 from analysis.variance import example_noise
 
 
-def domain_match(study: Study, measure: str = "perplexity_increase") -> pl.DataFrame:
+MATCH_SCHEMA = {
+    "model": pl.String,
+    "parameters": pl.Int64,
+    "method_label": pl.String,
+    "texts": pl.Int64,
+    "trials": pl.Int64,
+    **dict.fromkeys(["matched", "mismatched", "difference", "low", "high", "low_new_text", "high_new_text"], pl.Float64),
+    "note": pl.String,
+}
+
+
+def domain_match(
+    study: Study, measure: str = "perplexity_increase", *, examples: ExampleTables | None = None
+) -> pl.DataFrame:
     """Per (model, method): the measure on a source's own domain and on the same texts under the other sources.
 
-    `difference` is mismatched minus matched, averaged over the texts that have a source of their own domain; its 95 %
-    t-interval is over calibration sets, the texts being fixed. Each trial enters with one contrast over its texts, so
-    that the correlation between the texts of a trial is accounted for.
+    `difference` is mismatched minus matched, averaged over the texts that have a source of their own domain. Each trial
+    enters with one contrast over its texts, so that the correlation between the texts of a trial is accounted for.
+    `low` to `high` is Welch's 95 % interval over calibration sets, on these windows; `low_new_text` to `high_new_text`
+    is about the texts, of which the windows are a sample, where samples/ hold two windows or more (of the perplexity
+    increase alone). `note` says why something is null.
     """
     rows = study.calibrated.filter((pl.col("measure") == measure) & (pl.col("task") != MEAN)).drop_nulls("value")
     rows = rows.filter(pl.col("task").is_in(rows["source"].unique().to_list()))
+    windows: dict[tuple[str, str], float] = {}
+    if measure == "perplexity_increase" and rows.height:
+        tests = (examples or read_examples(study)).match_tests
+        windows = {(model, label): variance for model, label, _, variance in tests.iter_rows()}
     parts = []
     for (model, parameters, label), part in rows.group_by("model", "parameters", "method_label", maintain_order=True):
-        found = _match_contrast(part)
+        found = _match_contrast(part, windows.get((str(model), str(label))))
         if found is not None:
             parts.append({"model": model, "parameters": parameters, "method_label": label, **found})
-    schema = {
-        "model": pl.String,
-        "parameters": pl.Int64,
-        "method_label": pl.String,
-        "texts": pl.Int64,
-        "trials": pl.Int64,
-        **dict.fromkeys(["matched", "mismatched", "difference", "low", "high"], pl.Float64),
-    }
-    return pl.DataFrame(parts, schema=schema).sort("parameters", "model", "method_label")
+    return pl.DataFrame(parts, schema=MATCH_SCHEMA).sort("parameters", "model", "method_label")
 
 
-def _match_contrast(part: pl.DataFrame) -> dict[str, float | int | None] | None:
+def _match_contrast(part: pl.DataFrame, test_variance: float | None) -> dict[str, object] | None:
     """The contrast of one model and method; None when fewer than two sources have a text of their own."""
     wide = part.pivot(on="task", index=["source", "set"], values="value", sort_columns=True).sort("source", "set")
     texts = [name for name in wide.columns if name not in ("source", "set")]
@@ -67,31 +78,31 @@ def _match_contrast(part: pl.DataFrame) -> dict[str, float | int | None] | None:
     owner, matrix = wide["source"].to_numpy(), wide.select(texts).to_numpy()
     others = np.array([[0.0 if s == t else 1 / (len(sources) - 1) for t in texts] for s in sources])
     own = np.array([[1.0 if s == t else 0.0 for t in texts] for s in sources])
-    matched = mismatched = variance = squares = 0.0
-    freedom = 0
-    counts = []
+    matched = mismatched = 0.0
+    scores = []
     for index, source in enumerate(sources):
         values = matrix[owner == source]  # (sets, texts)
         mean = values.mean(axis=0)
         matched += float(own[index] @ mean) / len(texts)
         mismatched += float(others[index] @ mean) / len(texts)
-        scores = values @ (others[index] - own[index]) / len(texts)
-        squares += float(((scores - scores.mean()) ** 2).sum())
-        freedom += len(scores) - 1
-        counts.append(len(scores))
-    low = high = None
-    if freedom:
-        variance = squares / freedom * sum(1 / count for count in counts)
-        half = float(stats.t.ppf(0.975, freedom)) * variance**0.5
-        low, high = mismatched - matched - half, mismatched - matched + half
+        scores.append(values @ (others[index] - own[index]) / len(texts))
+    ones = np.ones(len(scores))
+    found = contrast(scores, ones)
+    broad = contrast(scores, ones, test_variance) if test_variance is not None else Interval(found.value)
+    note = "" if found.low is not None else "no interval: no two sets of a source differ"
+    if not note and broad.low is None:
+        note = "on these windows: samples/ do not tell how far others would lie"
     return {
         "texts": len(texts),
         "trials": len(owner),
         "matched": matched,
         "mismatched": mismatched,
         "difference": mismatched - matched,
-        "low": low,
-        "high": high,
+        "low": found.low,
+        "high": found.high,
+        "low_new_text": broad.low,
+        "high_new_text": broad.high,
+        "note": note,
     }
 
 

@@ -46,7 +46,7 @@ from sweep.results import ResultsError
 SECTIONS = (
     SectionMaker(run.section),
     SectionMaker(headlines.section, reads_samples=True),
-    SectionMaker(domains.section),
+    SectionMaker(domains.section, reads_samples=True),
     SectionMaker(sources.section),
     SectionMaker(tasks.section),
     SectionMaker(sizes.section),
@@ -55,7 +55,7 @@ SECTIONS = (
     SectionMaker(methods.section, reads_samples=True),
     SectionMaker(relations.section),
     SectionMaker(layers.section),
-    SectionMaker(published.section),
+    SectionMaker(published.section, reads_samples=True),
     SectionMaker(failures.section),
     SectionMaker(origin.section),
 )

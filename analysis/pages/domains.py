@@ -32,10 +32,11 @@ def section(evidence: Evidence) -> Section:
         )
         variants = _variants(study, domains)
         items.append(Figure("figure-domains", "Calibration source by held-out text", caption, variants))
-    match = domain_match(study)
+    match = evidence.match
     if match.height:
         caption = (
-            "Perplexity increase over dense, %, mean over texts; interval over calibration sets, the texts being fixed."
+            "Perplexity increase over dense, %, mean over texts. Low to high: over calibration sets, on these windows; "
+            "low to high new text: over the windows of each text as well."
         )
         heading = "Own domain against other domains"
         items.append(table(match, domain_match, id="domain-match", title=heading, caption=caption))

@@ -71,7 +71,7 @@ def main(
         tables = []
         for found, row in zip(CHECKS, jobs, strict=True):
             tables.append([job.result() for job in row])
-            typer.echo(f"{found.title}: {len(row)} designs")
+            typer.echo(f"{found.title}\n\n{markdown(tables[-1])}")
     output.write_text(page(tables, studies), encoding="utf-8")
 
 

@@ -33,10 +33,10 @@ class ExampleDesign:
 
 
 def example_study(d: ExampleDesign, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """(per task the answers, float64 [sources * sets, examples]; true variances of example, source x example, residual).
+    """(per task the answers, float64 [sources * sets, examples]; true variances of example, interaction, residual).
 
-    The truth is that of these sources and sets for examples without number: what each component adds to the variance of
-    the mean over tasks.
+    The truth is that of these sources and sets for examples without number: what each component adds to the variance
+    of the mean over tasks.
     """
     matrices, total = [], np.zeros(3)
     for _ in range(d.tasks):
@@ -84,7 +84,7 @@ EXAMPLES = (
 
 @dataclass(frozen=True)
 class MethodDesign:
-    """The advantage of method A over method B on shared sets: source by source, with a collapse of B's rival at times."""
+    """The advantage of method A over method B on shared sets, source by source; A may collapse now and then."""
 
     name: str
     counts: tuple[int, ...]
