@@ -7,6 +7,7 @@ when it sees no data at all. Without a dense model or a control it is half an SD
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 from analysis.tables import baselines
 from analysis.variance import example_noise
+from calib.settings import SettingsError, suggestion
 
 SHARE = 0.1  # of the gap between the dense model and the data-free control
 DRAW_SHARE = 0.5  # of the SD of one draw, where there is no such gap
@@ -84,6 +86,22 @@ def _is_relative(measure: str) -> bool:
     return measure in ("perplexity_increase", "js_divergence", "kl_divergence", "kl_divergence_reverse", "layer_error")
 
 
+def parse_matters(text: str) -> dict[str, float]:
+    """`accuracy=0.5,perplexity_increase=2` as numbers by measure. Raises SettingsError for anything else."""
+    found = {}
+    for part in filter(None, re.split(r"[,\s]+", text)):
+        measure, _, value = part.partition("=")
+        if measure not in MEASURES:
+            raise SettingsError(f"--matters: unknown measure '{measure}'{suggestion(measure, MEASURES)}")
+        try:
+            found[measure] = float(value)
+        except ValueError:
+            raise SettingsError(f"--matters: expected {measure}=NUMBER, got '{part}'") from None
+        if not found[measure] > 0:
+            raise SettingsError(f"--matters: {measure} must be above 0, got {value}")
+    return found
+
+
 def answer_table(
     study: Study,
     measure: str = "accuracy",
@@ -95,9 +113,9 @@ def answer_table(
     """Which source to use per (model, method), for a difference that matters (in the measure's unit).
 
     `answer`: use, any or cannot tell yet; `probability`: that all of `sources` are within `matters` of the best one.
-    `leader_will_do`, `all_will_do`: the same of the leader alone and of every source. `settled_by`: further sets of each
-    source after which an answer can be given with probability `settled_chance`; `never_settled`: the probability that a
-    hundred do not suffice. `about`: whether it speaks of the task or of these test examples.
+    `leader_will_do`, `all_will_do`: the same of the leader alone and of every source. `settled_by`: further sets of
+    each source after which an answer can be given with probability `settled_chance`; `never_settled`: the probability
+    that a hundred do not suffice. `about`: whether it speaks of the task or of these test examples.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     rows = rows.sort("parameters", "model", "method_label", "source", "set")

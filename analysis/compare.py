@@ -29,14 +29,15 @@ from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 from analysis.variance import example_noise
 
-
 MATCH_SCHEMA = {
     "model": pl.String,
     "parameters": pl.Int64,
     "method_label": pl.String,
     "texts": pl.Int64,
     "trials": pl.Int64,
-    **dict.fromkeys(["matched", "mismatched", "difference", "low", "high", "low_new_text", "high_new_text"], pl.Float64),
+    **dict.fromkeys(
+        ["matched", "mismatched", "difference", "low", "high", "low_new_text", "high_new_text"], pl.Float64
+    ),
     "note": pl.String,
 }
 
@@ -223,10 +224,11 @@ def method_pairs(
     """Every pair of methods of a model on the calibration sets that both saw: paired by set.
 
     `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
-    and `p` are over draws within these sources, corrected by Holm within a model. `a_wins_new_draw` is the probability
-    that A is better on one new set of a new source, null where the pair has a single source
-    (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` and the interval `low_new_test` to
-    `high_new_test` are for new test examples as well (of accuracy alone, where samples/ hold them). `reversed` is the share of sets on which the method that is better on average is
+    and `p` (Welch's and Satterthwaite's, every source with its own spread) are over draws within these sources,
+    corrected by Holm within a model. `a_wins_new_draw` is the probability that A is better on one new set of a new
+    source, null where the pair has a single source (`analysis.estimates.comparisons.new_source_wins`);
+    `a_wins_new_test` and the interval `low_new_test` to `high_new_test` are for new test examples as well (of accuracy
+    alone, where samples/ hold them). `reversed` is the share of sets on which the method that is better on average is
     the worse one: how often a study with a single set of one of these sources would have told the opposite. Its Wilson
     interval is for other sets of these sources.
     """

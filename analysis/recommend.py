@@ -22,6 +22,7 @@ import polars as pl
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from analysis.answers import Matters, matters_of, no_answer
@@ -306,9 +307,7 @@ def _rich(table: pl.DataFrame) -> RichTable:
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     titles = {"p_best": "P best", "p_best_single_set": "P best, one set", "low": "95 % low", "high": "95 % high"}
     for column in table.columns:
-        shown.add_column(
-            titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=column == "source"
-        )
+        shown.add_column(titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=True)
     for row in table.iter_rows(named=True):
         shown.add_row(*(_cell(name, value) for name, value in row.items()))
     return shown
@@ -341,7 +340,9 @@ def main(
         raise typer.Exit(2) from None
     for sentence in said.sentences:
         console.print(sentence, highlight=False, markup=False)
-    console.print(_rich(said.table))
+    table = _rich(said.table)
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    console.print(table, width=max(console.width, needed), crop=False, no_wrap=True)  # a number is never cut
 
 
 if __name__ == "__main__":

@@ -45,7 +45,10 @@ def named(name: str) -> Callable[[TableFunction], TableFunction]:
 
 
 def over_sets(values: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """n, mean, SD, 95 % t-interval of the mean, smallest and largest value over the rows of each group."""
+    """n, mean, SD, 95 % t-interval of the mean, smallest and largest value over the rows of each group.
+
+    There is no interval where the rows do not differ: that they did not is no proof that the next one will not.
+    """
     value = pl.col("value").drop_nulls()
     grouped = values.group_by(list(by)).agg(
         value.len().alias("n"),
@@ -55,6 +58,7 @@ def over_sets(values: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         value.max().alias("max"),
     )
     half = pl.col("n").map_elements(t_quantile, return_dtype=pl.Float64) * pl.col("sd") / pl.col("n").sqrt()
+    half = pl.when(pl.col("sd") > 0).then(half)
     low, high = (pl.col("mean") - half).alias("low"), (pl.col("mean") + half).alias("high")
     return grouped.with_columns(low, high).sort(list(by), nulls_last=True)
 

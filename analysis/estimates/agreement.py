@@ -32,7 +32,7 @@ def agreement(values: np.ndarray, owner: np.ndarray, permutations: int = PERMUTA
     values: float64 [sets, judges], smaller is better, without holes. owner: the source of each set, int [sets] from 0.
     `ranks` are the mean ranks of the sources.
     """
-    sources, counts = np.unique(owner, return_counts=True)
+    _, counts = np.unique(owner, return_counts=True)
     means = _means(values[None], owner)
     ranks = stats.rankdata(means[0], axis=1)
     observed, scale = _square(means)[0], _scale(means[0])

@@ -23,7 +23,7 @@ class Budget:
 
 
 def best_examples(compress: float, example: float, noise: float, spread: float) -> Budget:
-    """b* from the seconds of a trial without its test and of one example, and the variances of one example and of a set.
+    """b* from the seconds of a trial without its test and of one example, and the variances of an example and a set.
 
     noise: residual + source × example, per example; spread: of a set within a source. Raises ValueError for times that
     are not above 0.

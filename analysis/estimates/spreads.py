@@ -26,8 +26,8 @@ from scipy import special
 DRAWS = 2000
 LIKENESS = np.array([1.0, 2.0, 4.0, 8.0, 24.0, 200.0])  # 1: SDs of 1 and 10; 200: one variance for all
 SCALES = np.exp(np.linspace(-7.0, 7.0, 41))  # times a robust guess at the variance
-FAR = 0.02  # how likely a set is far off before it is seen: one in fifty
-SURE = 0.9  # beyond this probability a set is called far off
+FAR = 0.03  # how likely a set is far off before it is seen: one in thirty
+SURE = 0.5  # beyond this probability a set is called far off
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,10 @@ class _Trimmings:
 
 
 def _trimmings(values: np.ndarray, step: float) -> _Trimmings:
-    """Up to a third of the sets, from both ends."""
+    """Less than half of the sets, from both ends."""
     order = np.argsort(values, kind="stable")
     ordered, n = values[order], len(values)
-    most = 0 if n < 3 else max(1, min(n // 3, 4))
+    most = min((n - 1) // 2, 4)
     rows: list[tuple[float, float, float, float, float, np.ndarray]] = []
     for below in range(most + 1):
         for above in range(most + 1 - below):

@@ -30,7 +30,8 @@ def match_tests(outcomes: Outcomes) -> list[dict[str, object]]:
         sources = part["source"].to_numpy()
         own = [text for text in texts if text in set(sources)]
         found = [
-            _of_text(texts[text][part["row"].to_numpy()] - texts[text][dense.item(0, "row")], sources, text) for text in own
+            _of_text(texts[text][part["row"].to_numpy()] - texts[text][dense.item(0, "row")], sources, text)
+            for text in own
         ]
         known = [variance for variance in found if variance is not None]
         if known and len(known) == len(found) and len(set(sources)) > 1:

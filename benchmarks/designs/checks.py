@@ -9,8 +9,8 @@ import numpy as np
 
 from analysis.compare import holm
 from analysis.estimates.agreement import agreement
-from analysis.estimates.correlations import correlation
 from analysis.estimates.components import components
+from analysis.estimates.correlations import correlation
 from analysis.estimates.equivalence import UNCLEAR, answer
 from analysis.estimates.posterior import posterior
 from analysis.estimates.settle import settling
@@ -61,7 +61,7 @@ def intervals_of_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int)
         variance, freedom = set_variance(groups)
         if variance > 0 and not any(far):  # otherwise no interval is printed
             low, high = variance_interval(variance, freedom)
-            spread.append(low <= np.mean(d.sd() ** 2) * _tail(d) <= high)
+            spread.append(low <= true.variance() <= high)
             own = np.array([g.var(ddof=1) for g in groups])
             sizes = np.array([len(g) for g in groups])
             means = np.array([g.mean() for g in groups])
@@ -78,10 +78,6 @@ def intervals_of_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int)
         "printed": len(spread) / studies,
         "false alarms": share(alarms),
     }
-
-
-def _tail(d: sets.SetDesign) -> float:
-    return 1.0 if d.tail is None else d.tail / (d.tail - 2)
 
 
 def _pair_p(groups: Sequence[np.ndarray]) -> list[float]:

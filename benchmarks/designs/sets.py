@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class SetDesign:
     sds:       SD of a draw of each source. tail: degrees of freedom of Student draws; None: normal.
     far:       how often a set is far off, and `far_by`: by how many SDs it is worse; `far_source`: only of this source.
     step:      values are recorded in multiples of this.
-    lost:      share of sets without a value; `lost_low`: these are the worst ones, as when bad runs fail.
+    lost:      how often a set has no value; `lost_low`: the worst draws have none, as when bad runs fail. Then the truth
+               is that of the draws that do not fail.
     """
 
     name: str
@@ -46,27 +48,33 @@ class Truth:
     value: np.ndarray
 
     def draw(self, source: int, count: int, rng: np.random.Generator) -> np.ndarray:
-        """New sets of a source, without any loss."""
+        """New sets of a source that are not lost for their value."""
         d = self.design
         usual = rng.standard_normal(count) if d.tail is None else rng.standard_t(d.tail, count)
+        if d.lost_low:
+            usual = stats.norm.ppf(d.lost + (1 - d.lost) * rng.random(count)) - stats.truncnorm.mean(_cut(d), np.inf)
         found = self.value[source] + d.sd()[source] * usual
         if d.far_source in (None, source):
             found = found - d.sd()[source] * d.far_by * (rng.random(count) < d.far)
-        return np.round(found / d.step) * d.step if d.step else found
+        return np.asarray(np.round(found / d.step) * d.step if d.step else found)
 
     def study(self, rng: np.random.Generator) -> list[np.ndarray]:
-        """The values that a study would see."""
-        return [_kept(self.draw(s, count, rng), self.design, rng) for s, count in enumerate(self.design.counts)]
+        """The values that a study would see; two sets of a source stay at least, where there were two."""
+        counts = [max(n - int(rng.binomial(n, self.design.lost)), min(n, 2)) for n in self.design.counts]
+        return [self.draw(source, count, rng) for source, count in enumerate(counts)]
+
+    def variance(self) -> float:
+        """Mean over sources of the variance of a usual draw."""
+        d = self.design
+        one = 1.0 if d.tail is None else d.tail / (d.tail - 2)
+        if d.lost_low:
+            one = float(stats.truncnorm.var(_cut(d), np.inf))
+        return one * float(np.mean(d.sd() ** 2))
 
 
-def _kept(values: np.ndarray, design: SetDesign, rng: np.random.Generator) -> np.ndarray:
-    """What is not lost; two sets stay at least, where there were two."""
-    if not design.lost:
-        return values
-    gone = int(rng.binomial(len(values), design.lost))
-    gone = min(gone, max(len(values) - 2, 0))
-    order = np.argsort(values) if design.lost_low else rng.permutation(len(values))
-    return values[np.sort(order[gone:])]
+def _cut(design: SetDesign) -> float:
+    """Draws below this do not come back, in SDs."""
+    return float(stats.norm.ppf(design.lost))
 
 
 def truth(design: SetDesign, rng: np.random.Generator) -> Truth:
