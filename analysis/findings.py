@@ -1,7 +1,9 @@
 """The headline of a study in sentences, each with its numbers, its n and the table they stand in.
 
-A sentence says what was found and how sure it is; where the study cannot tell, it says that instead. No sentence is
-written for data that is not there.
+At most seven, the most useful first: what to use, what went far off, what the domain of the text does, how large the
+luck of a draw is, whose luck it is, whether a single set would have told the truth about methods, and what cheap metrics
+are good for. A sentence has an interval or a probability, and none is written where there is no honest one: a range, a
+rank or a count without a test is for the tables. No sentence is written for data that is not there.
 """
 
 from __future__ import annotations
@@ -10,13 +12,18 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.compare import domain_match, method_pairs
+from analysis.compare import method_pairs
 from analysis.estimates.components import RESIDUAL, SET, SOURCE
+from analysis.estimates.equivalence import ANY, UNCLEAR, USE
 from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
-from analysis.page.render import number
-from analysis.tables import baseline_table, measures_of, range_table, source_table
+from analysis.page.render import number, percent
+from analysis.ranking import sensitivity_table
+from analysis.tables import baseline_table, baselines, measures_of, source_table
+
+MOST = 7
+ANSWERED = ("accuracy", "perplexity_increase", "perplexity")
 
 
 @dataclass(frozen=True)
@@ -28,68 +35,140 @@ class Finding:
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """What the study says, most important first."""
+    """What the study says, most useful first."""
     study = evidence.study
-    found = [*_matching(study), *_spread(study), *_luck(evidence), *_best(evidence), *_reversals(evidence)]
-    found += [*_proxies(evidence), *_controls(study)]
+    found = [*_answers(evidence), *_far_off(study), *_matching(evidence), *_controls(study), *_draws(study)]
+    found += [*_luck(evidence), *_reversals(evidence), *_proxies(evidence)]
     if found:
-        return found
-    return [
-        Finding(
-            "The study holds no calibrated trials with a spread, so there is nothing to compare yet.", "table-trials"
+        return found[:MOST]
+    text = "The study holds no calibrated trials whose spread is known, so there is nothing to compare yet."
+    return [Finding(text, "table-trials")]
+
+
+def _answers(evidence: Evidence) -> list[Finding]:
+    """For how many models and methods it can be said which source to use; the most certain one by name."""
+    found = []
+    for measure in measures_of(evidence.study, ANSWERED):
+        table = evidence.answers(measure).drop_nulls("probability")
+        if table.is_empty():
+            continue
+        count = {kind: table.filter(pl.col("answer") == kind).height for kind in (USE, ANY, UNCLEAR)}
+        clear = table.filter(pl.col("answer") != UNCLEAR)
+        parts = [
+            f"{_of(count[USE], table.height)} one source can be named",
+            f"{_of(count[ANY], table.height)} any of several will do",
+            f"{_of(count[UNCLEAR], table.height)} it cannot be told yet",
+        ]
+        named = clear if clear.height else table
+        row = named.sort("probability", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+        first = "Surest" if clear.height else "Closest"
+        verb = {USE: "use", ANY: "any of", UNCLEAR: "perhaps"}[row["answer"]]
+        text = (
+            f"{MEASURES[measure].title}: {', '.join(parts)}. {first}: {row['method_label']} on {row['model']}, {verb} "
+            f"{row['sources']}, within {number(row['matters'], 2)}{_unit(measure)} of the best source with a "
+            f"probability of {percent(row['probability'])} ({row['about']})."
         )
-    ]
+        found.append(Finding(text, f"table-answers-{measure}"))
+    return found
 
 
-def _matching(study: Study) -> list[Finding]:
+def _of(count: int, total: int) -> str:
+    """`for 3 of 8 models and methods`."""
+    return f"for {count} of {total} pairs of model and method"
+
+
+def _unit(measure: str) -> str:
+    return {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
+
+
+def _far_off(study: Study) -> list[Finding]:
+    """Sets that no spread of the others explains, and what they do to the spread."""
+    found = []
+    for measure in measures_of(study, ANSWERED):
+        table = sensitivity_table(study, measure)
+        table = table.filter(pl.col("note").str.contains("far off")).with_columns(
+            (pl.col("sd_within") / pl.col("sd_typical")).alias("times")
+        )
+        if table.is_empty():
+            continue
+        row = table.sort("times", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+        more = "" if table.height == 1 else f" The same happened in {table.height - 1} other pairs of model and method."
+        text = (
+            f"{MEASURES[measure].title}, {row['method_label']} on {row['model']}: {row['note']}; with all sets one draw "
+            f"has an SD of {number(row['sd_within'], 2)}{_unit(measure)}, without them of "
+            f"{number(row['sd_typical'], 2)}{_unit(measure)}, so means of this method are not typical of a draw.{more}"
+        )
+        found.append(Finding(text, f"table-sensitivity-{measure}"))
+    return found[:1]
+
+
+def _matching(evidence: Evidence) -> list[Finding]:
     """Does calibrating on the text's own domain help, and by how much?"""
-    table = domain_match(study).drop_nulls("difference")
+    table = evidence.match.drop_nulls("low")
     if table.is_empty():
         return []
-    sure = table.drop_nulls("low")
-    best = (table if sure.is_empty() else sure).sort("difference", descending=True).row(0, named=True)
-    interval = "no interval, because no source has two sets"
-    verdict = f"was compared in {table.height} model and method pairs"
-    if sure.height:
-        clear, against = sure.filter(pl.col("low") > 0).height, sure.filter(pl.col("high") < 0).height
-        interval = f"95 % interval {best['low']:.1f} to {best['high']:.1f}"
-        verdict = (
-            f"lowers the perplexity increase in {clear} of {table.height} model and method pairs with 95 % confidence"
-        )
-        verdict += f" and raises it in {against}" if against else ""
+    texts = table.drop_nulls("low_new_text").height == table.height
+    low, high = ("low_new_text", "high_new_text") if texts else ("low", "high")
+    clear, against = table.filter(pl.col(low) > 0).height, table.filter(pl.col(high) < 0).height
+    best = table.sort("difference", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+    verdict = f"lowers the perplexity increase in {clear} of {table.height} model and method pairs with 95 % confidence"
+    verdict += f" and raises it in {against}" if against else ""
+    about = "" if texts else " on these windows"
     text = (
-        f"Calibrating on a text's own domain instead of another one {verdict}. It helps most with "
-        f"{best['method_label']} on {best['model']}: "
-        f"+{best['matched']:.1f} % on the own domain, +{best['mismatched']:.1f} % on the others "
-        f"({best['difference']:.1f} points less, {interval}, {best['texts']} texts, {best['trials']} trials)."
+        f"Calibrating on a text's own domain instead of another one {verdict}{about}; the largest difference is with "
+        f"{best['method_label']} on {best['model']}: +{best['matched']:.1f} % on the own domain, "
+        f"+{best['mismatched']:.1f} % on the others, {best['difference']:.1f} points less (95 % interval "
+        f"{best[low]:.1f} to {best[high]:.1f}, {best['texts']} texts, {best['trials']} trials)."
     )
     return [Finding(text, "table-domain-match")]
 
 
-def _spread(study: Study) -> list[Finding]:
-    """How far sources and draws move each measure, for the method that feels it most."""
+def _controls(study: Study) -> list[Finding]:
+    """Calibrated methods against their data-free neighbour: is a source better than no data, beyond luck?"""
+    measure = next(
+        (name for name in ("perplexity_increase", "accuracy", "perplexity") if name in measures_of(study)), None
+    )
+    if measure is None:
+        return []
+    pairs = baselines(study)
+    plain = {(r["model"], r["method_label"]): r["value"] for r in baseline_table(study, measure).iter_rows(named=True)}
+    better = worse = total = 0
+    rows = source_table(study, measure).filter(pl.col("source").is_not_null()).drop_nulls("low")
+    for row in rows.iter_rows(named=True):
+        control = plain.get((row["model"], pairs.get(row["method_label"], "")))
+        if control is None:
+            continue
+        total += 1
+        above, below = row["low"] > control, row["high"] < control
+        up = MEASURES[measure].higher_is_better
+        better += above if up else below
+        worse += below if up else above
+    if not total:
+        return []
+    labels = ", ".join(sorted(set(pairs.values())))
+    text = (
+        f"Against the data-free control of the same size ({labels}), calibration is better in {better} of {total} "
+        f"(model, method, source) cells and worse in {worse}, with the 95 % interval over sets on one side of the "
+        f"control, on these test examples ({MEASURES[measure].title})."
+    )
+    return [Finding(text, f"table-source-{measure}")]
+
+
+def _draws(study: Study) -> list[Finding]:
+    """How far one draw of a source lies from the next, for the method that feels it most."""
     found = []
-    for measure in measures_of(study):
-        table = range_table(study, measure).drop_nulls(["range"]).filter(pl.col("n") > 1)
+    for measure in measures_of(study, ANSWERED):
+        table = sensitivity_table(study, measure).drop_nulls("low")
         if table.is_empty():
             continue
-        info = MEASURES[measure]
-        unit = {"%": " points", "": ""}.get(info.unit, f" {info.unit}")
-        top = table.sort("range", descending=True).row(0, named=True)
-        least = table.sort("range").row(0, named=True)
-        within = "unknown" if top["sd_within"] is None else number(top["sd_within"], 2) + unit
-        sources = (
-            ""
-            if top["sd_sources"] is None
-            else f", the source means differ with an SD of {number(top['sd_sources'], 2)}{unit}"
-        )
+        row = table.sort("sd_within", "model", "method_label", descending=[True, False, False]).row(0, named=True)
         text = (
-            f"{info.title}: changing only the calibration data moves {top['method_label']} on {top['model']} by up to "
-            f"{number(top['range'], 3)}{unit} ({top['n']} sets of {top['sources']} sources); two draws from one source "
-            f"differ with an SD of {within}{sources}. The least sensitive is {least['method_label']} on "
-            f"{least['model']} with a range of {number(least['range'], 3)}{unit}."
+            f"{MEASURES[measure].title}: one draw of a source has an SD of {number(row['sd_within'], 2)}{_unit(measure)} "
+            f"(95 % interval {number(row['low'], 2)} to {number(row['high'], 2)}) with {row['method_label']} on "
+            f"{row['model']} ({row['n']} sets of {row['sources']} sources), the largest of {table.height} pairs of model "
+            "and method."
         )
-        found.append(Finding(text, f"table-ranges-{measure}"))
+        found.append(Finding(text, f"table-sensitivity-{measure}"))
     return found
 
 
@@ -101,7 +180,7 @@ def _luck(evidence: Evidence) -> list[Finding]:
     needed = [f"{kind}_{name}" for kind in ("sd", "low", "high") for name in (SOURCE, SET, RESIDUAL)]
     if wide.is_empty() or not set(needed) <= set(wide.columns):
         return []
-    wide = wide.drop_nulls(needed)
+    wide = wide.drop_nulls(needed).filter(pl.col(f"high_{SET}") > 0)
     if wide.is_empty():
         return []
     top = wide.sort(f"sd_{SOURCE}", "model", "method_label", descending=[True, False, False]).row(0, named=True)
@@ -110,121 +189,57 @@ def _luck(evidence: Evidence) -> list[Finding]:
         return f"{top[f'sd_{name}']:.2f} points ({top[f'low_{name}']:.2f} to {top[f'high_{name}']:.2f})"
 
     text = (
-        f"Of the spread of mean accuracy with {top['method_label']} on {top['model']}, the source explains an SD of "
-        f"{told(SOURCE)}, the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; "
-        "95 % intervals in brackets."
+        f"Mean accuracy with {top['method_label']} on {top['model']} has an SD over sources of {told(SOURCE)}, over draws "
+        f"within a source of {told(SET)}, and from chance on single test questions of {told(RESIDUAL)}; 95 % intervals "
+        "in brackets."
     )
     return [Finding(text, "table-components-accuracy")]
 
 
-def _best(evidence: Evidence) -> list[Finding]:
-    """How often a best source can be named at all."""
-    found = []
-    for measure in measures_of(evidence.study, ("accuracy", "perplexity_increase", "perplexity")):
-        ranking = evidence.ranks(measure).drop_nulls("p_best")
-        if ranking.is_empty():
-            continue
-        winners = ranking.group_by("model", "method_label", maintain_order=True).first()
-        sure = winners.filter(pl.col("p_best") > 0.95).height
-        often = winners.group_by("source").len().sort("len", "source", descending=[True, False]).row(0)
-        regret = ranking.filter(pl.col("source") == often[0])["regret"].to_list()
-        unit = {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
-        text = (
-            f"{MEASURES[measure].title}: one source is the best with more than 95 % probability in {sure} of "
-            f"{winners.height} model and method pairs. {often[0]} leads most often ({often[1]} of {winners.height}); "
-            f"choosing it everywhere costs {number(sum(regret) / len(regret), 2)}{unit} on average against the best "
-            "choice for each."
-        )
-        found.append(Finding(text, f"table-rank-{measure}"))
-    return found
-
-
 def _reversals(evidence: Evidence) -> list[Finding]:
-    """How often one set alone would have named the wrong method."""
+    """How often one set alone would have named the worse of two methods that do differ."""
     for measure in ("accuracy", "perplexity_increase"):
         table = method_pairs(evidence.study, measure, examples=evidence.examples)
-        close = table.filter(pl.col("reversed") > 0).sort(
-            "reversed", "model", "a", "b", descending=[True, False, False, False]
-        )
+        sure = table.filter((pl.col("p_holm") < 0.05) & (pl.col("pairs") > 1))
+        close = sure.filter(pl.col("reversed") > 0)
         if close.is_empty():
             continue
-        row = close.row(0, named=True)
+        row = close.sort("reversed", "model", "a", "b", descending=[True, False, False, False]).row(0, named=True)
         better, worse = (row["a"], row["b"]) if row["difference"] > 0 else (row["b"], row["a"])
         text = (
-            f"Changing only the calibration set reverses which method is better in {close.height} of {table.height} "
-            f"method pairs ({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on "
-            f"{100 * row['reversed']:.0f} % of {row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to "
-            f"{100 * row['reversed_high']:.0f} % for other sets of the same sources)."
+            f"{MEASURES[measure].title}: a single calibration set can name the worse method: {better} is better than "
+            f"{worse} on {row['model']} ({_p(row['p_holm'])}, Holm), and {100 * row['reversed']:.0f} % of {row['pairs']} "
+            f"sets say the opposite (95 % interval {100 * row['reversed_low']:.0f} to {100 * row['reversed_high']:.0f} % "
+            f"for other sets of these sources); so do some sets in {close.height} of {sure.height} pairs of methods that "
+            "differ."
         )
         return [Finding(text, f"table-methods-{measure}")]
     return []
 
 
+def _p(value: float) -> str:
+    """`p = 0.012`, `p < 0.001`; never zero."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
 def _proxies(evidence: Evidence) -> list[Finding]:
-    """Whether the cheap metrics find the better source."""
-    table = evidence.correlations
-    table = table.filter(pl.col("metric").is_in(["perplexity_increase", "perplexity", "js_divergence"]))
-    table = table.drop_nulls("spearman")
+    """Whether the cheap metrics find the better source, where that has an interval."""
+    table = evidence.correlations.filter(
+        pl.col("metric").is_in(["perplexity_increase", "perplexity", "js_divergence"])
+        & (pl.col("level") != "all trials")
+    ).drop_nulls("spearman_low")
     if table.is_empty():
         return []
-    names = {"js_divergence": "JS divergence"}
-    parts = []
-    for (metric,), part in table.group_by("metric", maintain_order=True):
-        levels = {level: rows["spearman"].to_list() for (level,), rows in part.group_by("level")}
-        told = [
-            f"{level} {min(levels[level]):+.2f} to {max(levels[level]):+.2f}"
-            if len(levels[level]) > 1
-            else f"{level} {levels[level][0]:+.2f}"
-            for level in ("all trials", "between sources", "within sources")
-            if level in levels
-        ]
-        parts.append(f"{names.get(str(metric), 'perplexity')}: {', '.join(told)}")
-    models = table["model"].n_unique()
+    clear = table.filter(pl.col("spearman_low") > 0).height
+    against = table.filter(pl.col("spearman_high") < 0).height
+    best = table.sort("spearman", "model", "metric", "level", descending=[True, False, False, False]).row(0, named=True)
     text = (
-        f"Do cheap metrics order trials as accuracy does? Spearman's correlation over {models} models (+1 is perfect). "
-        f"{'; '.join(parts)}."
+        f"Cheap metrics order calibration data as accuracy does in {clear} of {table.height} comparisons within or between "
+        f"sources (95 % interval of Spearman's correlation above zero; below zero in {against}); the closest is "
+        f"{MEASURES[best['metric']].title}, {best['level']} of {best['model']}: {best['spearman']:+.2f} "
+        f"({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, {best['n']} points)."
     )
     return [Finding(text, "table-correlations")]
-
-
-def _controls(study: Study) -> list[Finding]:
-    """Calibrated methods against their data-free neighbour: is the best or the worst source better than no data?"""
-    names = measures_of(study)
-    measure = next((name for name in ("perplexity_increase", "accuracy", "perplexity") if name in names), None)
-    if measure is None:
-        return []
-    pairs = baselines(study)
-    table = source_table(study, measure)
-    plain = {(r["model"], r["method_label"]): r["value"] for r in baseline_table(study, measure).iter_rows(named=True)}
-    sign = 1 if MEASURES[measure].higher_is_better else -1
-    total = worse = 0
-    for row in table.filter(pl.col("source").is_not_null()).iter_rows(named=True):
-        control = plain.get((row["model"], pairs.get(row["method_label"], "")))
-        if control is None or row["mean"] is None:
-            continue
-        total += 1
-        worse += sign * (row["mean"] - control) < 0
-    if not total:
-        return []
-    labels = sorted(set(pairs.values()))
-    text = (
-        f"Against the data-free control of the same size ({', '.join(labels)}; one trial per model, zero spread by "
-        f"construction), calibration is worse in {worse} of {total} (model, method, source) cells on "
-        f"{MEASURES[measure].title.lower()}."
-    )
-    return [Finding(text, f"table-source-{measure}")]
-
-
-def baselines(study: Study) -> dict[str, str]:
-    """The data-free method with the same bits, sparsity and pattern for each calibrated method that has one."""
-    key = ["bits", "sparsity", "pattern"]
-    kinds = study.trials.filter(pl.col("method") != "dense").select("method_label", *key, "source").unique()
-    plain = kinds.filter(pl.col("source").is_null()).select(*key, pl.col("method_label").alias("control"))
-    calibrated = kinds.filter(pl.col("source").is_not_null()).select("method_label", *key).unique()
-    joined = calibrated.join(plain, on=key, nulls_equal=True).sort("method_label", "control")
-    return dict(
-        joined.unique("method_label", keep="first", maintain_order=True).select("method_label", "control").iter_rows()
-    )
 
 
 def mean_rows(study: Study, measure: str) -> pl.DataFrame:

@@ -45,7 +45,10 @@ def named(name: str) -> Callable[[TableFunction], TableFunction]:
 
 
 def over_sets(values: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """n, mean, SD, 95 % t-interval of the mean, smallest and largest value over the rows of each group."""
+    """n, mean, SD, 95 % t-interval of the mean, smallest and largest value over the rows of each group.
+
+    There is no interval where the rows do not differ: that they did not is no proof that the next one will not.
+    """
     value = pl.col("value").drop_nulls()
     grouped = values.group_by(list(by)).agg(
         value.len().alias("n"),
@@ -55,6 +58,7 @@ def over_sets(values: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         value.max().alias("max"),
     )
     half = pl.col("n").map_elements(t_quantile, return_dtype=pl.Float64) * pl.col("sd") / pl.col("n").sqrt()
+    half = pl.when(pl.col("sd") > 0).then(half)
     low, high = (pl.col("mean") - half).alias("low"), (pl.col("mean") + half).alias("high")
     return grouped.with_columns(low, high).sort(list(by), nulls_last=True)
 
@@ -77,15 +81,15 @@ def source_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
 def range_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """Over all sets of all sources per (model, method): smallest, largest, range, and the two spreads behind them.
 
-    `sd_within` pools the SD over the sets of one source; `sd_sources` is the SD of the source means.
+    `sd_within` is the SD over the sets of one source, its square averaged over sources; `sd_sources` is the SD of the
+    source means.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task)
     cells = over_sets(rows, CELL)
-    freedom = pl.col("n") - 1
-    pooled = ((pl.col("sd") ** 2 * freedom).sum() / freedom.sum()).sqrt()
+    pooled = (pl.col("sd") ** 2).mean().sqrt()
     spreads = cells.group_by("model", "method_label").agg(
         pl.col("source").n_unique().alias("sources"),
-        pl.when(freedom.sum() > 0).then(pooled).alias("sd_within"),
+        pooled.alias("sd_within"),
         pl.col("mean").std().alias("sd_sources"),
     )
     total = over_sets(rows, [c for c in CELL if c != "source"]).drop("low", "high")
@@ -147,6 +151,18 @@ def baseline_table(study: Study, measure: str = "accuracy", task: str = MEAN) ->
     chosen = pl.col("measure") == measure, pl.col("task") == task, pl.col("source").is_null()
     columns = ["model", "parameters", "method", "method_label", "value", "stderr", "n"]
     return study.values.filter(*chosen).select(columns).sort("parameters", "model", "method_label")
+
+
+def baselines(study: Study) -> dict[str, str]:
+    """The data-free method with the same bits, sparsity and pattern for each calibrated method that has one."""
+    key = ["bits", "sparsity", "pattern"]
+    kinds = study.trials.filter(pl.col("method") != "dense").select("method_label", *key, "source").unique()
+    plain = kinds.filter(pl.col("source").is_null()).select(*key, pl.col("method_label").alias("control"))
+    calibrated = kinds.filter(pl.col("source").is_not_null()).select("method_label", *key).unique()
+    joined = calibrated.join(plain, on=key, nulls_equal=True).sort("method_label", "control")
+    return dict(
+        joined.unique("method_label", keep="first", maintain_order=True).select("method_label", "control").iter_rows()
+    )
 
 
 @named("relation")

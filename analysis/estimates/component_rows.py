@@ -96,6 +96,8 @@ def _rows(estimate: Estimate, scale: float, gap: str, *, data_free: bool) -> lis
             note[index] = "; ".join(filter(None, [note[index], gap]))
         if known and variance[index] < 0:
             note[index] = "negative estimate, shown as zero"
+        if known and estimate.reasons[index] and not data_free:
+            note[index] = "; ".join(filter(None, [note[index], estimate.reasons[index]]))
         if known and index < 2 and fewest < most:
             unbalanced = f"unbalanced: {fewest} to {most} sets per source, every source weighs alike"
             note[index] = "; ".join(filter(None, [note[index], unbalanced]))

@@ -26,6 +26,7 @@ from analysis.estimates.flips import (
     shared_sets,
 )
 from analysis.estimates.outcomes import COLUMNS, Outcomes, outcomes_by_model
+from analysis.estimates.windows import MATCH_TEST_SCHEMA, match_tests
 from analysis.frames import Study
 
 
@@ -36,6 +37,7 @@ class ExampleTables:
     components:   column of samples/ -> variance components.
     flips:        see `flip_table`; mcnemar: see `mcnemar_table`.
     method_tests: variance (points²) that the choice of test examples gives to the accuracy difference of two methods.
+    match_tests:  variance (points²) that held-out windows give to the contrast of own and other domains.
     limitations:  what was left out of `components` because trials do not hold the same examples.
     """
 
@@ -43,6 +45,7 @@ class ExampleTables:
     flips: pl.DataFrame
     mcnemar: pl.DataFrame
     method_tests: pl.DataFrame
+    match_tests: pl.DataFrame
     limitations: tuple[Limitation, ...]
 
 
@@ -69,6 +72,7 @@ def read_examples(study: Study, seed: int = 0) -> ExampleTables:
         ),
         frame((row for part in parts for row in part.mcnemar), MCNEMAR_SCHEMA).sort(*order, "a", "b"),
         frame((row for part in parts for row in part.method_tests), METHOD_TEST_SCHEMA).sort("model", "a", "b", "task"),
+        frame((row for part in parts for row in part.match_tests), MATCH_TEST_SCHEMA).sort("model", "method_label"),
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
@@ -81,6 +85,7 @@ class _OfModel:
     flips: list[dict[str, object]]
     mcnemar: list[dict[str, object]]
     method_tests: list[dict[str, object]]
+    match_tests: list[dict[str, object]]
     notes: tuple[Limitation, ...]
 
 
@@ -104,5 +109,6 @@ def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int]) -> _OfModel
         flips(outcomes, answers),
         mcnemar(outcomes, answers, pairs),
         method_tests(outcomes, pairs),
+        match_tests(outcomes),
         tuple(notes),
     )
