@@ -2,8 +2,9 @@
 
 Kendall's W is 1 when every judge orders the sources alike. Its usual test shuffles each judge's ranks on their own, and
 that is wrong here: one calibration set moves all tasks alike, so tasks agree on the luck of the sets where sources do
-not differ at all. Here whole sets, with all their values, change their sources; whatever moves the judges together
-stays together. The test asks whether sources differ in an order that the judges share, given that sets are luck.
+not differ at all. W itself cannot tell the two apart. So the test asks for an order of *sources* that the judges share:
+each judge ranks the sets, a set gets its mean rank, and sources are told apart by how these differ between them, against
+whole sets that change their sources with all their values; whatever moves the judges together stays together.
 """
 
 from __future__ import annotations
@@ -35,32 +36,33 @@ def agreement(values: np.ndarray, owner: np.ndarray, permutations: int = PERMUTA
     _, counts = np.unique(owner, return_counts=True)
     means = _means(values[None], owner)
     ranks = stats.rankdata(means[0], axis=1)
-    observed, scale = _square(means)[0], _scale(means[0])
+    scale = _scale(means[0])
     if scale == 0:
         return Agreement(float("nan"), float("nan"), ranks.mean(axis=0), "every judge ties all sources")
-    w = 12 * observed / scale
+    w = 12 * float(((ranks.sum(axis=0) - ranks.sum(axis=0).mean()) ** 2).sum()) / scale
     if counts.max() < 2:
         return Agreement(
             w, float("nan"), ranks.mean(axis=0), "one set per source: sets and sources cannot be told apart"
         )
+    score = stats.rankdata(np.round(values, 12), axis=0).mean(axis=1)  # of each set, over judges
     rng = np.random.default_rng(0)
     places = rng.permuted(np.broadcast_to(np.arange(len(owner)), (permutations, len(owner))), axis=1)
-    null = _square(_means(values[places], owner))
+    observed, null = _between(score[None], owner)[0], _between(score[places], owner)
     p = (1 + int((null >= observed - 1e-9).sum())) / (1 + permutations)
     return Agreement(w, p, ranks.mean(axis=0))
+
+
+def _between(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Squares of the source means of [studies, sets] around the mean over sets, a source counting by its sets."""
+    counts = np.bincount(owner)
+    sums = np.stack([scores[:, owner == source].sum(axis=1) for source in range(len(counts)) if counts[source]], axis=1)
+    return np.asarray((sums**2 / counts[counts > 0]).sum(axis=1))
 
 
 def _means(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """Source means, [studies, judges, sources], of values [studies, sets, judges]."""
     share = np.stack([(owner == source) / (owner == source).sum() for source in np.unique(owner)])
     return np.einsum("ks,nsj->njk", share, values)
-
-
-def _square(means: np.ndarray) -> np.ndarray:
-    """Sum of squares of the rank sums around their mean, [studies]."""
-    judges, items = means.shape[1:]
-    ranks = stats.rankdata(np.round(means, 12), axis=2)
-    return np.asarray(((ranks.sum(axis=1) - judges * (items + 1) / 2) ** 2).sum(axis=1))
 
 
 def _scale(means: np.ndarray) -> float:

@@ -26,7 +26,7 @@ from scipy import special
 DRAWS = 2000
 LIKENESS = np.array([1.0, 2.0, 4.0, 8.0, 24.0, 200.0])  # 1: SDs of 1 and 10; 200: one variance for all
 SCALES = np.exp(np.linspace(-7.0, 7.0, 41))  # times a robust guess at the variance
-FAR = 0.03  # how likely a set is far off before it is seen: one in thirty
+FAR = (0.3, 8.0)  # Beta prior of a source's share of sets that are far off: most sources have none, some have several
 SURE = 0.5  # beyond this probability a set is called far off
 
 
@@ -175,8 +175,9 @@ def _trimmings(values: np.ndarray, step: float) -> _Trimmings:
             kept = ordered[below : n - above]
             gone = np.concatenate([ordered[:below], ordered[n - above :]])
             distance = np.maximum(np.abs(gone - kept.mean()), np.finfo(float).tiny)
-            tail = float(np.log(FAR * np.sqrt(3) / 4) * len(gone) - 1.5 * np.log(distance).sum())
-            weight = tail + len(kept) * np.log1p(-FAR) - (np.log(len(kept)) + (len(kept) - 1) * np.log(2 * np.pi)) / 2
+            prior = special.betaln(FAR[0] + len(gone), FAR[1] + len(kept)) - special.betaln(*FAR)
+            tail = float(prior + np.log(np.sqrt(3) / 4) * len(gone) - 1.5 * np.log(distance).sum())
+            weight = tail - (np.log(len(kept)) + (len(kept) - 1) * np.log(2 * np.pi)) / 2
             # A recorded value stands for all that round to it.
             squares = float(((kept - kept.mean()) ** 2).sum()) + (len(kept) - 1) * step**2 / 12
             flags = np.ones(n)
