@@ -10,6 +10,7 @@ import polars as pl
 
 from analysis.estimates.budget import best_examples
 from analysis.estimates.components import RESIDUAL, SET, SOURCE_EXAMPLE
+from analysis.estimates.outcomes import COLUMN_OF
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.frames import Study
 from analysis.measures import MEAN
@@ -24,7 +25,10 @@ BUDGET_SCHEMA = {
     "best_examples": pl.Int64,
     "note": pl.String,
 }
-SECONDS = {"accuracy": "seconds_tasks", "perplexity": "seconds_windows"}
+SECONDS = {
+    **dict.fromkeys(COLUMN_OF, "seconds_tasks"),
+    **dict.fromkeys(("perplexity", "js_divergence"), "seconds_windows"),
+}
 
 
 def budget_table(study: Study, measure: str = "accuracy", *, examples: ExampleTables | None = None) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.ranking import rank_table
+from analysis.reliability import leading
 from analysis.variance import component_table
 
 
@@ -47,6 +48,16 @@ class Evidence:
     def correlations(self) -> pl.DataFrame:
         """See `correlation_table`."""
         return correlation_table(self.study)
+
+    @cached_property
+    def lead(self) -> str:
+        """The measure of tasks that can tell sources apart best; see `analysis.reliability.leading`."""
+        return leading(self.study, self.examples.reliability)
+
+    @property
+    def answered(self) -> tuple[str, ...]:
+        """What the sections ask about, the measure that can tell first."""
+        return tuple(dict.fromkeys((self.lead, "accuracy", "perplexity_increase", "perplexity")))
 
     def components(self, measure: str = "accuracy") -> pl.DataFrame:
         """See `component_table`."""

@@ -34,6 +34,7 @@ from analysis.pages import (
     origin,
     published,
     relations,
+    reliability,
     run,
     sizes,
     sources,
@@ -47,6 +48,7 @@ from sweep.results import ResultsError
 SECTIONS = (
     SectionMaker(run.section),
     SectionMaker(headlines.section, reads_samples=True),
+    SectionMaker(reliability.section, reads_samples=True),
     SectionMaker(domains.section, reads_samples=True),
     SectionMaker(sources.section),
     SectionMaker(tasks.section),

@@ -13,7 +13,7 @@ from analysis.estimates.components import COMPONENTS, Estimate, complete_example
 from analysis.estimates.outcomes import MEASURE_OF, Outcomes, answered
 from analysis.measures import MEAN
 
-SCALE = {"score": 100.0, "nll": 1.0, "js": 1.0}
+SCALE = {"score": 100.0, "probability": 100.0, **dict.fromkeys(("nll", "js", "loglikelihood", "margin", "brier"), 1.0)}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from analysis.tables import measures_of
 
 def section(evidence: Evidence) -> Section:
     items: list[Figure | Table] = []
-    for measure in measures_of(evidence.study, ("accuracy", "perplexity_increase", "perplexity")):
+    for measure in measures_of(evidence.study, evidence.answered):
         items += _figure(evidence, measure)
         items += _tables(evidence, measure)
     return Section("best", "Which source is best, and how sure is that?", items=items)

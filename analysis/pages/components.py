@@ -8,8 +8,9 @@ import polars as pl
 
 from analysis.budget import budget_table
 from analysis.charts.components import component_figure
+from analysis.estimates.outcomes import COLUMN_OF
 from analysis.evidence import Evidence
-from analysis.measures import MEAN
+from analysis.measures import MEAN, MEASURES
 from analysis.page.html import Figure, Section, Table, readable
 from analysis.pages.common import each_model, folded_table, table
 from analysis.variance import component_table, repeat_table
@@ -23,9 +24,12 @@ CAPTION = (
 
 def section(evidence: Evidence) -> Section:
     items: list[Figure | Table] = []
-    items += _of_measure(evidence, "accuracy", "Accuracy", "points")
+    answers = [name for name in dict.fromkeys((evidence.lead, "accuracy")) if name in COLUMN_OF]
+    for measure in answers:
+        unit = "points" if MEASURES[measure].unit == "%" else MEASURES[measure].unit
+        items += _of_measure(evidence, measure, MEASURES[measure].title, unit)
     items += _of_measure(evidence, "perplexity", "Logarithm of perplexity", "nats per token")
-    for measure in ("accuracy", "perplexity"):
+    for measure in (*answers, "perplexity"):
         items += _budget(evidence, measure)
     repeats = repeat_table(evidence.study)
     if repeats.height:
