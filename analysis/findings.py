@@ -1,14 +1,15 @@
 """The headline of a study in sentences, each with its numbers, its n and the table they stand in.
 
 At most seven, the most useful first: what to use, what went far off, what the domain of the text does, how large the
-luck of a draw is, whose luck it is, whether a single set would have told the truth about methods, and what cheap metrics
-are good for. A sentence has an interval or a probability, and none is written where there is no honest one: a range, a
-rank or a count without a test is for the tables. No sentence is written for data that is not there.
+luck of a draw is, whose luck it is, whether a single set would have told the truth about methods, and what cheap
+metrics are good for. A sentence has an interval or a probability, and none is written where there is no honest one: a
+range, a rank or a count without a test is for the tables. No sentence is written for data that is not there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -54,27 +55,31 @@ def _answers(evidence: Evidence) -> list[Finding]:
             continue
         count = {kind: table.filter(pl.col("answer") == kind).height for kind in (USE, ANY, UNCLEAR)}
         clear = table.filter(pl.col("answer") != UNCLEAR)
-        parts = [
-            f"{_of(count[USE], table.height)} one source can be named",
-            f"{_of(count[ANY], table.height)} any of several will do",
-            f"{_of(count[UNCLEAR], table.height)} it cannot be told yet",
-        ]
         named = clear if clear.height else table
         row = named.sort("probability", "model", "method_label", descending=[True, False, False]).row(0, named=True)
-        first = "Surest" if clear.height else "Closest"
+        first = "surest" if clear.height else "closest"
         verb = {USE: "use", ANY: "any of", UNCLEAR: "perhaps"}[row["answer"]]
         text = (
-            f"{MEASURES[measure].title}: {', '.join(parts)}. {first}: {row['method_label']} on {row['model']}, {verb} "
-            f"{row['sources']}, within {number(row['matters'], 2)}{_unit(measure)} of the best source with a "
-            f"probability of {percent(row['probability'])} ({row['about']})."
+            f"{MEASURES[measure].title}: for {count[USE]} of {table.height} pairs of model and method one source can "
+            f"be named, for {count[ANY]} any of several will do, and for {count[UNCLEAR]} it cannot be told yet; "
+            f"{first} is {row['method_label']} on {row['model']}: {verb} {row['sources']}, within "
+            f"{number(row['matters'], 2)}{_unit(measure)} of the best source with a probability of "
+            f"{percent(row['probability'])} ({row['about']})."
         )
         found.append(Finding(text, f"table-answers-{measure}"))
     return found
 
 
-def _of(count: int, total: int) -> str:
-    """`for 3 of 8 models and methods`."""
-    return f"for {count} of {total} pairs of model and method"
+def _middle(table: pl.DataFrame, column: str) -> dict[str, Any]:
+    """The row in the middle of a column: an extreme one would be extreme partly by luck, and its interval too "
+    "narrow."""
+    names = [name for name in ("model", "method_label", "a", "b", "metric", "level") if name in table.columns]
+    return table.sort(column, *names).row((table.height - 1) // 2, named=True)
+
+
+def _middle_of(table: pl.DataFrame) -> str:
+    """`, the middle of 8 pairs of model and method`; nothing for a single one."""
+    return f", in the middle of {table.height} pairs of model and method" if table.height > 1 else ""
 
 
 def _unit(measure: str) -> str:
@@ -94,8 +99,8 @@ def _far_off(study: Study) -> list[Finding]:
         row = table.sort("times", "model", "method_label", descending=[True, False, False]).row(0, named=True)
         more = "" if table.height == 1 else f" The same happened in {table.height - 1} other pairs of model and method."
         text = (
-            f"{MEASURES[measure].title}, {row['method_label']} on {row['model']}: {row['note']}; with all sets one draw "
-            f"has an SD of {number(row['sd_within'], 2)}{_unit(measure)}, without them of "
+            f"{MEASURES[measure].title}, {row['method_label']} on {row['model']}: {row['note']}; with all sets one "
+            f"draw has an SD of {number(row['sd_within'], 2)}{_unit(measure)}, without them of "
             f"{number(row['sd_typical'], 2)}{_unit(measure)}, so means of this method are not typical of a draw.{more}"
         )
         found.append(Finding(text, f"table-sensitivity-{measure}"))
@@ -110,13 +115,13 @@ def _matching(evidence: Evidence) -> list[Finding]:
     texts = table.drop_nulls("low_new_text").height == table.height
     low, high = ("low_new_text", "high_new_text") if texts else ("low", "high")
     clear, against = table.filter(pl.col(low) > 0).height, table.filter(pl.col(high) < 0).height
-    best = table.sort("difference", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+    best = _middle(table, "difference")
     verdict = f"lowers the perplexity increase in {clear} of {table.height} model and method pairs with 95 % confidence"
     verdict += f" and raises it in {against}" if against else ""
     about = "" if texts else " on these windows"
     text = (
-        f"Calibrating on a text's own domain instead of another one {verdict}{about}; the largest difference is with "
-        f"{best['method_label']} on {best['model']}: +{best['matched']:.1f} % on the own domain, "
+        f"Calibrating on a text's own domain instead of another one {verdict}{about}; {best['method_label']} on "
+        f"{best['model']}{_middle_of(table)}: +{best['matched']:.1f} % on the own domain, "
         f"+{best['mismatched']:.1f} % on the others, {best['difference']:.1f} points less (95 % interval "
         f"{best[low]:.1f} to {best[high]:.1f}, {best['texts']} texts, {best['trials']} trials)."
     )
@@ -155,25 +160,25 @@ def _controls(study: Study) -> list[Finding]:
 
 
 def _draws(study: Study) -> list[Finding]:
-    """How far one draw of a source lies from the next, for the method that feels it most."""
+    """How large the luck of a draw is."""
     found = []
     for measure in measures_of(study, ANSWERED):
         table = sensitivity_table(study, measure).drop_nulls("low")
         if table.is_empty():
             continue
-        row = table.sort("sd_within", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+        row = _middle(table, "sd_within")
         text = (
-            f"{MEASURES[measure].title}: one draw of a source has an SD of {number(row['sd_within'], 2)}{_unit(measure)} "
-            f"(95 % interval {number(row['low'], 2)} to {number(row['high'], 2)}) with {row['method_label']} on "
-            f"{row['model']} ({row['n']} sets of {row['sources']} sources), the largest of {table.height} pairs of model "
-            "and method."
+            f"{MEASURES[measure].title}: one draw of a source has an SD of "
+            f"{number(row['sd_within'], 2)}{_unit(measure)} (95 % interval {number(row['low'], 2)} to "
+            f"{number(row['high'], 2)}) with {row['method_label']} on {row['model']} "
+            f"({row['n']} sets of {row['sources']} sources{_middle_of(table)})."
         )
         found.append(Finding(text, f"table-sensitivity-{measure}"))
     return found
 
 
 def _luck(evidence: Evidence) -> list[Finding]:
-    """Source against draw against test, for the method that feels its calibration data most."""
+    """Source against draw against test."""
     table = evidence.components()
     table = table.filter((pl.col("task") == MEAN) & pl.col("sd").is_not_null())
     wide = table.pivot(on="component", index=["model", "method_label"], values=["sd", "low", "high"])
@@ -183,15 +188,15 @@ def _luck(evidence: Evidence) -> list[Finding]:
     wide = wide.drop_nulls(needed).filter(pl.col(f"high_{SET}") > 0)
     if wide.is_empty():
         return []
-    top = wide.sort(f"sd_{SOURCE}", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+    top = _middle(wide, f"sd_{SOURCE}")
 
     def told(name: str) -> str:
         return f"{top[f'sd_{name}']:.2f} points ({top[f'low_{name}']:.2f} to {top[f'high_{name}']:.2f})"
 
     text = (
-        f"Mean accuracy with {top['method_label']} on {top['model']} has an SD over sources of {told(SOURCE)}, over draws "
-        f"within a source of {told(SET)}, and from chance on single test questions of {told(RESIDUAL)}; 95 % intervals "
-        "in brackets."
+        f"Mean accuracy with {top['method_label']} on {top['model']}{_middle_of(wide)} has an SD over sources of "
+        f"{told(SOURCE)}, over draws within a source of {told(SET)}, and from chance on single test questions of "
+        f"{told(RESIDUAL)}; 95 % intervals in brackets."
     )
     return [Finding(text, "table-components-accuracy")]
 
@@ -204,14 +209,14 @@ def _reversals(evidence: Evidence) -> list[Finding]:
         close = sure.filter(pl.col("reversed") > 0)
         if close.is_empty():
             continue
-        row = close.sort("reversed", "model", "a", "b", descending=[True, False, False, False]).row(0, named=True)
+        row = _middle(close, "reversed")
         better, worse = (row["a"], row["b"]) if row["difference"] > 0 else (row["b"], row["a"])
         text = (
             f"{MEASURES[measure].title}: a single calibration set can name the worse method: {better} is better than "
-            f"{worse} on {row['model']} ({_p(row['p_holm'])}, Holm), and {100 * row['reversed']:.0f} % of {row['pairs']} "
-            f"sets say the opposite (95 % interval {100 * row['reversed_low']:.0f} to {100 * row['reversed_high']:.0f} % "
-            f"for other sets of these sources); so do some sets in {close.height} of {sure.height} pairs of methods that "
-            "differ."
+            f"{worse} on {row['model']} ({_p(row['p_holm'])}, Holm), and {100 * row['reversed']:.0f} % of "
+            f"{row['pairs']} sets say the opposite (95 % interval {100 * row['reversed_low']:.0f} to "
+            f"{100 * row['reversed_high']:.0f} % for other sets of these sources); so do some sets in {close.height} "
+            f"of {sure.height} pairs of methods that differ."
         )
         return [Finding(text, f"table-methods-{measure}")]
     return []
@@ -232,11 +237,11 @@ def _proxies(evidence: Evidence) -> list[Finding]:
         return []
     clear = table.filter(pl.col("spearman_low") > 0).height
     against = table.filter(pl.col("spearman_high") < 0).height
-    best = table.sort("spearman", "model", "metric", "level", descending=[True, False, False, False]).row(0, named=True)
+    best = _middle(table, "spearman")
     text = (
-        f"Cheap metrics order calibration data as accuracy does in {clear} of {table.height} comparisons within or between "
-        f"sources (95 % interval of Spearman's correlation above zero; below zero in {against}); the closest is "
-        f"{MEASURES[best['metric']].title}, {best['level']} of {best['model']}: {best['spearman']:+.2f} "
+        f"Cheap metrics order calibration data as accuracy does in {clear} of {table.height} comparisons within or "
+        f"between sources (95 % interval of Spearman's correlation above zero; below zero in {against}); the closest "
+        f"is {MEASURES[best['metric']].title}, {best['level']} of {best['model']}: {best['spearman']:+.2f} "
         f"({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, {best['n']} points)."
     )
     return [Finding(text, "table-correlations")]

@@ -115,7 +115,8 @@ SENSITIVITY_SCHEMA = {
 def sensitivity_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """SD over the draws of one source per (model, method), every source alike, with its 95 % interval.
 
-    The interval is χ² with Satterthwaite's degrees of freedom (`freedom`). `sd_typical` leaves out the sets that are far
+    The interval is χ² with Satterthwaite's degrees of freedom (`freedom`). `sd_typical` leaves out the sets that are
+    far
     off: where there are any, `sd_within` has no interval, because another study would not find it again, and `note`
     names them.
     """

@@ -256,8 +256,9 @@ def _what_to_use(question: _Question, said: Answer, named: Sequence[str]) -> str
         every = "any source" if len(named) == count else f"any of {_listed(named, 'or')}"
         return f"For {question.what}, {every} will do: with a probability of {chance} all {len(named)} are {within}."
     return (
-        f"For {question.what}, it cannot be told yet which source to use: {named[0]} leads, {_value(question, named[0])}, "
-        f"and is {within} with a probability of {chance}, which is less than {percent(LEVEL)}."
+        f"For {question.what}, it cannot be told yet which source to use: {named[0]} leads, "
+        f"{_value(question, named[0])}, and is {within} with a probability of {chance}, which is less than "
+        f"{percent(LEVEL)}."
     )
 
 
@@ -271,11 +272,11 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     where = f"on new test {examples} " if question.noise is not None else ""
     wins = known.wins(first, second, 2 * (question.noise or 0.0))
     text = (
-        f"How sure: {names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and costs "
-        f"{question.amount(float(regret[first]))} on average against the best; next is {names[second]}, "
+        f"How sure: {names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and "
+        f"costs {question.amount(float(regret[first]))} on average against the best; next is {names[second]}, "
         f"{question.amount(abs(gap))} {'worse' if gap >= 0 else 'better'} (95 % interval {number(low, 2)} to "
-        f"{number(high, 2)}, drawn towards zero as far as the leader leads by luck); one new set of {names[first]} beats "
-        f"one of {names[second]} {where}with a probability of {percent(wins)}"
+        f"{number(high, 2)}, drawn towards zero as far as the leader leads by luck); one new set of {names[first]} "
+        f"beats one of {names[second]} {where}with a probability of {percent(wins)}"
     )
     if question.noise is None:
         text += "; all this is about these test examples"
@@ -297,8 +298,8 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
         hint = " A larger test would help more." if question.noise else ""
         return f"What would settle it: no affordable number of sets; {never}.{hint}"
     return (
-        f"What would settle it: {plan.sets} more set{'s' if plan.sets > 1 else ''} of each source would allow an answer "
-        f"with a probability of {percent(plan.chance)}; {never}."
+        f"What would settle it: {plan.sets} more set{'s' if plan.sets > 1 else ''} of each source would allow an "
+        f"answer with a probability of {percent(plan.chance)}; {never}."
     )
 
 

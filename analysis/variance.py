@@ -30,8 +30,8 @@ def example_noise(
     """(model, method) -> variance that the choice of test examples gives to the value of one source, unit².
 
     What is said of a task or a text, and not of these questions or windows, holds it once per source. Perplexities are
-    exponentials, so that a variance of their logarithm counts as much as the value is large. Empty where samples/ do not
-    hold the measure.
+    exponentials, so that a variance of their logarithm counts as much as the value is large. Empty where samples/ do
+    not hold the measure.
     """
     of_logarithm = measure in ("perplexity", "perplexity_increase")
     source = "perplexity" if of_logarithm else measure

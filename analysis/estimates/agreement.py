@@ -3,8 +3,8 @@
 Kendall's W is 1 when every judge orders the sources alike. Its usual test shuffles each judge's ranks on their own, and
 that is wrong here: one calibration set moves all tasks alike, so tasks agree on the luck of the sets where sources do
 not differ at all. W itself cannot tell the two apart. So the test asks for an order of *sources* that the judges share:
-each judge ranks the sets, a set gets its mean rank, and sources are told apart by how these differ between them, against
-whole sets that change their sources with all their values; whatever moves the judges together stays together.
+each judge ranks the sets, a set gets its mean rank, and sources are told apart by how these differ between them,
+against whole sets that change their sources with all their values; whatever moves the judges together stays together.
 """
 
 from __future__ import annotations

@@ -75,9 +75,9 @@ def new_source_wins(groups: Sequence[np.ndarray], extra_variance: float = 0.0) -
     (1 - 1/n_s) s²_s, the new value differs from the mean of the source means with a variance whose estimate is
     (1 + 1/S) B + W: B already holds the share 1/n_s of the variance within a source, so that nothing is subtracted
     and nothing can turn negative. B and W are drawn from their pivots (S - 1 and Satterthwaite's degrees of freedom),
-    as in the Behrens-Fisher distribution. That is exact for one set per source and errs on the side of too little certainty
-    where there are two or three sources (docs/analysis.md has the table), where Satterthwaite's approximation states
-    too much. `extra_variance` is added as known.
+    as in the Behrens-Fisher distribution. That is exact for one set per source and errs on the side of too little
+    certainty where there are two or three sources (docs/analysis.md has the table), where Satterthwaite's approximation
+    states too much. `extra_variance` is added as known.
     """
     means = np.array([group.mean() for group in groups])
     counts = np.array([len(group) for group in groups])

@@ -16,8 +16,8 @@ log scale from Student's t whose degrees of freedom follow from how few decide, 
 there is no interval. A set that is far off makes a variance that no other study would find again; then there is no
 interval either, and `reasons` gives the spread of the others.
 
-A component's variance is what it adds to the variance of a mean over examples, or of a mean over tasks of such means, so
-components of a task with many examples and with few can be compared.
+A component's variance is what it adds to the variance of a mean over examples, or of a mean over tasks of such means,
+so components of a task with many examples and with few can be compared.
 
 Words of this room: mathematics alone, numbers in and numbers out, for people who want to read an estimator before its
 tables. An *outcome* is what one trial made of one test example (right or wrong, nats per token), *answered* an example

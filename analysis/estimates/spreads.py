@@ -6,10 +6,10 @@ The value of set k of source s is centre_s + a draw with a variance of its own s
 
 so that a source with two sets borrows from the others exactly as much as they are alike: `likeness` (degrees of
 freedom) and `scale` are integrated over a grid, which makes every marginal a Student distribution. The hard case is a
-set that is far off, a calibration that fails once in ten times. A mean and an SD follow it wherever it goes. So each set
-belongs to the normal draws or, with a small probability, to a tail whose density falls as |distance|^-1.5; which of the
-outermost sets of a source belong there is summed over (`_trimmings`). What is said of a centre and of a spread is about
-the draws that are not far off, and `far` says which are.
+set that is far off, a calibration that fails once in ten times. A mean and an SD follow it wherever it goes. So each
+set belongs to the normal draws or, with a small probability, to a tail whose density falls as |distance|^-1.5; which of
+the outermost sets of a source belong there is summed over (`_trimmings`). What is said of a centre and of a spread is
+about the draws that are not far off, and `far` says which are.
 
 No sampler has to converge: hyperparameters come from a grid, everything else from its exact conditional distribution.
 """
@@ -54,7 +54,7 @@ class Spreads:
 
 
 def seed_of(*arrays: np.ndarray) -> np.random.Generator:
-    """A generator seeded by the data: the same numbers give the same draws, on every machine and in any order of calls."""
+    """A generator seeded by the data: the same numbers give the same draws, in any order of calls."""
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(a, np.float64).tobytes() for a in arrays)).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 

@@ -70,8 +70,8 @@ def set_variance(
     """(mean over sources of the variance of a set, its degrees of freedom); sources with one set are left out.
 
     `weights`: of the variances instead, one per source, for another sum than their mean. NaN and 0 where no source has
-    two sets. Satterthwaite's degrees of freedom are too few where variances are alike, because they take the luck of the
-    estimates for differences: there s⁴ is replaced by its unbiased estimate, s⁴ df / (df + 2).
+    two sets. Satterthwaite's degrees of freedom are too few where variances are alike, because they take the luck of
+    the estimates for differences: there s⁴ is replaced by its unbiased estimate, s⁴ df / (df + 2).
     """
     several = [index for index, group in enumerate(groups) if len(group) > 1]
     if not several:

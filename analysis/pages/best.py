@@ -78,8 +78,8 @@ def _answers(evidence: Evidence, measure: str) -> list[Table]:
     query = f"from analysis.answers import answer_table\nanswer_table(study, {', '.join(arguments)})"
     caption = (
         "Probability: that all sources named are within `matters` of the best one (in the measure's unit; by default a "
-        "tenth of the gap between dense and the data-free control). Settled by: further sets of each source after which "
-        "an answer can be given with the stated chance."
+        "tenth of the gap between dense and the data-free control). Settled by: further sets of each source after "
+        "which an answer can be given with the stated chance."
     )
     title = f"{MEASURES[measure].title}: which source to use"
     return [Table(f"table-answers-{measure}", title, caption, frame, query, shown=readable(frame.drop("task")))]

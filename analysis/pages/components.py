@@ -43,8 +43,8 @@ def _budget(evidence: Evidence, measure: str) -> list[Table]:
     """How many examples a trial is worth."""
     frame = budget_table(evidence.study, measure, examples=evidence.examples)
     caption = (
-        "B* = √((seconds without the test / seconds per example) × (noise SD / set SD)²): with so many examples per trial, "
-        "the same on every trial, sources are told apart for the least time."
+        "B* = √((seconds without the test / seconds per example) × (noise SD / set SD)²): with so many examples per "
+        "trial, the same on every trial, sources are told apart for the least time."
     )
     title = "how many test examples pay"
     return folded_table(frame, budget_table, measure, "budget", title, caption)

@@ -46,9 +46,9 @@ def page(tables: list[list[Row]], studies: int) -> str:
     parts = [
         "# Coverage\n",
         f"How often 95 % intervals hold the truth, and how stated probabilities come true, over {studies} simulated "
-        f"studies a row (standard error of a coverage of .95: {error:.3f}). Made by `python -m benchmarks.designs`; the "
-        "simulator shares no code with the estimators. Sources differ with an SD of one usual draw unless a design says "
-        "otherwise. What the estimators are is said in `docs/analysis.md`.\n",
+        f"studies a row (standard error of a coverage of .95: {error:.3f}). Made by `python -m benchmarks.designs`; "
+        "the simulator shares no code with the estimators. Sources differ with an SD of one usual draw unless a design "
+        "says otherwise. What the estimators are is said in `docs/analysis.md`.\n",
     ]
     for check, rows in zip(CHECKS, tables, strict=True):
         parts += [f"## {check.title}\n", f"{check.text}\n", markdown(rows)]

@@ -19,8 +19,8 @@ class SetDesign:
     sds:       SD of a draw of each source. tail: degrees of freedom of Student draws; None: normal.
     far:       how often a set is far off, and `far_by`: by how many SDs it is worse; `far_source`: only of this source.
     step:      values are recorded in multiples of this.
-    lost:      how often a set has no value; `lost_low`: the worst draws have none, as when bad runs fail. Then the truth
-               is that of the draws that do not fail.
+    lost:      how often a set has no value; `lost_low`: the worst draws have none, as when bad runs fail. Then the
+               truth is that of the draws that do not fail.
     """
 
     name: str
