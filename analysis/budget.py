@@ -10,8 +10,8 @@ import polars as pl
 
 from analysis.estimates.budget import best_examples
 from analysis.estimates.components import RESIDUAL, SET, SOURCE_EXAMPLE
-from analysis.estimates.outcomes import COLUMN_OF
 from analysis.estimates.examples import ExampleTables, read_examples
+from analysis.estimates.outcomes import COLUMN_OF
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.variance import component_table

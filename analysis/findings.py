@@ -1,9 +1,11 @@
 """The headline of a study in sentences, each with its numbers, its n and the table they stand in.
 
-At most seven, the most useful first: what to use, what went far off, what the domain of the text does, how large the
-luck of a draw is, whose luck it is, whether a single set would have told the truth about methods, and what cheap
-metrics are good for. A sentence has an interval or a probability, and none is written where there is no honest one: a
-range, a rank or a count without a test is for the tables. No sentence is written for data that is not there.
+At most seven, the most useful first: which measure can tell, what to use, what went far off, what the domain of the
+text does, how large the luck of a draw is, whose luck it is, whether a single set would have told the truth about
+methods, and what cheap metrics are good for. Of the measures of tasks the one that can tell comes first, and what is
+said of any of them has its number of examples. A sentence has an interval or a probability, and none is written where
+there is no honest one: a range, a rank or a count without a test is for the tables. No sentence is written for data
+that is not there.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ import polars as pl
 from analysis.compare import method_pairs
 from analysis.estimates.components import RESIDUAL, SET, SOURCE
 from analysis.estimates.equivalence import ANY, UNCLEAR, USE
+from analysis.estimates.outcomes import COLUMN_OF
+from analysis.estimates.reliability_rows import WANTED
 from analysis.evidence import Evidence
 from analysis.frames import Study
-from analysis.measures import MEAN, MEASURES
+from analysis.measures import MEAN, MEASURES, TASK_MEASURES
+from analysis.page.marks import span
 from analysis.page.render import number, percent
 from analysis.ranking import sensitivity_table
+from analysis.reliability import lead_table
 from analysis.tables import baseline_table, baselines, measures_of, source_table
 
 MOST = 7
-ANSWERED = ("accuracy", "perplexity_increase", "perplexity")
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Finding:
 def findings(evidence: Evidence) -> list[Finding]:
     """What the study says, most useful first."""
     study = evidence.study
-    found = [*_answers(evidence), *_far_off(study), *_matching(evidence), *_controls(study), *_draws(study)]
+    found = [*_telling(evidence), *_answers(evidence), *_far_off(evidence), *_matching(evidence)]
+    found += [*_controls(study), *_draws(evidence)]
     found += [*_luck(evidence), *_reversals(evidence), *_proxies(evidence)]
     if found:
         return found[:MOST]
@@ -46,10 +52,51 @@ def findings(evidence: Evidence) -> list[Finding]:
     return [Finding(text, "table-trials")]
 
 
+def _telling(evidence: Evidence) -> list[Finding]:
+    """Which measure of tasks orders the sources alike on other examples, and what accuracy would need for that."""
+    table = lead_table(evidence.examples.reliability)
+    if table.is_empty():
+        return []
+    first = table.row(0, named=True)
+    text = (
+        f"Of the measures of tasks, {_inline(first['measure'])} tells the sources apart best: two halves of the "
+        f"{first['examples']:,} examples order them with a reliability of {_reliability(first)}"
+    )
+    rest = table.filter(pl.col("measure") == "accuracy")
+    if first["measure"] != "accuracy" and rest.height:
+        row = rest.row(0, named=True)
+        needed = "no number of examples can be named for it to reach"
+        if row["needed"] is not None:
+            needed = f"it would need about {number(row['needed'], 2)} examples per trial for"
+        text += f"; accuracy (n = {row['examples']:,}) has {_reliability(row)}, and {needed} {WANTED:g}"
+    return [Finding(f"{text}.", "table-lead")]
+
+
+def _inline(measure: str) -> str:
+    """The title of a measure inside a sentence."""
+    title = MEASURES[measure].title
+    return title if title.startswith("Brier") else title[0].lower() + title[1:]
+
+
+def _reliability(row: dict[str, Any]) -> str:
+    """`0.87 (0.67 to 0.92 over 6 pairs of model and method)`."""
+    over = f" ({row['lowest']:.2f} to {row['highest']:.2f} over {row['pairs']} pairs of model and method)"
+    return f"{row['reliability']:.2f}{over if row['pairs'] > 1 else ''}"
+
+
+def _title(study: Study, measure: str) -> str:
+    """The title of a measure; one of tasks with its examples per trial."""
+    title = MEASURES[measure].title
+    if measure.removesuffix("_change") not in TASK_MEASURES:
+        return title
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == MEAN).drop_nulls("n")
+    return f"{title} (n = {span(rows['n'])} examples)" if rows.height else title
+
+
 def _answers(evidence: Evidence) -> list[Finding]:
     """For how many models and methods it can be said which source to use; the most certain one by name."""
     found = []
-    for measure in measures_of(evidence.study, ANSWERED):
+    for measure in measures_of(evidence.study, evidence.answered):
         table = evidence.answers(measure).drop_nulls("probability")
         if table.is_empty():
             continue
@@ -60,9 +107,9 @@ def _answers(evidence: Evidence) -> list[Finding]:
         first = "surest" if clear.height else "closest"
         verb = {USE: "use", ANY: "any of", UNCLEAR: "perhaps"}[row["answer"]]
         text = (
-            f"{MEASURES[measure].title}: for {count[USE]} of {table.height} pairs of model and method one source can "
-            f"be named, for {count[ANY]} any of several will do, and for {count[UNCLEAR]} it cannot be told yet; "
-            f"{first} is {row['method_label']} on {row['model']}: {verb} {row['sources']}, within "
+            f"{_title(evidence.study, measure)}: for {count[USE]} of {table.height} pairs of model and method one "
+            f"source can be named, for {count[ANY]} any of several will do, and for {count[UNCLEAR]} it cannot be "
+            f"told yet; {first} is {row['method_label']} on {row['model']}: {verb} {row['sources']}, within "
             f"{number(row['matters'], 2)}{_unit(measure)} of the best source with a probability of "
             f"{percent(row['probability'])} ({row['about']})."
         )
@@ -71,8 +118,7 @@ def _answers(evidence: Evidence) -> list[Finding]:
 
 
 def _middle(table: pl.DataFrame, column: str) -> dict[str, Any]:
-    """The row in the middle of a column: an extreme one would be extreme partly by luck, and its interval too "
-    "narrow."""
+    """The row in the middle of a column: an extreme one is extreme partly by luck, and its interval too narrow."""
     names = [name for name in ("model", "method_label", "a", "b", "metric", "level") if name in table.columns]
     return table.sort(column, *names).row((table.height - 1) // 2, named=True)
 
@@ -86,10 +132,11 @@ def _unit(measure: str) -> str:
     return {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
 
 
-def _far_off(study: Study) -> list[Finding]:
+def _far_off(evidence: Evidence) -> list[Finding]:
     """Sets that no spread of the others explains, and what they do to the spread."""
     found = []
-    for measure in measures_of(study, ANSWERED):
+    study = evidence.study
+    for measure in measures_of(study, evidence.answered):
         table = sensitivity_table(study, measure)
         table = table.filter(pl.col("note").str.contains("far off")).with_columns(
             (pl.col("sd_within") / pl.col("sd_typical")).alias("times")
@@ -99,7 +146,7 @@ def _far_off(study: Study) -> list[Finding]:
         row = table.sort("times", "model", "method_label", descending=[True, False, False]).row(0, named=True)
         more = "" if table.height == 1 else f" The same happened in {table.height - 1} other pairs of model and method."
         text = (
-            f"{MEASURES[measure].title}, {row['method_label']} on {row['model']}: {row['note']}; with all sets one "
+            f"{_title(study, measure)}, {row['method_label']} on {row['model']}: {row['note']}; with all sets one "
             f"draw has an SD of {number(row['sd_within'], 2)}{_unit(measure)}, without them of "
             f"{number(row['sd_typical'], 2)}{_unit(measure)}, so means of this method are not typical of a draw.{more}"
         )
@@ -154,21 +201,22 @@ def _controls(study: Study) -> list[Finding]:
     text = (
         f"Against the data-free control of the same size ({labels}), calibration is better in {better} of {total} "
         f"(model, method, source) cells and worse in {worse}, with the 95 % interval over sets on one side of the "
-        f"control, on these test examples ({MEASURES[measure].title})."
+        f"control, on these test examples ({_title(study, measure)})."
     )
     return [Finding(text, f"table-source-{measure}")]
 
 
-def _draws(study: Study) -> list[Finding]:
+def _draws(evidence: Evidence) -> list[Finding]:
     """How large the luck of a draw is."""
     found = []
-    for measure in measures_of(study, ANSWERED):
+    study = evidence.study
+    for measure in measures_of(study, evidence.answered):
         table = sensitivity_table(study, measure).drop_nulls("low")
         if table.is_empty():
             continue
         row = _middle(table, "sd_within")
         text = (
-            f"{MEASURES[measure].title}: one draw of a source has an SD of "
+            f"{_title(study, measure)}: one draw of a source has an SD of "
             f"{number(row['sd_within'], 2)}{_unit(measure)} (95 % interval {number(row['low'], 2)} to "
             f"{number(row['high'], 2)}) with {row['method_label']} on {row['model']} "
             f"({row['n']} sets of {row['sources']} sources{_middle_of(table)})."
@@ -179,7 +227,8 @@ def _draws(study: Study) -> list[Finding]:
 
 def _luck(evidence: Evidence) -> list[Finding]:
     """Source against draw against test."""
-    table = evidence.components()
+    lead = evidence.lead if evidence.lead in COLUMN_OF else "accuracy"
+    table = evidence.components(lead)
     table = table.filter((pl.col("task") == MEAN) & pl.col("sd").is_not_null())
     wide = table.pivot(on="component", index=["model", "method_label"], values=["sd", "low", "high"])
     needed = [f"{kind}_{name}" for kind in ("sd", "low", "high") for name in (SOURCE, SET, RESIDUAL)]
@@ -191,19 +240,20 @@ def _luck(evidence: Evidence) -> list[Finding]:
     top = _middle(wide, f"sd_{SOURCE}")
 
     def told(name: str) -> str:
-        return f"{top[f'sd_{name}']:.2f} points ({top[f'low_{name}']:.2f} to {top[f'high_{name}']:.2f})"
+        low, high = (number(top[f"{kind}_{name}"], 2) for kind in ("low", "high"))
+        return f"{number(top[f'sd_{name}'], 2)}{_unit(lead)} ({low} to {high})"
 
     text = (
-        f"Mean accuracy with {top['method_label']} on {top['model']}{_middle_of(wide)} has an SD over sources of "
-        f"{told(SOURCE)}, over draws within a source of {told(SET)}, and from chance on single test questions of "
-        f"{told(RESIDUAL)}; 95 % intervals in brackets."
+        f"{_title(evidence.study, lead)} with {top['method_label']} on {top['model']}{_middle_of(wide)} has an SD "
+        f"over sources of {told(SOURCE)}, over draws within a source of {told(SET)}, and from chance on single "
+        f"test questions of {told(RESIDUAL)}; 95 % intervals in brackets."
     )
-    return [Finding(text, "table-components-accuracy")]
+    return [Finding(text, f"table-components-{lead}")]
 
 
 def _reversals(evidence: Evidence) -> list[Finding]:
     """How often one set alone would have named the worse of two methods that do differ."""
-    for measure in ("accuracy", "perplexity_increase"):
+    for measure in evidence.answered[:-1]:
         table = method_pairs(evidence.study, measure, examples=evidence.examples)
         sure = table.filter((pl.col("p_holm") < 0.05) & (pl.col("pairs") > 1))
         close = sure.filter(pl.col("reversed") > 0)
@@ -212,8 +262,8 @@ def _reversals(evidence: Evidence) -> list[Finding]:
         row = _middle(close, "reversed")
         better, worse = (row["a"], row["b"]) if row["difference"] > 0 else (row["b"], row["a"])
         text = (
-            f"{MEASURES[measure].title}: a single calibration set can name the worse method: {better} is better than "
-            f"{worse} on {row['model']} ({_p(row['p_holm'])}, Holm), and {100 * row['reversed']:.0f} % of "
+            f"{_title(evidence.study, measure)}: a single calibration set can name the worse method: {better} is "
+            f"better than {worse} on {row['model']} ({_p(row['p_holm'])}, Holm), and {100 * row['reversed']:.0f} % of "
             f"{row['pairs']} sets say the opposite (95 % interval {100 * row['reversed_low']:.0f} to "
             f"{100 * row['reversed_high']:.0f} % for other sets of these sources); so do some sets in {close.height} "
             f"of {sure.height} pairs of methods that differ."
@@ -235,14 +285,15 @@ def _proxies(evidence: Evidence) -> list[Finding]:
     ).drop_nulls("spearman_low")
     if table.is_empty():
         return []
+    accuracy = _title(evidence.study, "accuracy")
     clear = table.filter(pl.col("spearman_low") > 0).height
     against = table.filter(pl.col("spearman_high") < 0).height
     best = _middle(table, "spearman")
     text = (
-        f"Cheap metrics order calibration data as accuracy does in {clear} of {table.height} comparisons within or "
-        f"between sources (95 % interval of Spearman's correlation above zero; below zero in {against}); the closest "
-        f"is {MEASURES[best['metric']].title}, {best['level']} of {best['model']}: {best['spearman']:+.2f} "
-        f"({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, {best['n']} points)."
+        f"Cheap metrics order calibration data as {accuracy[0].lower()}{accuracy[1:]} does in {clear} of "
+        f"{table.height} comparisons within or between sources (95 % interval of Spearman's correlation above zero; "
+        f"below zero in {against}); the closest is {MEASURES[best['metric']].title}, {best['level']} of {best['model']}: "
+        f"{best['spearman']:+.2f} ({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, {best['n']} points)."
     )
     return [Finding(text, "table-correlations")]
 

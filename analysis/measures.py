@@ -3,8 +3,9 @@
 Every number comes from `metrics/` or from the trial's own row. A measure has one value per task (or held-out text) and
 one under the task `mean`: the unweighted mean over tasks for answers and divergence, the geometric mean for
 perplexities. Answers are measured as right or wrong (accuracy) and by what their scores are worth, which tells more
-with the same examples (`ANSWERS`); each of these also against the dense model (`*_change`). The hard case is a mean over
-an incomplete set of tasks: it would compare different things, so it is null, and `build_values` says how many were.
+with the same examples (`ANSWERS`); each of these also against the dense model (`*_change`). The hard case is a mean
+over an incomplete set of tasks: it would compare different things, so it is null, and `build_values` says how many
+were.
 """
 
 from __future__ import annotations

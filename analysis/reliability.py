@@ -49,7 +49,7 @@ def lead_table(reliability: pl.DataFrame) -> pl.DataFrame:
 
 
 def leading(study: Study, reliability: pl.DataFrame) -> str:
-    """The measure of tasks that can tell best, against dense where there is a dense trial; accuracy if none is known."""
+    """The measure of tasks that can tell best, against dense where there is a dense trial; accuracy if none can."""
     table = lead_table(reliability)
     name = "accuracy" if table.is_empty() else str(table.item(0, "measure"))
     against = study.calibrated.filter(pl.col("measure") == f"{name}_change").drop_nulls("value")

@@ -22,7 +22,8 @@ def reliability_figure(reliability: pl.DataFrame, wanted: float) -> Chart:
         "examples",
         "examples_needed",
     )
-    order = frame.group_by("measure").agg(pl.col("reliability").median()).sort("reliability", "measure", descending=True)
+    medians = frame.group_by("measure").agg(pl.col("reliability").median())
+    order = medians.sort("reliability", "measure", descending=[True, False])
     pairs = frame["pair"].unique().sort().to_list()
     x = {"field": "reliability", "type": "quantitative", "title": "split-half reliability of the order of sources"}
     y = {"field": "measure", "type": "nominal", "sort": order["measure"].to_list(), "title": None, "axis": ROWS_AXIS}
@@ -56,7 +57,7 @@ def reliability_figure(reliability: pl.DataFrame, wanted: float) -> Chart:
         ],
     }
     subtitle = (
-        f"One mark per model and method; {span(frame['examples'])} examples in two halves. 1: other examples would order "
-        f"the sources alike; dashed: {wanted:g}."
+        f"One mark per model and method; {span(frame['examples'])} examples in two halves. 1: other examples would "
+        f"order the sources alike; dashed: {wanted:g}."
     )
     return Chart("Which measure can tell the sources apart", subtitle, body)
