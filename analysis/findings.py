@@ -292,8 +292,8 @@ def _proxies(evidence: Evidence) -> list[Finding]:
     text = (
         f"Cheap metrics order calibration data as {accuracy[0].lower()}{accuracy[1:]} does in {clear} of "
         f"{table.height} comparisons within or between sources (95 % interval of Spearman's correlation above zero; "
-        f"below zero in {against}); the closest is {MEASURES[best['metric']].title}, {best['level']} of {best['model']}: "
-        f"{best['spearman']:+.2f} ({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, {best['n']} points)."
+        f"below zero in {against}); the closest is {MEASURES[best['metric']].title}, {best['level']} of "
+        f"{best['model']}: {best['spearman']:+.2f} ({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, {best['n']} points)."
     )
     return [Finding(text, "table-correlations")]
 
