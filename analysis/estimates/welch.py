@@ -117,10 +117,10 @@ def source_variance(
 
     means, errors: source means and their variances by sets, [sources]; freedom: the degrees of freedom of each error,
     whose pivots are drawn. The value sought makes the weighted squares of the means equal to a draw of χ² (Iyer, Wang
-    and Mathew 2004), zero where none does.
+    and Mathew 2004), zero where none does. NaN for one source, and where errors are unknown.
     """
     sources = len(means)
-    if sources < 2:
+    if sources < 2 or np.isnan(errors).any():
         return np.full(draws, np.nan)
     squares = float(((means - means.mean()) ** 2).sum())
     if squares == 0:
