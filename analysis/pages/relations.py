@@ -29,8 +29,8 @@ def section(evidence: Evidence) -> Section:
                 correlation_table,
                 id="correlations",
                 title="Rank correlations",
-                caption="Rank correlation with mean accuracy; +1: the same order. 95 % intervals over sets, or sources, "
-                "that belong together.",
+                caption="Rank correlation with mean accuracy; +1: the same order. 95 % intervals know which trials "
+                "belong together.",
             )
         )
         items.append(
