@@ -6,7 +6,7 @@ person who chooses calibration data is another one: among sources, or among draw
 find the better one? So each correlation is given three times: over all trials, between the means of sources (averaged
 over methods), and within sources.
 
-Intervals leave out whole sets, or whole sources, in turn (`analysis.estimates.correlations`), because trials that share
+Intervals know that whole sets, or whole sources, go together (`analysis.estimates.correlations`): trials that share
 a set are not independent. Over all trials there is none: how far that correlation goes is a matter of which methods the
 study chose.
 """

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
+from analysis.estimates.spreads import typical
 from analysis.estimates.welch import contrast, set_variance
 
 
@@ -39,17 +40,21 @@ def welch(a: np.ndarray, b: np.ndarray, test_variance: float | None) -> dict[str
 def paired(gap: np.ndarray, sources: Sequence[object], test_variance: float | None = None) -> dict[str, float | None]:
     """Differences of two methods on the same sets; `test_variance` is what the test examples add to their mean.
 
-    `low` to `high` and p are for these examples, `low_new_test` to `high_new_test` for new ones.
+    `low` to `high` and p are for these examples, `low_new_test` to `high_new_test` for new ones. Sets on which one
+    method is far off (`far_off` counts them) are in neither of them nor in the difference, which are of a typical set,
+    but in everything that is said of new sets and of reversals.
     """
     names = np.array([str(source) for source in sources])
     groups = [gap[names == name] for name in sorted(set(names))]
     weights = np.full(len(groups), 1 / len(groups))
-    found = contrast(groups, weights)
+    kept, far = typical(groups)
+    found = contrast(kept, weights)
     wrong = int((gap * found.value < 0).sum())
     low, high = wilson(wrong, len(gap))
     row: dict[str, float | None] = {
         "pairs": len(gap),
         "sources": len(groups),
+        "far_off": sum(far),
         "difference": found.value,
         "low": found.low,
         "high": found.high,
@@ -60,7 +65,7 @@ def paired(gap: np.ndarray, sources: Sequence[object], test_variance: float | No
         "a_wins_new_draw": new_source_wins(groups),
     }
     if test_variance is not None:  # once for the examples that were seen and once for those to come
-        wide = contrast(groups, weights, test_variance)
+        wide = contrast(kept, weights, test_variance)
         row |= {"low_new_test": wide.low, "high_new_test": wide.high}
         row["a_wins_new_test"] = new_source_wins(groups, 2 * test_variance)
     return row

@@ -1,9 +1,10 @@
 """Rank correlation of two measures with an interval that knows which trials belong together.
 
-Trials that share a calibration set are not independent, and values that have had their source's mean taken out have
-lost a degree of freedom per source. So whole sets (or sources) are left out in turn: the jackknife of Fisher's z over
-these clusters gives the error, and Student's t with the clusters that are left as degrees of freedom gives the
-interval. Where fewer than `FEWEST` degrees are left, resampling cannot know its own error and there is no interval.
+On Fisher's scale a rank correlation of n independent points has a known error (Spearman: Bonett and Wright 2000,
+Kendall: Fieller, Hartley and Pearson 1957). Points here are fewer than they look: a source's mean that was taken out
+costs one each, and trials that share a calibration set go together. How much that costs is the ratio of two jackknives,
+one that leaves out whole sets and one that leaves out points; the jackknife's own error is too large for ranks and
+cancels in the ratio. With fewer than `FEWEST` independent clusters left there is no interval.
 """
 
 from __future__ import annotations
@@ -39,14 +40,26 @@ def correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, groups: np.n
     clusters: what is left out together. freedom: independent clusters that are left after centring.
     """
     why = "" if freedom >= FEWEST else f"{freedom} degrees of freedom are too few for an interval"
+    points = len(x) - len(np.unique(groups)) + 1
     found = []
-    for measure in (_spearman, _kendall):
+    for measure, error in ((_spearman, _spearman_error), (_kendall, _kendall_error)):
         value = measure(centred(x, groups), centred(y, groups))
         low = high = None
         if not why and not np.isnan(value):
-            low, high = _jackknife(measure, x, y, clusters, groups, value, freedom)
+            cost = _cost(measure, x, y, clusters, groups) if len(np.unique(clusters)) < len(x) else 1.0
+            half = float(stats.norm.ppf(0.975)) * error(value, points) * cost**0.5
+            centre = float(np.arctanh(np.clip(value, -0.999999, 0.999999)))
+            low, high = float(np.tanh(centre - half)), float(np.tanh(centre + half))
         found.append((value, low, high))
     return Correlation(found[0], found[1], freedom, why)
+
+
+def _spearman_error(value: float, points: int) -> float:
+    return float(((1 + value**2 / 2) / max(points - 3, 1)) ** 0.5)
+
+
+def _kendall_error(value: float, points: int) -> float:
+    return float((0.437 / max(points - 4, 1)) ** 0.5)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -63,24 +76,22 @@ def _kendall(x: np.ndarray, y: np.ndarray) -> float:
     return float((dx * dy).sum() / scale) if scale else float("nan")
 
 
-def _jackknife(
-    measure: Callable[[np.ndarray, np.ndarray], float],
-    x: np.ndarray,
-    y: np.ndarray,
-    clusters: np.ndarray,
-    groups: np.ndarray,
-    value: float,
-    freedom: int,
-) -> tuple[float, float]:
-    """95 % interval on the scale of Fisher's z."""
-    names = np.unique(clusters)
+Measure = Callable[[np.ndarray, np.ndarray], float]
+
+
+def _cost(measure: Measure, x: np.ndarray, y: np.ndarray, clusters: np.ndarray, groups: np.ndarray) -> float:
+    """By what the variance grows because the points of a cluster go together; from 1 to the points of a cluster."""
+    together = _jackknife(measure, x, y, clusters, groups)
+    apart = _jackknife(measure, x, y, np.arange(len(x)), groups)
+    most = len(x) / len(np.unique(clusters))
+    return float(np.clip(together / apart, 1.0, most)) if apart > 0 else most
+
+
+def _jackknife(measure: Measure, x: np.ndarray, y: np.ndarray, clusters: np.ndarray, groups: np.ndarray) -> float:
+    """Variance of Fisher's z from leaving out each cluster."""
     left = []
-    for name in names:
+    for name in np.unique(clusters):
         kept = clusters != name
         left.append(measure(centred(x[kept], groups[kept]), centred(y[kept], groups[kept])))
     z = np.arctanh(np.clip(np.array(left)[~np.isnan(left)], -0.999999, 0.999999))
-    count = len(z)
-    error = float(np.sqrt((count - 1) / count * ((z - z.mean()) ** 2).sum()))
-    half = float(stats.t.ppf(0.975, freedom)) * error
-    centre = float(np.arctanh(np.clip(value, -0.999999, 0.999999)))
-    return float(np.tanh(centre - half)), float(np.tanh(centre + half))
+    return float((len(z) - 1) / max(len(z), 1) * ((z - z.mean()) ** 2).sum()) if len(z) > 1 else 0.0

@@ -42,8 +42,10 @@ def settling(known: Posterior, matters: float, level: float = LEVEL, wanted: flo
     chances = np.maximum.accumulate(chances)  # more sets never unsettle, but for the error of the draws
     enough = np.flatnonzero(chances >= wanted)
     first = int(enough[0]) if len(enough) else len(OPTIONS) - 1
-    sets = OPTIONS[first] if len(enough) else None
-    return Settling(sets, float(chances[first]), OPTIONS[-1], float(1 - chances[-1]))
+    # Asked again with other draws: the first option that reaches the mark does so by luck as well.
+    again = np.linspace(0, len(known.truth) - 1, OUTER + 2).astype(int)[1:-1]
+    chance = _settled(known, again, OPTIONS[first], matters, level, rng)
+    return Settling(OPTIONS[first] if len(enough) else None, chance, OPTIONS[-1], float(1 - chances[-1]))
 
 
 def _settled(

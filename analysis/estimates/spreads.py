@@ -184,9 +184,9 @@ def _trimmings(values: np.ndarray, step: float) -> _Trimmings:
             flags[order[below : n - above]] = 0
             # The density of a far set, (√3/4) σ^½ |distance|^-1.5, leaves half a power of σ.
             rows.append((float(kept.mean()), len(kept), squares, len(kept) - 1 - len(gone) / 2, weight, flags))
-    mean, kept_, squares_, freedom, weight_, removed = zip(*rows, strict=True)
-    columns = [np.array(column, float) for column in (mean, kept_, squares_, freedom, weight_)]
-    return _Trimmings(*columns, np.stack(removed))
+    numbers = np.array([row[:5] for row in rows], float)
+    mean, kept_, squares_, freedom, weight_ = numbers.T
+    return _Trimmings(mean, kept_, squares_, freedom, weight_, np.stack([row[5] for row in rows]))
 
 
 def _log_marginals(trim: _Trimmings, guess: float) -> np.ndarray:

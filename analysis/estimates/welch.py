@@ -117,15 +117,20 @@ def source_variance(
 
     means, errors: source means and their variances by sets, [sources]; freedom: the degrees of freedom of each error,
     whose pivots are drawn. The value sought makes the weighted squares of the means equal to a draw of χ² (Iyer, Wang
-    and Mathew 2004), zero where none does.
+    and Mathew 2004), zero where none does. NaN for one source, and where errors are unknown.
     """
     sources = len(means)
-    if sources < 2:
+    if sources < 2 or np.isnan(errors).any():
         return np.full(draws, np.nan)
+    squares = float(((means - means.mean()) ** 2).sum())
+    if squares == 0:
+        return np.zeros(draws)
     known = np.maximum(freedom, 1)
+    # A source whose sets do not differ has no error, but no weight without end either.
+    errors = np.maximum(errors, 1e-12 * squares)
     error = errors * np.where(freedom > 0, known / rng.chisquare(known, (draws, sources)), 1.0)
     wanted = rng.chisquare(sources - 1, draws)
-    low, high = np.zeros(draws), np.full(draws, ((means - means.mean()) ** 2).sum()) / wanted
+    low, high = np.zeros(draws), squares / wanted
     for _ in range(40):
         middle = (low + high) / 2
         above = _squares(means, error + middle[:, None]) > wanted
@@ -135,6 +140,6 @@ def source_variance(
 
 def _squares(means: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """Σ (mean - weighted mean)² / variance over the columns of variance."""
-    weight = 1 / np.maximum(variance, np.finfo(float).tiny)
+    weight = 1 / variance
     centre = (weight * means).sum(axis=1, keepdims=True) / weight.sum(axis=1, keepdims=True)
     return np.asarray((weight * (means - centre) ** 2).sum(axis=1))

@@ -29,8 +29,8 @@ def section(evidence: Evidence) -> Section:
                 correlation_table,
                 id="correlations",
                 title="Rank correlations",
-                caption="Rank correlation with mean accuracy; +1: the same order. 95 % intervals: sets, or sources, "
-                "left out in turn.",
+                caption="Rank correlation with mean accuracy; +1: the same order. 95 % intervals know which trials "
+                "belong together.",
             )
         )
         items.append(

@@ -161,7 +161,7 @@ def method_intervals(d: others.MethodDesign, rng: np.random.Generator, studies: 
     for _ in range(studies):
         values = [d.source(rng) for _ in d.counts]
         groups = [d.draw(v, s, n, rng) for v, s, n in zip(values, sd, d.counts, strict=True)]
-        found = contrast(groups, np.full(len(groups), 1 / len(groups)))
+        found = contrast(typical(groups)[0], np.full(len(groups), 1 / len(groups)))
         if found.low is None or found.high is None:
             continue
         covered.append(found.low <= np.mean(values) <= found.high)
