@@ -67,7 +67,7 @@ def _telling(evidence: Evidence) -> list[Finding]:
         row = rest.row(0, named=True)
         needed = "no number of examples can be named for it to reach"
         if row["needed"] is not None:
-            needed = f"it would need about {number(row['needed'], 2)} examples per trial for"
+            needed = f"it would need about {float(f'{row['needed']:.2g}'):,.0f} examples per trial for"
         text += f"; accuracy (n = {row['examples']:,}) has {_reliability(row)}, and {needed} {WANTED:g}"
     return [Finding(f"{text}.", "table-lead")]
 
@@ -293,7 +293,8 @@ def _proxies(evidence: Evidence) -> list[Finding]:
         f"Cheap metrics order calibration data as {accuracy[0].lower()}{accuracy[1:]} does in {clear} of "
         f"{table.height} comparisons within or between sources (95 % interval of Spearman's correlation above zero; "
         f"below zero in {against}); the closest is {MEASURES[best['metric']].title}, {best['level']} of "
-        f"{best['model']}: {best['spearman']:+.2f} ({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, {best['n']} points)."
+        f"{best['model']}: {best['spearman']:+.2f} ({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, "
+        f"{best['n']} points)."
     )
     return [Finding(text, "table-correlations")]
 

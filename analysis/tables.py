@@ -23,7 +23,7 @@ import typer
 from scipy import stats
 
 from analysis.frames import Study, load
-from analysis.measures import HEADLINE, MEAN, MEASURES
+from analysis.measures import HEADLINE, MEAN, MEASURES, TASK_MEASURES
 from analysis.page.render import csv, latex, markdown
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
@@ -171,6 +171,25 @@ def relation_table(study: Study) -> pl.DataFrame:
     means = study.main.filter(pl.col("task") == MEAN, pl.col("method") != "dense")
     wide = means.pivot(on="measure", index=["trial_id", *CELL, "set"], values="value", sort_columns=True)
     return wide.sort("parameters", "model", "method_label", "source", "set", nulls_last=True)
+
+
+@named("worth")
+def worth_table(study: Study, task: str = MEAN) -> pl.DataFrame:
+    """What answers are worth per (model, method): a measure of tasks a column, `mean ± SD` over all sets of all sources.
+
+    Values of the measures themselves, the dense model's in a row of its own, so that every row can be held against it.
+    """
+    names = [name for name in TASK_MEASURES if name in set(study.values["measure"])]
+    rows = study.main.filter(pl.col("measure").is_in(names), pl.col("task") == task)
+    keys = ["parameters", "model", "method_label"]
+    cells = over_sets(rows, [*keys, "measure"])
+    text = pl.struct("measure", "mean", "sd").map_elements(
+        lambda cell: plus_minus(cell["mean"], cell["sd"], MEASURES[cell["measure"]].decimals), pl.String
+    )
+    wide = cells.with_columns(text.alias("text")).pivot(on="measure", on_columns=names, index=keys, values="text")
+    counts = cells.group_by(keys).agg(pl.col("n").max().alias("trials"))
+    table = wide.join(counts, on=keys).sort(*keys).with_columns(pl.col(names).fill_null(""))
+    return table.select("model", "method_label", "trials", *names)
 
 
 @named("layers")

@@ -11,6 +11,7 @@ from analysis.measures import MEAN, TASK_MEASURES
 from analysis.page.html import Figure, Section, Table, readable
 from analysis.pages.common import table
 from analysis.reliability import lead_table, reliability_table
+from analysis.tables import worth_table
 
 CAPTION = (
     "The examples are cut in two halves, and each orders the sources. 0: the halves agree no better than by chance, so "
@@ -44,4 +45,10 @@ def section(evidence: Evidence) -> Section:
             folded=True,
         ),
     ]
+    worth = worth_table(evidence.study)
+    caption = (
+        "Mean ± SD over all sets of all sources; accuracy, probability and calibration error in %, nats, Brier score."
+    )
+    heading = "What answers are worth, the dense model beside the others"
+    items.append(table(worth, worth_table, id="worth", title=heading, caption=caption, shown=readable(worth)))
     return Section(id, title, items=items)
