@@ -175,7 +175,7 @@ def relation_table(study: Study) -> pl.DataFrame:
 
 @named("worth")
 def worth_table(study: Study, task: str = MEAN) -> pl.DataFrame:
-    """What answers are worth per (model, method): a measure of tasks a column, `mean ± SD` over all sets of all sources.
+    """What answers are worth per (model, method): a measure of tasks a column, `mean ± SD` over all sets.
 
     Values of the measures themselves, the dense model's in a row of its own, so that every row can be held against it.
     """

@@ -47,7 +47,8 @@ def section(evidence: Evidence) -> Section:
     ]
     worth = worth_table(evidence.study)
     caption = (
-        "Mean ± SD over all sets of all sources; accuracy, probability and calibration error in %, nats, Brier score."
+        "Mean ± SD over all sets of all sources. In %: accuracy, probability and calibration error; in nats: "
+        "log-likelihood and margin."
     )
     heading = "What answers are worth, the dense model beside the others"
     items.append(table(worth, worth_table, id="worth", title=heading, caption=caption, shown=readable(worth)))
