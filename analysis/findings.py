@@ -10,6 +10,7 @@ that is not there.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,8 @@ def _telling(evidence: Evidence) -> list[Finding]:
         row = rest.row(0, named=True)
         needed = "no number of examples can be named for it to reach"
         if row["needed"] is not None:
-            needed = f"it would need about {float(f'{row['needed']:.2g}'):,.0f} examples per trial for"
+            about = round(row["needed"], 1 - math.floor(math.log10(max(row["needed"], 1))))  # two digits are known
+            needed = f"it would need about {about:,.0f} examples per trial for"
         text += f"; accuracy (n = {row['examples']:,}) has {_reliability(row)}, and {needed} {WANTED:g}"
     return [Finding(f"{text}.", "table-lead")]
 

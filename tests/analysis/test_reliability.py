@@ -11,7 +11,7 @@ from analysis.frames import load
 from analysis.measures import MEAN
 from analysis.reliability import lead_table, leading, reliability_table
 from analysis.simulate import Components, Design, simulate_study
-from analysis.tables import source_table
+from analysis.tables import source_table, worth_table
 from analysis.variance import component_table
 
 
@@ -62,6 +62,15 @@ def test_measures_of_answers_have_tables_and_components(told: Path) -> None:
         assert table.filter(component="source")["sd"].drop_nulls().max() > 0
         assert component_table(study, f"{measure}_change").equals(component_table(study, measure))
         assert source_table(study, f"{measure}_change")["mean"].null_count() == 0
+
+
+def test_every_measure_of_answers_stands_beside_dense(told: Path) -> None:
+    table = worth_table(load(str(told)))
+    assert table.columns == ["model", "method_label", "trials", "accuracy", "loglikelihood", "probability", "brier"]
+    wanda = table.filter(method_label="Wanda 50%")
+    assert wanda.item(0, "trials") == 18
+    assert "±" in wanda.item(0, "brier")
+    assert "±" not in table.filter(method_label="dense").item(0, "loglikelihood")
 
 
 def test_findings_begin_with_the_measure_that_can_tell_and_state_n(told: Path) -> None:
