@@ -1,6 +1,6 @@
 """The headline of a study in sentences, each with its numbers, its n and the table they stand in.
 
-At most seven, the most useful first: which measure can tell, what to use, what went far off, what the domain of the
+At most seven, the most useful first: what to use, which measure can tell, what went far off, what the domain of the
 text does, how large the luck of a draw is, whose luck it is, whether a single set would have told the truth about
 methods, and what cheap metrics are good for. Of the measures of tasks the one that can tell comes first, and what is
 said of any of them has its number of examples. A sentence has an interval or a probability, and none is written where
@@ -31,6 +31,7 @@ from analysis.reliability import lead_table
 from analysis.tables import baseline_table, baselines, measures_of, source_table
 
 MOST = 7
+POOR = 0.5  # below it halves of the examples share less than half of what they say of the order
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Finding:
 def findings(evidence: Evidence) -> list[Finding]:
     """What the study says, most useful first."""
     study = evidence.study
-    found = [*_telling(evidence), *_answers(evidence), *_far_off(evidence), *_matching(evidence)]
+    answers = _answers(evidence)  # the measure that can tell first: what to use, and why that measure is asked
+    found = [*answers[:1], *_telling(evidence), *answers[1:], *_far_off(evidence), *_matching(evidence)]
     found += [*_controls(study), *_draws(evidence)]
     found += [*_luck(evidence), *_reversals(evidence), *_proxies(evidence)]
     if found:
@@ -63,6 +65,8 @@ def _telling(evidence: Evidence) -> list[Finding]:
         f"Of the measures of tasks, {_inline(first['measure'])} tells the sources apart best: two halves of the "
         f"{first['examples']:,} examples order them with a reliability of {_reliability(first)}"
     )
+    if first["reliability"] < POOR:
+        text = f"No measure of tasks would order the sources alike with other examples. {text}"
     rest = table.filter(pl.col("measure") == "accuracy")
     if first["measure"] != "accuracy" and rest.height:
         row = rest.row(0, named=True)

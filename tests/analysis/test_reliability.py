@@ -8,7 +8,7 @@ import pytest
 from analysis.evidence import Evidence
 from analysis.findings import findings
 from analysis.frames import load
-from analysis.measures import MEAN
+from analysis.measures import MEAN, MEASURES
 from analysis.reliability import lead_table, leading, reliability_table
 from analysis.simulate import Components, Design, simulate_study
 from analysis.tables import source_table, worth_table
@@ -76,10 +76,11 @@ def test_every_measure_of_answers_stands_beside_dense(told: Path) -> None:
 def test_findings_begin_with_the_measure_that_can_tell_and_state_n(told: Path) -> None:
     evidence = Evidence(load(str(told)))
     found = [finding.text for finding in findings(evidence)]
-    assert found[0].startswith("Of the measures of tasks,")
-    assert "accuracy (n = 110) has" in found[0]
+    assert found[0].startswith(MEASURES[evidence.lead].title + " (n = 1")
+    assert found[1].startswith("Of the measures of tasks,")
+    assert "accuracy (n = 110) has" in found[1]
     assert evidence.lead in ("loglikelihood_change", "probability_change", "brier_change")
-    named = [text for text in found[1:] if text.startswith("Accuracy") or " accuracy" in text]
+    named = [text for text in found[2:] if text.startswith("Accuracy") or " accuracy" in text]
     assert named
     assert all("(n = 110 examples)" in text for text in named)
 
