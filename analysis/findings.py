@@ -61,12 +61,13 @@ def _telling(evidence: Evidence) -> list[Finding]:
     if table.is_empty():
         return []
     first = table.row(0, named=True)
-    text = (
-        f"Of the measures of tasks, {_inline(first['measure'])} tells the sources apart best: two halves of the "
-        f"{first['examples']:,} examples order them with a reliability of {_reliability(first)}"
-    )
+    verdict = "tells the sources apart best of all measures of tasks"
     if first["reliability"] < POOR:
-        text = f"No measure of tasks would order the sources alike with other examples. {text}"
+        verdict = "comes closest to telling the sources apart, and no measure of tasks can on these examples"
+    text = (
+        f"{MEASURES[first['measure']].title} {verdict}: two halves of the {first['examples']:,} examples order them with "
+        f"a reliability of {_reliability(first)}"
+    )
     rest = table.filter(pl.col("measure") == "accuracy")
     if first["measure"] != "accuracy" and rest.height:
         row = rest.row(0, named=True)
@@ -76,12 +77,6 @@ def _telling(evidence: Evidence) -> list[Finding]:
             needed = f"it would need about {about:,.0f} examples per trial for"
         text += f"; accuracy (n = {row['examples']:,}) has {_reliability(row)}, and {needed} {WANTED:g}"
     return [Finding(f"{text}.", "table-lead")]
-
-
-def _inline(measure: str) -> str:
-    """The title of a measure inside a sentence."""
-    title = MEASURES[measure].title
-    return title if title.startswith("Brier") else title[0].lower() + title[1:]
 
 
 def _reliability(row: dict[str, Any]) -> str:

@@ -372,11 +372,9 @@ def _metrics(
         rows.append(("task", task, "acc", float(values.mean()), _error(values), len(values)))
     for task, columns_of in worth.items():
         for name in ("loglikelihood", "probability", "brier"):
-            for metric, measured in (
-                (name, columns_of[name]),
-                (f"{name}_change", columns_of[name] - dense_worth[task][name]),
-            ):
-                rows.append(("answers", task, metric, float(measured.mean()), _error(measured), len(measured)))
+            mine, change = columns_of[name], columns_of[name] - dense_worth[task][name]
+            for label, measured in ((name, mine), (f"{name}_change", change)):
+                rows.append(("answers", task, label, float(measured.mean()), _error(measured), len(measured)))
     for domain, (nll, js) in text.items():
         rows.append(("perplexity", domain, "perplexity", float(np.exp(nll.mean())), None, len(nll)))
         if not dense:

@@ -28,7 +28,7 @@ def test_at_most_seven_sentences_the_answer_first(found: list[Finding]) -> None:
 
 def test_every_sentence_has_an_interval_or_a_probability(found: list[Finding]) -> None:
     for finding in found:
-        assert re.search(r"interval|probability|confidence", finding.text), finding.text
+        assert re.search(r"interval|probability|confidence|reliability", finding.text), finding.text
         assert finding.text.endswith(".")
         assert not re.search(r"p = 0\.0+\b|…|least sensitive|explains", finding.text), finding.text
 

@@ -77,7 +77,7 @@ def test_findings_begin_with_the_measure_that_can_tell_and_state_n(told: Path) -
     evidence = Evidence(load(str(told)))
     found = [finding.text for finding in findings(evidence)]
     assert found[0].startswith(MEASURES[evidence.lead].title + " (n = 1")
-    assert found[1].startswith("Of the measures of tasks,")
+    assert "tells the sources apart best of all measures of tasks" in found[1]
     assert "accuracy (n = 110) has" in found[1]
     assert evidence.lead in ("loglikelihood_change", "probability_change", "brier_change")
     named = [text for text in found[2:] if text.startswith("Accuracy") or " accuracy" in text]
@@ -88,4 +88,6 @@ def test_findings_begin_with_the_measure_that_can_tell_and_state_n(told: Path) -
 def test_a_folder_of_an_older_version_has_accuracy_alone(simulated: Path) -> None:
     evidence = Evidence(load(str(simulated)))
     assert evidence.lead == "accuracy"
+    text = next(finding.text for finding in findings(evidence) if finding.table == "table-lead")
+    assert text.startswith("Accuracy comes closest to telling the sources apart, and no measure of tasks can")
     assert set(evidence.examples.reliability["measure"]) == {"accuracy", "perplexity", "js_divergence"}
