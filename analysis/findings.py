@@ -65,8 +65,8 @@ def _telling(evidence: Evidence) -> list[Finding]:
     if first["reliability"] < POOR:
         verdict = "comes closest to telling the sources apart, and no measure of tasks can on these examples"
     text = (
-        f"{MEASURES[first['measure']].title} {verdict}: two halves of the {first['examples']:,} examples order them with "
-        f"a reliability of {_reliability(first)}"
+        f"{MEASURES[first['measure']].title} {verdict}: two halves of the {first['examples']:,} examples order them "
+        f"with a reliability of {_reliability(first)}"
     )
     rest = table.filter(pl.col("measure") == "accuracy")
     if first["measure"] != "accuracy" and rest.height:
