@@ -225,12 +225,13 @@ def method_pairs(
 
     `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
     and `p` (Welch's and Satterthwaite's, every source with its own spread) are over draws within these sources,
-    corrected by Holm within a model; `far_off` sets are left out of all three. `a_wins_new_draw` is the probability
-    that A is better on one new set of a new source, null where the pair has a single source
-    (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` and the interval `low_new_test` to
-    `high_new_test` are for new test examples as well (of accuracy alone, where samples/ hold them). `reversed` is the
-    share of sets on which the method that is better on average is the worse one: how often a study with a single set
-    of one of these sources would have told the opposite. Its Wilson interval is for other sets of these sources.
+    corrected by Holm within a model; where some sets are `far_off`, the difference is that of the others and has
+    neither. `a_wins_new_draw` is the probability that A is better on one new set of a new source, null where the pair
+    has a single source (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` and the interval
+    `low_new_test` to `high_new_test` are for new test examples as well (of accuracy alone, where samples/ hold them).
+    `reversed` is the share of sets on which the method that is better on average is the worse one: how often a study
+    with a single set of one of these sources would have told the opposite. Its Wilson interval is for other sets of
+    these sources.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0

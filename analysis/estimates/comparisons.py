@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from analysis.estimates.spreads import typical
-from analysis.estimates.welch import contrast, set_variance
+from analysis.estimates.welch import Interval, contrast, set_variance
 
 
 def welch(a: np.ndarray, b: np.ndarray, test_variance: float | None) -> dict[str, float]:
@@ -40,15 +40,17 @@ def welch(a: np.ndarray, b: np.ndarray, test_variance: float | None) -> dict[str
 def paired(gap: np.ndarray, sources: Sequence[object], test_variance: float | None = None) -> dict[str, float | None]:
     """Differences of two methods on the same sets; `test_variance` is what the test examples add to their mean.
 
-    `low` to `high` and p are for these examples, `low_new_test` to `high_new_test` for new ones. Sets on which one
-    method is far off (`far_off` counts them) are in neither of them nor in the difference, which are of a typical set,
-    but in everything that is said of new sets and of reversals.
+    `low` to `high` and p are for these examples, `low_new_test` to `high_new_test` for new ones. Where one method is
+    far off on some sets (`far_off` counts them) the difference is that of the other sets and none of these is given:
+    with such sets a mean has no honest interval, and what is left after taking them out looks more certain than it is.
     """
     names = np.array([str(source) for source in sources])
     groups = [gap[names == name] for name in sorted(set(names))]
     weights = np.full(len(groups), 1 / len(groups))
     kept, far = typical(groups)
     found = contrast(kept, weights)
+    if any(far):
+        found = Interval(found.value)
     wrong = int((gap * found.value < 0).sum())
     low, high = wilson(wrong, len(gap))
     row: dict[str, float | None] = {
@@ -65,7 +67,7 @@ def paired(gap: np.ndarray, sources: Sequence[object], test_variance: float | No
         "a_wins_new_draw": new_source_wins(groups),
     }
     if test_variance is not None:  # once for the examples that were seen and once for those to come
-        wide = contrast(kept, weights, test_variance)
+        wide = Interval(found.value) if any(far) else contrast(groups, weights, test_variance)
         row |= {"low_new_test": wide.low, "high_new_test": wide.high}
         row["a_wins_new_test"] = new_source_wins(groups, 2 * test_variance)
     return row

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -44,20 +44,11 @@ def test_names_and_titles_keep_their_case(found: list[Finding]) -> None:
 
 def test_a_set_that_is_far_off_is_named(simulated: Path) -> None:
     study = load(str(simulated))
-    evidence = Evidence(study)
-    rows = study.calibrated.filter(measure="perplexity_increase", task="mean", model="small", method="gptq")
-    one = rows.filter(source="code").sort("method_label", "set").row(0, named=True)
-    moved = pl.when(
-        (pl.col("trial_id") == one["trial_id"])
-        & (pl.col("measure") == "perplexity_increase")
-        & (pl.col("task") == "mean")
-    )
-    worse = study.values.with_columns(moved.then(pl.col("value") + 500.0).otherwise("value").alias("value"))
-    object.__setattr__(study, "values", worse)
-    assert np.isclose(
-        study.calibrated.filter(trial_id=one["trial_id"], measure="perplexity_increase", task="mean").item(0, "value"),
-        one["value"] + 500,
-    )
+    chosen = pl.col("measure") == "perplexity_increase", pl.col("task") == "mean"
+    rows = study.calibrated.filter(*chosen, model="small", method="gptq", source="code")
+    one = rows.sort("method_label", "set").item(0, "trial_id")
+    moved = pl.when(pl.col("trial_id") == one, *chosen).then(pl.col("value") + 500.0).otherwise("value")
+    evidence = Evidence(replace(study, values=study.values.with_columns(moved.alias("value"))))
     text = next(f.text for f in findings(evidence) if "far off" in f.text)
     assert "one of 3 sets of code is far off" in text
     assert "without them" in text
