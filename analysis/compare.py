@@ -6,54 +6,68 @@ models' answers are compared example by example (flips, McNemar). Every differen
 is better.
 
 The hard case is what "sure" refers to. A difference can be certain for these test questions and still be luck of the
-questions, so intervals and probabilities are given for new draws on the same test, and for new draws on a new test. And
-a difference can be certain for these sources and still be luck of the sources: what is said about a new source rests on
-as many independent values as there are sources, however many sets each of them has.
+questions, so intervals and probabilities are given for new draws on the same test, and for new draws on a new test. A
+difference can be certain for these sources and still be luck of the sources: what is said about a new source rests on
+as many independent values as there are sources, however many sets each of them has. And the pair that looks most
+different is the pair one looks at: who wins a new draw comes from the joint posterior of all sources, where a gap
+that is the largest of many has been drawn back, while interval and p are for a pair that was chosen beforehand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from analysis.estimates.comparisons import holm, paired, welch
-from analysis.estimates.components import SOURCE_EXAMPLE
 from analysis.estimates.examples import ExampleTables, read_examples
-from analysis.estimates.outcomes import COLUMN_OF
+from analysis.estimates.ranks import posterior_of
+from analysis.estimates.spreads import repeats
+from analysis.estimates.welch import Interval, contrast
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
-from analysis.variance import component_table
+from analysis.variance import example_noise
+
+MATCH_SCHEMA = {
+    "model": pl.String,
+    "parameters": pl.Int64,
+    "method_label": pl.String,
+    "texts": pl.Int64,
+    "trials": pl.Int64,
+    **dict.fromkeys(
+        ["matched", "mismatched", "difference", "low", "high", "low_new_text", "high_new_text"], pl.Float64
+    ),
+    "note": pl.String,
+}
 
 
-def domain_match(study: Study, measure: str = "perplexity_increase") -> pl.DataFrame:
+def domain_match(
+    study: Study, measure: str = "perplexity_increase", *, examples: ExampleTables | None = None
+) -> pl.DataFrame:
     """Per (model, method): the measure on a source's own domain and on the same texts under the other sources.
 
-    `difference` is mismatched minus matched, averaged over the texts that have a source of their own domain; its 95 %
-    t-interval is over calibration sets, the texts being fixed. Each trial enters with one contrast over its texts, so
-    that the correlation between the texts of a trial is accounted for.
+    `difference` is mismatched minus matched, averaged over the texts that have a source of their own domain. Each trial
+    enters with one contrast over its texts, so that the correlation between the texts of a trial is accounted for.
+    `low` to `high` is Welch's 95 % interval over calibration sets, on these windows; `low_new_text` to `high_new_text`
+    is about the texts, of which the windows are a sample, where samples/ hold two windows or more (of the perplexity
+    increase alone). `note` says why something is null.
     """
     rows = study.calibrated.filter((pl.col("measure") == measure) & (pl.col("task") != MEAN)).drop_nulls("value")
     rows = rows.filter(pl.col("task").is_in(rows["source"].unique().to_list()))
+    windows: dict[tuple[str, str], float] = {}
+    if measure == "perplexity_increase" and rows.height:
+        tests = (examples or read_examples(study)).match_tests
+        windows = {(model, label): variance for model, label, _, variance in tests.iter_rows()}
     parts = []
     for (model, parameters, label), part in rows.group_by("model", "parameters", "method_label", maintain_order=True):
-        found = _match_contrast(part)
+        found = _match_contrast(part, windows.get((str(model), str(label))))
         if found is not None:
             parts.append({"model": model, "parameters": parameters, "method_label": label, **found})
-    schema = {
-        "model": pl.String,
-        "parameters": pl.Int64,
-        "method_label": pl.String,
-        "texts": pl.Int64,
-        "trials": pl.Int64,
-        **dict.fromkeys(["matched", "mismatched", "difference", "low", "high"], pl.Float64),
-    }
-    return pl.DataFrame(parts, schema=schema).sort("parameters", "model", "method_label")
+    return pl.DataFrame(parts, schema=MATCH_SCHEMA).sort("parameters", "model", "method_label")
 
 
-def _match_contrast(part: pl.DataFrame) -> dict[str, float | int | None] | None:
+def _match_contrast(part: pl.DataFrame, test_variance: float | None) -> dict[str, object] | None:
     """The contrast of one model and method; None when fewer than two sources have a text of their own."""
     wide = part.pivot(on="task", index=["source", "set"], values="value", sort_columns=True).sort("source", "set")
     texts = [name for name in wide.columns if name not in ("source", "set")]
@@ -65,31 +79,31 @@ def _match_contrast(part: pl.DataFrame) -> dict[str, float | int | None] | None:
     owner, matrix = wide["source"].to_numpy(), wide.select(texts).to_numpy()
     others = np.array([[0.0 if s == t else 1 / (len(sources) - 1) for t in texts] for s in sources])
     own = np.array([[1.0 if s == t else 0.0 for t in texts] for s in sources])
-    matched = mismatched = variance = squares = 0.0
-    freedom = 0
-    counts = []
+    matched = mismatched = 0.0
+    scores = []
     for index, source in enumerate(sources):
         values = matrix[owner == source]  # (sets, texts)
         mean = values.mean(axis=0)
         matched += float(own[index] @ mean) / len(texts)
         mismatched += float(others[index] @ mean) / len(texts)
-        scores = values @ (others[index] - own[index]) / len(texts)
-        squares += float(((scores - scores.mean()) ** 2).sum())
-        freedom += len(scores) - 1
-        counts.append(len(scores))
-    low = high = None
-    if freedom:
-        variance = squares / freedom * sum(1 / count for count in counts)
-        half = float(stats.t.ppf(0.975, freedom)) * variance**0.5
-        low, high = mismatched - matched - half, mismatched - matched + half
+        scores.append(values @ (others[index] - own[index]) / len(texts))
+    ones = np.ones(len(scores))
+    found = contrast(scores, ones)
+    broad = contrast(scores, ones, test_variance) if test_variance is not None else Interval(found.value)
+    note = "" if found.low is not None else "no interval: no two sets of a source differ"
+    if not note and broad.low is None:
+        note = "on these windows: samples/ do not tell how far others would lie"
     return {
         "texts": len(texts),
         "trials": len(owner),
         "matched": matched,
         "mismatched": mismatched,
         "difference": mismatched - matched,
-        "low": low,
-        "high": high,
+        "low": found.low,
+        "high": found.high,
+        "low_new_text": broad.low,
+        "high_new_text": broad.high,
+        "note": note,
     }
 
 
@@ -115,6 +129,7 @@ SOURCE_PAIR_SCHEMA = {
         ],
         pl.Float64,
     ),
+    "note": pl.String,
 }
 METHOD_PAIR_SCHEMA = {
     "model": pl.String,
@@ -122,12 +137,14 @@ METHOD_PAIR_SCHEMA = {
     "task": pl.String,
     "a": pl.String,
     "b": pl.String,
-    **dict.fromkeys(["pairs", "sources"], pl.Int64),
+    **dict.fromkeys(["pairs", "sources", "far_off"], pl.Int64),
     **dict.fromkeys(
         [
             "difference",
             "low",
             "high",
+            "low_new_test",
+            "high_new_test",
             "p",
             "p_holm",
             "a_wins_new_draw",
@@ -149,12 +166,12 @@ def source_pairs(
     `difference` is the advantage of A in the measure's unit, positive where A is better. `low`, `high`: 95 % Welch
     interval over draws, for these test examples. `low_new_test`, `high_new_test`: also over test examples, paired,
     where samples/ tell the source-by-example component. `p` is Welch's test, `p_holm` corrected within a (model,
-    method). `a_wins_new_draw`: probability that one new set of A beats one new set of B; `a_wins_new_test`: on new
-    examples too.
+    method). `a_wins_new_draw`: probability that one new set of A beats one new set of B, from the posterior of all
+    sources; `a_wins_new_test`: on new examples too. `note` says why something is null.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
-    crossed = _source_by_example(study, measure, task, examples)
+    crossed = example_noise(study, measure, task, examples=examples)
     found: list[dict[str, object]] = []
     for (model, parameters, label), part in rows.group_by("model", "parameters", "method_label", maintain_order=True):
         cells = {str(s): sign * p["value"].to_numpy() for (s,), p in part.group_by("source", maintain_order=True)}
@@ -162,21 +179,43 @@ def source_pairs(
         names = sorted(cells)
         pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
         test_variance = crossed.get((str(model), str(label)))
-        family = [({**context, "a": a, "b": b}, welch(cells[a], cells[b], test_variance)) for a, b in pairs]
+        wins = _wins(cells, names, test_variance)
+        family = [
+            (
+                {**context, "a": a, "b": b, **wins(a, b), "note": _no_spread(cells, a, b)},
+                welch(cells[a], cells[b], test_variance),
+            )
+            for a, b in pairs
+        ]
         found += _with_holm(family)
     return pl.DataFrame(found, SOURCE_PAIR_SCHEMA).sort("parameters", "model", "method_label", "a", "b")
 
 
-def _source_by_example(
-    study: Study, measure: str, task: str, examples: ExampleTables | None
-) -> dict[tuple[str, str], float]:
-    """(model, method) -> variance that the choice of test examples adds to the difference of two sources, halved."""
-    if measure not in COLUMN_OF or measure == "perplexity":
-        return {}
-    table = component_table(study, measure, examples=examples).filter(
-        (pl.col("task") == task) & (pl.col("component") == SOURCE_EXAMPLE) & pl.col("variance").is_not_null()
-    )
-    return {(r["model"], r["method_label"]): max(r["variance"], 0.0) for r in table.iter_rows(named=True)}
+def _wins(
+    cells: dict[str, np.ndarray], names: Sequence[str], test_variance: float | None
+) -> Callable[[str, str], dict[str, float]]:
+    """How likely a new set of a source beats one of another: nothing where no two sets of a source differ."""
+    known = posterior_of(cells)
+    on_the_task = None if test_variance is None else posterior_of(cells, test_variance)
+
+    def wins(a: str, b: str) -> dict[str, float]:
+        place = names.index(a), names.index(b)
+        row = {} if known is None else {"a_wins_new_draw": known.wins(*place)}
+        if on_the_task is not None and test_variance is not None:
+            row["a_wins_new_test"] = on_the_task.wins(*place, examples=2 * test_variance)
+        return row
+
+    return wins
+
+
+def _no_spread(cells: dict[str, np.ndarray], a: str, b: str) -> str:
+    """What can be said of two sources whose sets do not differ: certainty is not among it."""
+    if len(cells[a]) < 2 or len(cells[b]) < 2:
+        return "no interval: a source has one set"
+    if np.ptp(cells[a]) > 0 or np.ptp(cells[b]) > 0:
+        return ""
+    bound = repeats([cells[a], cells[b]])
+    return f"no interval: the sets of both do not differ; at least {100 * bound:.0f} % of new sets repeat their value"
 
 
 def method_pairs(
@@ -185,12 +224,14 @@ def method_pairs(
     """Every pair of methods of a model on the calibration sets that both saw: paired by set.
 
     `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
-    and `p` are over draws within these sources, corrected by Holm within a model. `a_wins_new_draw` is the probability
-    that A is better on one new set of a new source, null where the pair has a single source
-    (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` is for new test examples as well (of accuracy
-    alone, where samples/ hold them). `reversed` is the share of sets on which the method that is better on average is
-    the worse one: how often a study with a single set of one of these sources would have told the opposite. Its Wilson
-    interval is for other sets of these sources.
+    and `p` (Welch's and Satterthwaite's, every source with its own spread) are over draws within these sources,
+    corrected by Holm within a model; where some sets are `far_off`, the difference is that of the others and has
+    neither. `a_wins_new_draw` is the probability that A is better on one new set of a new source, null where the pair
+    has a single source (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` and the interval
+    `low_new_test` to `high_new_test` are for new test examples as well (of accuracy alone, where samples/ hold them).
+    `reversed` is the share of sets on which the method that is better on average is the worse one: how often a study
+    with a single set of one of these sources would have told the opposite. Its Wilson interval is for other sets of
+    these sources.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0

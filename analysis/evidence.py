@@ -6,24 +6,33 @@ needs several of them makes one `Evidence` and hands it on; a single table is a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import polars as pl
 
+from analysis.answers import answer_table
+from analysis.compare import domain_match
 from analysis.correlation import correlation_table
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.ranking import rank_table
+from analysis.reliability import leading
 from analysis.variance import component_table
 
 
 class Evidence:
-    """What is quoted of one study. Holds what it computed as long as it lives."""
+    """What is quoted of one study. Holds what it computed as long as it lives.
 
-    def __init__(self, study: Study) -> None:
+    `matters`: measure -> the difference that matters, in its unit; the default of `analysis.answers` for the others.
+    """
+
+    def __init__(self, study: Study, matters: Mapping[str, float] | None = None) -> None:
         self.study = study
+        self.matters = dict(matters or {})
         self._ranks: dict[tuple[str, str], pl.DataFrame] = {}
+        self._answers: dict[str, pl.DataFrame] = {}
 
     @cached_property
     def examples(self) -> ExampleTables:
@@ -31,9 +40,24 @@ class Evidence:
         return read_examples(self.study)
 
     @cached_property
+    def match(self) -> pl.DataFrame:
+        """See `domain_match`."""
+        return domain_match(self.study, examples=self.examples)
+
+    @cached_property
     def correlations(self) -> pl.DataFrame:
         """See `correlation_table`."""
         return correlation_table(self.study)
+
+    @cached_property
+    def lead(self) -> str:
+        """The measure of tasks that can tell sources apart best; see `analysis.reliability.leading`."""
+        return leading(self.study, self.examples.reliability)
+
+    @property
+    def answered(self) -> tuple[str, ...]:
+        """What the sections ask about, the measure that can tell first."""
+        return tuple(dict.fromkeys((self.lead, "accuracy", "perplexity_increase", "perplexity")))
 
     def components(self, measure: str = "accuracy") -> pl.DataFrame:
         """See `component_table`."""
@@ -44,3 +68,10 @@ class Evidence:
         if (measure, task) not in self._ranks:
             self._ranks[measure, task] = rank_table(self.study, measure, task)
         return self._ranks[measure, task]
+
+    def answers(self, measure: str = "accuracy") -> pl.DataFrame:
+        """See `answer_table`."""
+        if measure not in self._answers:
+            size = self.matters.get(measure)
+            self._answers[measure] = answer_table(self.study, measure, matters=size, examples=self.examples)
+        return self._answers[measure]

@@ -8,6 +8,7 @@ from analysis.charts.components import component_figure
 from analysis.charts.curves import layer_figure, size_figure
 from analysis.charts.heatmaps import best_figure, domain_figure
 from analysis.charts.relations import relation_figure
+from analysis.charts.reliability import reliability_figure
 from analysis.charts.sensitivity import sensitivity_figure
 from analysis.charts.spreads import spread_figure, task_spread_figure
 from analysis.page.chart import Chart, save
@@ -19,6 +20,7 @@ __all__ = [
     "domain_figure",
     "layer_figure",
     "relation_figure",
+    "reliability_figure",
     "save",
     "sensitivity_figure",
     "size_figure",

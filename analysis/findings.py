@@ -1,22 +1,37 @@
 """The headline of a study in sentences, each with its numbers, its n and the table they stand in.
 
-A sentence says what was found and how sure it is; where the study cannot tell, it says that instead. No sentence is
-written for data that is not there.
+At most seven, the most useful first: what to use, which measure can tell, what went far off, what the domain of the
+text does, how large the luck of a draw is, whose luck it is, whether a single set would have told the truth about
+methods, and what cheap metrics are good for. Of the measures of tasks the one that can tell comes first, and what is
+said of any of them has its number of examples. A sentence has an interval or a probability, and none is written where
+there is no honest one: a range, a rank or a count without a test is for the tables. No sentence is written for data
+that is not there.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from analysis.compare import domain_match, method_pairs
+from analysis.compare import method_pairs
 from analysis.estimates.components import RESIDUAL, SET, SOURCE
+from analysis.estimates.equivalence import ANY, UNCLEAR, USE
+from analysis.estimates.outcomes import COLUMN_OF
+from analysis.estimates.reliability_rows import WANTED
 from analysis.evidence import Evidence
 from analysis.frames import Study
-from analysis.measures import MEAN, MEASURES
-from analysis.page.render import number
-from analysis.tables import baseline_table, measures_of, range_table, source_table
+from analysis.measures import MEAN, MEASURES, TASK_MEASURES
+from analysis.page.marks import span
+from analysis.page.render import number, percent
+from analysis.ranking import sensitivity_table
+from analysis.reliability import lead_table
+from analysis.tables import baseline_table, baselines, measures_of, source_table
+
+MOST = 7
+POOR = 0.5  # below it halves of the examples share less than half of what they say of the order
 
 
 @dataclass(frozen=True)
@@ -28,203 +43,261 @@ class Finding:
 
 
 def findings(evidence: Evidence) -> list[Finding]:
-    """What the study says, most important first."""
+    """What the study says, most useful first."""
     study = evidence.study
-    found = [*_matching(study), *_spread(study), *_luck(evidence), *_best(evidence), *_reversals(evidence)]
-    found += [*_proxies(evidence), *_controls(study)]
+    answers = _answers(evidence)  # the measure that can tell first: what to use, and why that measure is asked
+    found = [*answers[:1], *_telling(evidence), *answers[1:], *_far_off(evidence), *_matching(evidence)]
+    found += [*_controls(study), *_draws(evidence)]
+    found += [*_luck(evidence), *_reversals(evidence), *_proxies(evidence)]
     if found:
-        return found
-    return [
-        Finding(
-            "The study holds no calibrated trials with a spread, so there is nothing to compare yet.", "table-trials"
-        )
-    ]
+        return found[:MOST]
+    text = "The study holds no calibrated trials whose spread is known, so there is nothing to compare yet."
+    return [Finding(text, "table-trials")]
 
 
-def _matching(study: Study) -> list[Finding]:
-    """Does calibrating on the text's own domain help, and by how much?"""
-    table = domain_match(study).drop_nulls("difference")
+def _telling(evidence: Evidence) -> list[Finding]:
+    """Which measure of tasks orders the sources alike on other examples, and what accuracy would need for that."""
+    table = lead_table(evidence.examples.reliability)
     if table.is_empty():
         return []
-    sure = table.drop_nulls("low")
-    best = (table if sure.is_empty() else sure).sort("difference", descending=True).row(0, named=True)
-    interval = "no interval, because no source has two sets"
-    verdict = f"was compared in {table.height} model and method pairs"
-    if sure.height:
-        clear, against = sure.filter(pl.col("low") > 0).height, sure.filter(pl.col("high") < 0).height
-        interval = f"95 % interval {best['low']:.1f} to {best['high']:.1f}"
-        verdict = (
-            f"lowers the perplexity increase in {clear} of {table.height} model and method pairs with 95 % confidence"
-        )
-        verdict += f" and raises it in {against}" if against else ""
+    first = table.row(0, named=True)
+    verdict = "tells the sources apart best of all measures of tasks"
+    if first["reliability"] < POOR:
+        verdict = "comes closest to telling the sources apart, and no measure of tasks can on these examples"
     text = (
-        f"Calibrating on a text's own domain instead of another one {verdict}. It helps most with "
-        f"{best['method_label']} on {best['model']}: "
-        f"+{best['matched']:.1f} % on the own domain, +{best['mismatched']:.1f} % on the others "
-        f"({best['difference']:.1f} points less, {interval}, {best['texts']} texts, {best['trials']} trials)."
+        f"{MEASURES[first['measure']].title} {verdict}: two halves of the {first['examples']:,} examples order them "
+        f"with a reliability of {_reliability(first)}"
+    )
+    rest = table.filter(pl.col("measure") == "accuracy")
+    if first["measure"] != "accuracy" and rest.height:
+        row = rest.row(0, named=True)
+        needed = "no number of examples can be named for it to reach"
+        if row["needed"] is not None:
+            about = round(row["needed"], 1 - math.floor(math.log10(max(row["needed"], 1))))  # two digits are known
+            needed = f"it would need about {about:,.0f} examples per trial for"
+        text += f"; accuracy (n = {row['examples']:,}) has {_reliability(row)}, and {needed} {WANTED:g}"
+    return [Finding(f"{text}.", "table-lead")]
+
+
+def _reliability(row: dict[str, Any]) -> str:
+    """`0.87 (0.67 to 0.92 over 6 pairs of model and method)`."""
+    over = f" ({row['lowest']:.2f} to {row['highest']:.2f} over {row['pairs']} pairs of model and method)"
+    return f"{row['reliability']:.2f}{over if row['pairs'] > 1 else ''}"
+
+
+def _title(study: Study, measure: str) -> str:
+    """The title of a measure; one of tasks with its examples per trial."""
+    title = MEASURES[measure].title
+    if measure.removesuffix("_change") not in TASK_MEASURES:
+        return title
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == MEAN).drop_nulls("n")
+    return f"{title} (n = {span(rows['n'])} examples)" if rows.height else title
+
+
+def _answers(evidence: Evidence) -> list[Finding]:
+    """For how many models and methods it can be said which source to use; the most certain one by name."""
+    found = []
+    for measure in measures_of(evidence.study, evidence.answered):
+        table = evidence.answers(measure).drop_nulls("probability")
+        if table.is_empty():
+            continue
+        count = {kind: table.filter(pl.col("answer") == kind).height for kind in (USE, ANY, UNCLEAR)}
+        clear = table.filter(pl.col("answer") != UNCLEAR)
+        named = clear if clear.height else table
+        row = named.sort("probability", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+        first = "surest" if clear.height else "closest"
+        verb = {USE: "use", ANY: "any of", UNCLEAR: "perhaps"}[row["answer"]]
+        text = (
+            f"{_title(evidence.study, measure)}: for {count[USE]} of {table.height} pairs of model and method one "
+            f"source can be named, for {count[ANY]} any of several will do, and for {count[UNCLEAR]} it cannot be "
+            f"told yet; {first} is {row['method_label']} on {row['model']}: {verb} {row['sources']}, within "
+            f"{number(row['matters'], 2)}{_unit(measure)} of the best source with a probability of "
+            f"{percent(row['probability'])} ({row['about']})."
+        )
+        found.append(Finding(text, f"table-answers-{measure}"))
+    return found
+
+
+def _middle(table: pl.DataFrame, column: str) -> dict[str, Any]:
+    """The row in the middle of a column: an extreme one is extreme partly by luck, and its interval too narrow."""
+    names = [name for name in ("model", "method_label", "a", "b", "metric", "level") if name in table.columns]
+    return table.sort(column, *names).row((table.height - 1) // 2, named=True)
+
+
+def _middle_of(table: pl.DataFrame) -> str:
+    """`, the middle of 8 pairs of model and method`; nothing for a single one."""
+    return f", in the middle of {table.height} pairs of model and method" if table.height > 1 else ""
+
+
+def _unit(measure: str) -> str:
+    return {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
+
+
+def _far_off(evidence: Evidence) -> list[Finding]:
+    """Sets that no spread of the others explains, and what they do to the spread."""
+    found = []
+    study = evidence.study
+    for measure in measures_of(study, evidence.answered):
+        table = sensitivity_table(study, measure)
+        table = table.filter(pl.col("note").str.contains("far off")).with_columns(
+            (pl.col("sd_within") / pl.col("sd_typical")).alias("times")
+        )
+        if table.is_empty():
+            continue
+        row = table.sort("times", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+        more = "" if table.height == 1 else f" The same happened in {table.height - 1} other pairs of model and method."
+        text = (
+            f"{_title(study, measure)}, {row['method_label']} on {row['model']}: {row['note']}; with all sets one "
+            f"draw has an SD of {number(row['sd_within'], 2)}{_unit(measure)}, without them of "
+            f"{number(row['sd_typical'], 2)}{_unit(measure)}, so means of this method are not typical of a draw.{more}"
+        )
+        found.append(Finding(text, f"table-sensitivity-{measure}"))
+    return found[:1]
+
+
+def _matching(evidence: Evidence) -> list[Finding]:
+    """Does calibrating on the text's own domain help, and by how much?"""
+    table = evidence.match.drop_nulls("low")
+    if table.is_empty():
+        return []
+    texts = table.drop_nulls("low_new_text").height == table.height
+    low, high = ("low_new_text", "high_new_text") if texts else ("low", "high")
+    clear, against = table.filter(pl.col(low) > 0).height, table.filter(pl.col(high) < 0).height
+    best = _middle(table, "difference")
+    verdict = f"lowers the perplexity increase in {clear} of {table.height} model and method pairs with 95 % confidence"
+    verdict += f" and raises it in {against}" if against else ""
+    about = "" if texts else " on these windows"
+    text = (
+        f"Calibrating on a text's own domain instead of another one {verdict}{about}; {best['method_label']} on "
+        f"{best['model']}{_middle_of(table)}: +{best['matched']:.1f} % on the own domain, "
+        f"+{best['mismatched']:.1f} % on the others, {best['difference']:.1f} points less (95 % interval "
+        f"{best[low]:.1f} to {best[high]:.1f}, {best['texts']} texts, {best['trials']} trials)."
     )
     return [Finding(text, "table-domain-match")]
 
 
-def _spread(study: Study) -> list[Finding]:
-    """How far sources and draws move each measure, for the method that feels it most."""
+def _controls(study: Study) -> list[Finding]:
+    """Calibrated methods against their data-free neighbour: is a source better than no data, beyond luck?"""
+    measure = next(
+        (name for name in ("perplexity_increase", "accuracy", "perplexity") if name in measures_of(study)), None
+    )
+    if measure is None:
+        return []
+    pairs = baselines(study)
+    plain = {(r["model"], r["method_label"]): r["value"] for r in baseline_table(study, measure).iter_rows(named=True)}
+    better = worse = total = 0
+    rows = source_table(study, measure).filter(pl.col("source").is_not_null()).drop_nulls("low")
+    for row in rows.iter_rows(named=True):
+        control = plain.get((row["model"], pairs.get(row["method_label"], "")))
+        if control is None:
+            continue
+        total += 1
+        above, below = row["low"] > control, row["high"] < control
+        up = MEASURES[measure].higher_is_better
+        better += above if up else below
+        worse += below if up else above
+    if not total:
+        return []
+    labels = ", ".join(sorted(set(pairs.values())))
+    text = (
+        f"Against the data-free control of the same size ({labels}), calibration is better in {better} of {total} "
+        f"(model, method, source) cells and worse in {worse}, with the 95 % interval over sets on one side of the "
+        f"control, on these test examples ({_title(study, measure)})."
+    )
+    return [Finding(text, f"table-source-{measure}")]
+
+
+def _draws(evidence: Evidence) -> list[Finding]:
+    """How large the luck of a draw is."""
     found = []
-    for measure in measures_of(study):
-        table = range_table(study, measure).drop_nulls(["range"]).filter(pl.col("n") > 1)
+    study = evidence.study
+    for measure in measures_of(study, evidence.answered):
+        table = sensitivity_table(study, measure).drop_nulls("low")
         if table.is_empty():
             continue
-        info = MEASURES[measure]
-        unit = {"%": " points", "": ""}.get(info.unit, f" {info.unit}")
-        top = table.sort("range", descending=True).row(0, named=True)
-        least = table.sort("range").row(0, named=True)
-        within = "unknown" if top["sd_within"] is None else number(top["sd_within"], 2) + unit
-        sources = (
-            ""
-            if top["sd_sources"] is None
-            else f", the source means differ with an SD of {number(top['sd_sources'], 2)}{unit}"
-        )
+        row = _middle(table, "sd_within")
         text = (
-            f"{info.title}: changing only the calibration data moves {top['method_label']} on {top['model']} by up to "
-            f"{number(top['range'], 3)}{unit} ({top['n']} sets of {top['sources']} sources); two draws from one source "
-            f"differ with an SD of {within}{sources}. The least sensitive is {least['method_label']} on "
-            f"{least['model']} with a range of {number(least['range'], 3)}{unit}."
+            f"{_title(study, measure)}: one draw of a source has an SD of "
+            f"{number(row['sd_within'], 2)}{_unit(measure)} (95 % interval {number(row['low'], 2)} to "
+            f"{number(row['high'], 2)}) with {row['method_label']} on {row['model']} "
+            f"({row['n']} sets of {row['sources']} sources{_middle_of(table)})."
         )
-        found.append(Finding(text, f"table-ranges-{measure}"))
+        found.append(Finding(text, f"table-sensitivity-{measure}"))
     return found
 
 
 def _luck(evidence: Evidence) -> list[Finding]:
-    """Source against draw against test, for the method that feels its calibration data most."""
-    table = evidence.components()
+    """Source against draw against test."""
+    lead = evidence.lead if evidence.lead in COLUMN_OF else "accuracy"
+    table = evidence.components(lead)
     table = table.filter((pl.col("task") == MEAN) & pl.col("sd").is_not_null())
     wide = table.pivot(on="component", index=["model", "method_label"], values=["sd", "low", "high"])
     needed = [f"{kind}_{name}" for kind in ("sd", "low", "high") for name in (SOURCE, SET, RESIDUAL)]
     if wide.is_empty() or not set(needed) <= set(wide.columns):
         return []
-    wide = wide.drop_nulls(needed)
+    wide = wide.drop_nulls(needed).filter(pl.col(f"high_{SET}") > 0)
     if wide.is_empty():
         return []
-    top = wide.sort(f"sd_{SOURCE}", "model", "method_label", descending=[True, False, False]).row(0, named=True)
+    top = _middle(wide, f"sd_{SOURCE}")
 
     def told(name: str) -> str:
-        return f"{top[f'sd_{name}']:.2f} points ({top[f'low_{name}']:.2f} to {top[f'high_{name}']:.2f})"
+        low, high = (number(top[f"{kind}_{name}"], 2) for kind in ("low", "high"))
+        return f"{number(top[f'sd_{name}'], 2)}{_unit(lead)} ({low} to {high})"
 
     text = (
-        f"Of the spread of mean accuracy with {top['method_label']} on {top['model']}, the source explains an SD of "
-        f"{told(SOURCE)}, the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; "
-        "95 % intervals in brackets."
+        f"{_title(evidence.study, lead)} with {top['method_label']} on {top['model']}{_middle_of(wide)} has an SD "
+        f"over sources of {told(SOURCE)}, over draws within a source of {told(SET)}, and from chance on single "
+        f"test questions of {told(RESIDUAL)}; 95 % intervals in brackets."
     )
-    return [Finding(text, "table-components-accuracy")]
-
-
-def _best(evidence: Evidence) -> list[Finding]:
-    """How often a best source can be named at all."""
-    found = []
-    for measure in measures_of(evidence.study, ("accuracy", "perplexity_increase", "perplexity")):
-        ranking = evidence.ranks(measure).drop_nulls("p_best")
-        if ranking.is_empty():
-            continue
-        winners = ranking.group_by("model", "method_label", maintain_order=True).first()
-        sure = winners.filter(pl.col("p_best") > 0.95).height
-        often = winners.group_by("source").len().sort("len", "source", descending=[True, False]).row(0)
-        regret = ranking.filter(pl.col("source") == often[0])["regret"].to_list()
-        unit = {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
-        text = (
-            f"{MEASURES[measure].title}: one source is the best with more than 95 % probability in {sure} of "
-            f"{winners.height} model and method pairs. {often[0]} leads most often ({often[1]} of {winners.height}); "
-            f"choosing it everywhere costs {number(sum(regret) / len(regret), 2)}{unit} on average against the best "
-            "choice for each."
-        )
-        found.append(Finding(text, f"table-rank-{measure}"))
-    return found
+    return [Finding(text, f"table-components-{lead}")]
 
 
 def _reversals(evidence: Evidence) -> list[Finding]:
-    """How often one set alone would have named the wrong method."""
-    for measure in ("accuracy", "perplexity_increase"):
+    """How often one set alone would have named the worse of two methods that do differ."""
+    for measure in evidence.answered[:-1]:
         table = method_pairs(evidence.study, measure, examples=evidence.examples)
-        close = table.filter(pl.col("reversed") > 0).sort(
-            "reversed", "model", "a", "b", descending=[True, False, False, False]
-        )
+        sure = table.filter((pl.col("p_holm") < 0.05) & (pl.col("pairs") > 1))
+        close = sure.filter(pl.col("reversed") > 0)
         if close.is_empty():
             continue
-        row = close.row(0, named=True)
+        row = _middle(close, "reversed")
         better, worse = (row["a"], row["b"]) if row["difference"] > 0 else (row["b"], row["a"])
         text = (
-            f"Changing only the calibration set reverses which method is better in {close.height} of {table.height} "
-            f"method pairs ({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on "
-            f"{100 * row['reversed']:.0f} % of {row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to "
-            f"{100 * row['reversed_high']:.0f} % for other sets of the same sources)."
+            f"{_title(evidence.study, measure)}: a single calibration set can name the worse method: {better} is "
+            f"better than {worse} on {row['model']} ({_p(row['p_holm'])}, Holm), and {100 * row['reversed']:.0f} % of "
+            f"{row['pairs']} sets say the opposite (95 % interval {100 * row['reversed_low']:.0f} to "
+            f"{100 * row['reversed_high']:.0f} % for other sets of these sources); so do some sets in {close.height} "
+            f"of {sure.height} pairs of methods that differ."
         )
         return [Finding(text, f"table-methods-{measure}")]
     return []
 
 
+def _p(value: float) -> str:
+    """`p = 0.012`, `p < 0.001`; never zero."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
 def _proxies(evidence: Evidence) -> list[Finding]:
-    """Whether the cheap metrics find the better source."""
-    table = evidence.correlations
-    table = table.filter(pl.col("metric").is_in(["perplexity_increase", "perplexity", "js_divergence"]))
-    table = table.drop_nulls("spearman")
+    """Whether the cheap metrics find the better source, where that has an interval."""
+    table = evidence.correlations.filter(
+        pl.col("metric").is_in(["perplexity_increase", "perplexity", "js_divergence"])
+        & (pl.col("level") != "all trials")
+    ).drop_nulls("spearman_low")
     if table.is_empty():
         return []
-    names = {"js_divergence": "JS divergence"}
-    parts = []
-    for (metric,), part in table.group_by("metric", maintain_order=True):
-        levels = {level: rows["spearman"].to_list() for (level,), rows in part.group_by("level")}
-        told = [
-            f"{level} {min(levels[level]):+.2f} to {max(levels[level]):+.2f}"
-            if len(levels[level]) > 1
-            else f"{level} {levels[level][0]:+.2f}"
-            for level in ("all trials", "between sources", "within sources")
-            if level in levels
-        ]
-        parts.append(f"{names.get(str(metric), 'perplexity')}: {', '.join(told)}")
-    models = table["model"].n_unique()
+    accuracy = _title(evidence.study, "accuracy")
+    clear = table.filter(pl.col("spearman_low") > 0).height
+    against = table.filter(pl.col("spearman_high") < 0).height
+    best = _middle(table, "spearman")
     text = (
-        f"Do cheap metrics order trials as accuracy does? Spearman's correlation over {models} models (+1 is perfect). "
-        f"{'; '.join(parts)}."
+        f"Cheap metrics order calibration data as {accuracy[0].lower()}{accuracy[1:]} does in {clear} of "
+        f"{table.height} comparisons within or between sources (95 % interval of Spearman's correlation above zero; "
+        f"below zero in {against}); the closest is {MEASURES[best['metric']].title}, {best['level']} of "
+        f"{best['model']}: {best['spearman']:+.2f} ({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, "
+        f"{best['n']} points)."
     )
     return [Finding(text, "table-correlations")]
-
-
-def _controls(study: Study) -> list[Finding]:
-    """Calibrated methods against their data-free neighbour: is the best or the worst source better than no data?"""
-    names = measures_of(study)
-    measure = next((name for name in ("perplexity_increase", "accuracy", "perplexity") if name in names), None)
-    if measure is None:
-        return []
-    pairs = baselines(study)
-    table = source_table(study, measure)
-    plain = {(r["model"], r["method_label"]): r["value"] for r in baseline_table(study, measure).iter_rows(named=True)}
-    sign = 1 if MEASURES[measure].higher_is_better else -1
-    total = worse = 0
-    for row in table.filter(pl.col("source").is_not_null()).iter_rows(named=True):
-        control = plain.get((row["model"], pairs.get(row["method_label"], "")))
-        if control is None or row["mean"] is None:
-            continue
-        total += 1
-        worse += sign * (row["mean"] - control) < 0
-    if not total:
-        return []
-    labels = sorted(set(pairs.values()))
-    text = (
-        f"Against the data-free control of the same size ({', '.join(labels)}; one trial per model, zero spread by "
-        f"construction), calibration is worse in {worse} of {total} (model, method, source) cells on "
-        f"{MEASURES[measure].title.lower()}."
-    )
-    return [Finding(text, f"table-source-{measure}")]
-
-
-def baselines(study: Study) -> dict[str, str]:
-    """The data-free method with the same bits, sparsity and pattern for each calibrated method that has one."""
-    key = ["bits", "sparsity", "pattern"]
-    kinds = study.trials.filter(pl.col("method") != "dense").select("method_label", *key, "source").unique()
-    plain = kinds.filter(pl.col("source").is_null()).select(*key, pl.col("method_label").alias("control"))
-    calibrated = kinds.filter(pl.col("source").is_not_null()).select("method_label", *key).unique()
-    joined = calibrated.join(plain, on=key, nulls_equal=True).sort("method_label", "control")
-    return dict(
-        joined.unique("method_label", keep="first", maintain_order=True).select("method_label", "control").iter_rows()
-    )
 
 
 def mean_rows(study: Study, measure: str) -> pl.DataFrame:

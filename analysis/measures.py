@@ -1,14 +1,16 @@
-"""What the analysis measures, in one tidy frame: accuracy, perplexity, divergence, layer error, each with a direction.
+"""What the analysis measures, in one tidy frame, each with a direction: answers, perplexity, divergence, layer error.
 
 Every number comes from `metrics/` or from the trial's own row. A measure has one value per task (or held-out text) and
-one under the task `mean`: the unweighted mean over tasks for accuracy and divergence, the geometric mean for
-perplexities. The hard case is a mean over an incomplete set of tasks: it would compare different things, so it is null,
-and `build_values` says how many were.
+one under the task `mean`: the unweighted mean over tasks for answers and divergence, the geometric mean for
+perplexities. Answers are measured as right or wrong (accuracy) and by what their scores are worth, which tells more
+with the same examples (`ANSWERS`); each of these also against the dense model (`*_change`). The hard case is a mean
+over an incomplete set of tasks: it would compare different things, so it is null, and `build_values` says how many
+were.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -50,10 +52,23 @@ class Measure:
         return "higher is better" if self.higher_is_better else "lower is better"
 
 
+WORTH = (
+    Measure("loglikelihood", "Log-likelihood of the right answer", "nats", 3, higher_is_better=True),
+    Measure("margin", "Margin of the right answer", "nats", 3, higher_is_better=True),
+    Measure("probability", "Probability of the right answer", "%", 1, higher_is_better=True),
+    Measure("brier", "Brier score", "", 4, higher_is_better=False),
+    Measure("ece", "Expected calibration error", "%", 1, higher_is_better=False),
+)
+AGAINST_DENSE = tuple(replace(m, name=f"{m.name}_change", title=f"{m.title}, minus dense") for m in WORTH)
+ANSWERS = tuple(measure.name for measure in WORTH)
+TASK_MEASURES = ("accuracy", *ANSWERS)
+
 MEASURES = {
     measure.name: measure
     for measure in (
         Measure("accuracy", "Accuracy", "%", 1, higher_is_better=True),
+        *WORTH,
+        *AGAINST_DENSE,
         Measure("perplexity_increase", "Perplexity increase over dense", "%", 1, higher_is_better=False),
         Measure("perplexity", "Perplexity", "", 2, higher_is_better=False),
         Measure("js_divergence", "Jensen-Shannon divergence from dense", "nats", 4, higher_is_better=False),
@@ -63,7 +78,7 @@ MEASURES = {
         Measure("layer_error", "Mean relative layer error", "", 4, higher_is_better=False),
     )
 }
-HEADLINE = ("accuracy", "perplexity_increase", "perplexity", "js_divergence")
+HEADLINE = ("loglikelihood_change", "accuracy", "perplexity_increase", "perplexity", "js_divergence")
 
 
 def build_values(trials: pl.DataFrame, metrics: pl.DataFrame) -> tuple[pl.DataFrame, list[Limitation]]:
@@ -72,12 +87,14 @@ def build_values(trials: pl.DataFrame, metrics: pl.DataFrame) -> tuple[pl.DataFr
     accuracy, notes = _accuracy(joined)
     perplexity = _pick(joined, "perplexity", ["perplexity"], 1.0)
     increase = _increase(perplexity, joined)
+    answers = _answers(joined)
     divergence = _pick(joined, "divergence", ["js_divergence", "kl_divergence", "kl_divergence_reverse"], 1.0)
     agreement = _pick(joined, "divergence", ["top1_agreement"], 100.0)
     parts = [
         _with_mean(part, geometric=geometric)
         for part, geometric in (
             (accuracy, False),
+            (answers, False),
             (perplexity, True),
             (increase, True),
             (divergence, False),
@@ -119,6 +136,14 @@ def _accuracy(joined: pl.DataFrame) -> tuple[pl.DataFrame, list[Limitation]]:
     rows = accuracy_rows(joined, chosen)
     picked = _pick(rows, "task", list(set(chosen.values())), 100.0)
     return picked.with_columns(pl.lit("accuracy").alias("measure")), notes
+
+
+def _answers(joined: pl.DataFrame) -> pl.DataFrame:
+    """What answers are worth, and its change against dense; `margin_change` stands among a task's own metrics."""
+    shares = [name for name in (*ANSWERS, *(f"{name}_change" for name in ANSWERS)) if MEASURES[name].unit == "%"]
+    nats = [m.name for m in (*WORTH, *AGAINST_DENSE) if m.name not in shares]
+    parts = [_pick(joined, "answers", nats, 1.0), _pick(joined, "answers", shares, 100.0)]
+    return pl.concat([*parts, _pick(joined, "task", ["margin_change"], 1.0)])
 
 
 def accuracy_metrics(metrics: pl.DataFrame) -> dict[str, str]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import polars as pl
 
-from analysis.compare import domain_match
 from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN
@@ -305,7 +304,7 @@ def _magnitude_worst(evidence: Evidence) -> tuple[str, bool | None]:
 
 
 def _domain_helps(evidence: Evidence) -> tuple[str, bool | None]:
-    table = domain_match(evidence.study).drop_nulls("low")
+    table = evidence.match.drop_nulls("low")
     if table.is_empty():
         return "needs held-out text of a source's own domain and two sets", None
     good = table.filter(pl.col("low") > 0).height

@@ -1,17 +1,19 @@
 """Which calibration data should I use? Three sentences and one table.
 
     python -m analysis.recommend RESULTS --model M [--method gptq] [--tasks lambada,piqa] [--measure accuracy]
+                                 [--matters 0.5]
 
-Names the best source for a model, for one method or averaged over all, on the tasks that matter to the reader; says how
-sure that is (probability of being best, expected regret, and what is left of it on new test examples), and how many
-more sets would settle it. The hard case is a difference that no number of sets can settle, because it is smaller than
-the luck of the test questions; then it says so.
+The answer for a model, for one method or averaged over all, on the tasks that matter to the reader: use one source, any
+of several will do, or it cannot be told yet, for differences of the size that matters. Then how sure that is, and how
+many more sets would settle it. All three sentences come from one posterior, so that none can contradict another. The
+hard case is a difference that no number of sets can settle, because it is smaller than the luck of the test questions;
+then it says so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,14 +22,18 @@ import polars as pl
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from analysis.estimates.comparisons import welch
+from analysis.answers import Matters, matters_of, no_answer
 from analysis.estimates.component_rows import SCALE
 from analysis.estimates.components import COMPONENTS, SOURCE_EXAMPLE, components
+from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE, Answer, answer
 from analysis.estimates.outcomes import COLUMN_OF, answered, read_outcomes, tabled
-from analysis.estimates.power import ALPHA, POWER, sets_needed
-from analysis.estimates.ranks import rank
+from analysis.estimates.posterior import Posterior
+from analysis.estimates.ranks import posterior_of
+from analysis.estimates.settle import settling
+from analysis.estimates.spreads import far_words, typical
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number, percent
@@ -38,11 +44,42 @@ from sweep.results import ResultsError
 
 @dataclass(frozen=True)
 class Recommendation:
-    """`sentences` (three) and `table`, one row per source, best first."""
+    """`sentences` (three) and `table`, one row per source, best first.
+
+    kind: use, any or cannot tell yet; `sources` are those it names, `probability` that all of them will do. Empty and
+    None where the sets do not differ. `best` leads: the first that is named, else the source with the best mean.
+    """
 
     sentences: tuple[str, str, str]
     table: pl.DataFrame
     best: str
+    kind: str
+    sources: tuple[str, ...]
+    probability: float | None
+    matters: float
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked: the score in words, its measure, and the values of the sets of each source (larger is better).
+
+    `means`: of each source, as the tables show them. `noise`: variance that the test examples give to a source's value.
+    """
+
+    what: str
+    measure: str
+    cells: dict[str, np.ndarray]
+    means: dict[str, float]
+    matters: Matters
+    noise: float | None
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.cells)
+
+    def amount(self, value: float, digits: int = 2) -> str:
+        """A difference with its unit."""
+        return f"{number(value, digits)}{_unit(self.measure)}"
 
 
 def recommend(
@@ -51,42 +88,74 @@ def recommend(
     method: str | None = None,
     tasks: Sequence[str] = (),
     measure: str | None = None,
+    matters: float | None = None,
 ) -> Recommendation:
-    """The source to calibrate on.
+    """The source to calibrate on; `matters` is the difference that matters, in the measure's unit (`analysis.answers`).
 
-    Raises SettingsError for an unknown model, method, task or measure, or too few sources.
+    Raises SettingsError for an unknown model, method, task or measure, too few sources, or a difference of no size.
     """
-    rows, measure, what = _chosen(study, model, method, tasks, measure)
+    if matters is not None and not matters > 0:
+        raise SettingsError(f"--matters: a difference above 0, got {matters}")
+    rows, measure, what, labels = _chosen(study, model, method, tasks, measure)
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
     cells = {str(s): sign * p["value"].to_numpy() for (s,), p in rows.group_by("source", maintain_order=True)}
     if len(cells) < 2:
         raise SettingsError(f"{what}: {len(cells)} source with results; a recommendation needs two")
-    ranked = rank(cells, np.random.default_rng(0))
-    summary = over_sets(rows.with_columns(pl.col("value") * sign), ["source"])
-    columns = ["p_best", "p_best_single_set", "regret"]
-    extra = pl.DataFrame(
-        [{"source": s, **{c: ranked[s].get(c) for c in columns}} for s in cells],
-        schema={"source": pl.String, **dict.fromkeys(columns, pl.Float64)},
+    size = (
+        matters_of(study, model, labels, measure, list(tasks) or [MEAN], cells)
+        if matters is None
+        else Matters(matters, "as asked")
     )
-    table = summary.join(extra, on="source").sort("mean", "source", descending=[True, False])
-    best, second, worst = (table.row(i, named=True) for i in (0, 1, -1))
-    test_variance = _test_variance(study, rows, model, measure)
-    gap = welch(cells[best["source"]], cells[second["source"]], test_variance)
+    noise = _test_variance(study, rows, model, measure)
+    means = {name: sign * float(values.mean()) for name, values in cells.items()}
+    question = _Question(what, measure, cells, means, size, noise)
+    known = posterior_of(cells, noise or 0.0)
+    table = _table(rows, cells, known, sign)
+    if known is None or not size.value > 0:
+        return _without_spread(question, table)
+    said = answer(known, size.value)
+    named = tuple(question.names[index] for index in said.sources)
     sentences = (
-        _what_to_use(best, second, worst, gap, measure, what, sign),
-        _how_sure(best, second, gap, len(cells), measure),
-        _what_would_settle(cells, best["source"], second["source"], test_variance),
+        _what_to_use(question, said, named),
+        _how_sure(question, known, said),
+        _what_would_settle(question, known, said),
     )
+    return Recommendation(sentences, table, named[0], said.kind, named, said.probability, size.value)
+
+
+def _table(rows: pl.DataFrame, cells: Mapping[str, np.ndarray], known: Posterior | None, sign: float) -> pl.DataFrame:
+    """A row per source, best mean first."""
+    columns = ["p_best", "p_best_single_set", "regret"]
+    extra = pl.DataFrame({"source": sorted(cells)}, schema={"source": pl.String})
+    if known is None:
+        extra = extra.with_columns(pl.lit(None, pl.Float64).alias(name) for name in columns)
+    else:
+        values = zip(columns, (known.best, known.best_single_set, known.regret.mean(axis=0)), strict=True)
+        extra = extra.with_columns(pl.Series(name, column) for name, column in values)
+    summary = over_sets(rows.with_columns(pl.col("value") * sign), ["source"])
+    table = summary.join(extra, on="source").sort("mean", "source", descending=[True, False])
     if sign < 0:
         table = table.with_columns(-pl.col("mean"), -pl.col("high").alias("low"), -pl.col("low").alias("high"))
-    shown = table.select("source", "n", "mean", "sd", "low", "high", *columns)
-    return Recommendation(sentences, shown, best["source"])
+    return table.select("source", "n", "mean", "sd", "low", "high", *columns)
+
+
+def _without_spread(question: _Question, table: pl.DataFrame) -> Recommendation:
+    """Nothing is known of the luck of a draw: means are all there is."""
+    best = str(table.item(0, "source"))
+    why = no_answer(question.cells)
+    sentences = (
+        f"For {question.what}, it cannot be told yet which source to use: {best} has the best mean, "
+        f"{_value(question, best)}, and nothing says how far another set of it would lie.",
+        f"How sure: that cannot be said, because {why}.",
+        "What would settle it: two more sets of each source, for a start; without a spread nothing can be planned.",
+    )
+    return Recommendation(sentences, table, best, UNCLEAR, (), None, question.matters.value)
 
 
 def _chosen(
     study: Study, model: str, method: str | None, tasks: Sequence[str], measure: str | None
-) -> tuple[pl.DataFrame, str, str]:
-    """(one row per set: source, set, value, ids of its trials; the measure; what it is about, in words)."""
+) -> tuple[pl.DataFrame, str, str, list[str]]:
+    """(one row per set: source, set, value, ids of its trials; the measure; what it is about, in words; methods)."""
     models = study.calibrated["model"].unique().sort().to_list()
     if model not in models:
         raise SettingsError(f"--model: the study has no calibrated trials of '{model}'{suggestion(model, models)}")
@@ -115,7 +184,7 @@ def _chosen(
     over = "all tasks" if not tasks else ", ".join(tasks)
     by = labels[0] if len(labels) == 1 else f"{len(labels)} methods ({', '.join(labels)})"
     tagged = sets.with_columns(pl.lit(list(tasks), dtype=pl.List(pl.String)).alias("tasks"))
-    return tagged, measure, f"{model} with {by} on {over}"
+    return tagged, measure, f"{model} with {by} on {over}", labels
 
 
 def _default_measure(present: pl.DataFrame, tasks: Sequence[str]) -> str:
@@ -129,8 +198,9 @@ def _default_measure(present: pl.DataFrame, tasks: Sequence[str]) -> str:
 
 def _test_variance(study: Study, rows: pl.DataFrame, model: str, measure: str) -> float | None:
     """Variance that the choice of test examples adds to one source's mean; None where samples/ cannot tell."""
-    column = COLUMN_OF.get(measure)
-    if column is None or measure == "perplexity":
+    of_logarithm = measure in ("perplexity", "perplexity_increase")
+    column = COLUMN_OF.get("perplexity" if of_logarithm else measure)
+    if column is None:
         return None
     ids = rows.explode("trial_id").select("source", "set", "trial_id")
     matrices = read_outcomes(study, ids, [column])[column]
@@ -150,80 +220,86 @@ def _test_variance(study: Study, rows: pl.DataFrame, model: str, measure: str) -
     sources = [name.partition("\0")[0] for name in names]
     variance = components(averaged, sources, np.random.default_rng(0), draws=2).variance
     value = float(variance[COMPONENTS.index(SOURCE_EXAMPLE)])
-    return None if np.isnan(value) else max(value, 0.0) * SCALE[column] ** 2
+    scale = SCALE[column]
+    if of_logarithm:  # the value is an exponential of what the samples hold
+        scale = float(np.mean(rows["value"].to_numpy())) + (100 if measure == "perplexity_increase" else 0)
+    return None if np.isnan(value) else max(value, 0.0) * scale**2
 
 
 def _unit(measure: str) -> str:
     return {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
 
 
-def _what_to_use(
-    best: dict[str, float],
-    second: dict[str, float],
-    worst: dict[str, float],
-    gap: dict[str, float],
-    measure: str,
-    what: str,
-    sign: float,
-) -> str:
-    info, unit = MEASURES[measure], _unit(measure)
-    interval = ""
-    if "low" in gap:
-        interval = f" (95 % interval {number(gap['low'], 2)} to {number(gap['high'], 2)})"
-    return (
-        f"For {what}, calibrate on {best['source']}: {info.title[0].lower() + info.title[1:]} "
-        f"{sign * best['mean']:.{info.decimals}f}{' %' if info.unit == '%' else unit}, "
-        f"{number(best['mean'] - second['mean'], 2)}{unit} better than {second['source']}{interval} and "
-        f"{number(best['mean'] - worst['mean'], 2)}{unit} better than {worst['source']}, the worst."
-    )
+def _value(question: _Question, name: str) -> str:
+    """`Accuracy 63.2 % (5 sets)`."""
+    info = MEASURES[question.measure]
+    unit = " %" if info.unit == "%" else _unit(question.measure)
+    count = len(question.cells[name])
+    return f"{info.title} {question.means[name]:.{info.decimals}f}{unit} ({count} set{'s' if count > 1 else ''})"
 
 
-def _how_sure(
-    best: dict[str, float], second: dict[str, float], gap: dict[str, float], sources: int, measure: str
-) -> str:
-    if best["p_best"] is None:
-        return "How sure: that cannot be said, because no source has two sets; run at least three sets per source."
-    text = (
-        f"How sure: with {best['n']} sets it is the best of {sources} sources with probability "
-        f"{percent(best['p_best'])} and costs {number(best['regret'], 2)}{_unit(measure)} on average against "
-        f"the truly best one ({second['source']}: {percent(second['p_best'])}, "
-        f"{number(second['regret'], 2)}{_unit(measure)})"
-    )
-    if "a_wins_new_test" in gap:
-        chance = percent(gap["a_wins_new_test"])
-        text += f"; one new set of it beats one of {second['source']} on new test questions with probability {chance}"
-    return text + "."
+def _listed(names: Sequence[str], last: str = "and") -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
-def _what_would_settle(cells: dict[str, np.ndarray], best: str, second: str, test_variance: float | None) -> str:
-    """How many sets give the difference between the best two a fair chance of being seen."""
-    freedom = sum(len(values) - 1 for values in cells.values())
-    if freedom == 0:
-        return "What would settle it: a spread is needed first, so at least two more sets per source."
-    spread = (sum(float(((v - v.mean()) ** 2).sum()) for v in cells.values()) / freedom) ** 0.5
-    gap = float(cells[best].mean() - cells[second].mean())
-    have = min(len(cells[best]), len(cells[second]))
-    if spread == 0:
-        return "What would settle it: nothing more; the sets of a source do not differ."
-    needed = sets_needed(gap / spread)
-    noise = test_variance is not None and gap < 1.96 * (2 * test_variance) ** 0.5
-    limit = (
-        " For other questions than these it takes a larger test as well: the gap is within the luck of the questions."
-        if noise
-        else ""
-    )
-    if needed is None:
+def _what_to_use(question: _Question, said: Answer, named: Sequence[str]) -> str:
+    size = f"{question.amount(question.matters.value)} ({question.matters.why})"
+    count = len(question.cells)
+    within = f"within {size} of the best of {count} sources"
+    chance = percent(said.probability)
+    if said.kind == USE:
         return (
-            f"What would settle it: no affordable number of sets; {best} and {second} differ by "
-            f"{gap / spread:.2f} SD of a draw, so take either.{limit}"
+            f"For {question.what}, use {named[0]}: {_value(question, named[0])}; with a probability of {chance} it is "
+            f"{within}, and of no other source can that be said as well."
         )
-    if needed <= have:
-        enough = f"{have} sets are enough for a gap of {gap / spread:.1f} SD of a draw."
-        return f"What would settle it: nothing more; {enough}{limit}"
+    if said.kind == ANY:
+        every = "any source" if len(named) == count else f"any of {_listed(named, 'or')}"
+        return f"For {question.what}, {every} will do: with a probability of {chance} all {len(named)} are {within}."
     return (
-        f"What would settle it: {needed - have} more sets of {best} and of {second} ({needed} in all) would show a gap "
-        f"of this size ({gap / spread:.2f} SD of a draw) with a power of {100 * POWER:.0f} % at the "
-        f"{100 * ALPHA:.0f} % level.{limit}"
+        f"For {question.what}, it cannot be told yet which source to use: {named[0]} leads, "
+        f"{_value(question, named[0])}, and is {within} with a probability of {chance}, which is less than "
+        f"{percent(LEVEL)}."
+    )
+
+
+def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
+    """What is known of the leader and of the source that comes closest to it."""
+    names, first = question.names, said.sources[0]
+    regret = known.regret.mean(axis=0)
+    second = min((index for index in range(len(names)) if index != first), key=lambda index: float(regret[index]))
+    gap, low, high = known.gap(first, second)
+    examples = "questions" if MEASURES[question.measure].name == "accuracy" else "examples"
+    where = f"on new test {examples} " if question.noise is not None else ""
+    wins = known.wins(first, second, 2 * (question.noise or 0.0))
+    text = (
+        f"How sure: {names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and "
+        f"costs {question.amount(float(regret[first]))} on average against the best; next is {names[second]}, "
+        f"{question.amount(abs(gap))} {'worse' if gap >= 0 else 'better'} (95 % interval {number(low, 2)} to "
+        f"{number(high, 2)}, drawn towards zero as far as the leader leads by luck); one new set of {names[first]} "
+        f"beats one of {names[second]} {where}with a probability of {percent(wins)}"
+    )
+    if question.noise is None:
+        text += "; all this is about these test examples"
+    groups = [question.cells[name] for name in names]
+    told = far_words(names, groups, typical(groups)[1])
+    return f"{text}. {told[0].upper()}{told[1:]}; what is said is about the other sets." if told else f"{text}."
+
+
+def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> str:
+    """How many sets give an answer, averaged over what is not known."""
+    if said.kind != UNCLEAR:
+        return (
+            "What would settle it: nothing more is needed for differences of "
+            f"{question.amount(question.matters.value)}; smaller ones would need --matters and more sets."
+        )
+    plan = settling(known, said.matters)
+    never = f"with a probability of {percent(plan.never)} even {plan.most} more would not"
+    if plan.sets is None:
+        hint = " A larger test would help more." if question.noise else ""
+        return f"What would settle it: no affordable number of sets; {never}.{hint}"
+    return (
+        f"What would settle it: {plan.sets} more set{'s' if plan.sets > 1 else ''} of each source would allow an "
+        f"answer with a probability of {percent(plan.chance)}; {never}."
     )
 
 
@@ -232,9 +308,7 @@ def _rich(table: pl.DataFrame) -> RichTable:
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     titles = {"p_best": "P best", "p_best_single_set": "P best, one set", "low": "95 % low", "high": "95 % high"}
     for column in table.columns:
-        shown.add_column(
-            titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=column == "source"
-        )
+        shown.add_column(titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=True)
     for row in table.iter_rows(named=True):
         shown.add_row(*(_cell(name, value) for name, value in row.items()))
     return shown
@@ -252,17 +326,24 @@ def main(
     method: Annotated[str | None, typer.Option(help="a method's name or label; default: the mean over all")] = None,
     tasks: Annotated[str, typer.Option(help="tasks or held-out texts that matter, separated by commas")] = "",
     measure: Annotated[str | None, typer.Option(help="accuracy, perplexity_increase, js_divergence, ...")] = None,
+    matters: Annotated[
+        float | None,
+        typer.Option(help="the difference that matters, in the measure's unit; default: a tenth of dense to no data"),
+    ] = None,
 ) -> None:
     """Say which calibration data to use, how sure that is, and what would settle it."""
     console = Console()
     try:
-        answer = recommend(load(results), model, method, [t for t in re.split(r"[,\s]+", tasks) if t], measure)
+        wanted = [t for t in re.split(r"[,\s]+", tasks) if t]
+        said = recommend(load(results), model, method, wanted, measure, matters)
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    for sentence in answer.sentences:
+    for sentence in said.sentences:
         console.print(sentence, highlight=False, markup=False)
-    console.print(_rich(answer.table))
+    table = _rich(said.table)
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    console.print(table, width=max(console.width, needed), crop=False, no_wrap=True)  # a number is never cut
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from analysis.answers import parse_matters
 from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.page.html import Figure, Section, page
@@ -33,6 +34,7 @@ from analysis.pages import (
     origin,
     published,
     relations,
+    reliability,
     run,
     sizes,
     sources,
@@ -46,7 +48,8 @@ from sweep.results import ResultsError
 SECTIONS = (
     SectionMaker(run.section),
     SectionMaker(headlines.section, reads_samples=True),
-    SectionMaker(domains.section),
+    SectionMaker(reliability.section, reads_samples=True),
+    SectionMaker(domains.section, reads_samples=True),
     SectionMaker(sources.section),
     SectionMaker(tasks.section),
     SectionMaker(sizes.section),
@@ -55,7 +58,7 @@ SECTIONS = (
     SectionMaker(methods.section, reads_samples=True),
     SectionMaker(relations.section),
     SectionMaker(layers.section),
-    SectionMaker(published.section),
+    SectionMaker(published.section, reads_samples=True),
     SectionMaker(failures.section),
     SectionMaker(origin.section),
 )
@@ -145,10 +148,14 @@ def main(
     figures: Annotated[
         str | None, typer.Option(help="folder for PNG and SVG; default: figures/ beside the page")
     ] = None,
+    matters: Annotated[
+        str, typer.Option(help="differences that matter, as accuracy=0.5,perplexity_increase=2; see analysis.answers")
+    ] = "",
 ) -> None:
     """Write the report of a study."""
     try:
-        path, written = write_report(results, output, figures)
+        evidence = Evidence(load(results), parse_matters(matters))
+        path, written = write_report(results, output, figures, evidence=evidence)
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

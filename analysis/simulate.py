@@ -103,6 +103,7 @@ class Design:
     windows: int = 32
     blocks: int = 4
     components: Components = field(default_factory=Components)
+    worth: bool = False  # answers also have a log-likelihood, a probability and a Brier score, as the sweep writes them
     domain_bonus: float = 0.06  # nats per token gained when the calibration source is the text's domain
     seed: int = 0
 
@@ -149,6 +150,7 @@ class _Writer:
         self.design = design
         self.written = 0
         self.started = datetime(2025, 1, 1, tzinfo=timezone.utc)
+        self.dense: dict[str, dict[str, np.ndarray]] = {}  # what the answers of the model's dense trial are worth
         self.example = {t: _uniform(self._rng("example", t), n, design.components) for t, n in design.tasks.items()}
         self.window = {t: self._rng("window", t).normal(0, 0.15, design.windows) for t in design.heldout}
 
@@ -173,11 +175,15 @@ class _Writer:
         factors = "|".join(map(str, (model, method.label, *drawn)))
         trial_id = hashlib.sha256(factors.encode()).hexdigest()[:16]
         rng = self._rng("trial", trial_id)
-        correct = {task: self.outcomes(rng, model, method, data, task) for task in self.design.tasks}
+        answers = {task: self.outcomes(rng, model, method, data, task) for task in self.design.tasks}
+        correct = {task: right for task, (right, _) in answers.items()}
+        worth = {task: _worth(centre) for task, (_, centre) in answers.items()} if self.design.worth else {}
+        if method.name == "dense":
+            self.dense = worth
         text = {domain: self.nll(rng, model, method, data, domain) for domain in self.design.heldout}
         put = self.results.put_table
-        put("samples", trial_id, _samples(trial_id, rng, correct, text))
-        put("metrics", trial_id, _metrics(trial_id, correct, text, dense=method.name == "dense"))
+        put("samples", trial_id, _samples(trial_id, rng, correct, text, worth))
+        put("metrics", trial_id, _metrics(trial_id, correct, text, worth, self.dense, dense=method.name == "dense"))
         layers = _layers(trial_id, rng, method, self.design.blocks)
         put("layers", trial_id, layers)
         row = self.row(trial_id, model, method, data)
@@ -199,8 +205,11 @@ class _Writer:
         method: SimulatedMethod,
         data: SimulatedSet | None,
         task: str,
-    ) -> np.ndarray:
-        """Right or wrong, bool [examples]. Examples answered right by a small margin feel the calibration most."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(right or wrong, bool; its probability, before it is cut to 0 and 1), both [examples].
+
+        Examples answered right by a small margin feel the calibration most.
+        """
         c, strength = self.design.components, self.strength(model, method, data.nsamples if data else None)
         skill = 0.03 * np.log(self.design.models[model] / min(self.design.models.values()))
         centre = c.mean + skill - method.damage + self.example[task]
@@ -211,7 +220,7 @@ class _Writer:
             centre = centre + strength * self._rng(*shared, "examples").normal(0, c.source_example, centre.shape)
         luck = self._rng("luck", model, task).random(centre.shape)  # shared by a model's trials: answers mostly agree
         moved = rng.random(centre.shape) < 0.1 * strength * (method.name != "dense")
-        return np.where(moved, rng.random(centre.shape), luck) < centre
+        return np.where(moved, rng.random(centre.shape), luck) < centre, centre
 
     def nll(
         self,
@@ -309,6 +318,7 @@ def _samples(
     rng: np.random.Generator,
     correct: Mapping[str, np.ndarray],
     text: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    worth: Mapping[str, Mapping[str, np.ndarray]],
 ) -> pa.Table:
     answers = sum(len(values) for values in correct.values())
     windows = sum(len(nll) for nll, _ in text.values())
@@ -331,26 +341,47 @@ def _samples(
         "nll": pa.concat_arrays([no_answers, pa.array(nll, pa.float32())]),
         "js": pa.concat_arrays([no_answers, pa.array(js, pa.float32())]),
     }
+    for name in next(iter(worth.values()), {}):
+        values = pa.array(np.concatenate([worth[task][name] for task in correct]), pa.float32())
+        columns[name] = pa.concat_arrays([values, no_windows])
     return _table("samples", columns, answers + windows)
+
+
+def _worth(centre: np.ndarray) -> dict[str, np.ndarray]:
+    """What an answer between two choices is worth, column -> float64 [examples], given the right one's probability."""
+    p = np.clip(centre, 0.01, 0.99)
+    return {
+        "loglikelihood": np.log(p),
+        "probability": p,
+        "confidence": np.maximum(p, 1 - p),
+        "brier": 2 * (1 - p) ** 2,
+    }
 
 
 def _metrics(
     trial_id: str,
     correct: Mapping[str, np.ndarray],
     text: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    worth: Mapping[str, Mapping[str, np.ndarray]],
+    dense_worth: Mapping[str, Mapping[str, np.ndarray]],
     *,
     dense: bool,
 ) -> pa.Table:
     rows: list[tuple[str, str, str, float, float | None, int]] = []
     for task, values in correct.items():
         rows.append(("task", task, "acc", float(values.mean()), _error(values), len(values)))
+    for task, columns_of in worth.items():
+        for name in ("loglikelihood", "probability", "brier"):
+            mine, change = columns_of[name], columns_of[name] - dense_worth[task][name]
+            for label, measured in ((name, mine), (f"{name}_change", change)):
+                rows.append(("answers", task, label, float(measured.mean()), _error(measured), len(measured)))
     for domain, (nll, js) in text.items():
         rows.append(("perplexity", domain, "perplexity", float(np.exp(nll.mean())), None, len(nll)))
         if not dense:
             rows.append(("divergence", domain, "js_divergence", float(js.mean()), _error(js), len(js)))
     kind, task_names, metric, value, stderr, n = zip(*rows, strict=True)
     columns = {"kind": kind, "task": task_names, "metric": metric, "value": value, "stderr": stderr, "n": n}
-    columns["accuracy"] = tuple("acc" if row[0] == "task" else None for row in rows)
+    columns["accuracy"] = tuple("acc" if row[0] in ("task", "answers") else None for row in rows)
     return _table("metrics", {"trial_id": [trial_id] * len(rows), **columns}, len(rows))
 
 
@@ -384,7 +415,7 @@ def main(
     """Write a results folder with known variance components, to try the analysis on."""
     if Results(str(output)).files("trials"):
         raise typer.BadParameter(f"{output} holds results already; choose another folder")
-    trials = simulate_study(str(output), Design(sets=sets, seed=seed, sizes=(4, 16)))
+    trials = simulate_study(str(output), Design(sets=sets, seed=seed, sizes=(4, 16), worth=True))
     typer.echo(f"{output}: {trials} simulated trials; try `python -m analysis.report {output}`")
 
 

@@ -23,7 +23,7 @@ import typer
 from scipy import stats
 
 from analysis.frames import Study, load
-from analysis.measures import HEADLINE, MEAN, MEASURES
+from analysis.measures import HEADLINE, MEAN, MEASURES, TASK_MEASURES
 from analysis.page.render import csv, latex, markdown
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
@@ -45,7 +45,10 @@ def named(name: str) -> Callable[[TableFunction], TableFunction]:
 
 
 def over_sets(values: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """n, mean, SD, 95 % t-interval of the mean, smallest and largest value over the rows of each group."""
+    """n, mean, SD, 95 % t-interval of the mean, smallest and largest value over the rows of each group.
+
+    There is no interval where the rows do not differ: that they did not is no proof that the next one will not.
+    """
     value = pl.col("value").drop_nulls()
     grouped = values.group_by(list(by)).agg(
         value.len().alias("n"),
@@ -55,6 +58,7 @@ def over_sets(values: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         value.max().alias("max"),
     )
     half = pl.col("n").map_elements(t_quantile, return_dtype=pl.Float64) * pl.col("sd") / pl.col("n").sqrt()
+    half = pl.when(pl.col("sd") > 0).then(half)
     low, high = (pl.col("mean") - half).alias("low"), (pl.col("mean") + half).alias("high")
     return grouped.with_columns(low, high).sort(list(by), nulls_last=True)
 
@@ -77,15 +81,15 @@ def source_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
 def range_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """Over all sets of all sources per (model, method): smallest, largest, range, and the two spreads behind them.
 
-    `sd_within` pools the SD over the sets of one source; `sd_sources` is the SD of the source means.
+    `sd_within` is the SD over the sets of one source, its square averaged over sources; `sd_sources` is the SD of the
+    source means.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task)
     cells = over_sets(rows, CELL)
-    freedom = pl.col("n") - 1
-    pooled = ((pl.col("sd") ** 2 * freedom).sum() / freedom.sum()).sqrt()
+    pooled = (pl.col("sd") ** 2).mean().sqrt()
     spreads = cells.group_by("model", "method_label").agg(
         pl.col("source").n_unique().alias("sources"),
-        pl.when(freedom.sum() > 0).then(pooled).alias("sd_within"),
+        pooled.alias("sd_within"),
         pl.col("mean").std().alias("sd_sources"),
     )
     total = over_sets(rows, [c for c in CELL if c != "source"]).drop("low", "high")
@@ -149,12 +153,43 @@ def baseline_table(study: Study, measure: str = "accuracy", task: str = MEAN) ->
     return study.values.filter(*chosen).select(columns).sort("parameters", "model", "method_label")
 
 
+def baselines(study: Study) -> dict[str, str]:
+    """The data-free method with the same bits, sparsity and pattern for each calibrated method that has one."""
+    key = ["bits", "sparsity", "pattern"]
+    kinds = study.trials.filter(pl.col("method") != "dense").select("method_label", *key, "source").unique()
+    plain = kinds.filter(pl.col("source").is_null()).select(*key, pl.col("method_label").alias("control"))
+    calibrated = kinds.filter(pl.col("source").is_not_null()).select("method_label", *key).unique()
+    joined = calibrated.join(plain, on=key, nulls_equal=True).sort("method_label", "control")
+    return dict(
+        joined.unique("method_label", keep="first", maintain_order=True).select("method_label", "control").iter_rows()
+    )
+
+
 @named("relation")
 def relation_table(study: Study) -> pl.DataFrame:
     """One row per trial: its mean accuracy beside the metrics that are cheaper to get."""
     means = study.main.filter(pl.col("task") == MEAN, pl.col("method") != "dense")
     wide = means.pivot(on="measure", index=["trial_id", *CELL, "set"], values="value", sort_columns=True)
     return wide.sort("parameters", "model", "method_label", "source", "set", nulls_last=True)
+
+
+@named("worth")
+def worth_table(study: Study, task: str = MEAN) -> pl.DataFrame:
+    """What answers are worth per (model, method): a measure of tasks a column, `mean ± SD` over all sets.
+
+    Values of the measures themselves, the dense model's in a row of its own, so that every row can be held against it.
+    """
+    names = [name for name in TASK_MEASURES if name in set(study.values["measure"])]
+    rows = study.main.filter(pl.col("measure").is_in(names), pl.col("task") == task)
+    keys = ["parameters", "model", "method_label"]
+    cells = over_sets(rows, [*keys, "measure"])
+    text = pl.struct("measure", "mean", "sd").map_elements(
+        lambda cell: plus_minus(cell["mean"], cell["sd"], MEASURES[cell["measure"]].decimals), pl.String
+    )
+    wide = cells.with_columns(text.alias("text")).pivot(on="measure", on_columns=names, index=keys, values="text")
+    counts = cells.group_by(keys).agg(pl.col("n").max().alias("trials"))
+    table = wide.join(counts, on=keys).sort(*keys).with_columns(pl.col(names).fill_null(""))
+    return table.select("model", "method_label", "trials", *names)
 
 
 @named("layers")

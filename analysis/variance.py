@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.estimates.components import SOURCE_EXAMPLE
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.outcomes import COLUMN_OF
 from analysis.frames import Study
@@ -21,6 +22,38 @@ def component_table(study: Study, measure: str = "accuracy", *, examples: Exampl
     `read_examples` gave, where it is there already; otherwise samples/ is read.
     """
     return (examples or read_examples(study)).components[COLUMN_OF[measure]]
+
+
+def example_noise(
+    study: Study, measure: str, task: str = MEAN, *, examples: ExampleTables | None = None
+) -> dict[tuple[str, str], float]:
+    """(model, method) -> variance that the choice of test examples gives to the value of one source, unit².
+
+    What is said of a task or a text, and not of these questions or windows, holds it once per source. Perplexities are
+    exponentials, so that a variance of their logarithm counts as much as the value is large. Empty where samples/ do
+    not hold the measure.
+    """
+    of_logarithm = measure in ("perplexity", "perplexity_increase")
+    source = "perplexity" if of_logarithm else measure
+    if source not in COLUMN_OF:
+        return {}
+    table = component_table(study, source, examples=examples).filter(
+        (pl.col("task") == task) & (pl.col("component") == SOURCE_EXAMPLE) & pl.col("variance").is_not_null()
+    )
+    values = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
+    means = {
+        (m, label): v
+        for m, label, v in values.group_by("model", "method_label").agg(pl.col("value").mean()).iter_rows()
+    }
+    found = {}
+    for row in table.iter_rows(named=True):
+        key = (row["model"], row["method_label"])
+        if key in means:
+            scale = 1.0
+            if of_logarithm:
+                scale = means[key] if measure == "perplexity" else 100 + means[key]
+            found[key] = max(row["variance"], 0.0) * scale**2
+    return found
 
 
 def repeat_table(study: Study) -> pl.DataFrame:

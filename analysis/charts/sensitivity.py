@@ -56,6 +56,6 @@ def sensitivity_figure(spreads: pl.DataFrame, title: str, unit: str) -> Chart:
     }
     return Chart(
         title,
-        f"SD over the sets of one source, pooled over sources; {span(spreads['n'])} sets; line: 95 % interval.",
+        f"SD over the sets of one source, mean over sources; {span(spreads['n'])} sets; line: 95 % interval.",
         body,
     )

@@ -12,71 +12,63 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
+from analysis.estimates.spreads import typical
+from analysis.estimates.welch import Interval, contrast, set_variance
+
 
 def welch(a: np.ndarray, b: np.ndarray, test_variance: float | None) -> dict[str, float]:
-    """Two independent samples of sets; keys are missing where a spread is unknown.
+    """Two independent samples of sets; keys are missing where a spread is unknown or zero.
 
-    n_a, n_b, difference of the means, `low` to `high` (Welch's 95 % interval), p, and `a_wins_new_draw`, the
-    probability that one new set of A beats one new set of B; with `test_variance` also the interval and the
-    probability over new test examples.
+    n_a, n_b, difference of the means, `low` to `high` (Welch's 95 % interval) and p; with `test_variance` also the
+    interval over new test examples. It is for a pair that was chosen before its values were seen: of one that was
+    picked because it leads, ask the posterior (`analysis.estimates.posterior`).
     """
     row: dict[str, float] = {"n_a": len(a), "n_b": len(b), "difference": float(a.mean() - b.mean())}
     if len(a) < 2 or len(b) < 2:
         return row
-    difference = float(a.mean() - b.mean())
-    var_a, var_b = float(a.var(ddof=1)), float(b.var(ddof=1))
-    if var_a + var_b == 0:
-        return {**row, "low": difference, "high": difference, "a_wins_new_draw": _step(difference)}
-    error = var_a / len(a) + var_b / len(b)
-    freedom = error**2 / ((var_a / len(a)) ** 2 / (len(a) - 1) + (var_b / len(b)) ** 2 / (len(b) - 1))
-    quantile = float(stats.t.ppf(0.975, freedom))
-    half = quantile * error**0.5
-    single = error + var_a + var_b  # one new set of each, and what is not known about the means
-    row |= {
-        "low": difference - half,
-        "high": difference + half,
-        "p": float(2 * stats.t.sf(abs(difference) / error**0.5, freedom)),
-        "a_wins_new_draw": float(stats.t.cdf(difference / single**0.5, freedom)),
-    }
+    found = contrast([a, b], [1, -1])
+    if found.low is None or found.high is None or found.p is None:
+        return row
+    row |= {"low": found.low, "high": found.high, "p": found.p}
     if test_variance is not None:
-        wide = quantile * (error + 2 * test_variance) ** 0.5
-        # Once for the examples that were seen and once for those to come.
-        future = single + 4 * test_variance
-        row |= {
-            "low_new_test": difference - wide,
-            "high_new_test": difference + wide,
-            "a_wins_new_test": float(stats.t.cdf(difference / future**0.5, freedom)),
-        }
+        wide = contrast([a, b], [1, -1], 2 * test_variance)
+        if wide.low is not None and wide.high is not None:
+            row |= {"low_new_test": wide.low, "high_new_test": wide.high}
     return row
 
 
-def _step(difference: float) -> float:
-    return 0.5 if difference == 0 else float(difference > 0)
-
-
 def paired(gap: np.ndarray, sources: Sequence[object], test_variance: float | None = None) -> dict[str, float | None]:
-    """Differences of two methods on the same sets; `test_variance` is what the test examples add to their mean."""
+    """Differences of two methods on the same sets; `test_variance` is what the test examples add to their mean.
+
+    `low` to `high` and p are for these examples, `low_new_test` to `high_new_test` for new ones. Where one method is
+    far off on some sets (`far_off` counts them) the difference is that of the other sets and none of these is given:
+    with such sets a mean has no honest interval, and what is left after taking them out looks more certain than it is.
+    """
     names = np.array([str(source) for source in sources])
     groups = [gap[names == name] for name in sorted(set(names))]
-    mean = float(np.mean([group.mean() for group in groups]))
-    wrong = int((gap * mean < 0).sum())
+    weights = np.full(len(groups), 1 / len(groups))
+    kept, far = typical(groups)
+    found = contrast(kept, weights)
+    if any(far):
+        found = Interval(found.value)
+    wrong = int((gap * found.value < 0).sum())
     low, high = wilson(wrong, len(gap))
     row: dict[str, float | None] = {
         "pairs": len(gap),
         "sources": len(groups),
-        "difference": mean,
+        "far_off": sum(far),
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p,
         "reversed": wrong / len(gap),
         "reversed_low": low,
         "reversed_high": high,
+        "a_wins_new_draw": new_source_wins(groups),
     }
-    freedom = sum(len(group) - 1 for group in groups)
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    if freedom and squares > 0:
-        error = (squares / freedom * sum(1 / len(group) for group in groups)) ** 0.5 / len(groups)
-        half = float(stats.t.ppf(0.975, freedom)) * error
-        row |= {"low": mean - half, "high": mean + half, "p": float(2 * stats.t.sf(abs(mean) / error, freedom))}
-    row["a_wins_new_draw"] = new_source_wins(groups)
     if test_variance is not None:  # once for the examples that were seen and once for those to come
+        wide = Interval(found.value) if any(far) else contrast(groups, weights, test_variance)
+        row |= {"low_new_test": wide.low, "high_new_test": wide.high}
         row["a_wins_new_test"] = new_source_wins(groups, 2 * test_variance)
     return row
 
@@ -86,24 +78,24 @@ def new_source_wins(groups: Sequence[np.ndarray], extra_variance: float = 0.0) -
 
     groups: per source the values of its sets, of the model μ + source_s + set_sk with normal effects.
 
-    With S sources of n_s sets, h the mean of 1 / n_s, B the variance of the source means and W the pooled variance of
-    sets within sources, the new value differs from the mean of the source means with a variance whose estimate is
-    (1 + 1/S) B + (1 - h) W: B already holds the share h of the variance within sources, so that nothing is subtracted
-    and nothing can turn negative. B and W are drawn from their pivots (S - 1 and N - S degrees of freedom), as in the
-    Behrens-Fisher distribution. That is exact for one set per source and errs on the side of too little certainty
-    where there are two or three sources (docs/analysis.md has the table), where Satterthwaite's approximation states
-    too much. `extra_variance` is added as known.
+    With S sources of n_s sets whose variance is s²_s, B the variance of the source means and W the mean over sources of
+    (1 - 1/n_s) s²_s, the new value differs from the mean of the source means with a variance whose estimate is
+    (1 + 1/S) B + W: B already holds the share 1/n_s of the variance within a source, so that nothing is subtracted
+    and nothing can turn negative. B and W are drawn from their pivots (S - 1 and Satterthwaite's degrees of freedom),
+    as in the Behrens-Fisher distribution. That is exact for one set per source and errs on the side of too little
+    certainty where there are two or three sources (docs/analysis.md has the table), where Satterthwaite's approximation
+    states too much. `extra_variance` is added as known.
     """
     means = np.array([group.mean() for group in groups])
     counts = np.array([len(group) for group in groups])
-    sources, freedom = len(groups), int((counts - 1).sum())
+    sources = len(groups)
     if sources < 2:
         return None
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    inside, freedom = set_variance(groups, (1 - 1 / counts) / sources)
     between = (1 + 1 / sources) * float(means.var(ddof=1)) * _pivot(sources - 1, second=False)
     within = np.zeros(1)
     if freedom:
-        within = (1 - float((1 / counts).mean())) * squares / freedom * _pivot(freedom, second=True)
+        within = inside * _pivot(round(freedom, 1), second=True)
     variance = between + within
     if not variance.any():
         return None
@@ -111,7 +103,7 @@ def new_source_wins(groups: Sequence[np.ndarray], extra_variance: float = 0.0) -
 
 
 @lru_cache(maxsize=256)
-def _pivot(freedom: int, *, second: bool) -> np.ndarray:
+def _pivot(freedom: float, *, second: bool) -> np.ndarray:
     """Degrees of freedom over χ², at the first or the second coordinate of 1,024 points that fill the unit square.
 
     A lattice of the golden ratio instead of random draws: the same answer every time, and right to 0.001.

@@ -13,7 +13,7 @@ from analysis.estimates.components import COMPONENTS, Estimate, complete_example
 from analysis.estimates.outcomes import MEASURE_OF, Outcomes, answered
 from analysis.measures import MEAN
 
-SCALE = {"score": 100.0, "nll": 1.0, "js": 1.0}
+SCALE = {"score": 100.0, "probability": 100.0, **dict.fromkeys(("nll", "js", "loglikelihood", "margin", "brier"), 1.0)}
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def _rows(estimate: Estimate, scale: float, gap: str, *, data_free: bool) -> lis
             note[index] = "; ".join(filter(None, [note[index], gap]))
         if known and variance[index] < 0:
             note[index] = "negative estimate, shown as zero"
+        if known and estimate.reasons[index] and not data_free:
+            note[index] = "; ".join(filter(None, [note[index], estimate.reasons[index]]))
         if known and index < 2 and fewest < most:
             unbalanced = f"unbalanced: {fewest} to {most} sets per source, every source weighs alike"
             note[index] = "; ".join(filter(None, [note[index], unbalanced]))

@@ -1,28 +1,28 @@
-"""Where the spread of a score comes from: the source, the draw of the set, the test examples, and what is left.
+"""Variance components of one score from outcomes of trials on examples, whatever measure the outcomes are of.
 
 The outcome of example e under calibration set k of source s follows the crossed design
 
     y_ske = μ + source_s + set_sk + example_e + (source × example)_se + residual_ske,
 
 sets nested in sources, examples crossed with both. The residual is the set-by-example interaction together with the
-repeat noise: they part only when the same set is run again (`repeat_table`). Components are estimated by the method of
-moments on mean squares, which on balanced data is what REML gives as long as no component is negative; sources count
-alike whatever their number of sets. A trial without samples of a task is left out and named; examples that some other
-trial lacks are left out and counted.
+repeat noise. Components are estimated by the method of moments on mean squares, which on balanced data is what REML
+gives as long as no component is negative; sources weigh alike whatever their number of sets and however they scatter.
 
-The hard case is the interval. There are few sources and few sets, and resampling five things does not tell how far a
-sixth may lie: a plain bootstrap over six sources covers the source component in 75 of 100 studies instead of 95. So
-examples, of which there are many, are resampled, and the mean squares of sources and sets are drawn from their pivot
-(mean square × degrees of freedom / χ²), as in generalised intervals (Weerahandi 1993; Burdick and Graybill 1992).
-Coverage is checked by simulation in the tests.
+The hard case is the interval. There are few sources and few sets, and resampling six sources covers the source
+component in 75 of 100 studies instead of 95. So each source's variance has its own pivot (Satterthwaite's degrees of
+freedom for their mean), and the variance between sources the generalised one (`analysis.estimates.welch`). Examples are
+many, but where most are answered alike by all trials the few that are not decide: their mean squares are drawn on the
+log scale from Student's t whose degrees of freedom follow from how few decide, and where fewer than `FEWEST` would,
+there is no interval. A set that is far off makes a variance that no other study would find again; then there is no
+interval either, and `reasons` gives the spread of the others.
 
-A score is a mean over examples, or a mean over tasks of such means; a component's `variance` is what it adds to the
-variance of that score, so components of a task with many examples and with few can be compared.
+A component's variance is what it adds to the variance of a mean over examples, or of a mean over tasks of such means,
+so components of a task with many examples and with few can be compared.
 
 Words of this room: mathematics alone, numbers in and numbers out, for people who want to read an estimator before its
 tables. An *outcome* is what one trial made of one test example (right or wrong, nats per token), *answered* an example
-that has one; *harmonic* is the mean of 1 / sets over sources; a *pivot* is the distribution of an expectation
-given its mean square.
+that has one; the *harmonic* share is the mean of 1 / sets over sources; a *pivot* is the distribution of an expectation
+given its mean square; a *set that is far off* is one that no spread of the others explains.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from analysis.estimates.spreads import far_words, typical
+from analysis.estimates.welch import set_variance, source_variance, variance_interval
 
 SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
     "source",
@@ -41,7 +44,7 @@ SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
 )
 COMPONENTS = (SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL)
 DRAWS = 1000
-MANY = 1000  # examples from which the bootstrap of a mean is drawn from its normal limit
+FEWEST = 25  # effective degrees of freedom of a mean square over examples below which it has no honest interval
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,10 @@ class Estimate:
     """Variance components of one score. `variance` and `draws` have one entry per component, null as NaN.
 
     variance: what each component adds to the variance of the score; a negative moment estimate is kept as it is.
-    draws:    float64 [draws, components], the distribution behind the intervals.
+    draws:    float64 [draws, components], the distribution behind the intervals; NaN where there is no honest one.
     sets:     calibration sets in all; `per_source` is the smallest and the largest number of a source.
+    reasons:  why a component has no interval, empty where it has one.
+    far:      how many sets of each source are far off, in the order of their names.
     """
 
     variance: np.ndarray
@@ -60,6 +65,8 @@ class Estimate:
     per_source: tuple[int, int]
     examples: int
     dropped: int
+    reasons: tuple[str, ...] = ("",) * len(COMPONENTS)
+    far: tuple[int, ...] = ()
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """(low, high) of each variance, not below zero; NaN where the design cannot tell."""
@@ -78,37 +85,34 @@ def components(
     sources:  the source of each trial. With one source the source component is NaN, with one set each the set is, and
               all are NaN when the trials do not share two examples of every task.
     """
-    names = np.array([str(source) for source in sources])
-    groups = [np.flatnonzero(names == name) for name in sorted(set(names))]
+    labels = np.array([str(source) for source in sources])
+    names = sorted(set(labels))
+    groups = [np.flatnonzero(labels == name) for name in names]
     counts = np.array([len(group) for group in groups])
     complete = [complete_examples(matrix) for matrix in matrices]
     dropped = sum(m.shape[1] - c.shape[1] for m, c in zip(matrices, complete, strict=True))
-    if len(names) == 0 or min(matrix.shape[1] for matrix in complete) < 2:
+    if len(labels) == 0 or min(matrix.shape[1] for matrix in complete) < 2:
         unknown = np.full((draws, len(COMPONENTS)), np.nan)
         per_source = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
-        return Estimate(unknown[0], unknown, len(groups), len(names), per_source, 0, dropped)
+        return Estimate(unknown[0], unknown, len(groups), len(labels), per_source, 0, dropped)
     weight = 1 / len(matrices)
     scores = weight * sum(matrix.mean(axis=1) for matrix in complete)
-    freedom = int((counts - 1).sum())
+    values = [scores[group] for group in groups]
     harmonic = float((1 / counts).mean())  # a source mean carries this share of the variance between its sets
-    means = np.array([scores[group].mean() for group in groups])
-    within = sum(((scores[g] - scores[g].mean()) ** 2).sum() for g in groups) / freedom if freedom else np.nan
-    between = means.var(ddof=1) if len(groups) > 1 else np.nan
-
-    estimate, spread = np.zeros(3), np.zeros((draws, 3))
-    for matrix in complete:
-        parts = _example_squares(matrix, groups, freedom)
-        factor = weight**2 / max(matrix.shape[1] - 1, 1)
-        mean = parts.mean(axis=1)
-        estimate += factor * mean
-        # Reflected on the log scale, as the pivots are: mean squares are skewed, and a low one looks too certain.
-        resampled = _resampled_means(parts, rng, draws)
-        spread += factor * np.divide(mean**2, resampled, out=np.zeros_like(resampled), where=resampled > 0)
-    pivots = np.stack([_pivot(between, len(groups) - 1, rng, draws), _pivot(within, freedom, rng, draws)], axis=1)
-    point = _solve(np.array([between, within]), estimate, harmonic, len(groups))
-    cloud = _solve(pivots, spread, harmonic, len(groups))
+    parts = _example_parts(complete, groups, weight, rng, draws)
+    pivots, errors = _set_pivots(values, counts, rng, draws)
+    estimate = _solve(values, errors, parts.mean, harmonic, len(groups))
+    between = source_variance(
+        np.array([group.mean() for group in values]), errors, (counts - 1).astype(float), rng, draws
+    )
+    cloud = _cloud(between, pivots, parts.draws, harmonic, len(groups))
+    reasons, far = _reasons(names, values, parts.freedom)
+    for index, reason in enumerate(reasons):
+        if reason:
+            cloud[:, index] = np.nan
     per_source = int(counts.min()), int(counts.max())
-    return Estimate(point, cloud, len(groups), len(scores), per_source, sum(c.shape[1] for c in complete), dropped)
+    examples = sum(c.shape[1] for c in complete)
+    return Estimate(estimate, cloud, len(groups), len(scores), per_source, examples, dropped, reasons, far)
 
 
 def complete_examples(matrix: np.ndarray) -> np.ndarray:
@@ -116,7 +120,37 @@ def complete_examples(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(matrix[:, ~np.isnan(matrix).any(axis=0)], np.float64)
 
 
-def _example_squares(matrix: np.ndarray, groups: Sequence[np.ndarray], freedom: int) -> np.ndarray:
+@dataclass(frozen=True)
+class _Parts:
+    """What the examples add: residual, source × example + residual / sets, example + the other two / sources.
+
+    mean: [3]; draws: [draws, 3]; freedom: [3], effective degrees of freedom of each.
+    """
+
+    mean: np.ndarray
+    draws: np.ndarray
+    freedom: np.ndarray
+
+
+def _example_parts(
+    matrices: Sequence[np.ndarray], groups: Sequence[np.ndarray], weight: float, rng: np.random.Generator, draws: int
+) -> _Parts:
+    """Sums over tasks of the mean squares over examples, each as it adds to the variance of the score."""
+    mean, square, cloud = np.zeros(3), np.zeros(3), np.zeros((draws, 3))
+    for matrix in matrices:
+        squares = _example_squares(matrix, groups)
+        count = matrix.shape[1]
+        own = weight**2 / max(count - 1, 1) * squares.mean(axis=1)
+        relative = _relative_covariance(squares)
+        mean += own
+        square += own**2 * np.diag(relative)
+        cloud += own * _log_draws(relative, count, rng, draws)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom = 2 * mean**2 / square
+    return _Parts(mean, cloud, freedom)
+
+
+def _example_squares(matrix: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
     """Per example, float64 [3, examples]: squares between sets within sources, between sources, and of the example.
 
     Times examples / (examples - 1), their means over examples estimate residual, source × example + residual / sets,
@@ -126,38 +160,87 @@ def _example_squares(matrix: np.ndarray, groups: Sequence[np.ndarray], freedom: 
     centred = matrix - matrix.mean(axis=1, keepdims=True)
     sources = np.stack([centred[group].mean(axis=0) for group in groups])
     middle = sources.mean(axis=0)
-    inner = sum(((centred[g] - m) ** 2).sum(axis=0) for g, m in zip(groups, sources, strict=True))
-    residual = inner / freedom if freedom else np.full(count, np.nan)
+    several = [(centred[group], mean) for group, mean in zip(groups, sources, strict=True) if len(group) > 1]
+    inner = sum(((part - mean) ** 2).sum(axis=0) / (len(part) - 1) for part, mean in several)
+    residual = inner / len(several) if several else np.full(count, np.nan)
     crossed = ((sources - middle) ** 2).sum(axis=0) / (len(groups) - 1) if len(groups) > 1 else np.full(count, np.nan)
     return np.stack([residual, crossed, middle**2])
 
 
-def _resampled_means(parts: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
-    """Means over resampled examples, float64 [draws, 3], all three from the same resample."""
-    count = parts.shape[1]
-    if count > MANY:  # the limit of the bootstrap of a mean
-        known = ~np.isnan(parts[:, 0])
-        limit = np.full((draws, 3), np.nan)
-        covariance = np.atleast_2d(np.cov(parts[known])) / count
-        limit[:, known] = rng.multivariate_normal(parts[known].mean(axis=1), covariance, draws, method="svd")
-        return limit
-    weights = rng.multinomial(count, np.full(count, 1 / count), draws) / count
-    return np.asarray(weights @ parts.T)
+def _relative_covariance(squares: np.ndarray) -> np.ndarray:
+    """Covariance [3, 3] of the means over examples, relative to the means; zero where a mean is zero or unknown."""
+    count = squares.shape[1]
+    mean = squares.mean(axis=1)
+    known = ~np.isnan(mean) & (mean > 0)
+    relative = np.zeros((3, 3))
+    scaled = squares[known] / mean[known, None]
+    relative[np.ix_(known, known)] = np.atleast_2d(np.cov(scaled)) / count if known.any() else 0.0
+    if known[2]:  # the variance of a variance does not vanish where all squares are equal
+        relative[2, 2] += 2 / (count * max(count - 1, 1))
+    return relative
 
 
-def _pivot(square: float, freedom: int, rng: np.random.Generator, draws: int) -> np.ndarray:
-    """Draws of the expectation of a mean square, given the mean square."""
-    if freedom < 1:
-        return np.full(draws, np.nan)
-    return np.asarray(square * freedom / rng.chisquare(freedom, draws))
+def _log_draws(relative: np.ndarray, count: int, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """Draws of true over estimated mean squares, [draws, 3].
+
+    On the log scale, as the pivots of normal theory are: mean squares are skewed, and a low one looks too certain.
+    """
+    variance = np.diag(relative)
+    normal = rng.multivariate_normal(np.zeros(3), relative, draws, method="svd")
+    deciding = np.clip(1 / np.maximum(variance, 1e-9), min(3.0, count - 1.0), count - 1.0)
+    tails = np.sqrt(deciding / rng.chisquare(deciding, (draws, 3)))
+    return np.asarray(np.exp(np.clip(normal * tails + variance / 2, -50, 50)))
 
 
-def _solve(squares: np.ndarray, parts: np.ndarray, harmonic: float, sources: int) -> np.ndarray:
-    """Components [..., 5] from the squares of the scores (between, within) and of the examples."""
-    between, within = squares[..., 0], squares[..., 1]
-    residual, crossed, single = parts[..., 0], parts[..., 1], parts[..., 2]
+def _set_pivots(
+    values: Sequence[np.ndarray], counts: np.ndarray, rng: np.random.Generator, draws: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(draws of the variance of a set, [draws]; the variance that sets give to each source mean, [sources])."""
+    within, freedom = set_variance(values)
+    if not freedom:
+        return np.full(draws, np.nan), np.full(len(values), np.nan)
+    own = np.array([group.var(ddof=1) if len(group) > 1 else within for group in values])
+    return within * freedom / rng.chisquare(freedom, draws), own / counts
+
+
+def _solve(
+    values: Sequence[np.ndarray], errors: np.ndarray, parts: np.ndarray, harmonic: float, sources: int
+) -> np.ndarray:
+    """The moment estimates, [5]."""
+    between = np.array([group.mean() for group in values]).var(ddof=1) if sources > 1 else np.nan
+    within, _ = set_variance(values)
+    residual, crossed, single = parts
     source_example = crossed - harmonic * residual
     example = single - crossed / sources if sources > 1 else single - harmonic * residual
-    return np.stack(
-        [between - harmonic * within - source_example, within - residual, example, source_example, residual], axis=-1
-    )
+    return np.array([between - errors.mean() - source_example, within - residual, example, source_example, residual])
+
+
+def _cloud(between: np.ndarray, within: np.ndarray, parts: np.ndarray, harmonic: float, sources: int) -> np.ndarray:
+    """The same of draws, [draws, 5]."""
+    residual, crossed, single = parts.T
+    source_example = crossed - harmonic * residual
+    example = single - crossed / sources if sources > 1 else single - harmonic * residual
+    return np.stack([between - source_example, within - residual, example, source_example, residual], axis=1)
+
+
+def _reasons(
+    names: Sequence[str], values: Sequence[np.ndarray], freedom: np.ndarray
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Why components have no interval."""
+    reasons = [""] * len(COMPONENTS)
+    kept, far = typical(values)
+    if any(far):
+        variance, left = set_variance(kept)
+        told = f"no interval: {far_words(names, values, far)}"
+        reasons[0] = reasons[1] = told
+        if left and variance > 0:
+            low, high = variance_interval(variance, left)
+            share = (variance / max(set_variance(values)[0], np.finfo(float).tiny)) ** 0.5
+            ratio = f"{low**0.5 / variance**0.5:.2f} to {high**0.5 / variance**0.5:.2f}"
+            reasons[1] = f"{told}; the SD of the other sets is {share:.2f} times this ({ratio} of that)"
+    few = "no interval: too few examples are answered in different ways"
+    residual, crossed, single = (np.isfinite(value) and value < FEWEST for value in freedom)
+    for index, decided in ((2, single), (3, crossed), (4, residual)):
+        if decided:
+            reasons[index] = few
+    return tuple(reasons), far

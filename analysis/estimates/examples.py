@@ -26,6 +26,8 @@ from analysis.estimates.flips import (
     shared_sets,
 )
 from analysis.estimates.outcomes import COLUMNS, Outcomes, outcomes_by_model
+from analysis.estimates.reliability_rows import RELIABILITY_SCHEMA, reliability_rows
+from analysis.estimates.windows import MATCH_TEST_SCHEMA, match_tests
 from analysis.frames import Study
 
 
@@ -36,6 +38,8 @@ class ExampleTables:
     components:   column of samples/ -> variance components.
     flips:        see `flip_table`; mcnemar: see `mcnemar_table`.
     method_tests: variance (points²) that the choice of test examples gives to the accuracy difference of two methods.
+    match_tests:  variance (points²) that held-out windows give to the contrast of own and other domains.
+    reliability:  see `reliability_table`.
     limitations:  what was left out of `components` because trials do not hold the same examples.
     """
 
@@ -43,6 +47,8 @@ class ExampleTables:
     flips: pl.DataFrame
     mcnemar: pl.DataFrame
     method_tests: pl.DataFrame
+    match_tests: pl.DataFrame
+    reliability: pl.DataFrame
     limitations: tuple[Limitation, ...]
 
 
@@ -69,6 +75,10 @@ def read_examples(study: Study, seed: int = 0) -> ExampleTables:
         ),
         frame((row for part in parts for row in part.mcnemar), MCNEMAR_SCHEMA).sort(*order, "a", "b"),
         frame((row for part in parts for row in part.method_tests), METHOD_TEST_SCHEMA).sort("model", "a", "b", "task"),
+        frame((row for part in parts for row in part.match_tests), MATCH_TEST_SCHEMA).sort("model", "method_label"),
+        frame((row for part in parts for row in part.reliability), RELIABILITY_SCHEMA).sort(
+            *order, "method_label", "measure", "task"
+        ),
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
@@ -81,6 +91,8 @@ class _OfModel:
     flips: list[dict[str, object]]
     mcnemar: list[dict[str, object]]
     method_tests: list[dict[str, object]]
+    match_tests: list[dict[str, object]]
+    reliability: list[dict[str, object]]
     notes: tuple[Limitation, ...]
 
 
@@ -94,6 +106,12 @@ def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int]) -> _OfModel
             found: ComponentRows = component_rows(outcomes, column, label, rng)
             rows[column] += found.rows
             notes += found.notes
+    reliability = [
+        row
+        for column in COLUMNS
+        for label in labels
+        for row in reliability_rows(outcomes, column, label, np.random.default_rng(seed))
+    ]
     answers, graded = answers_of(outcomes)
     if graded:
         text = f"Outcomes of {listed(graded)} are numbers between right and wrong; flips and McNemar's test lack them."
@@ -104,5 +122,7 @@ def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int]) -> _OfModel
         flips(outcomes, answers),
         mcnemar(outcomes, answers, pairs),
         method_tests(outcomes, pairs),
+        match_tests(outcomes),
+        reliability,
         tuple(notes),
     )

@@ -19,13 +19,21 @@ import polars as pl
 
 from analysis.checks import Limitation
 from analysis.frames import Study
-from analysis.measures import MEAN, OLDER_EXAMPLES, accuracy_metrics, accuracy_rows
+from analysis.measures import ANSWERS, MEAN, OLDER_EXAMPLES, accuracy_metrics, accuracy_rows
 
 EXAMPLE = ["task", "doc_id"]  # what an example is known by
 BATCH = 32  # trials read at a time: opening files one by one costs ten times the reading of their rows
-COLUMNS = ("score", "nll", "js")
-COLUMN_OF = {"accuracy": "score", "perplexity": "nll", "js_divergence": "js"}  # which column a measure's examples are
-MEASURE_OF = {column: measure for measure, column in COLUMN_OF.items()}
+MEASURE_OF = {  # column of examples -> their measure
+    **{"score": "accuracy", "nll": "perplexity", "js": "js_divergence"},
+    **{name: name for name in ("loglikelihood", "margin", "probability", "brier")},
+}
+COLUMNS = tuple(MEASURE_OF)
+# Which column a measure's examples are. What a model's dense trial gave is a constant of each example, so the spread of
+# a change over sources and sets, and of both with examples, is that of the value itself.
+COLUMN_OF = {
+    **{measure: column for column, measure in MEASURE_OF.items()},
+    **{f"{name}_change": name for name in ("loglikelihood", "margin", "probability", "brier")},
+}
 SAME = 1e-6  # an accuracy and the mean of its examples differ by rounding alone
 
 
@@ -48,7 +56,8 @@ class Outcomes:
 
 def outcomes_by_model(study: Study, columns: Sequence[str] = COLUMNS) -> Iterator[Outcomes]:
     """One model after the other, small ones first; models without rows in samples/ are left out."""
-    samples = _Samples(study, tuple(columns))
+    told = set(study.values["measure"])  # columns that a study does not have are not looked for in millions of rows
+    samples = _Samples(study, tuple(c for c in columns if MEASURE_OF[c] not in ANSWERS or MEASURE_OF[c] in told))
     for (model,), part in study.trials.filter(study.in_main()).group_by("model", maintain_order=True):
         outcomes, unlike = samples.read(part)
         if any(outcomes.values()):
@@ -56,12 +65,10 @@ def outcomes_by_model(study: Study, columns: Sequence[str] = COLUMNS) -> Iterato
             for matrices in outcomes.values():
                 for matrix in matrices.values():
                     there |= answered(matrix)
-            kept = {c: {task: m[there] for task, m in matrices.items()} for c, matrices in outcomes.items()}
+            kept = {c: {task: m[there] for task, m in outcomes.get(c, {}).items()} for c in columns}
             tasks = {column: tabled(study, str(model), column) for column in columns}
             notes = tuple(_unlike_note(str(model), task, count) for task, count in sorted(unlike.items()))
-            yield Outcomes(
-                str(model), part.filter(pl.Series(there)), kept if not there.all() else outcomes, tasks, notes
-            )
+            yield Outcomes(str(model), part.filter(pl.Series(there)), kept, tasks, notes)
 
 
 def tabled(study: Study, model: str, column: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ from analysis.charts.heatmaps import best_figure
 from analysis.compare import source_pairs
 from analysis.evidence import Evidence
 from analysis.measures import MEASURES
-from analysis.page.html import Figure, Section, Table
+from analysis.page.html import Figure, Section, Table, readable
 from analysis.page.marks import span
 from analysis.pages.common import each_model, folded_table
 from analysis.ranking import agreement_table, rank_table
@@ -17,7 +17,7 @@ from analysis.tables import measures_of
 
 def section(evidence: Evidence) -> Section:
     items: list[Figure | Table] = []
-    for measure in measures_of(evidence.study, ("accuracy", "perplexity_increase", "perplexity")):
+    for measure in measures_of(evidence.study, evidence.answered):
         items += _figure(evidence, measure)
         items += _tables(evidence, measure)
     return Section("best", "Which source is best, and how sure is that?", items=items)
@@ -53,7 +53,8 @@ def _tables(evidence: Evidence, measure: str) -> list[Table]:
         measure,
         "pairs",
         "every pair of sources",
-        f"Positive: A is better ({MEASURES[measure].better}). Holm within a model and method.",
+        f"Positive: A is better ({MEASURES[measure].better}). Interval and p are for a pair chosen beforehand, Holm "
+        "within a model and method; who wins a new draw is from the posterior of all sources.",
     )
     agreement = folded_table(
         agreement_table(study, measure),
@@ -61,6 +62,24 @@ def _tables(evidence: Evidence, measure: str) -> list[Table]:
         measure,
         "agreement",
         "do tasks and models agree on the order?",
-        "Kendall's W: 1 is perfect agreement; p by permutation.",
+        "Kendall's W: 1 is perfect agreement; p: sets, with all their values, change their sources.",
     )
-    return [*ranks, *pairs, *agreement]
+    return [*_answers(evidence, measure), *ranks, *pairs, *agreement]
+
+
+def _answers(evidence: Evidence, measure: str) -> list[Table]:
+    """Use one, any will do, or cannot tell yet."""
+    frame = evidence.answers(measure)
+    if frame.is_empty():
+        return []
+    arguments = [f'"{measure}"']
+    if measure in evidence.matters:
+        arguments.append(f"matters={evidence.matters[measure]!r}")
+    query = f"from analysis.answers import answer_table\nanswer_table(study, {', '.join(arguments)})"
+    caption = (
+        "Probability: that all sources named are within `matters` of the best one (in the measure's unit; by default a "
+        "tenth of the gap between dense and the data-free control). Settled by: further sets of each source after "
+        "which an answer can be given with the stated chance."
+    )
+    title = f"{MEASURES[measure].title}: which source to use"
+    return [Table(f"table-answers-{measure}", title, caption, frame, query, shown=readable(frame.drop("task")))]

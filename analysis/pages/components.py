@@ -6,11 +6,13 @@ import html
 
 import polars as pl
 
+from analysis.budget import budget_table
 from analysis.charts.components import component_figure
+from analysis.estimates.outcomes import COLUMN_OF
 from analysis.evidence import Evidence
-from analysis.measures import MEAN
+from analysis.measures import MEAN, MEASURES
 from analysis.page.html import Figure, Section, Table, readable
-from analysis.pages.common import each_model, table
+from analysis.pages.common import each_model, folded_table, table
 from analysis.variance import component_table, repeat_table
 
 CAPTION = (
@@ -22,14 +24,30 @@ CAPTION = (
 
 def section(evidence: Evidence) -> Section:
     items: list[Figure | Table] = []
-    items += _of_measure(evidence, "accuracy", "Accuracy", "points")
+    answers = [name for name in dict.fromkeys((evidence.lead, "accuracy")) if name in COLUMN_OF]
+    for measure in answers:
+        unit = "points" if MEASURES[measure].unit == "%" else MEASURES[measure].unit
+        items += _of_measure(evidence, measure, MEASURES[measure].title, unit)
     items += _of_measure(evidence, "perplexity", "Logarithm of perplexity", "nats per token")
+    for measure in (*answers, "perplexity"):
+        items += _budget(evidence, measure)
     repeats = repeat_table(evidence.study)
     if repeats.height:
         caption = "SD over trials that share every factor."
         items.append(table(repeats, repeat_table, id="repeats", title="Repeat noise", caption=caption))
     notes = [f"<b>{html.escape(n.subject)}.</b> {html.escape(n.text)}" for n in evidence.examples.limitations]
     return Section("components", "What is luck, and whose?", items=items, notes=notes)
+
+
+def _budget(evidence: Evidence, measure: str) -> list[Table]:
+    """How many examples a trial is worth."""
+    frame = budget_table(evidence.study, measure, examples=evidence.examples)
+    caption = (
+        "B* = √((seconds without the test / seconds per example) × (noise SD / set SD)²): with so many examples per "
+        "trial, the same on every trial, sources are told apart for the least time."
+    )
+    title = "how many test examples pay"
+    return folded_table(frame, budget_table, measure, "budget", title, caption)
 
 
 def _of_measure(evidence: Evidence, measure: str, title: str, unit: str) -> list[Figure | Table]:

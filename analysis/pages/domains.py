@@ -7,13 +7,12 @@ import polars as pl
 from analysis.charts.heatmaps import domain_figure
 from analysis.compare import domain_match
 from analysis.evidence import Evidence
-from analysis.findings import baselines
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import table
-from analysis.tables import domain_table
+from analysis.tables import baselines, domain_table
 
 MEASURE = "perplexity_increase"
 
@@ -33,10 +32,11 @@ def section(evidence: Evidence) -> Section:
         )
         variants = _variants(study, domains)
         items.append(Figure("figure-domains", "Calibration source by held-out text", caption, variants))
-    match = domain_match(study)
+    match = evidence.match
     if match.height:
         caption = (
-            "Perplexity increase over dense, %, mean over texts; interval over calibration sets, the texts being fixed."
+            "Perplexity increase over dense, %, mean over texts. Low to high: over calibration sets, on these windows; "
+            "low to high new text: over the windows of each text as well."
         )
         heading = "Own domain against other domains"
         items.append(table(match, domain_match, id="domain-match", title=heading, caption=caption))

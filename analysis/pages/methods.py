@@ -15,7 +15,7 @@ from analysis.tables import measures_of
 
 def section(evidence: Evidence) -> Section:
     items: list[Figure | Table] = []
-    for measure in measures_of(evidence.study, ("accuracy", "perplexity_increase", "perplexity")):
+    for measure in measures_of(evidence.study, evidence.answered):
         items += _figure(evidence.study, measure)
         items += _tables(evidence, measure)
     items += folded_table(
@@ -67,7 +67,7 @@ def _tables(evidence: Evidence, measure: str) -> list[Table]:
         measure,
         "sensitivity",
         "SD over draws",
-        "Pooled over sources, with its 95 % interval.",
+        "Mean over sources of the variance; its 95 % interval; typical: without sets that are far off.",
     )
     trend = folded_table(
         trend_table(study, measure),
@@ -75,6 +75,6 @@ def _tables(evidence: Evidence, measure: str) -> list[Table]:
         measure,
         "trend",
         "sensitivity per tenfold parameters",
-        "Below 1: larger models feel the draw less.",
+        "Below 1: larger models feel the draw less. An interval needs three models.",
     )
     return [*pairs, *sensitivity, *trend]

@@ -29,8 +29,8 @@ def section(evidence: Evidence) -> Section:
                 correlation_table,
                 id="correlations",
                 title="Rank correlations",
-                caption="Rank correlation with mean accuracy; +1: the same order. 95 % intervals over calibration "
-                "sets.",
+                caption="Rank correlation with mean accuracy; +1: the same order. 95 % intervals know which trials "
+                "belong together.",
             )
         )
         items.append(
@@ -59,7 +59,7 @@ def _variants(evidence: Evidence, relation: pl.DataFrame, metric: str) -> list[t
 
 def _agreement_note(correlations: pl.DataFrame, model: str, metric: str) -> str:
     """Spearman's correlation at the three levels, for a subtitle."""
-    rows = correlations.filter((pl.col("model") == model) & (pl.col("metric") == metric)).drop_nulls()
+    rows = correlations.filter((pl.col("model") == model) & (pl.col("metric") == metric)).drop_nulls("spearman_low")
     parts = [
         f"{r['level']} {r['spearman']:+.2f} ({r['spearman_low']:+.2f} to {r['spearman_high']:+.2f})"
         for r in rows.iter_rows(named=True)

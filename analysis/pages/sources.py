@@ -6,13 +6,13 @@ import polars as pl
 
 from analysis.charts.spreads import spread_figure
 from analysis.evidence import Evidence
-from analysis.findings import baselines, mean_rows
+from analysis.findings import mean_rows
 from analysis.frames import Study
 from analysis.measures import MEASURES
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import each_model, table
-from analysis.tables import measures_of, over_sets, range_table, source_table, wide_table
+from analysis.tables import baselines, measures_of, over_sets, range_table, source_table, wide_table
 
 
 def section(evidence: Evidence) -> Section:

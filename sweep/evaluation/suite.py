@@ -26,6 +26,7 @@ from calib.settings import SettingsError
 from methods.lazy import torch
 from methods.walk.residency import home_of
 from sweep.evaluation.metrics.accuracy import Key, metric_name, right_or_wrong
+from sweep.evaluation.metrics.answers import answer_rows, both, mean_of, unknown
 from sweep.evaluation.metrics.outcomes import Number, Outcome, TaskMetrics, metric_row
 from sweep.evaluation.questions.heldout import HeldOut, build_windows
 from sweep.evaluation.questions.largest import LargestId
@@ -201,6 +202,7 @@ def task_rows(
     for name, result in found.items():
         rows = _metric_rows("task", name, result.numbers()) + _comparison_rows(result, dense[name])
         accuracy = metric_name(result.accuracy) if result.accuracy else ""
+        rows += answer_rows(result, dense[name], taken={row["metric"] for row in rows})
         metrics += [{**row, "accuracy": accuracy} for row in rows]
         samples += [_sample_row(name, outcome) for outcome in result.outcomes]
     for group in groups:
@@ -220,44 +222,14 @@ def _comparison_rows(found: TaskMetrics, dense: TaskMetrics) -> list[dict[str, A
     rows = []
     answers = {outcome.correct for outcome in (*found.outcomes, *dense.outcomes)} - {None}
     if answers and answers <= {0.0, 1.0}:
-        reason = _unknown(found, dense, accuracy=True)
-        now, before = _both(found.outcomes, dense.outcomes, "correct").astype(bool)
+        reason = unknown(found, dense, accuracy=True)
+        now, before = both(found.outcomes, dense.outcomes, "correct").astype(bool)
         for metric, flipped in (("flips_right_to_wrong", before & ~now), ("flips_wrong_to_right", ~before & now)):
-            rows.append(metric_row("task", found.name, metric, _mean(flipped.astype(np.float64), reason)))
+            rows.append(metric_row("task", found.name, metric, mean_of(flipped.astype(np.float64), reason)))
     if any(outcome.margin is not None for outcome in (*found.outcomes, *dense.outcomes)):
-        now, before = _both(found.outcomes, dense.outcomes, "margin")
-        rows.append(metric_row("task", found.name, "margin_change", _mean(now - before, _unknown(found, dense))))
+        now, before = both(found.outcomes, dense.outcomes, "margin")
+        rows.append(metric_row("task", found.name, "margin_change", mean_of(now - before, unknown(found, dense))))
     return rows
-
-
-def _both(found: Sequence[Outcome], dense: Sequence[Outcome], name: str) -> np.ndarray:
-    """What both models have of each example, float64 [2, examples]: now and before."""
-    pairs = [
-        (getattr(now, name), getattr(before, name))
-        for now, before in zip(found, dense, strict=True)
-        if getattr(now, name) is not None and getattr(before, name) is not None
-    ]
-    return np.asarray(pairs, np.float64).reshape(-1, 2).T
-
-
-def _unknown(found: TaskMetrics, dense: TaskMetrics, *, accuracy: bool = False) -> str | None:
-    """Why a comparison with the dense model cannot be made; None when it can."""
-    for which, result in (("", found), ("the dense model: ", dense)):
-        reason = result.unscored
-        if accuracy and result.accuracy is not None:
-            reason = reason or result.reasons.get(result.accuracy)
-        if reason is not None:
-            return which + reason
-    return None
-
-
-def _mean(values: np.ndarray, reason: str | None) -> Number:
-    if reason is None and not len(values):
-        reason = "no example has this in both models"
-    if reason is not None:
-        return Number(None, None, len(values), reason)
-    stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return Number(float(values.mean()), stderr, len(values))
 
 
 def _sample_row(task: str, outcome: Outcome) -> dict[str, Any]:
@@ -269,4 +241,7 @@ def _sample_row(task: str, outcome: Outcome) -> dict[str, Any]:
         "correct_norm": right_or_wrong(outcome.correct_norm),
         "margin": outcome.margin,
         "loglikelihood": outcome.loglikelihood,
+        "probability": outcome.forecast.probability if outcome.forecast else None,
+        "confidence": outcome.forecast.confidence if outcome.forecast else None,
+        "brier": outcome.forecast.brier if outcome.forecast else None,
     }

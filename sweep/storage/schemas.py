@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: what answers are worth, beside right or wrong; rows of version 1 have null there
 
 # The first of these that a task has is its accuracy, in evaluation (`sweep/evaluation/metrics/accuracy.py`, which
 # records it) and for rows that do not record it.
@@ -86,9 +86,13 @@ TRIALS = _schema(
 METRICS = _schema(
     {
         "trial_id": (_text, "key of trials/"),
-        "kind": (_text, "task | group | perplexity | divergence"),
+        "kind": (_text, "task | answers | group | perplexity | divergence"),
         "task": (_text, "lm-eval task or group name, or the label of the held-out text"),
-        "metric": (_text, "acc, acc_norm, perplexity, js_divergence, kl_divergence, top1_agreement, ..."),
+        "metric": (
+            _text,
+            "acc, acc_norm, perplexity, js_divergence, kl_divergence, top1_agreement, ...; of kind answers: "
+            "loglikelihood, margin (nats), probability, brier, ece (shares), and each with _change: minus dense",
+        ),
         "value": (_real, "null when it could not be computed; `reason` says why"),
         "stderr": (_real, "standard error over examples or windows, null when unknown"),
         "n": (_int, "number of examples, or windows"),
@@ -113,6 +117,13 @@ SAMPLES = _schema(
         "correct_norm": (pa.bool_(), "length-normalised correctness (acc_norm); null when it is neither 1 nor 0"),
         "margin": (pa.float32(), "nats: log-likelihood of the right answer minus the best wrong one; null if unknown"),
         "loglikelihood": (pa.float32(), "nats: log-likelihood of the right answer; null if unknown"),
+        "probability": (
+            pa.float32(),
+            "of the right answer: softmax over the choices of the scores that the task's accuracy compares "
+            "(sweep/evaluation/metrics/choices.py); null where there are no choices",
+        ),
+        "confidence": (pa.float32(), "the largest of these probabilities; null where there are no choices"),
+        "brier": (pa.float32(), "0 to 2: squared distance of these probabilities from the outcome; null likewise"),
         "nll": (pa.float32(), "nats per token: mean negative log-likelihood of a held-out window"),
         "js": (pa.float32(), "nats: mean Jensen-Shannon divergence from the dense model over a held-out window"),
     }

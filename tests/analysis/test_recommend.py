@@ -23,7 +23,8 @@ def test_own_domain_is_recommended_for_its_text(study: Study) -> None:
     for text in ("books", "code", "legal"):
         answer = recommend(study, "large", "sparsegpt", [text])
         assert answer.best == text
-        assert f"calibrate on {text}" in answer.sentences[0]
+        assert (answer.kind, answer.sources) == ("use", (text,))
+        assert f"use {text}:" in answer.sentences[0]
         means = answer.table["mean"].to_list()
         assert means == sorted(means)  # perplexity: lower is better, best first
         assert answer.table.item(0, "p_best") == answer.table["p_best"].max()
@@ -46,6 +47,34 @@ def test_without_a_method_it_averages_over_all_of_them(study: Study) -> None:
     assert "4 methods" in answer.sentences[0]
     assert best["n"] == 3
     assert np.isclose(best["mean"], cells.filter(source=best["source"])["value"].mean())
+
+
+def test_the_three_answers_and_what_would_settle_them(study: Study) -> None:
+    any_will_do = recommend(study, "small", matters=30.0)
+    assert any_will_do.kind == "any"
+    assert "any source will do" in any_will_do.sentences[0]
+    assert "nothing more is needed" in any_will_do.sentences[2]
+    unclear = recommend(study, "small", "wanda", ["piqa"], matters=0.01)
+    assert unclear.kind == "cannot tell yet"
+    assert "it cannot be told yet" in unclear.sentences[0]
+    assert "more would not" in unclear.sentences[2]
+    for answer in (any_will_do, unclear):
+        assert answer.probability is not None
+        assert "as asked" in answer.sentences[0]
+
+
+def test_sentences_speak_of_the_source_that_leads_the_answer(study: Study) -> None:
+    for matters in (0.01, 0.5, 5.0):
+        answer = recommend(study, "large", "wanda", matters=matters)
+        assert answer.best in answer.sentences[0] or "any source" in answer.sentences[0]
+        assert answer.sentences[1].startswith(f"How sure: {answer.best} is the very best")
+        settled = "nothing more is needed" in answer.sentences[2]
+        assert settled == (answer.kind != "cannot tell yet")
+
+
+def test_a_difference_of_no_size_is_refused(study: Study) -> None:
+    with pytest.raises(SettingsError, match="--matters: a difference above 0, got 0"):
+        recommend(study, "small", matters=0)
 
 
 @pytest.mark.parametrize(

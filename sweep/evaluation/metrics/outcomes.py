@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sweep.evaluation.metrics.accuracy import Key
 from sweep.evaluation.metrics.aggregation import told
+from sweep.evaluation.metrics.choices import Forecast
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Outcome:
     correct_norm: float | None  # the same of acc_norm
     margin: float | None
     loglikelihood: float | None
+    forecast: Forecast | None = None  # of a multiple-choice example
 
 
 class Number(NamedTuple):

@@ -24,6 +24,7 @@ import numpy as np
 from calib.settings import SettingsError
 from sweep.evaluation.metrics.accuracy import Key
 from sweep.evaluation.metrics.aggregation import aggregate, aggregation_of, as_number, check_aggregations, finite
+from sweep.evaluation.metrics.choices import Forecast, comparable, forecast
 from sweep.evaluation.metrics.outcomes import Examples, Number, Outcome, TaskMetrics
 from sweep.evaluation.questions.code import Freezer, Frozen
 from sweep.evaluation.tasks.presets import Mean
@@ -180,28 +181,30 @@ class TaskReplay:
     def _outcome(self, number: int, examples: Examples) -> Outcome:
         if number in examples.unscored:
             return Outcome(number, None, None, None, None)
-        margin, likelihood = self._likelihoods(number)
+        margin, likelihood, forecast = self._likelihoods(number)
         found = {key[0]: values[number] for key, values in reversed(examples.values.items()) if number in values}
         correct = examples.values.get(self.accuracy or ("", ""), {}).get(number)
-        return Outcome(number, finite(correct), finite(found.get("acc_norm")), margin, likelihood)
+        return Outcome(number, finite(correct), finite(found.get("acc_norm")), margin, likelihood, forecast)
 
-    def _likelihoods(self, number: int) -> tuple[float | None, float | None]:
-        """(margin, log-likelihood of the right answer) of one example, in nats; None where the task has none."""
+    def _likelihoods(self, number: int) -> tuple[float | None, float | None, Forecast | None]:
+        """(margin, log-likelihood of the right answer, forecast) of one example, in nats; None where there is none."""
         answers = [instance.resps[0] for instance in self._by_doc[number]]
         if isinstance(answers[0], float):
-            return None, finite(answers[0])
+            return None, finite(answers[0]), None
         if not isinstance(answers[0], tuple):
-            return None, None
+            return None, None, None
         lls = [answer[0] for answer in answers]
         if self.task.OUTPUT_TYPE != "multiple_choice":
-            return None, finite(lls[0]) if len(lls) == 1 else None
+            return None, finite(lls[0]) if len(lls) == 1 else None, None
         right = self.right[number]
         if not right or callable(self.task.config.process_results):  # then which answers are right is its secret
-            return None, None
-        lls = lls[: len(self.task.doc_to_choice(self.docs[number]))]  # beyond the choices: what they are worth unasked
+            return None, None, None
+        choices = self.task.doc_to_choice(self.docs[number])
+        found = forecast(comparable(lls, choices, self.accuracy[0] if self.accuracy else None), right)
+        lls = lls[: len(choices)]  # beyond the choices: what they are worth unasked
         likelihood = max(lls[choice] for choice in right)
         wrong = [ll for choice, ll in enumerate(lls) if choice not in right]
-        return finite(likelihood - max(wrong)) if wrong else None, finite(likelihood)
+        return finite(likelihood - max(wrong)) if wrong else None, finite(likelihood), found
 
 
 @dataclass(frozen=True)

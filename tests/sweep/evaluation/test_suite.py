@@ -184,7 +184,7 @@ def test_a_model_of_nan_has_no_numbers_and_reasons_instead(
     with torch.no_grad():
         model.get_decoder().layers[1].mlp.down_proj.weight.fill_(math.nan)
     result = evaluator.evaluate(model)
-    assert {row["kind"] for row in result.metrics} == {"task", "group", "perplexity", "divergence"}
+    assert {row["kind"] for row in result.metrics} == {"task", "answers", "group", "perplexity", "divergence"}
     assert all(row["value"] is None and row["stderr"] is None and row["reason"] for row in result.metrics)
     whole = evaluator.evaluate_dense(make_model("llama"), evaluator.dense_hash)
     assert [(row["task"], row["metric"]) for row in result.metrics] == [(r["task"], r["metric"]) for r in whole.metrics]
@@ -211,7 +211,7 @@ def test_rows_fit_the_results_tables(
     store = Results(tmp_path)
     store.write_trial(TrialRows({"trial_id": "t", "status": "ok"}, metrics=result.metrics, samples=result.samples))
     metrics, samples = store.read("metrics"), store.read("samples")
-    assert set(metrics["kind"]) == {"task", "group", "perplexity", "divergence"}
+    assert set(metrics["kind"]) == {"task", "answers", "group", "perplexity", "divergence"}
     assert len(samples.filter(samples["task"] == "north")) == 3
     assert samples.filter(samples["task"] == "north")["nll"].null_count() == 0
     assert samples.filter(samples["task"] == "tiny_lambada")["loglikelihood"].null_count() == 0

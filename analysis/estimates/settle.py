@@ -1,0 +1,74 @@
+"""How many more sets would settle which source to use, and how likely it is that no affordable number does.
+
+The answer is averaged over what is not known: from each of many draws of the true values, further sets are drawn, and
+the posterior that they would give is asked for its answer (`analysis.estimates.equivalence`). A gap that looks large by
+luck is small in most draws, so it promises no more than it can keep. Variances count as known in the posteriors to
+come, which is all that makes this an approximation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.estimates.equivalence import LEVEL
+from analysis.estimates.posterior import PRIOR, RATIOS, Posterior, log_centres
+from analysis.estimates.spreads import seed_of
+
+OPTIONS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100)  # more sets of each source; beyond a hundred nobody will run it
+WANTED = 0.8  # the usual power
+OUTER, INNER = 160, 160
+
+
+@dataclass(frozen=True)
+class Settling:
+    """`sets` more of each source settle it with probability `chance`; `most` more leave it open with `never`.
+
+    `sets` is None where no option reaches the wanted probability.
+    """
+
+    sets: int | None
+    chance: float
+    most: int
+    never: float
+
+
+def settling(known: Posterior, matters: float, level: float = LEVEL, wanted: float = WANTED) -> Settling:
+    """The fewest further sets of each source after which an answer can be given with the wanted probability."""
+    rng = seed_of(known.truth[:1], np.array([matters]))
+    picked = np.linspace(0, len(known.truth) - 1, OUTER).astype(int)
+    chances = np.array([_settled(known, picked, more, matters, level, rng) for more in OPTIONS])
+    chances = np.maximum.accumulate(chances)  # more sets never unsettle, but for the error of the draws
+    enough = np.flatnonzero(chances >= wanted)
+    first = int(enough[0]) if len(enough) else len(OPTIONS) - 1
+    # Asked again with other draws: the first option that reaches the mark does so by luck as well.
+    again = np.linspace(0, len(known.truth) - 1, OUTER + 2).astype(int)[1:-1]
+    chance = _settled(known, again, OPTIONS[first], matters, level, rng)
+    return Settling(OPTIONS[first] if len(enough) else None, chance, OPTIONS[-1], float(1 - chances[-1]))
+
+
+def _settled(
+    known: Posterior, picked: np.ndarray, more: int, matters: float, level: float, rng: np.random.Generator
+) -> float:
+    """How often the posterior after `more` further sets of each source gives an answer."""
+    truth, variance = known.truth[picked], known.variance[picked]
+    centre, count, scale = known.spreads.centre[picked], known.spreads.count[picked], known.spreads.scale[picked]
+    seen = variance / count + known.noise
+    share = known.noise / seen  # of the distance to the truth, what the examples brought: further sets keep it
+    luck = share * (centre - truth) + np.sqrt(known.noise * (1 - share)) * rng.standard_normal(truth.shape)
+    new = truth + luck + np.sqrt(variance / more) * rng.standard_normal(truth.shape)
+    centre, error = (count * centre + more * new) / (count + more), variance / (count + more) + known.noise
+    between = RATIOS**2 * scale[:, None]
+    log_weight = PRIOR + log_centres(centre, error, between)
+    weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True)).cumsum(axis=1)
+    place = (weight[:, None, :] < rng.random((OUTER, INNER, 1)) * weight[:, None, -1:]).sum(axis=2)
+    tau = np.take_along_axis(between, place, axis=1)[:, :, None]  # (outer, inner, 1)
+    error, centre = error[:, None, :], centre[:, None, :]
+    precision = 1 / (error + tau)
+    total = precision.sum(axis=2)
+    middle = (precision * centre).sum(axis=2) / total + rng.standard_normal(total.shape) / np.sqrt(total)
+    own = tau / (tau + error)
+    drawn = own * centre + (1 - own) * middle[:, :, None] + np.sqrt(own * error) * rng.standard_normal(own.shape)
+    near = drawn.max(axis=2, keepdims=True) - drawn <= matters
+    return float((near.mean(axis=1).max(axis=1) >= level).mean())

@@ -1,0 +1,55 @@
+"""Use one, any will do, cannot tell yet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.estimates.equivalence import ANY, UNCLEAR, USE, answer
+from analysis.estimates.posterior import posterior
+from analysis.estimates.settle import OPTIONS, settling
+
+
+def sources(means: tuple[float, ...], sets: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    noise = [rng.normal(0, 1, sets) for _ in means]
+    return [mean + values - values.mean() for mean, values in zip(means, noise, strict=True)]
+
+
+def test_the_three_answers() -> None:
+    apart = answer(posterior(sources((0, 0, 5), 8)), 0.5)
+    assert (apart.kind, apart.sources) == (USE, (2,))
+    alike = answer(posterior(sources((0, 0.1, 0), 10)), 3.0)
+    assert alike.kind == ANY
+    assert set(alike.sources) == {0, 1, 2}
+    assert alike.every > 0.9
+    open_ = answer(posterior(sources((0, 0.6, 0.8), 3)), 0.1)
+    assert open_.kind == UNCLEAR
+    assert len(open_.sources) == 1
+    assert open_.probability == open_.one < 0.9
+
+
+def test_a_difference_of_no_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        answer(posterior(sources((0, 1), 3)), 0.0)
+
+
+def test_what_matters_more_is_answered_sooner() -> None:
+    known = posterior(sources((0, 0.6, 0.8), 3))
+    chances = [answer(known, size).one for size in (0.1, 0.5, 1.0, 3.0)]
+    assert chances == sorted(chances)
+
+
+def test_further_sets_settle_what_sets_can_settle() -> None:
+    known = posterior(sources((0, 0.6, 1.2), 3))
+    plan = settling(known, 0.5)
+    assert plan.sets in OPTIONS
+    assert plan.chance > 0.7
+    assert plan.never < 0.2
+    assert settling(known, 0.5) == plan
+
+
+def test_luck_of_the_test_is_settled_by_no_number_of_sets() -> None:
+    plan = settling(posterior(sources((0, 0.6, 1.2), 3), noise=2.0), 0.2)
+    assert plan.sets is None
+    assert plan.never > 0.5

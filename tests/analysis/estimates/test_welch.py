@@ -1,0 +1,72 @@
+"""Means and variances of sources that scatter unlike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.estimates.welch import contrast, set_variance, source_variance, variance_interval
+
+
+def test_two_samples_are_welchs_test() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, 5), rng.normal(0, 3, 8)
+    found = contrast([a, b], [1, -1])
+    expected = stats.ttest_ind(a, b, equal_var=False)
+    assert np.isclose(found.p, expected.pvalue)
+    assert np.allclose([found.low, found.high], list(expected.confidence_interval()))
+
+
+def test_equal_variances_and_sets_are_the_pooled_t_interval() -> None:
+    groups = [np.array([0.0, 1.0, 2.0]) + i for i in range(4)]  # the same spread in each
+    found = contrast(groups, np.full(4, 0.25))
+    assert np.isclose(found.freedom, 8)
+    assert np.isclose(found.error, (1 / 3 / 4) ** 0.5)
+
+
+def test_without_a_spread_there_is_no_interval() -> None:
+    assert contrast([np.ones(3), np.zeros(3)], [1, -1]).low is None
+    assert contrast([np.ones(1), np.zeros(1)], [1, -1]).low is None
+
+
+def test_a_source_with_one_set_takes_the_mean_variance_of_the_others() -> None:
+    several = [np.array([0.0, 2.0]), np.array([0.0, 4.0])]
+    found = contrast([*several, np.array([1.0])], [0, 0, 1])
+    assert np.isclose(found.error, ((2 + 8) / 2) ** 0.5)
+
+
+def test_the_mean_variance_weighs_sources_alike() -> None:
+    rng = np.random.default_rng(1)
+    groups = [rng.normal(0, 1, 20), rng.normal(0, 5, 3), np.array([1.0])]
+    variance, freedom = set_variance(groups)
+    assert np.isclose(variance, (groups[0].var(ddof=1) + groups[1].var(ddof=1)) / 2)
+    assert 0.5 < freedom < 21
+
+
+@pytest.mark.parametrize("sds", [(1, 1, 1, 1, 1), (1, 2, 3, 4, 5)])
+def test_interval_of_the_mean_variance_holds_it(sds: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(2)
+    counts, true = (10, 8, 6, 4, 3), np.mean(np.square(sds))
+    covered = 0
+    for _ in range(600):
+        groups = [rng.normal(0, sd, count) for sd, count in zip(sds, counts, strict=True)]
+        low, high = variance_interval(*set_variance(groups))
+        covered += low <= true <= high
+    assert 0.92 < covered / 600 < 0.99
+
+
+def test_variance_of_sources_is_recovered_and_zero_where_there_is_none() -> None:
+    rng = np.random.default_rng(3)
+    covered = alike = 0
+    errors, freedom = np.array([0.1, 0.2, 0.4, 0.1, 0.9, 0.3]), np.full(6, 4.0)
+    for _ in range(200):
+        own = errors * rng.chisquare(freedom) / freedom
+        low, high = np.quantile(
+            source_variance(rng.normal(0, 1, 6) + rng.normal(0, errors**0.5), own, freedom, rng, 400), [0.025, 0.975]
+        )
+        covered += low <= 1 <= high
+        low, high = np.quantile(source_variance(rng.normal(0, errors**0.5), own, freedom, rng, 400), [0.025, 0.975])
+        alike += low <= 0 <= high
+    assert covered >= 180
+    assert alike >= 180

@@ -1,0 +1,67 @@
+"""Answers per model and method, and the difference that matters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.answers import answer_table, parse_matters
+from analysis.budget import budget_table
+from analysis.estimates.equivalence import ANY, UNCLEAR, USE
+from analysis.estimates.examples import ExampleTables, read_examples
+from analysis.frames import Study, load
+from calib.settings import SettingsError
+
+
+@pytest.fixture(scope="module")
+def study(simulated: Path) -> Study:
+    return load(str(simulated))
+
+
+@pytest.fixture(scope="module")
+def examples(study: Study) -> ExampleTables:
+    return read_examples(study)
+
+
+def test_every_model_and_method_has_an_answer_with_a_probability(study: Study, examples: ExampleTables) -> None:
+    for measure in ("accuracy", "perplexity_increase"):
+        table = answer_table(study, measure, examples=examples)
+        assert table.height == 8
+        assert set(table["answer"]) <= {USE, ANY, UNCLEAR}
+        assert (table["about"] == "the task").all()
+        told = table.filter(answer=UNCLEAR)
+        assert (told["never_settled"] >= 0).all()
+        assert table.filter(answer=USE)["settled_chance"].null_count() == table.filter(answer=USE).height
+
+
+def test_default_is_a_tenth_of_what_no_data_costs(study: Study, examples: ExampleTables) -> None:
+    row = answer_table(study, examples=examples).filter(model="small", method_label="Wanda 50%").row(0, named=True)
+    values = study.main.filter(model="small", measure="accuracy", task="mean")
+    dense, control = (values.filter(method_label=label).item(0, "value") for label in ("dense", "Magnitude 50%"))
+    assert np.isclose(row["matters"], 0.1 * abs(dense - control))
+
+
+def test_where_a_large_difference_matters_any_source_will_do(study: Study, examples: ExampleTables) -> None:
+    table = answer_table(study, matters=50.0, examples=examples)
+    assert (table["answer"] == ANY).all()
+    assert (table["all_will_do"] > 0.9).all()
+
+
+def test_differences_that_matter_are_read_by_measure() -> None:
+    assert parse_matters("accuracy=0.5, perplexity_increase=2") == {"accuracy": 0.5, "perplexity_increase": 2.0}
+    assert parse_matters("") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("acuracy=1", "did you mean 'accuracy'"), ("accuracy", "expected accuracy=NUMBER"), ("accuracy=-1", "above 0")],
+)
+def test_other_differences_are_refused(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_matters(text)
+
+
+def test_without_recorded_seconds_there_is_no_budget(study: Study, examples: ExampleTables) -> None:
+    assert budget_table(study, examples=examples).is_empty()

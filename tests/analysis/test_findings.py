@@ -1,0 +1,54 @@
+"""The headline: few sentences, each with its interval, none that certainty does not allow."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from analysis.evidence import Evidence
+from analysis.findings import MOST, Finding, findings
+from analysis.frames import load
+from analysis.measures import MEASURES
+
+
+@pytest.fixture(scope="module")
+def found(simulated: Path) -> list[Finding]:
+    return findings(Evidence(load(str(simulated))))
+
+
+def test_at_most_seven_sentences_the_answer_first(found: list[Finding]) -> None:
+    assert 3 <= len(found) <= MOST
+    assert found[0].table == "table-answers-accuracy"
+    assert "it cannot be told yet" in found[0].text
+
+
+def test_every_sentence_has_an_interval_or_a_probability(found: list[Finding]) -> None:
+    for finding in found:
+        assert re.search(r"interval|probability|confidence|reliability", finding.text), finding.text
+        assert finding.text.endswith(".")
+        assert not re.search(r"p = 0\.0+\b|…|least sensitive|explains", finding.text), finding.text
+
+
+def test_names_and_titles_keep_their_case(found: list[Finding]) -> None:
+    text = " ".join(finding.text for finding in found)
+    assert "jensen" not in text
+    for measure in MEASURES.values():
+        lowered = measure.title.lower()
+        if lowered != measure.title and len(lowered) > 12:
+            assert lowered not in text
+
+
+def test_a_set_that_is_far_off_is_named(simulated: Path) -> None:
+    study = load(str(simulated))
+    chosen = pl.col("measure") == "perplexity_increase", pl.col("task") == "mean"
+    rows = study.calibrated.filter(*chosen, model="small", method="gptq", source="code")
+    one = rows.sort("method_label", "set").item(0, "trial_id")
+    moved = pl.when(pl.col("trial_id") == one, *chosen).then(pl.col("value") + 500.0).otherwise("value")
+    evidence = Evidence(replace(study, values=study.values.with_columns(moved.alias("value"))))
+    text = next(f.text for f in findings(evidence) if "far off" in f.text)
+    assert "one of 3 sets of code is far off" in text
+    assert "without them" in text
