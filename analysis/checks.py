@@ -3,7 +3,7 @@
 Words of this package: a *limitation* is one thing that was left out or assumed; a *cell* is what trials of one model,
 method, source, set and condition have in common; a *condition* is the size, length, sampling and policy of calibration
 sets (`16×256 windows`); a *policy* is what joins documents and whether a window begins with BOS; *dense* is the
-uncompressed model and *data-free* a method that sees no calibration data.
+uncompressed model and *data-free* a method that sees no calibration data; a *share* is a fraction of a whole.
 """
 
 from __future__ import annotations
