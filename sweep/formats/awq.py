@@ -1,0 +1,59 @@
+"""The format of AWQ checkpoints (AutoAWQ): 4-bit codes with zero points, read by vLLM.
+
+Codes and zero points are packed along the outputs, eight in a word, in the order 0 2 4 6 1 3 5 7 that its kernels
+unpack fastest. Scales that AWQ folds into the norms are in the model's weights already, so nothing else is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from methods.lazy import torch
+from methods.numerics.codes import Codes
+from sweep.formats.bits import pack_rows
+from sweep.formats.format import GridSpec, refuse_float32
+
+_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+_PER_WORD = len(_ORDER)
+
+
+class AWQFormat:
+    """AutoAWQ's `gemm` version."""
+
+    name: ClassVar[str] = "awq"
+    loaders: ClassVar[str] = "vLLM (AWQ and Marlin kernels), and transformers with the package gptqmodel"
+    one_grid: ClassVar[bool] = True
+
+    def refusal(self, grid: GridSpec, rows: int, cols: int, dtype: torch.dtype) -> str | None:
+        """4 bits, groups, and outputs in eights."""
+        if grid.bits != 4:
+            return "it knows 4 bits"
+        if rows % _PER_WORD:
+            return f"{rows} outputs are no multiple of {_PER_WORD}"
+        return refuse_float32(dtype)
+
+    def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
+        """qweight int32 [cols, rows / 8], qzeros [groups, rows / 8], scales [groups, rows]."""
+        return {
+            "qweight": pack_rows(_ordered(codes.codes.T), codes.bits),
+            "qzeros": pack_rows(_ordered(codes.zero.T), codes.bits),
+            "scales": codes.scale.T.contiguous(),
+        }
+
+    def config(self, grids: Mapping[str, GridSpec], dense: Sequence[str]) -> dict[str, Any]:
+        """Zero points are always stored; a symmetric grid has the one in the middle."""
+        (grid,) = set(grids.values())
+        return {
+            "quant_method": "awq",
+            "bits": 4,
+            "group_size": -1 if grid.group_size is None else grid.group_size,
+            "zero_point": True,
+            "version": "gemm",
+            "modules_to_not_convert": list(dense) or None,
+        }
+
+
+def _ordered(codes: torch.Tensor) -> torch.Tensor:
+    """Codes [n, rows] with every eight of a row in the order of the kernels."""
+    return codes.unflatten(1, (-1, _PER_WORD))[:, :, list(_ORDER)].flatten(1)

@@ -1,0 +1,63 @@
+"""`compressed-tensors`, pack-quantized: what llm-compressor writes, read by vLLM and (with that package) transformers.
+
+Codes are stored with an offset of 2^(bits − 1), 32 of them in `bits` words along the inputs; zero points along the
+outputs. A loader computes (code − zero) · scale in the type of the scale, which is why scales have the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from methods.lazy import torch
+from methods.numerics.codes import Codes
+from sweep.formats.bits import pack_rows
+from sweep.formats.format import GridSpec
+
+
+class CompressedTensors:
+    """The format of the package `compressed-tensors`, for integer weights of 2 to 8 bits."""
+
+    name: ClassVar[str] = "compressed-tensors"
+    loaders: ClassVar[str] = "vLLM, and transformers with the package compressed-tensors"
+    one_grid: ClassVar[bool] = False
+
+    def refusal(self, grid: GridSpec, rows: int, cols: int, dtype: torch.dtype) -> str | None:
+        """Every grid of up to 8 bits fits."""
+        return None
+
+    def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
+        """weight_packed int32 [rows, words], weight_scale [rows, groups], weight_shape; zero points if asymmetric."""
+        stored = {
+            "weight_packed": pack_rows(codes.codes, codes.bits),
+            "weight_scale": codes.scale.contiguous(),
+            "weight_shape": torch.tensor(codes.codes.shape, dtype=torch.int64),
+        }
+        if not codes.sym:
+            stored["weight_zero_point"] = pack_rows(codes.zero.T, codes.bits).T.contiguous()
+        return stored
+
+    def config(self, grids: Mapping[str, GridSpec], dense: Sequence[str]) -> dict[str, Any]:
+        """One group of linears for every grid; a single grid applies to all linears but the dense ones."""
+        kinds = list(dict.fromkeys(grids.values()))
+        groups = {}
+        for number, kind in enumerate(kinds):
+            names = ["Linear"] if len(kinds) == 1 else [name for name, grid in grids.items() if grid == kind]
+            groups[f"group_{number}"] = {
+                "targets": names,
+                "weights": {
+                    "num_bits": kind.bits,
+                    "type": "int",
+                    "symmetric": kind.sym,
+                    "strategy": "channel" if kind.group_size is None else "group",
+                    "group_size": kind.group_size,
+                    "dynamic": False,
+                },
+            }
+        return {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "quantization_status": "compressed",
+            "config_groups": groups,
+            "ignore": list(dense),
+        }

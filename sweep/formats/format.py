@@ -1,0 +1,59 @@
+"""What a checkpoint format is: which linears it can hold, the tensors of one, and what config.json says about it.
+
+A format is one file in this folder. It gets codes and scales that reproduce the weights of the model to the bit
+(`methods/numerics/codes.py`), so nothing is rounded here. What it cannot hold it refuses before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from methods.lazy import torch
+from methods.numerics.codes import Codes
+
+
+@dataclass(frozen=True)
+class GridSpec:
+    """The grid that a linear's weights are on: 2^`bits` levels a row and `group_size` inputs (None: all inputs)."""
+
+    bits: int
+    sym: bool
+    group_size: int | None
+
+    def describe(self) -> str:
+        """`4-bit g128 sym`."""
+        group = "" if self.group_size is None else f" g{self.group_size}"
+        return f"{self.bits}-bit{group}{' sym' if self.sym else ''}"
+
+
+class FormatError(ValueError):
+    """A model that a format cannot hold. The message names the linear, the reason, and what can hold it."""
+
+
+class Format(Protocol):
+    """A way to store quantized linears."""
+
+    name: ClassVar[str]
+    loaders: ClassVar[str]  # who reads it, for messages and cards
+    one_grid: ClassVar[bool]  # all linears of a model are on the same grid
+
+    def refusal(self, grid: GridSpec, rows: int, cols: int, dtype: torch.dtype) -> str | None:
+        """Why a linear [rows, cols] of `dtype` on `grid` cannot be stored; None when it can."""
+        ...
+
+    def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
+        """What is stored instead of `weight`, by the names that follow the linear's."""
+        ...
+
+    def config(self, grids: Mapping[str, GridSpec], dense: Sequence[str]) -> dict[str, Any]:
+        """The `quantization_config` of a model whose linears by name are on `grids`; `dense` ones stay as they are."""
+        ...
+
+
+def refuse_float32(dtype: torch.dtype) -> str | None:
+    """What the formats of 16-bit kernels say of a model in float32."""
+    if dtype == torch.float32:
+        return "its kernels compute in 16 bits and the model was measured in float32 (give the model dtype: float16)"
+    return None
