@@ -1,0 +1,230 @@
+"""`python -m sweep.compress MODEL --method gptq --bits 4 --data my.jsonl --out DIR`: one model, compressed and written.
+
+The one-command way, for those who know which method and text they want. What is written is what `sweep.export` writes
+of a measured trial, with the same recipe: `python -m sweep.launch DIR/recipe.yaml` measures it. From Python:
+
+    from sweep.compress import compress
+    compress("my-model", {"method": "gptq", "bits": 4, "group_size": 128}, "my.jsonl", "my-model-4bit")
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+
+from calib.build import build, preflight
+from calib.settings import SettingsError, one_line, shown
+from calib.yamltext import read_yaml
+from methods.base import CompressionError, Method
+from methods.blockwise import CompressionReport, compress_model
+from sweep.config import parse_study
+from sweep.formats.catalog import DENSE, NAMES, find_format
+from sweep.formats.format import FormatError
+from sweep.formats.grids import grid_of, grids_by_linear
+from sweep.formats.writer import Written, check_target, write_model
+from sweep.models import context_length, load_config, load_tokenizer, weights_hash
+from sweep.plan import Trial, expand
+from sweep.runs.provenance import provenance
+from sweep.shipping.choose import Chosen
+from sweep.shipping.folder import ship
+from sweep.shipping.recompress import Recompressed
+from sweep.trial import describe, device_name, quiet_torch
+from sweep.weights.streaming import load_dense
+
+HELDOUT = ["books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs"]
+NOTHING = pl.DataFrame(
+    schema={"kind": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64, "n": pl.Int64}
+)  # no metric was computed
+LONGEST = 2048  # tokens of a window, where nothing else is asked for and the model's context has room
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def compress(
+    model: str | Mapping[str, Any],
+    method: str | Mapping[str, Any],
+    data: str | Mapping[str, Any] | None,
+    out: str | os.PathLike[str],
+    *,
+    nsamples: int = 128,
+    seqlen: int | None = None,
+    format: str | None = None,
+    device: str | None = None,
+) -> Written:
+    """Compress a model with calibration text, and write it to the new folder `out`.
+
+    model: a bundled name, folder, hub id, or an entry of a study. method: a name, or an entry such as
+    `{"method": "gptq", "bits": 4}`. data: a text or JSONL file, the name of a source, an entry of a study, or None for
+    a method without data. seqlen: tokens of a window, by default 2,048 or the model's context. format: `dense` or a
+    packed format, by default compressed-tensors where the method leaves weights on an integer grid. Grids get scales in
+    the model's type unless the method says otherwise, since only those can be stored without a change. Raises
+    SettingsError, FormatError or CompressionError with the remedy.
+    """
+    target = Path(out)
+    check_target(target)
+    find_format(format or DENSE)
+    trial, study = _plan(model, method, data, nsamples, seqlen)
+    assert trial.method is not None
+    packed = find_format(format or ("compressed-tensors" if grid_of(trial.method) else DENSE))
+    place = quiet_torch(device)
+    calibration = None
+    if trial.spec is not None:
+        calibration = build(trial.spec, load_tokenizer(trial.model), trial.model.tokenizer_id)
+    dense = load_dense(trial.model, place)
+    report = compress_model(dense.model, trial.method, calibration.tokens.copy() if calibration else None)
+    row = {
+        **describe(trial),
+        **provenance(),
+        "average_bits": report.average_bits,
+        "achieved_sparsity": report.achieved_sparsity,
+        "calibration_hash": calibration.hash if calibration else None,
+        "calibration_documents": calibration.documents if calibration else None,
+        "weights_hash": weights_hash(dense.model),
+        "dtype": dense.dtype,
+        "device": device_name(place),
+    }
+    nothing = pl.DataFrame(
+        schema={"kind": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64, "n": pl.Int64}
+    )
+    chosen = Chosen(trial, study, row, nothing, nothing)
+    return ship(Recompressed(dense, report, calibration), chosen, target, packed)
+
+
+def save_compressed(
+    model: Any,
+    method: Method,
+    report: CompressionReport,
+    out: str | os.PathLike[str],
+    *,
+    tokenizer: Any = None,
+    format: str = "compressed-tensors",
+) -> Written:
+    """Write a model that `compress_model(model, method, ...)` compressed in place to the new folder `out`.
+
+    Raises FormatError when the format cannot hold it without a change, SettingsError for a folder that is not empty.
+    """
+    packed = find_format(format)
+    grids = {} if packed is None else grids_by_linear(model, method, report)
+    return write_model(model, tokenizer, Path(out), packed, grids)
+
+
+def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None) -> tuple[Trial, Any]:
+    """The one trial, from a study that says everything; the checks are those of a study."""
+    document: dict[str, Any] = {
+        "study": "compressed",
+        "models": [_model_entry(model)],
+        "methods": [dict(method) if isinstance(method, Mapping) else {"method": method}],
+        "evaluation": {"heldout": HELDOUT, "heldout_windows": 8, "heldout_seqlen": 128},
+    }
+    if data is not None:
+        document["calibration"] = {
+            "source": _source_entry(data),
+            "sets": 1,
+            "nsamples": nsamples,
+            "seqlen": seqlen or 8,
+        }
+    first = parse_study(document)
+    ref, chosen = first.models[0], first.methods[0]
+    if data is None and not chosen.data_free:
+        raise SettingsError(f"--data: {chosen.label} needs calibration text; give a text or JSONL file, or a source")
+    config = load_config(ref)
+    dtype = _stored_dtype(config, ref.dtype)
+    document["models"] = [{**document["models"][0], "dtype": dtype}]
+    document["methods"] = [_with_scales(document["methods"][0], chosen, dtype)]
+    if data is not None:
+        document["calibration"]["seqlen"] = seqlen or min(LONGEST, context_length(ref))
+    if chosen.data_free:
+        document.pop("calibration", None)
+    study = parse_study(document)
+    trial = next(trial for trial in expand(study) if trial.method is not None)
+    if trial.spec is not None:
+        preflight([trial.spec])
+    return trial, study
+
+
+def _model_entry(model: Any) -> dict[str, Any]:
+    return dict(model) if isinstance(model, Mapping) else {"model": str(model)}
+
+
+def _source_entry(data: Any) -> Any:
+    """A path is a file, a name a source."""
+    if isinstance(data, str | os.PathLike) and (os.path.exists(data) or Path(data).suffix):
+        return {"source": "file", "path": str(data)}
+    return data
+
+
+def _stored_dtype(config: Any, asked: str) -> str:
+    """The type of the model's weights: what was asked for, else what the checkpoint says."""
+    if asked != "auto":
+        return asked
+    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+
+
+def _with_scales(entry: dict[str, Any], method: Method, dtype: str) -> dict[str, Any]:
+    """The method's entry with scales in the model's type, where it has scales and does not say which."""
+    given = grid_of(method) is not None and "scale_dtype" not in entry
+    return {**entry, "scale_dtype": dtype} if given else entry
+
+
+@app.command()
+def command(
+    model: Annotated[str, typer.Argument(help="A bundled name, a folder, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+    method: Annotated[str, typer.Option(help="gptq, rtn, awq, wanda, sparsegpt, ...")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, such as bits=4.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Short for --set bits=.")] = None,
+    data: Annotated[str | None, typer.Option(help="A text or JSONL file, or a source such as c4.")] = None,
+    nsamples: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
+    seqlen: Annotated[int | None, typer.Option(help="Tokens of a window [default: 2048, or the context].")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help=f"{', '.join(NAMES)} [default: compressed-tensors if quantized].")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu [default: a GPU if there is one].")] = None,
+) -> None:
+    """Compress one model and write a folder for transformers and vLLM.
+
+    Exit codes: 0 written, 2 it cannot be done as asked.
+    """
+    try:
+        entry: dict[str, Any] = {"method": method, **_settings(set_ or [])}
+        if bits is not None:
+            entry["bits"] = bits
+        written = compress(model, entry, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
+    except (SettingsError, FormatError, CompressionError, OSError) as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    packed = "" if written.bits_per_weight is None else f", {written.bits_per_weight:.3f} bits a packed weight"
+    print(f"{out}: {written.bytes / 2**20:,.1f} MiB{packed}; python -m sweep.launch {out}/recipe.yaml measures it")
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`bits=4` as a setting, its value read as a study file reads it."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set {shown(pair)}: expected key=value, such as bits=4")
+        found[key] = read_yaml(value)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(app(given, prog_name="python -m sweep.compress", standalone_mode=False) or 0)
+    except UsageError as error:
+        print(f"error: {one_line(error.format_message())}; --help lists all flags", file=sys.stderr)  # type: ignore[attr-defined]
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
