@@ -13,18 +13,19 @@ as many independent values as there are sources, however many sets each of them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
-from analysis.estimates.examples import example_tables
+from analysis.estimates.comparisons import holm, paired, welch
+from analysis.estimates.components import SOURCE_EXAMPLE
+from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.outcomes import COLUMN_OF
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
-from analysis.variance import SOURCE_EXAMPLE, component_table
+from analysis.variance import component_table
 
 
 def domain_match(study: Study, measure: str = "perplexity_increase") -> pl.DataFrame:
@@ -140,7 +141,9 @@ METHOD_PAIR_SCHEMA = {
 }
 
 
-def source_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+def source_pairs(
+    study: Study, measure: str = "accuracy", task: str = MEAN, *, examples: ExampleTables | None = None
+) -> pl.DataFrame:
     """Every pair of sources of a (model, method): is A better than B?
 
     `difference` is the advantage of A in the measure's unit, positive where A is better. `low`, `high`: 95 % Welch
@@ -151,7 +154,7 @@ def source_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
-    crossed = _source_by_example(study, measure, task)
+    crossed = _source_by_example(study, measure, task, examples)
     found: list[dict[str, object]] = []
     for (model, parameters, label), part in rows.group_by("model", "parameters", "method_label", maintain_order=True):
         cells = {str(s): sign * p["value"].to_numpy() for (s,), p in part.group_by("source", maintain_order=True)}
@@ -159,77 +162,46 @@ def source_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
         names = sorted(cells)
         pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
         test_variance = crossed.get((str(model), str(label)))
-        family = [{**context, "a": a, "b": b, **_welch(cells[a], cells[b], test_variance)} for a, b in pairs]
+        family = [({**context, "a": a, "b": b}, welch(cells[a], cells[b], test_variance)) for a, b in pairs]
         found += _with_holm(family)
     return pl.DataFrame(found, SOURCE_PAIR_SCHEMA).sort("parameters", "model", "method_label", "a", "b")
 
 
-def _source_by_example(study: Study, measure: str, task: str) -> dict[tuple[str, str], float]:
+def _source_by_example(
+    study: Study, measure: str, task: str, examples: ExampleTables | None
+) -> dict[tuple[str, str], float]:
     """(model, method) -> variance that the choice of test examples adds to the difference of two sources, halved."""
     if measure not in COLUMN_OF or measure == "perplexity":
         return {}
-    table = component_table(study, measure).filter(
+    table = component_table(study, measure, examples=examples).filter(
         (pl.col("task") == task) & (pl.col("component") == SOURCE_EXAMPLE) & pl.col("variance").is_not_null()
     )
     return {(r["model"], r["method_label"]): max(r["variance"], 0.0) for r in table.iter_rows(named=True)}
 
 
-def _welch(a: np.ndarray, b: np.ndarray, test_variance: float | None) -> dict[str, object]:
-    """Two independent samples of sets; nulls where a spread is unknown."""
-    row: dict[str, object] = {"n_a": len(a), "n_b": len(b), "difference": float(a.mean() - b.mean())}
-    if len(a) < 2 or len(b) < 2:
-        return row
-    difference = float(a.mean() - b.mean())
-    var_a, var_b = float(a.var(ddof=1)), float(b.var(ddof=1))
-    if var_a + var_b == 0:
-        return {**row, "low": difference, "high": difference, "a_wins_new_draw": _step(difference)}
-    error = var_a / len(a) + var_b / len(b)
-    freedom = error**2 / ((var_a / len(a)) ** 2 / (len(a) - 1) + (var_b / len(b)) ** 2 / (len(b) - 1))
-    quantile = float(stats.t.ppf(0.975, freedom))
-    half = quantile * error**0.5
-    single = error + var_a + var_b  # one new set of each, and what is not known about the means
-    row |= {
-        "low": difference - half,
-        "high": difference + half,
-        "p": float(2 * stats.t.sf(abs(difference) / error**0.5, freedom)),
-        "a_wins_new_draw": float(stats.t.cdf(difference / single**0.5, freedom)),
-    }
-    if test_variance is not None:
-        wide = quantile * (error + 2 * test_variance) ** 0.5
-        # Once for the examples that were seen and once for those to come.
-        future = single + 4 * test_variance
-        row |= {
-            "low_new_test": difference - wide,
-            "high_new_test": difference + wide,
-            "a_wins_new_test": float(stats.t.cdf(difference / future**0.5, freedom)),
-        }
-    return row
-
-
-def _step(difference: float) -> float:
-    return 0.5 if difference == 0 else float(difference > 0)
-
-
-def method_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
+def method_pairs(
+    study: Study, measure: str = "accuracy", task: str = MEAN, *, examples: ExampleTables | None = None
+) -> pl.DataFrame:
     """Every pair of methods of a model on the calibration sets that both saw: paired by set.
 
     `difference` is the advantage of A, positive where A is better, averaged over sources with equal weight; interval
     and `p` are over draws within these sources, corrected by Holm within a model. `a_wins_new_draw` is the probability
-    that A is better on one new set of a new source, null where the pair shares a single source (see `new_source_wins`);
-    `a_wins_new_test` is for new test examples as well (of accuracy alone, where samples/ hold them). `reversed` is the
-    share of sets on which the method that is better on average is the worse one: how often a study with a single set of
-    one of these sources would have told the opposite. Its Wilson interval is for other sets of these sources.
+    that A is better on one new set of a new source, null where the pair has a single source
+    (`analysis.estimates.comparisons.new_source_wins`); `a_wins_new_test` is for new test examples as well (of accuracy
+    alone, where samples/ hold them). `reversed` is the share of sets on which the method that is better on average is
+    the worse one: how often a study with a single set of one of these sources would have told the opposite. Its Wilson
+    interval is for other sets of these sources.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
     tested: dict[tuple[object, str, str], float] = {}
     if measure == "accuracy":
-        table = example_tables(study).method_tests.filter(pl.col("task") == task).drop_nulls("variance")
+        table = (examples or read_examples(study)).method_tests.filter(pl.col("task") == task).drop_nulls("variance")
         tested = {(r["model"], r["a"], r["b"]): r["variance"] for r in table.iter_rows(named=True)}
     found: list[dict[str, object]] = []
     for (model, parameters), part in rows.group_by("model", "parameters", maintain_order=True):
         labels = part["method_label"].unique().sort().to_list()
-        family: list[dict[str, object]] = []
+        family: list[tuple[dict[str, object], dict[str, float | None]]] = []
         for index, a in enumerate(labels):
             for b in labels[index + 1 :]:
                 both = part.filter(pl.col("method_label") == a).join(
@@ -239,116 +211,31 @@ def method_pairs(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
                     continue
                 both = both.sort("source", "set")
                 gap = sign * (both["value"] - both["value_b"]).to_numpy()
-                context = {"model": model, "parameters": parameters, "task": task, "a": a, "b": b}
-                family.append({**context, **_paired(gap, both["source"].to_list(), tested.get((model, a, b)))})
+                context: dict[str, object] = {"model": model, "parameters": parameters, "task": task, "a": a, "b": b}
+                family.append((context, paired(gap, both["source"].to_list(), tested.get((model, a, b)))))
         found += _with_holm(family)
     return pl.DataFrame(found, METHOD_PAIR_SCHEMA).sort("parameters", "model", "a", "b")
 
 
-def _paired(gap: np.ndarray, sources: Sequence[object], test_variance: float | None = None) -> dict[str, object]:
-    """Differences of two methods on the same sets; `test_variance` is what the test examples add to their mean."""
-    names = np.array([str(source) for source in sources])
-    groups = [gap[names == name] for name in sorted(set(names))]
-    mean = float(np.mean([group.mean() for group in groups]))
-    wrong = int((gap * mean < 0).sum())
-    low, high = wilson(wrong, len(gap))
-    row: dict[str, object] = {
-        "pairs": len(gap),
-        "sources": len(groups),
-        "difference": mean,
-        "reversed": wrong / len(gap),
-        "reversed_low": low,
-        "reversed_high": high,
-    }
-    freedom = sum(len(group) - 1 for group in groups)
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    if freedom and squares > 0:
-        error = (squares / freedom * sum(1 / len(group) for group in groups)) ** 0.5 / len(groups)
-        half = float(stats.t.ppf(0.975, freedom)) * error
-        row |= {"low": mean - half, "high": mean + half, "p": float(2 * stats.t.sf(abs(mean) / error, freedom))}
-    row["a_wins_new_draw"] = new_source_wins(groups)
-    if test_variance is not None:  # once for the examples that were seen and once for those to come
-        row["a_wins_new_test"] = new_source_wins(groups, 2 * test_variance)
-    return row
+def _with_holm(family: Sequence[tuple[dict[str, object], Mapping[str, float | None]]]) -> list[dict[str, object]]:
+    """A row for each (context, comparison) of one family, with `p_holm` where it has a p value."""
+    corrected = iter(holm([p for _, row in family if (p := row.get("p")) is not None]))
+    return [{**context, **row, "p_holm": None if row.get("p") is None else next(corrected)} for context, row in family]
 
 
-def new_source_wins(groups: Sequence[np.ndarray], extra_variance: float = 0.0) -> float | None:
-    """Probability that the value of one new set of a new source is positive; null for one source or without spread.
-
-    groups: per source the values of its sets, of the model μ + source_s + set_sk with normal effects.
-
-    With S sources of n_s sets, h the mean of 1 / n_s, B the variance of the source means and W the pooled variance of
-    sets within sources, the new value differs from the mean of the source means with a variance whose estimate is
-    (1 + 1/S) B + (1 - h) W: B already holds the share h of the variance within sources, so that nothing is subtracted
-    and nothing can turn negative. B and W are drawn from their pivots (S - 1 and N - S degrees of freedom), as in the
-    Behrens-Fisher distribution. That is exact for one set per source and errs on the side of too little certainty
-    where there are two or three sources (docs/analysis.md has the table), where Satterthwaite's approximation states
-    too much. `extra_variance` is added as known.
-    """
-    means = np.array([group.mean() for group in groups])
-    counts = np.array([len(group) for group in groups])
-    sources, freedom = len(groups), int((counts - 1).sum())
-    if sources < 2:
-        return None
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    between = (1 + 1 / sources) * float(means.var(ddof=1)) * _pivot(sources - 1, False)
-    within = np.zeros(1)
-    if freedom:
-        within = (1 - float((1 / counts).mean())) * squares / freedom * _pivot(freedom, True)
-    variance = between + within
-    if not variance.any():
-        return None
-    return float(stats.norm.cdf(means.mean() / np.sqrt(variance + extra_variance)).mean())
-
-
-@lru_cache(maxsize=256)
-def _pivot(freedom: int, second: bool) -> np.ndarray:
-    """Degrees of freedom over χ², at the first or the second coordinate of 1,024 points that fill the unit square.
-
-    A lattice of the golden ratio instead of random draws: the same answer every time, and right to 0.001.
-    """
-    steps = np.arange(1024)
-    places = (steps * (5**0.5 - 1) / 2 + 0.5 / 1024) % 1 if second else (steps + 0.5) / 1024
-    return np.asarray(freedom / stats.chi2.ppf(places, freedom))
-
-
-def wilson(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share."""
-    interval = stats.binomtest(count, n).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def _with_holm(family: list[dict[str, object]]) -> list[dict[str, object]]:
-    """The rows of one family with `p_holm`."""
-    known = [row for row in family if row.get("p") is not None]
-    for row, corrected in zip(known, holm([float(str(row["p"])) for row in known]), strict=True):
-        row["p_holm"] = corrected
-    return family
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p values that keep the chance of any false alarm in the family below alpha."""
-    order = sorted(range(len(p)), key=lambda i: p[i])
-    corrected, largest = [0.0] * len(p), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        corrected[index] = largest
-    return corrected
-
-
-def flip_table(study: Study) -> pl.DataFrame:
+def flip_table(study: Study, *, examples: ExampleTables | None = None) -> pl.DataFrame:
     """Answers that compression changed, in % of the examples of all tasks, mean over sets per (model, method, source).
 
     `lost`: right before, wrong now; `gained`: wrong before, right now; `flipped`: both, with its SD over sets. Accuracy
     shows only lost minus gained.
     """
-    return example_tables(study).flips
+    return (examples or read_examples(study)).flips
 
 
-def mcnemar_table(study: Study) -> pl.DataFrame:
+def mcnemar_table(study: Study, *, examples: ExampleTables | None = None) -> pl.DataFrame:
     """McNemar's exact test between two methods on each calibration set that both saw.
 
     `a_only`, `b_only`: examples that only A, only B answers right, mean over sets. `p_median`: median p over the sets.
     `significant`: share of sets with p < 0.05. `a_better`: share of sets on which A answers more examples right.
     """
-    return example_tables(study).mcnemar
+    return (examples or read_examples(study)).mcnemar

@@ -10,18 +10,15 @@ independent, and so are about these sources; those between sources resample sour
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import polars as pl
-from scipy import stats
 
+from analysis.estimates.correlations import correlate
 from analysis.frames import Study
 from analysis.measures import MEASURES
 from analysis.tables import relation_table
 
 CHEAP = ("perplexity_increase", "perplexity", "js_divergence", "kl_divergence", "layer_error")
-DRAWS = 500
 SCHEMA = {
     "model": pl.String,
     "parameters": pl.Int64,
@@ -34,7 +31,6 @@ SCHEMA = {
 }
 
 
-@lru_cache(maxsize=4)
 def correlation_table(study: Study, seed: int = 0) -> pl.DataFrame:
     """Spearman's and Kendall's correlation with mean accuracy per (model, metric, level), signed: 1 is perfect.
 
@@ -51,7 +47,7 @@ def correlation_table(study: Study, seed: int = 0) -> pl.DataFrame:
         for metric in metrics:
             rows = part.drop_nulls([metric, "accuracy"]).rename({metric: "x", "accuracy": "y"})
             sign = 1.0 if MEASURES[metric].higher_is_better else -1.0
-            for level, points in _levels(rows).items():
+            for level, points in levels_of(rows).items():
                 if points.height < 4 or points["x"].n_unique() < 2 or points["y"].n_unique() < 2:
                     continue
                 values = correlate(
@@ -68,7 +64,7 @@ def cheap_metrics(relation: pl.DataFrame) -> list[str]:
     return [metric for metric in present if metric != "perplexity" or "perplexity_increase" not in present]
 
 
-def _levels(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+def levels_of(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """level -> (x, y, cluster), the clusters to be resampled."""
     cluster = pl.format("{} {}", pl.col("source").fill_null("none"), pl.col("set").fill_null(0)).alias("cluster")
     calibrated = rows.filter(pl.col("source").is_not_null())
@@ -82,47 +78,3 @@ def _levels(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
         "between sources": between.select("x", "y", pl.col("source").alias("cluster")),
         "within sources": within.select("x", "y", cluster),
     }
-
-
-def correlate(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, rng: np.random.Generator) -> dict[str, float | None]:
-    """Spearman's rho and Kendall's tau-b with 95 % intervals over resampled clusters; None where nothing has spread."""
-    names, member = np.unique(clusters, return_inverse=True)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), DRAWS)
-    weights = drawn[:, member].astype(float)  # how often each point is in a resample
-    rho = _weighted_pearson(stats.rankdata(x), stats.rankdata(y), weights)
-    tau = _weighted_tau(x, y, weights)
-    one = np.ones((1, len(x)))
-    found: dict[str, float | None] = {
-        "spearman": _known(_weighted_pearson(stats.rankdata(x), stats.rankdata(y), one)[0]),
-        "kendall": _known(_weighted_tau(x, y, one)[0]),
-    }
-    for name, values in (("spearman", rho), ("kendall", tau)):
-        low, high = np.quantile(known, [0.025, 0.975]) if len(known := values[~np.isnan(values)]) else (np.nan, np.nan)
-        found |= {f"{name}_low": _known(low), f"{name}_high": _known(high)}
-    return found
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _weighted_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pearson's correlation under each row of weights; NaN where a resample has no spread."""
-    total = weights.sum(axis=1)
-    mean_x, mean_y = weights @ x / total, weights @ y / total
-    covariance = weights @ (x * y) / total - mean_x * mean_y
-    spread = (weights @ x**2 / total - mean_x**2) * (weights @ y**2 / total - mean_y**2)
-    return _ratio(covariance, spread)
-
-
-def _weighted_tau(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b under each row of weights."""
-    dx, dy = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
-    agree, pairs_x, pairs_y = (((weights @ matrix) * weights).sum(axis=1) for matrix in (dx * dy, abs(dx), abs(dy)))
-    return _ratio(agree, pairs_x * pairs_y)
-
-
-def _ratio(top: np.ndarray, square: np.ndarray) -> np.ndarray:
-    """top / √square, NaN where there is no spread."""
-    safe = square > 1e-12 * max(float(square.max(initial=0.0)), 1e-300)
-    return np.divide(top, np.sqrt(np.where(safe, square, 1.0)), out=np.full_like(top, np.nan), where=safe)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from analysis.compare import domain_match, method_pairs
-from analysis.correlation import correlation_table
+from analysis.estimates.components import RESIDUAL, SET, SOURCE
+from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number
-from analysis.ranking import rank_table
 from analysis.tables import baseline_table, measures_of, range_table, source_table
-from analysis.variance import RESIDUAL, SET, SOURCE, component_table
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,11 @@ class Finding:
     table: str
 
 
-def findings(study: Study) -> list[Finding]:
+def findings(evidence: Evidence) -> list[Finding]:
     """What the study says, most important first."""
-    found = [*_matching(study), *_spread(study), *_luck(study), *_best(study), *_reversals(study), *_proxies(study)]
-    found += _controls(study)
+    study = evidence.study
+    found = [*_matching(study), *_spread(study), *_luck(evidence), *_best(evidence), *_reversals(evidence)]
+    found += [*_proxies(evidence), *_controls(study)]
     if found:
         return found
     return [
@@ -85,19 +85,17 @@ def _spread(study: Study) -> list[Finding]:
         )
         text = (
             f"{info.title}: changing only the calibration data moves {top['method_label']} on {top['model']} by up to "
-            f"{number(top['range'], 3)}{unit} ({top['n']} sets of {top['sources']} sources); two draws from one "
-            "source differ with an "
-            f"SD of {within}{sources}. "
-            f"The least sensitive is {least['method_label']} on {least['model']} with a range of "
-            f"{number(least['range'], 3)}{unit}."
+            f"{number(top['range'], 3)}{unit} ({top['n']} sets of {top['sources']} sources); two draws from one source "
+            f"differ with an SD of {within}{sources}. The least sensitive is {least['method_label']} on "
+            f"{least['model']} with a range of {number(least['range'], 3)}{unit}."
         )
         found.append(Finding(text, f"table-ranges-{measure}"))
     return found
 
 
-def _luck(study: Study) -> list[Finding]:
+def _luck(evidence: Evidence) -> list[Finding]:
     """Source against draw against test, for the method that feels its calibration data most."""
-    table = component_table(study)
+    table = evidence.components()
     table = table.filter((pl.col("task") == MEAN) & pl.col("sd").is_not_null())
     wide = table.pivot(on="component", index=["model", "method_label"], values=["sd", "low", "high"])
     needed = [f"{kind}_{name}" for kind in ("sd", "low", "high") for name in (SOURCE, SET, RESIDUAL)]
@@ -113,18 +111,17 @@ def _luck(study: Study) -> list[Finding]:
 
     text = (
         f"Of the spread of mean accuracy with {top['method_label']} on {top['model']}, the source explains an SD of "
-        f"{told(SOURCE)}, "
-        f"the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; 95 % "
-        "intervals in brackets."
+        f"{told(SOURCE)}, the draw within a source {told(SET)}, and chance on single test questions {told(RESIDUAL)}; "
+        "95 % intervals in brackets."
     )
     return [Finding(text, "table-components-accuracy")]
 
 
-def _best(study: Study) -> list[Finding]:
+def _best(evidence: Evidence) -> list[Finding]:
     """How often a best source can be named at all."""
     found = []
-    for measure in measures_of(study, ("accuracy", "perplexity_increase", "perplexity")):
-        ranking = rank_table(study, measure).drop_nulls("p_best")
+    for measure in measures_of(evidence.study, ("accuracy", "perplexity_increase", "perplexity")):
+        ranking = evidence.ranks(measure).drop_nulls("p_best")
         if ranking.is_empty():
             continue
         winners = ranking.group_by("model", "method_label", maintain_order=True).first()
@@ -134,18 +131,18 @@ def _best(study: Study) -> list[Finding]:
         unit = {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
         text = (
             f"{MEASURES[measure].title}: one source is the best with more than 95 % probability in {sure} of "
-            f"{winners.height} model and "
-            f"method pairs. {often[0]} leads most often ({often[1]} of {winners.height}); choosing it everywhere costs "
-            f"{number(sum(regret) / len(regret), 2)}{unit} on average against the best choice for each."
+            f"{winners.height} model and method pairs. {often[0]} leads most often ({often[1]} of {winners.height}); "
+            f"choosing it everywhere costs {number(sum(regret) / len(regret), 2)}{unit} on average against the best "
+            "choice for each."
         )
         found.append(Finding(text, f"table-rank-{measure}"))
     return found
 
 
-def _reversals(study: Study) -> list[Finding]:
+def _reversals(evidence: Evidence) -> list[Finding]:
     """How often one set alone would have named the wrong method."""
     for measure in ("accuracy", "perplexity_increase"):
-        table = method_pairs(study, measure)
+        table = method_pairs(evidence.study, measure, examples=evidence.examples)
         close = table.filter(pl.col("reversed") > 0).sort(
             "reversed", "model", "a", "b", descending=[True, False, False, False]
         )
@@ -155,19 +152,17 @@ def _reversals(study: Study) -> list[Finding]:
         better, worse = (row["a"], row["b"]) if row["difference"] > 0 else (row["b"], row["a"])
         text = (
             f"Changing only the calibration set reverses which method is better in {close.height} of {table.height} "
-            "method pairs "
-            f"({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on "
-            f"{100 * row['reversed']:.0f} % of "
-            f"{row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to "
+            f"method pairs ({MEASURES[measure].title.lower()}): most for {better} over {worse} on {row['model']}, on "
+            f"{100 * row['reversed']:.0f} % of {row['pairs']} sets (95 % interval {100 * row['reversed_low']:.0f} to "
             f"{100 * row['reversed_high']:.0f} % for other sets of the same sources)."
         )
         return [Finding(text, f"table-methods-{measure}")]
     return []
 
 
-def _proxies(study: Study) -> list[Finding]:
+def _proxies(evidence: Evidence) -> list[Finding]:
     """Whether the cheap metrics find the better source."""
-    table = correlation_table(study)
+    table = evidence.correlations
     table = table.filter(pl.col("metric").is_in(["perplexity_increase", "perplexity", "js_divergence"]))
     table = table.drop_nulls("spearman")
     if table.is_empty():

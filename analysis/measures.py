@@ -8,10 +8,11 @@ and `build_values` says how many were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
+from analysis.checks import Limitation
 from sweep.results import ACCURACY_METRICS
 
 MEAN = "mean"
@@ -41,8 +42,8 @@ class Measure:
     name: str
     title: str
     unit: str
-    higher_is_better: bool
     decimals: int
+    higher_is_better: bool = field(kw_only=True)
 
     @property
     def better(self) -> str:
@@ -52,30 +53,29 @@ class Measure:
 MEASURES = {
     measure.name: measure
     for measure in (
-        Measure("accuracy", "Accuracy", "%", True, 1),
-        Measure("perplexity_increase", "Perplexity increase over dense", "%", False, 1),
-        Measure("perplexity", "Perplexity", "", False, 2),
-        Measure("js_divergence", "Jensen-Shannon divergence from dense", "nats", False, 4),
-        Measure("kl_divergence", "KL divergence from dense", "nats", False, 4),
-        Measure("kl_divergence_reverse", "Reverse KL divergence from dense", "nats", False, 4),
-        Measure("top1_agreement", "Top-1 agreement with dense", "%", True, 1),
-        Measure("layer_error", "Mean relative layer error", "", False, 4),
+        Measure("accuracy", "Accuracy", "%", 1, higher_is_better=True),
+        Measure("perplexity_increase", "Perplexity increase over dense", "%", 1, higher_is_better=False),
+        Measure("perplexity", "Perplexity", "", 2, higher_is_better=False),
+        Measure("js_divergence", "Jensen-Shannon divergence from dense", "nats", 4, higher_is_better=False),
+        Measure("kl_divergence", "KL divergence from dense", "nats", 4, higher_is_better=False),
+        Measure("kl_divergence_reverse", "Reverse KL divergence from dense", "nats", 4, higher_is_better=False),
+        Measure("top1_agreement", "Top-1 agreement with dense", "%", 1, higher_is_better=True),
+        Measure("layer_error", "Mean relative layer error", "", 4, higher_is_better=False),
     )
 }
 HEADLINE = ("accuracy", "perplexity_increase", "perplexity", "js_divergence")
 
 
-def build_values(trials: pl.DataFrame, metrics: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """(values, notes): one row per (trial, measure, task) with the trial's factors; notes are (subject, text)."""
-    notes: list[tuple[str, str]] = []
+def build_values(trials: pl.DataFrame, metrics: pl.DataFrame) -> tuple[pl.DataFrame, list[Limitation]]:
+    """(values, notes): one row per (trial, measure, task) with the trial's factors; notes say what is missing."""
     joined = metrics.join(trials.select("trial_id", "model", "method"), on="trial_id")
-    accuracy = _accuracy(joined, notes)
+    accuracy, notes = _accuracy(joined)
     perplexity = _pick(joined, "perplexity", ["perplexity"], 1.0)
     increase = _increase(perplexity, joined)
     divergence = _pick(joined, "divergence", ["js_divergence", "kl_divergence", "kl_divergence_reverse"], 1.0)
     agreement = _pick(joined, "divergence", ["top1_agreement"], 100.0)
     parts = [
-        _with_mean(part, geometric)
+        _with_mean(part, geometric=geometric)
         for part, geometric in (
             (accuracy, False),
             (perplexity, True),
@@ -90,7 +90,7 @@ def build_values(trials: pl.DataFrame, metrics: pl.DataFrame) -> tuple[pl.DataFr
     holes = values.filter((pl.col("task") == MEAN) & pl.col("value").is_null())
     if holes.height:
         text = f"{holes.height} means over tasks are empty because a task of the trial has no usable value."
-        notes.append(("incomplete means", text))
+        notes.append(Limitation("incomplete means", text))
     values = trials.select(CONTEXT).join(values, on="trial_id").sort("measure", "task", *FACTORS, "trial_id")
     return values, notes
 
@@ -108,15 +108,17 @@ def _pick(joined: pl.DataFrame, kind: str, metrics: list[str], scale: float) -> 
     )
 
 
-def _accuracy(joined: pl.DataFrame, notes: list[tuple[str, str]]) -> pl.DataFrame:
-    """One metric per task, the same in all trials."""
+def _accuracy(joined: pl.DataFrame) -> tuple[pl.DataFrame, list[Limitation]]:
+    """One metric per task, the same in all trials; the tasks that have none are named."""
+    notes = []
     chosen = accuracy_metrics(joined)
     left_out = sorted(set(joined.filter(pl.col("kind") == "task")["task"].to_list()) - set(chosen))
     if left_out:
-        notes.append(("tasks without accuracy", f"{', '.join(left_out)} have no accuracy and are not in the mean."))
+        text = f"{', '.join(left_out)} have no accuracy and are not in the mean."
+        notes.append(Limitation("tasks without accuracy", text))
     rows = accuracy_rows(joined, chosen)
     picked = _pick(rows, "task", list(set(chosen.values())), 100.0)
-    return picked.with_columns(pl.lit("accuracy").alias("measure"))
+    return picked.with_columns(pl.lit("accuracy").alias("measure")), notes
 
 
 def accuracy_metrics(metrics: pl.DataFrame) -> dict[str, str]:
@@ -163,7 +165,7 @@ def _increase(perplexity: pl.DataFrame, joined: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_mean(part: pl.DataFrame, geometric: bool) -> pl.DataFrame:
+def _with_mean(part: pl.DataFrame, *, geometric: bool) -> pl.DataFrame:
     """The rows and, per trial and measure, their mean over the tasks that the model was evaluated on.
 
     A percentage increase is averaged as a ratio: (geometric mean of 1 + x/100) - 1.

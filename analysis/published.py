@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from analysis.compare import domain_match
-from analysis.correlation import correlation_table
+from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.page.render import number
@@ -263,19 +263,20 @@ class Claim:
     text: str
     mark: str
     where: str
-    check: Callable[[Study], tuple[str, bool | None]]
+    verdict: Callable[[Evidence], tuple[str, bool | None]]
 
 
-def claim_table(study: Study) -> pl.DataFrame:
+def claim_table(study: Study, *, evidence: Evidence | None = None) -> pl.DataFrame:
     """Published claims and what this study says: `agrees` is null where it cannot tell."""
-    rows = [(c.text, f"[{c.mark}]", c.where, *c.check(study)) for c in CLAIMS]
+    evidence = evidence or Evidence(study)
+    rows = [(c.text, f"[{c.mark}]", c.where, *c.verdict(evidence)) for c in CLAIMS]
     schema = {"claim": pl.String, "mark": pl.String, "where": pl.String, "here": pl.String, "agrees": pl.Boolean}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _order_of_methods(study: Study) -> tuple[str, bool | None]:
+def _order_of_methods(evidence: Evidence) -> tuple[str, bool | None]:
     order = ["sparsegpt", "wanda", "gptq", "spqr"]
-    table = range_table(study).filter(pl.col("method").is_in(order)).drop_nulls("range")
+    table = range_table(evidence.study).filter(pl.col("method").is_in(order)).drop_nulls("range")
     means = {m: max(p["range"].to_list()) for (m,), p in table.group_by("method")}
     present = [name for name in order if name in means]
     if len(present) < 2:
@@ -284,12 +285,12 @@ def _order_of_methods(study: Study) -> tuple[str, bool | None]:
     return f"largest range of mean accuracy, points: {text}", present == sorted(present, key=lambda n: -means[n])
 
 
-def _magnitude_worst(study: Study) -> tuple[str, bool | None]:
+def _magnitude_worst(evidence: Evidence) -> tuple[str, bool | None]:
     verdicts, texts = [], []
     for measure in ("js_divergence", "perplexity_increase"):
-        plain = baseline_table(study, measure).filter(pl.col("method") == "magnitude")
-        kinds = study.trials.select("method_label", "sparsity", "pattern").unique()
-        pruned = source_table(study, measure).filter(pl.col("method").is_in(["sparsegpt", "wanda"]))
+        plain = baseline_table(evidence.study, measure).filter(pl.col("method") == "magnitude")
+        kinds = evidence.study.trials.select("method_label", "sparsity", "pattern").unique()
+        pruned = source_table(evidence.study, measure).filter(pl.col("method").is_in(["sparsegpt", "wanda"]))
         pairs = plain.join(kinds, on="method_label").join(
             pruned.join(kinds, on="method_label"),
             on=["model", "sparsity", "pattern"],
@@ -303,8 +304,8 @@ def _magnitude_worst(study: Study) -> tuple[str, bool | None]:
     return ("; ".join(texts), all(verdicts)) if verdicts else ("needs magnitude beside Wanda or SparseGPT", None)
 
 
-def _domain_helps(study: Study) -> tuple[str, bool | None]:
-    table = domain_match(study).drop_nulls("low")
+def _domain_helps(evidence: Evidence) -> tuple[str, bool | None]:
+    table = domain_match(evidence.study).drop_nulls("low")
     if table.is_empty():
         return "needs held-out text of a source's own domain and two sets", None
     good = table.filter(pl.col("low") > 0).height
@@ -314,8 +315,8 @@ def _domain_helps(study: Study) -> tuple[str, bool | None]:
     )
 
 
-def _source_order(study: Study) -> tuple[str, bool | None]:
-    table = source_table(study).filter(
+def _source_order(evidence: Evidence) -> tuple[str, bool | None]:
+    table = source_table(evidence.study).filter(
         (pl.col("method") == "sparsegpt") & pl.col("source").is_in(["refinedweb", "wikipedia"])
     )
     wide = table.pivot(on="source", index=["model", "method_label"], values="mean") if table.height else table
@@ -325,8 +326,8 @@ def _source_order(study: Study) -> tuple[str, bool | None]:
     return f"refinedweb above wikipedia in {wins} of {wide.height} rows", wins == wide.height
 
 
-def _more_windows(study: Study) -> tuple[str, bool | None]:
-    table = size_table(study, "perplexity").filter(pl.col("method") == "sparsegpt").sort("nsamples")
+def _more_windows(evidence: Evidence) -> tuple[str, bool | None]:
+    table = size_table(evidence.study, "perplexity").filter(pl.col("method") == "sparsegpt").sort("nsamples")
     table = table.filter(pl.col("nsamples").n_unique().over("model", "method_label", "source") > 1)
     if table.is_empty():
         return "needs SparseGPT with two sizes of calibration set", None
@@ -337,8 +338,8 @@ def _more_windows(study: Study) -> tuple[str, bool | None]:
     return f"perplexity lower with the largest size in {better} of {cells.height} cells", better == cells.height
 
 
-def _divergence_predicts(study: Study) -> tuple[str, bool | None]:
-    table = correlation_table(study).filter(
+def _divergence_predicts(evidence: Evidence) -> tuple[str, bool | None]:
+    table = evidence.correlations.filter(
         (pl.col("level") != "all trials") & pl.col("metric").is_in(["js_divergence", "perplexity_increase"])
     )
     wide = table.pivot(on="metric", index=["model", "level"], values="spearman") if table.height else table

@@ -21,20 +21,19 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
-from scipy import stats
 
-from analysis.compare import _welch
+from analysis.estimates.comparisons import welch
+from analysis.estimates.component_rows import SCALE
+from analysis.estimates.components import COMPONENTS, SOURCE_EXAMPLE, components
 from analysis.estimates.outcomes import COLUMN_OF, answered, read_outcomes, tabled
+from analysis.estimates.power import ALPHA, POWER, sets_needed
+from analysis.estimates.ranks import rank
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number, percent
-from analysis.ranking import rank
 from analysis.tables import over_sets
-from analysis.variance import COMPONENTS, SCALE, SOURCE_EXAMPLE, components
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
-
-POWER, ALPHA, MOST = 0.8, 0.05, 1000  # the usual power and level; beyond a thousand sets nobody will run it
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,10 @@ def recommend(
     tasks: Sequence[str] = (),
     measure: str | None = None,
 ) -> Recommendation:
-    """The source to calibrate on. Raises SettingsError for an unknown model, method, task or measure, or too few "
-    "sources."""
+    """The source to calibrate on.
+
+    Raises SettingsError for an unknown model, method, task or measure, or too few sources.
+    """
     rows, measure, what = _chosen(study, model, method, tasks, measure)
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
     cells = {str(s): sign * p["value"].to_numpy() for (s,), p in rows.group_by("source", maintain_order=True)}
@@ -70,7 +71,7 @@ def recommend(
     table = summary.join(extra, on="source").sort("mean", "source", descending=[True, False])
     best, second, worst = (table.row(i, named=True) for i in (0, 1, -1))
     test_variance = _test_variance(study, rows, model, measure)
-    gap = _welch(cells[best["source"]], cells[second["source"]], test_variance)
+    gap = welch(cells[best["source"]], cells[second["source"]], test_variance)
     sentences = (
         _what_to_use(best, second, worst, gap, measure, what, sign),
         _how_sure(best, second, gap, len(cells), measure),
@@ -160,27 +161,25 @@ def _what_to_use(
     best: dict[str, float],
     second: dict[str, float],
     worst: dict[str, float],
-    gap: dict[str, object],
+    gap: dict[str, float],
     measure: str,
     what: str,
     sign: float,
 ) -> str:
     info, unit = MEASURES[measure], _unit(measure)
     interval = ""
-    if gap.get("low") is not None:
-        low, high = number(float(str(gap["low"])), 2), number(float(str(gap["high"])), 2)
-        interval = f" (95 % interval {low} to {high})"
+    if "low" in gap:
+        interval = f" (95 % interval {number(gap['low'], 2)} to {number(gap['high'], 2)})"
     return (
         f"For {what}, calibrate on {best['source']}: {info.title[0].lower() + info.title[1:]} "
-        f"{sign * best['mean']:.{info.decimals}f}"
-        f"{' %' if info.unit == '%' else unit}, {number(best['mean'] - second['mean'], 2)}{unit} better than "
-        f"{second['source']}{interval} and "
+        f"{sign * best['mean']:.{info.decimals}f}{' %' if info.unit == '%' else unit}, "
+        f"{number(best['mean'] - second['mean'], 2)}{unit} better than {second['source']}{interval} and "
         f"{number(best['mean'] - worst['mean'], 2)}{unit} better than {worst['source']}, the worst."
     )
 
 
 def _how_sure(
-    best: dict[str, float], second: dict[str, float], gap: dict[str, object], sources: int, measure: str
+    best: dict[str, float], second: dict[str, float], gap: dict[str, float], sources: int, measure: str
 ) -> str:
     if best["p_best"] is None:
         return "How sure: that cannot be said, because no source has two sets; run at least three sets per source."
@@ -190,9 +189,8 @@ def _how_sure(
         f"the truly best one ({second['source']}: {percent(second['p_best'])}, "
         f"{number(second['regret'], 2)}{_unit(measure)})"
     )
-    wins = gap.get("a_wins_new_test")
-    if wins is not None:
-        chance = percent(float(str(wins)))
+    if "a_wins_new_test" in gap:
+        chance = percent(gap["a_wins_new_test"])
         text += f"; one new set of it beats one of {second['source']} on new test questions with probability {chance}"
     return text + "."
 
@@ -227,28 +225,6 @@ def _what_would_settle(cells: dict[str, np.ndarray], best: str, second: str, tes
         f"of this size ({gap / spread:.2f} SD of a draw) with a power of {100 * POWER:.0f} % at the "
         f"{100 * ALPHA:.0f} % level.{limit}"
     )
-
-
-def sets_needed(effect: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
-    """Sets per source with which a two-sided t-test sees a difference of `effect` SDs; None beyond 1,000."""
-    if effect <= 0:
-        return None
-
-    def reaches(n: int) -> bool:
-        freedom, shift = 2 * (n - 1), effect * (n / 2) ** 0.5
-        critical = stats.t.ppf(1 - alpha / 2, freedom)
-        seen = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
-        if np.isnan(seen):  # too far out for the noncentral t, and so on one side of the critical value for certain
-            return bool(shift > critical)
-        return bool(seen >= power)
-
-    if not reaches(MOST):
-        return None
-    low, high = 1, MOST  # `low` does not reach it: a test needs two sets
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-    return high
 
 
 def _rich(table: pl.DataFrame) -> RichTable:

@@ -177,7 +177,7 @@ class _Writer:
         text = {domain: self.nll(rng, model, method, data, domain) for domain in self.design.heldout}
         put = self.results.put_table
         put("samples", trial_id, _samples(trial_id, rng, correct, text))
-        put("metrics", trial_id, _metrics(trial_id, correct, text, method.name == "dense"))
+        put("metrics", trial_id, _metrics(trial_id, correct, text, dense=method.name == "dense"))
         layers = _layers(trial_id, rng, method, self.design.blocks)
         put("layers", trial_id, layers)
         row = self.row(trial_id, model, method, data)
@@ -335,7 +335,11 @@ def _samples(
 
 
 def _metrics(
-    trial_id: str, correct: Mapping[str, np.ndarray], text: Mapping[str, tuple[np.ndarray, np.ndarray]], dense: bool
+    trial_id: str,
+    correct: Mapping[str, np.ndarray],
+    text: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    dense: bool,
 ) -> pa.Table:
     rows: list[tuple[str, str, str, float, float | None, int]] = []
     for task, values in correct.items():

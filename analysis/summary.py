@@ -13,9 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from analysis.estimates.examples import example_tables
+from analysis.evidence import Evidence
 from analysis.findings import findings
-from analysis.frames import Study, load
+from analysis.frames import load
 from analysis.measures import MEASURES
 from analysis.report import write_report
 from analysis.tables import measures_of, summary_table
@@ -23,15 +23,16 @@ from calib.settings import SettingsError
 from sweep.results import ResultsError
 
 
-def show(study: Study, console: Console) -> None:
+def show(evidence: Evidence, console: Console) -> None:
     """Print the tables of the headline measures, the findings and the limitations."""
+    study = evidence.study
     for measure in measures_of(study) or ["accuracy"]:
         table = summary_table(study, measure)
         if not table.is_empty():
             console.print(_rich(table, measure))
-    for finding in findings(study):
+    for finding in findings(evidence):
         console.print(f"• {finding.text}", highlight=False, markup=False)
-    for note in (*study.limitations, *example_tables(study).limitations):
+    for note in (*study.limitations, *evidence.examples.limitations):
         console.print(f"! {note.subject}: {note.text}", highlight=False, markup=False, style="yellow")
 
 
@@ -58,9 +59,10 @@ def main(
     """Print the main table of a study and write its report."""
     console = Console()
     try:
-        show(load(results), console)
+        evidence = Evidence(load(results))
+        show(evidence, console)
         if report:
-            path, written = write_report(results)
+            path, written = write_report(results, evidence=evidence)
             console.print(f"\nReport: {path}\nFigures: {written[0].parent if written else 'none'}", highlight=False)
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)

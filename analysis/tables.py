@@ -10,11 +10,13 @@ only.
 
 from __future__ import annotations
 
+import inspect
+import json
 import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import polars as pl
 import typer
@@ -27,6 +29,19 @@ from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
 
 CELL = ["model", "parameters", "method", "method_label", "source"]
+TABLE_FUNCTIONS: dict[str, Callable[..., pl.DataFrame]] = {}  # those that the command prints, in the order of this file
+
+TableFunction = TypeVar("TableFunction", bound=Callable[..., pl.DataFrame])
+
+
+def named(name: str) -> Callable[[TableFunction], TableFunction]:
+    """Make a function of a study (and a measure, and a task) a table that the command prints under this name."""
+
+    def keep(function: TableFunction) -> TableFunction:
+        TABLE_FUNCTIONS[name] = function
+        return function
+
+    return keep
 
 
 def over_sets(values: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -50,6 +65,7 @@ def t_quantile(n: int, level: float = 0.95) -> float | None:
     return float(stats.t.ppf(0.5 + level / 2, n - 1)) if n > 1 else None
 
 
+@named("source")
 def source_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """Mean and SD over sets per (model, method, source), the dense and data-free rows beside them (source null)."""
     return over_sets(study.main.filter(pl.col("measure") == measure, pl.col("task") == task), CELL).sort(
@@ -57,6 +73,7 @@ def source_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> p
     )
 
 
+@named("ranges")
 def range_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """Over all sets of all sources per (model, method): smallest, largest, range, and the two spreads behind them.
 
@@ -79,6 +96,7 @@ def range_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl
     )
 
 
+@named("tasks")
 def task_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
     """Mean and SD over sets per (model, method, source, task or held-out text)."""
     rows = study.main.filter(pl.col("measure") == measure, pl.col("task") != MEAN)
@@ -87,6 +105,7 @@ def task_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
     )
 
 
+@named("task_spread")
 def task_spread_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
     """Range over all sets per (model, method, task), and the pooled SD within a source: which task feels the draw."""
     tasks = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") != MEAN)["task"].unique().sort()
@@ -96,6 +115,7 @@ def task_spread_table(study: Study, measure: str = "accuracy") -> pl.DataFrame:
     return pl.concat(parts).sort("parameters", "model", "method_label", "task")
 
 
+@named("sizes")
 def size_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """Mean and SD over sets per (model, method, source) and size, length of the calibration set."""
     chosen = pl.col("measure") == measure, pl.col("task") == task, pl.col("condition").is_not_null()
@@ -104,6 +124,7 @@ def size_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.
     )
 
 
+@named("domains")
 def domain_table(study: Study, measure: str = "perplexity_increase") -> pl.DataFrame:
     """Calibration source by held-out text: mean and SD over sets, and how each source compares with the average source.
 
@@ -120,6 +141,7 @@ def domain_table(study: Study, measure: str = "perplexity_increase") -> pl.DataF
     ).sort("parameters", "model", "method_label", "source", "text")
 
 
+@named("baselines")
 def baseline_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """The dense models and the data-free methods: one trial per model, hence no spread over sets."""
     chosen = pl.col("measure") == measure, pl.col("task") == task, pl.col("source").is_null()
@@ -127,6 +149,7 @@ def baseline_table(study: Study, measure: str = "accuracy", task: str = MEAN) ->
     return study.values.filter(*chosen).select(columns).sort("parameters", "model", "method_label")
 
 
+@named("relation")
 def relation_table(study: Study) -> pl.DataFrame:
     """One row per trial: its mean accuracy beside the metrics that are cheaper to get."""
     means = study.main.filter(pl.col("task") == MEAN, pl.col("method") != "dense")
@@ -134,6 +157,7 @@ def relation_table(study: Study) -> pl.DataFrame:
     return wide.sort("parameters", "model", "method_label", "source", "set", nulls_last=True)
 
 
+@named("layers")
 def layer_table(study: Study) -> pl.DataFrame:
     """Relative output error per (model, method, block): mean and SD over trials of the trial's mean over its linears.
 
@@ -153,6 +177,7 @@ def layer_table(study: Study) -> pl.DataFrame:
     return blocks.sort("parameters", "model", "method_label", "block")
 
 
+@named("wide")
 def wide_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """The published form: a row per (model, method), a column per source, `mean ± SD` over sets in each.
 
@@ -170,6 +195,7 @@ def wide_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.
     return rows.rename({"method_label": "method"}).with_columns(pl.col(order).fill_null(""))
 
 
+@named("summary")
 def summary_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """A row per (model, method): best and worst source by mean ± SD, range over all sets, pooled SD over draws.
 
@@ -214,26 +240,52 @@ def plus_minus(mean: float | None, sd: float | None, digits: int) -> str:
 
 
 def measures_of(study: Study, wanted: Sequence[str] = HEADLINE) -> list[str]:
-    """The wanted measures that calibrated trials of the study have a mean for, perplexity only where nothing is "
-    "relative."""
+    """The wanted measures that calibrated trials of the study have a mean for.
+
+    Perplexity is among them only where it cannot be relative to a dense model.
+    """
     rows = study.calibrated.filter((pl.col("task") == MEAN) & pl.col("value").is_not_null())
     present = [name for name in wanted if name in set(rows["measure"])]
     return [name for name in present if name != "perplexity" or "perplexity_increase" not in present]
 
 
-TABLE_FUNCTIONS: dict[str, Callable[..., pl.DataFrame]] = {
-    "source": source_table,
-    "wide": wide_table,
-    "summary": summary_table,
-    "ranges": range_table,
-    "tasks": task_table,
-    "task_spread": task_spread_table,
-    "sizes": size_table,
-    "domains": domain_table,
-    "baselines": baseline_table,
-    "relation": relation_table,
-    "layers": layer_table,
-}
+def trial_counts(study: Study) -> pl.DataFrame:
+    """Trials, sources, sets, seconds and peak memory per (model, method)."""
+    return (
+        study.trials.group_by("parameters", "model", "method_label")
+        .agg(
+            pl.len().alias("trials"),
+            pl.col("source").drop_nulls().n_unique().alias("sources"),
+            pl.col("condition").drop_nulls().n_unique().alias("sizes"),
+            pl.col("bits").first(),
+            pl.col("sparsity").first(),
+            pl.col("average_bits").mean(),
+            pl.col("achieved_sparsity").mean(),
+            pl.col("fallbacks").sum(),
+            pl.col("seconds_total").mean().alias("mean_seconds"),
+            (pl.col("peak_memory").max() / 2**30).alias("peak_gib"),
+        )
+        .sort("parameters", "model", "method_label")
+    )
+
+
+def provenance(study: Study) -> pl.DataFrame:
+    """(what, value, trials): versions, commits, devices, dtypes, models, dates and calibration sets."""
+    rows: list[tuple[str, str, int]] = []
+    said = ("model_id", "dtype", "device", "scorer", "commit", "seed")
+    for column in (*said, "sampling", "separator", "add_bos", "calibration_seed"):
+        counts = study.trials.drop_nulls(column).group_by(column).len().sort(column)
+        rows += [(column, str(value), count) for value, count in counts.iter_rows()]
+    for text, count in study.trials.drop_nulls("versions").group_by("versions").len().sort("versions").iter_rows():
+        rows += [(f"version of {name}", str(version), count) for name, version in sorted(json.loads(text).items())]
+    sets = study.trials["calibration_hash"].drop_nulls().n_unique()
+    rows.append(("distinct calibration sets", str(sets), study.trials["calibration_hash"].drop_nulls().len()))
+    started = study.trials["started"].drop_nulls()
+    if len(started):
+        rows.append(("first trial started", str(started.min()), 1))
+        rows.append(("last trial started", str(started.max()), 1))
+    frame = pl.DataFrame(rows, schema={"what": pl.String, "value": pl.String, "trials": pl.Int64}, orient="row")
+    return frame.group_by("what", "value", maintain_order=True).agg(pl.col("trials").sum())
 
 
 class Format(str, Enum):
@@ -245,16 +297,18 @@ class Format(str, Enum):
 
 
 def table(study: Study, name: str, measure: str | None = None, task: str = MEAN) -> pl.DataFrame:
-    """A table by its name. Raises SettingsError when the table, measure or task does not exist."""
+    """A table by its name. Raises SettingsError when the table, measure or task does not exist.
+
+    A table without a measure or a task of its own is what it is, whichever is asked for.
+    """
     if name not in TABLE_FUNCTIONS:
         raise SettingsError(f"unknown table '{name}'{suggestion(name, TABLE_FUNCTIONS)}")
-    if name in ("relation", "layers"):
+    known = inspect.signature(TABLE_FUNCTIONS[name]).parameters
+    if "measure" not in known:
         return TABLE_FUNCTIONS[name](study)
-    measure = measure or ("perplexity_increase" if name == "domains" else "accuracy")
+    measure = measure or str(known["measure"].default)
     check_choice(study, measure, task)
-    if name in ("tasks", "task_spread", "domains"):
-        return TABLE_FUNCTIONS[name](study, measure)
-    return TABLE_FUNCTIONS[name](study, measure, task)
+    return TABLE_FUNCTIONS[name](study, measure, **({"task": task} if "task" in known else {}))
 
 
 def check_choice(study: Study, measure: str, task: str = MEAN) -> None:

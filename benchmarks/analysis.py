@@ -55,12 +55,13 @@ TASKS = (
 PARTS = {
     "load": "from analysis.frames import load; load({root!r})",
     "components of one task": (
-        "import numpy as np, polars as pl; from analysis.frames import load; from analysis import outcomes, variance; "
+        "import numpy as np, polars as pl; from analysis.frames import load; "
+        "from analysis.estimates import components, outcomes; "
         "study = load({root!r}); method, model = pl.col('method') == 'wanda', pl.col('model') == 'llama-13b'; "
         "part = study.trials.filter(method & model); "
         "start = __import__('time').time(); "
         "matrix = outcomes.read_outcomes(study, part, ['score'])['score']['hellaswag']; "
-        "variance.components([matrix], part['source'].to_list(), np.random.default_rng(0)); "
+        "components.components([matrix], part['source'].to_list(), np.random.default_rng(0)); "
         "print(f'{{__import__(\"time\").time() - start:.2f}} s of it for the components')"
     ),
     "full report": "from analysis.report import write_report; write_report({root!r}, {output!r})",

@@ -1,48 +1,32 @@
 """Everything that needs single examples, from one pass over `samples/`: components, flips, McNemar's counts.
 
 Thirty-six million rows are read once, model by model; what stays are a few thousand rows of tables. The tables of
-`analysis.variance` and `analysis.compare` take their part from here, so that a report does not read the samples again
-for each of them.
+`analysis.variance` and `analysis.compare` take their part from here: who wants several of them reads the examples once
+and hands them on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
-from analysis.estimates.outcomes import COLUMNS, Outcomes, answered, outcomes_by_model
-from analysis.frames import Limitation, Study, listed
-from analysis.measures import MEAN
-from analysis.variance import COMPONENT_SCHEMA, component_rows
-
-FLIP_SCHEMA = {
-    "model": pl.String,
-    "parameters": pl.Int64,
-    "method_label": pl.String,
-    "source": pl.String,
-    **dict.fromkeys(["trials", "examples"], pl.Int64),
-    **dict.fromkeys(["lost", "gained", "flipped", "flipped_sd"], pl.Float64),
-}
-METHOD_TEST_SCHEMA = {
-    "model": pl.String,
-    "a": pl.String,
-    "b": pl.String,
-    "task": pl.String,
-    "variance": pl.Float64,
-}
-MCNEMAR_SCHEMA = {
-    "model": pl.String,
-    "parameters": pl.Int64,
-    "a": pl.String,
-    "b": pl.String,
-    **dict.fromkeys(["pairs", "examples"], pl.Int64),
-    **dict.fromkeys(["a_only", "b_only", "p_median", "significant", "a_better"], pl.Float64),
-}
+from analysis.checks import Limitation, listed
+from analysis.estimates.component_rows import COMPONENT_SCHEMA, ComponentRows, component_rows
+from analysis.estimates.flips import (
+    FLIP_SCHEMA,
+    MCNEMAR_SCHEMA,
+    METHOD_TEST_SCHEMA,
+    answers_of,
+    flips,
+    mcnemar,
+    method_tests,
+    shared_sets,
+)
+from analysis.estimates.outcomes import COLUMNS, Outcomes, outcomes_by_model
+from analysis.frames import Study
 
 
 @dataclass(frozen=True)
@@ -62,179 +46,63 @@ class ExampleTables:
     limitations: tuple[Limitation, ...]
 
 
-@lru_cache(maxsize=4)
-def example_tables(study: Study, seed: int = 0) -> ExampleTables:
+def read_examples(study: Study, seed: int = 0) -> ExampleTables:
     """Read samples/ once. The seed is that of the resampling behind the intervals."""
-    components: dict[str, list[dict[str, object]]] = {column: [] for column in COLUMNS}
-    flips: list[dict[str, object]] = []
-    mcnemar: list[dict[str, object]] = []
-    method_tests: list[dict[str, object]] = []
-    notes: list[Limitation] = []
-    for outcomes in outcomes_by_model(study):
-        notes += outcomes.notes
-        labels = outcomes.trials.filter(pl.col("method") != "dense")["method_label"].unique().sort().to_list()
-        for column in COLUMNS:
-            for label in labels:
-                rng = np.random.default_rng([seed, len(components[column])])
-                components[column] += component_rows(outcomes, column, label, rng, notes)
-        answers, shares = _answers(outcomes)
-        if shares:
-            text = (
-                f"Outcomes of {listed(shares)} are numbers between right and wrong; flips and McNemar's test lack them."
-            )
-            notes.append(Limitation("no right or wrong", text))
-        flips += _flips(outcomes, answers)
-        pairs = _shared_sets(outcomes, labels)
-        mcnemar += _mcnemar(outcomes, answers, pairs)
-        method_tests += _method_tests(outcomes, pairs)
+    before = dict.fromkeys(COLUMNS, 0)  # component rows of the models before: with the seed, a method's own generator
+    parts: list[_OfModel] = []
+    for outcomes in outcomes_by_model(study):  # one model's outcomes at a time are held
+        parts.append(_of_model(outcomes, seed, before))
+        before = {column: before[column] + len(parts[-1].components[column]) for column in COLUMNS}
     order = ["parameters", "model"]
+
+    def frame(rows: Iterable[dict[str, object]], schema: pl.Schema | dict[str, type[pl.DataType]]) -> pl.DataFrame:
+        return pl.DataFrame(list(rows), schema)
+
+    components = {
+        column: frame((row for part in parts for row in part.components[column]), COMPONENT_SCHEMA)
+        for column in COLUMNS
+    }
     return ExampleTables(
-        {c: pl.DataFrame(rows, COMPONENT_SCHEMA).sort(order, maintain_order=True) for c, rows in components.items()},
-        pl.DataFrame(flips, FLIP_SCHEMA).sort(*order, "method_label", "source", nulls_last=True),
-        pl.DataFrame(mcnemar, MCNEMAR_SCHEMA).sort(*order, "a", "b"),
-        pl.DataFrame(method_tests, METHOD_TEST_SCHEMA).sort("model", "a", "b", "task"),
-        tuple(dict.fromkeys(notes)),
+        {column: table.sort(order, maintain_order=True) for column, table in components.items()},
+        frame((row for part in parts for row in part.flips), FLIP_SCHEMA).sort(
+            *order, "method_label", "source", nulls_last=True
+        ),
+        frame((row for part in parts for row in part.mcnemar), MCNEMAR_SCHEMA).sort(*order, "a", "b"),
+        frame((row for part in parts for row in part.method_tests), METHOD_TEST_SCHEMA).sort("model", "a", "b", "task"),
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
 
-def _answers(outcomes: Outcomes) -> tuple[np.ndarray, list[str]]:
-    """(right or wrong over the tasks that are, float32 [trials, examples] with NaN for no answer; the other tasks)."""
-    tasks = {task: m for task, m in outcomes.matrices["score"].items() if task in outcomes.tasks["score"]}
-    shares = sorted(task for task, matrix in tasks.items() if ((matrix != 0) & (matrix != 1) & ~np.isnan(matrix)).any())
-    matrices = [matrix for task, matrix in tasks.items() if task not in shares]
-    blank = np.zeros((outcomes.trials.height, 0), np.float32)
-    return np.concatenate(matrices, axis=1) if matrices else blank, shares
+@dataclass(frozen=True)
+class _OfModel:
+    """The rows of one model, and what was left out of them."""
+
+    components: dict[str, list[dict[str, object]]]
+    flips: list[dict[str, object]]
+    mcnemar: list[dict[str, object]]
+    method_tests: list[dict[str, object]]
+    notes: tuple[Limitation, ...]
 
 
-def _flips(outcomes: Outcomes, answers: np.ndarray) -> list[dict[str, object]]:
-    """Answers that the compressed model changed, per method and source."""
-    trials = outcomes.trials.with_row_index("row")
-    dense = trials.filter(pl.col("method") == "dense")
-    if dense.is_empty() or answers.shape[1] == 0:
-        return []
-    before = answers[dense.item(0, "row")]
-    rows: list[dict[str, object]] = []
-    compressed = trials.filter(pl.col("method") != "dense")
-    for (label, source), part in compressed.group_by("method_label", "source", maintain_order=True):
-        after = answers[part["row"].to_numpy()]
-        after = after[(~np.isnan(after) & ~np.isnan(before)).any(axis=1)]  # a trial of held-out text alone has none
-        if len(after) == 0:
-            continue
-        examples = (~np.isnan(after) & ~np.isnan(before)).sum(axis=1)
-        lost = 100 * ((before == 1) & (after == 0)).sum(axis=1) / examples
-        gained = 100 * ((before == 0) & (after == 1)).sum(axis=1) / examples
-        total = lost + gained
-        rows.append(
-            {
-                "model": outcomes.model,
-                "parameters": part.item(0, "parameters"),
-                "method_label": label,
-                "source": source,
-                "trials": len(after),
-                "examples": int(examples.max()),
-                "lost": float(lost.mean()),
-                "gained": float(gained.mean()),
-                "flipped": float(total.mean()),
-                "flipped_sd": float(total.std(ddof=1)) if len(after) > 1 else None,
-            }
-        )
-    return rows
-
-
-def _shared_sets(outcomes: Outcomes, labels: list[str]) -> dict[tuple[str, str], tuple[list[int], list[int]]]:
-    """(a, b) -> rows of method a and rows of method b on the calibration sets that both saw, in the same order."""
-    trials = outcomes.trials.with_row_index("row").filter(pl.col("source").is_not_null())
-    place = {
-        label: {(r["source"], r["set"]): r["row"] for r in part.iter_rows(named=True)}
-        for (label,), part in trials.group_by("method_label")
-    }
-    found = {}
-    for index, a in enumerate(labels):
-        for b in labels[index + 1 :]:
-            if shared := sorted(set(place.get(a, {})) & set(place.get(b, {}))):
-                found[a, b] = [place[a][key] for key in shared], [place[b][key] for key in shared]
-    return found
-
-
-def _mcnemar(
-    outcomes: Outcomes, answers: np.ndarray, pairs: dict[tuple[str, str], tuple[list[int], list[int]]]
-) -> list[dict[str, object]]:
-    """Every pair of methods on the calibration sets that both saw."""
-    if answers.shape[1] == 0:
-        return []
-    rows: list[dict[str, object]] = []
-    for (a, b), (rows_a, rows_b) in pairs.items():
-        one, two = answers[rows_a], answers[rows_b]
-        shared = (~np.isnan(one) & ~np.isnan(two)).any(axis=1)
-        if not shared.any():
-            continue
-        one, two = one[shared], two[shared]
-        a_only = ((one == 1) & (two == 0)).sum(axis=1)
-        b_only = ((one == 0) & (two == 1)).sum(axis=1)
-        p = mcnemar_p(a_only, b_only)
-        rows.append(
-            {
-                "model": outcomes.model,
-                "parameters": outcomes.trials.item(0, "parameters"),
-                "a": a,
-                "b": b,
-                "pairs": len(one),
-                "examples": int((~np.isnan(one) & ~np.isnan(two)).sum(axis=1).max()),
-                "a_only": float(a_only.mean()),
-                "b_only": float(b_only.mean()),
-                "p_median": float(np.median(p)),
-                "significant": float((p < 0.05).mean()),
-                "a_better": float((a_only > b_only).mean()),
-            }
-        )
-    return rows
-
-
-def _method_tests(
-    outcomes: Outcomes, pairs: dict[tuple[str, str], tuple[list[int], list[int]]]
-) -> list[dict[str, object]]:
-    """Per pair of methods and task, and for the mean over tasks: how far other test examples move their difference."""
-    tasks = {task: m for task, m in outcomes.matrices["score"].items() if task in outcomes.tasks["score"]}
-    owner = outcomes.trials["source"].to_list()
-    rows: list[dict[str, object]] = []
-    for (a, b), (rows_a, rows_b) in pairs.items():
-        sources = np.array([owner[row] for row in rows_a])
-        found: dict[str, float | None] = {}
-        for task, matrix in tasks.items():
-            gap = 100.0 * (matrix[rows_a] - matrix[rows_b])
-            there = answered(gap)
-            found[task] = example_variance(gap[there], sources[there]) if there.any() else None
-        known = [value for value in found.values() if value is not None]
-        if len(tasks) > 1 and len(known) == len(outcomes.tasks["score"]):  # examples of different tasks are independent
-            found[MEAN] = sum(known) / len(tasks) ** 2
-        rows += [
-            {"model": outcomes.model, "a": a, "b": b, "task": task, "variance": value} for task, value in found.items()
-        ]
-    return rows
-
-
-def example_variance(differences: np.ndarray, sources: Sequence[object] | np.ndarray) -> float | None:
-    """Variance that the choice of examples gives to the mean of differences [sets, examples]; None for one example.
-
-    The mean is that of the sources' means. The spread of an example's mean over examples, less the part of it that
-    other sources and sets would change, which the spread over sources holds already.
-    """
-    complete = differences[:, ~np.isnan(differences).any(axis=0)].astype(np.float64)
-    examples = complete.shape[1]
-    if examples < 2:
-        return None
-    names = np.array([str(source) for source in sources])
-    groups = [complete[names == name] for name in sorted(set(names))]
-    means = np.stack([group.mean(axis=0) for group in groups])
-    noise = 0.0
-    if len(groups) > 1:
-        noise = float(means.var(axis=0, ddof=1).mean()) / len(groups)
-    elif len(complete) > 1:
-        noise = float(complete.var(axis=0, ddof=1).mean()) / len(complete)
-    return max(float(means.mean(axis=0).var(ddof=1)) - noise, 0.0) / examples
-
-
-def mcnemar_p(a_only: np.ndarray, b_only: np.ndarray) -> np.ndarray:
-    """Exact two-sided p of McNemar's test from the counts of examples that only one of two models answers right."""
-    n = a_only + b_only
-    return np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(a_only, b_only), n, 0.5))
+def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int]) -> _OfModel:
+    labels = outcomes.trials.filter(pl.col("method") != "dense")["method_label"].unique().sort().to_list()
+    rows: dict[str, list[dict[str, object]]] = {column: [] for column in COLUMNS}
+    notes = list(outcomes.notes)
+    for column in COLUMNS:
+        for label in labels:
+            rng = np.random.default_rng([seed, before[column] + len(rows[column])])
+            found: ComponentRows = component_rows(outcomes, column, label, rng)
+            rows[column] += found.rows
+            notes += found.notes
+    answers, graded = answers_of(outcomes)
+    if graded:
+        text = f"Outcomes of {listed(graded)} are numbers between right and wrong; flips and McNemar's test lack them."
+        notes.append(Limitation("no right or wrong", text))
+    pairs = shared_sets(outcomes, labels)
+    return _OfModel(
+        rows,
+        flips(outcomes, answers),
+        mcnemar(outcomes, answers, pairs),
+        method_tests(outcomes, pairs),
+        tuple(notes),
+    )

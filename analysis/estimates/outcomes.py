@@ -9,14 +9,16 @@ which metric their examples are of; those whose examples do not average to the a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from analysis.frames import Limitation, Study
+from analysis.checks import Limitation
+from analysis.frames import Study
 from analysis.measures import MEAN, OLDER_EXAMPLES, accuracy_metrics, accuracy_rows
 
 EXAMPLE = ["task", "doc_id"]  # what an example is known by
@@ -46,8 +48,9 @@ class Outcomes:
 
 def outcomes_by_model(study: Study, columns: Sequence[str] = COLUMNS) -> Iterator[Outcomes]:
     """One model after the other, small ones first; models without rows in samples/ are left out."""
+    samples = _Samples(study, tuple(columns))
     for (model,), part in study.trials.filter(study.in_main()).group_by("model", maintain_order=True):
-        outcomes, unlike = _read(study, part, columns)
+        outcomes, unlike = samples.read(part)
         if any(outcomes.values()):
             there = np.zeros(part.height, bool)
             for matrices in outcomes.values():
@@ -85,124 +88,136 @@ def read_outcomes(study: Study, trials: pl.DataFrame, columns: Sequence[str]) ->
 
     A trial without a value of a task in metrics/ has no outcomes of it here.
     """
-    return _read(study, trials, columns)[0]
+    return _Samples(study, tuple(columns)).read(trials)[0]
 
 
-def _read(
-    study: Study, trials: pl.DataFrame, columns: Sequence[str]
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
-    """(the outcomes, in how many trials a task's examples are not those of its accuracy)."""
-    keys: pl.DataFrame | None = None
-    rows: dict[str, np.ndarray] = {}  # trial -> float32 [columns, examples of all tasks]
-    strange: dict[str, pl.DataFrame] = {}  # trials that hold other examples, or the same in another order
-    unlike: dict[str, int] = {}
-    trial_ids = trials["trial_id"].to_list()
-    older = _older_examples(study) if "score" in columns else {}
-    for trial_id, frame in _trial_samples(study, trial_ids, columns, bool(older)):
-        if trial_id in older:
-            frame = _with_score(frame, older[trial_id], unlike)
-        frame = frame.select(*EXAMPLE, *columns)
-        same = keys is not None and frame.select(EXAMPLE).equals(keys)
-        if not same:  # the same examples as before need no second look
-            frame = frame.unique(EXAMPLE, keep="first", maintain_order=True)
-            keys = frame.select(EXAMPLE) if keys is None else keys
-            same = frame.select(EXAMPLE).equals(keys)
-        if same:
-            rows[trial_id] = np.stack([frame[column].to_numpy() for column in columns])
-        else:
-            strange[trial_id] = frame
-    if keys is None:
-        return {column: {} for column in columns}, unlike
-    if strange:
-        keys, rows = _aligned(keys, rows, strange, columns)
-    _blank_unknown(study, keys, rows, columns)
-    return _split(keys, [rows.get(trial_id) for trial_id in trial_ids], columns), unlike
+@dataclass(frozen=True)
+class _Samples:
+    """Reads columns of samples/ for any trials of a study; what metrics/ say of them is looked up once."""
 
+    study: Study
+    columns: tuple[str, ...]
 
-def _trial_samples(
-    study: Study, trial_ids: Sequence[str], columns: Sequence[str], older: bool
-) -> Iterator[tuple[str, pl.DataFrame]]:
-    """(trial, its task, doc_id and float32 columns with NaN for what is no finite number), for trials that have rows.
+    def read(self, trials: pl.DataFrame) -> tuple[dict[str, dict[str, np.ndarray]], Counter[str]]:
+        """(the outcomes, in how many trials a task's examples are not those of its accuracy)."""
+        keys: pl.DataFrame | None = None
+        rows: dict[str, np.ndarray] = {}  # trial -> float32 [columns, examples of all tasks]
+        strange: dict[str, pl.DataFrame] = {}  # trials that hold other examples, or the same in another order
+        unlike: Counter[str] = Counter()
+        trial_ids = trials["trial_id"].to_list()
+        for trial_id, frame in self._of_trials(trial_ids):
+            if trial_id in self.older:
+                frame, wrong = _with_score(frame, self.older[trial_id])
+                unlike.update(wrong)
+            frame = frame.select(*EXAMPLE, *self.columns)
+            same = keys is not None and frame.select(EXAMPLE).equals(keys)
+            if not same:  # the same examples as before need no second look
+                frame = frame.unique(EXAMPLE, keep="first", maintain_order=True)
+                keys = frame.select(EXAMPLE) if keys is None else keys
+                same = frame.select(EXAMPLE).equals(keys)
+            if same:
+                rows[trial_id] = np.stack([frame[column].to_numpy() for column in self.columns])
+            else:
+                strange[trial_id] = frame
+        if keys is None:
+            return {column: {} for column in self.columns}, unlike
+        if strange:
+            keys, rows = _aligned(keys, rows, strange, self.columns)
+        self._blank_unknown(keys, rows)
+        return _split(keys, [rows.get(trial_id) for trial_id in trial_ids], self.columns), unlike
 
-    `older` adds the columns that hold the examples of trials that do not record their accuracy.
-    """
-    present = study.results.keys("samples")
-    own = [trial_id for trial_id in trial_ids if trial_id in present]
-    shared = [trial_id for trial_id in trial_ids if trial_id not in present]  # in files of several trials, or nowhere
-    wanted = dict.fromkeys((*columns, *OLDER_EXAMPLES.values())) if older else dict.fromkeys(columns)
-    number = {column: pl.col(column).cast(pl.Float32) for column in wanted}
-    values = [pl.when(n.is_finite()).then(n).otherwise(float("nan")).alias(column) for column, n in number.items()]
-    for batch in [*(own[start : start + BATCH] for start in range(0, len(own), BATCH)), shared]:
-        if not batch:
-            continue
-        scan = study.results.scan_trials("samples", batch).select("trial_id", *EXAMPLE, *values)
-        frame = (scan.sort("trial_id", maintain_order=True) if batch is shared else scan).collect(engine="in-memory")
-        start = 0
-        for length, trial_id in frame["trial_id"].rle().struct.unnest().iter_rows():
-            yield trial_id, frame.slice(start, length).drop("trial_id")
-            start += length
+    def _of_trials(self, trial_ids: Sequence[str]) -> Iterator[tuple[str, pl.DataFrame]]:
+        """(trial, its task, doc_id and float32 columns with NaN for what is no finite number), for trials with rows.
 
+        The columns that hold the examples of trials that do not record their accuracy are added where there are any.
+        """
+        results = self.study.results
+        present = results.keys("samples")
+        own = [trial_id for trial_id in trial_ids if trial_id in present]
+        others = [trial_id for trial_id in trial_ids if trial_id not in present]  # in a file of several, or nowhere
+        wanted = dict.fromkeys((*self.columns, *(OLDER_EXAMPLES.values() if self.older else ())))
+        number = {column: pl.col(column).cast(pl.Float32) for column in wanted}
+        values = [pl.when(n.is_finite()).then(n).otherwise(float("nan")).alias(column) for column, n in number.items()]
+        for batch in [*(own[start : start + BATCH] for start in range(0, len(own), BATCH)), others]:
+            if not batch:
+                continue
+            scan = results.scan_trials("samples", batch).select("trial_id", *EXAMPLE, *values)
+            frame = (scan.sort("trial_id", maintain_order=True) if batch is others else scan).collect(
+                engine="in-memory"
+            )
+            start = 0
+            for length, trial_id in frame["trial_id"].rle().struct.unnest().iter_rows():
+                yield trial_id, frame.slice(start, length).drop("trial_id")
+                start += length
 
-@lru_cache(maxsize=4)
-def _older_examples(study: Study) -> dict[str, dict[str, tuple[str, float | None]]]:
-    """trial -> task -> (column of its examples, its accuracy), for trials whose `score` is not that of the tables."""
-    tasks = study.metrics.filter(pl.col("kind") == "task")
-    chosen = accuracy_metrics(study.metrics)
-    wanted = pl.col("task").replace_strict(chosen, default="", return_dtype=pl.String)
-    other = tasks.filter(pl.col("accuracy").is_null() | (pl.col("accuracy") != wanted))
-    rows = accuracy_rows(tasks, chosen).join(other.select("trial_id").unique(), on="trial_id", how="semi")
-    found: dict[str, dict[str, tuple[str, float | None]]] = {trial_id: {} for trial_id in other["trial_id"].unique()}
-    for trial_id, task, metric, accuracy, value in rows.select(
-        "trial_id", "task", "metric", "accuracy", "value"
-    ).iter_rows():
-        column = "score" if accuracy == metric else OLDER_EXAMPLES.get(metric)
-        if column is not None:
-            found[trial_id][task] = column, value
-    return found
+    @cached_property
+    def older(self) -> dict[str, dict[str, tuple[str, float | None]]]:
+        """trial -> task -> (column of its examples, its accuracy), for trials whose `score` is not of the tables."""
+        if "score" not in self.columns:
+            return {}
+        metrics = self.study.metrics
+        tasks = metrics.filter(pl.col("kind") == "task")
+        chosen = accuracy_metrics(metrics)
+        wanted = pl.col("task").replace_strict(chosen, default="", return_dtype=pl.String)
+        other = tasks.filter(pl.col("accuracy").is_null() | (pl.col("accuracy") != wanted))
+        rows = accuracy_rows(tasks, chosen).join(other.select("trial_id").unique(), on="trial_id", how="semi")
+        found: dict[str, dict[str, tuple[str, float | None]]] = {key: {} for key in other["trial_id"].unique()}
+        told = rows.select("trial_id", "task", "metric", "accuracy", "value")
+        for trial_id, task, metric, accuracy, value in told.iter_rows():
+            column = "score" if accuracy == metric else OLDER_EXAMPLES.get(metric)
+            if column is not None:
+                found[trial_id][task] = column, value
+        return found
+
+    @cached_property
+    def known(self) -> dict[str, dict[str, set[str]]]:
+        """column -> task -> the trials that have a value of the column's measure."""
+        metrics = self.study.metrics
+        found = {}
+        for column in self.columns:
+            if column == "score":
+                rows = accuracy_rows(metrics, accuracy_metrics(metrics))
+            elif column in MEASURE_OF:
+                rows = metrics.filter((pl.col("metric") == MEASURE_OF[column]) & (pl.col("kind") != "task"))
+            else:
+                continue
+            trials = rows.drop_nulls("value").group_by("task").agg("trial_id")
+            found[column] = {task: set(trial_ids) for task, trial_ids in trials.sort("task").iter_rows()}
+        return found
+
+    def _blank_unknown(self, keys: pl.DataFrame, rows: dict[str, np.ndarray]) -> None:
+        """Outcomes become NaN where the tables lack the value of a trial, in tasks that they have values of."""
+        tasks = keys["task"].to_numpy()
+        for index, column in enumerate(self.columns):
+            for task, trials in self.known.get(column, {}).items():
+                lacking = [trial_id for trial_id in rows if trial_id not in trials]
+                here = tasks == task if lacking else None
+                for trial_id in lacking:
+                    rows[trial_id][index, here] = np.nan
 
 
 def _with_score(
-    frame: pl.DataFrame, examples: dict[str, tuple[str, float | None]], unlike: dict[str, int]
-) -> pl.DataFrame:
-    """`score` from the column that holds a task's examples, NaN unless they average to its accuracy."""
+    frame: pl.DataFrame, examples: Mapping[str, tuple[str, float | None]]
+) -> tuple[pl.DataFrame, list[str]]:
+    """(`score` from the column that holds a task's examples, the tasks whose examples do not average to its accuracy).
+
+    `score` is NaN in those tasks, and in tasks without an accuracy.
+    """
     column = pl.col("task").replace_strict({t: c for t, (c, _) in examples.items()}, default="", return_dtype=pl.String)
     score = pl.lit(float("nan"), pl.Float32)
     for name in ("score", *OLDER_EXAMPLES.values()):
         score = pl.when(column == name).then(pl.col(name)).otherwise(score)
     frame = frame.with_columns(score.alias("score"))
     means = frame.group_by("task").agg(pl.col("score").cast(pl.Float64).fill_nan(None).mean())
-    wrong = []
-    for task, mean in means.drop_nulls().iter_rows():
-        value = examples[task][1]
-        if value is None or abs(mean - value) > SAME:
-            wrong.append(task)
-            if value is not None:
-                unlike[task] = unlike.get(task, 0) + 1
+    said = {task: examples[task][1] for task in means.drop_nulls()["task"]}
+    wrong = [
+        task
+        for task, mean in means.drop_nulls().iter_rows()
+        if (value := said[task]) is None or abs(mean - value) > SAME
+    ]
     kept = pl.when(pl.col("task").is_in(wrong)).then(float("nan")).otherwise("score")
-    return frame.with_columns(kept.cast(pl.Float32).alias("score")) if wrong else frame
-
-
-def _blank_unknown(study: Study, keys: pl.DataFrame, rows: dict[str, np.ndarray], columns: Sequence[str]) -> None:
-    """Outcomes become NaN where the tables lack the value of a trial, in tasks that they have values of."""
-    tasks = keys["task"].to_numpy()
-    for index, column in enumerate(columns):
-        known = _known_values(study, column) if column in MEASURE_OF else {}
-        for task, trials in known.items():
-            lacking = [trial_id for trial_id in rows if trial_id not in trials]
-            here = tasks == task if lacking else None
-            for trial_id in lacking:
-                rows[trial_id][index, here] = np.nan
-
-
-@lru_cache(maxsize=8)
-def _known_values(study: Study, column: str) -> dict[str, set[str]]:
-    """task -> the trials that have a value of the column's measure."""
-    if column == "score":
-        rows = accuracy_rows(study.metrics, accuracy_metrics(study.metrics))
-    else:
-        rows = study.metrics.filter((pl.col("metric") == MEASURE_OF[column]) & (pl.col("kind") != "task"))
-    trials = rows.drop_nulls("value").group_by("task").agg("trial_id")
-    return {task: set(trial_ids) for task, trial_ids in trials.sort("task").iter_rows()}
+    frame = frame.with_columns(kept.cast(pl.Float32).alias("score")) if wrong else frame
+    return frame, [task for task in wrong if said[task] is not None]
 
 
 def _aligned(

@@ -19,8 +19,8 @@ from typing import Any
 
 import polars as pl
 
-from analysis.figures import Chart
 from analysis.page import render, vega
+from analysis.page.chart import Chart
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,11 @@ class Drawing:
         finally:
             self._idle.put(worker)
 
+    @property
+    def processes(self) -> tuple[subprocess.Popen[str], ...]:
+        """The processes that were started, as many as there were figures to draw at once."""
+        return tuple(worker.process for worker in self._started)
+
     def wait(self) -> list[Path]:
         """Every file that was asked for, in that order. Raises RuntimeError when one could not be drawn."""
         return [path for file in self._files for path in file.result()]

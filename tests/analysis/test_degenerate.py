@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.page.html import Figure, page
 from analysis.page.render import html as html_table
@@ -171,23 +172,24 @@ def test_every_finished_study_is_reported(kind: str, made: Callable[[dict[str, A
     folder = Path(shutil.copytree(made(design), tmp_path / "results"))
     change(folder)
     study = load(str(folder))
-    summary_is_shown(study)
-    report_is_written(study, str(folder))
+    evidence = Evidence(study)
+    summary_is_shown(evidence)
+    report_is_written(evidence, str(folder))
     tables_are_written(study)
     sources_are_recommended(study)
 
 
-def summary_is_shown(study: Study) -> None:
+def summary_is_shown(evidence: Evidence) -> None:
     shown = io.StringIO()
-    show(study, Console(file=shown, width=10_000))
+    show(evidence, Console(file=shown, width=10_000))
     told = [line for line in shown.getvalue().splitlines() if not line.startswith("!")]  # limitations speak of NaN
     assert not MISSING.search("\n".join(told))
-    for note in study.limitations:
+    for note in evidence.study.limitations:
         assert note.text in shown.getvalue()
 
 
-def report_is_written(study: Study, root: str) -> None:
-    sections = build(study, root)
+def report_is_written(evidence: Evidence, root: str) -> None:
+    sections = build(evidence, root)
     text = page("study", "lead", sections)
     specs = re.search(r'<script id="specs" type="application/json">(.*?)</script>', text, re.DOTALL)
     assert specs is not None
@@ -198,7 +200,7 @@ def report_is_written(study: Study, root: str) -> None:
                 assert item.variants[0][1].svg().startswith("<svg")
     for body in re.findall(r"<tbody>.*?</tbody>|<figcaption>.*?</figcaption>|<ol class=.*?</ol>", text, re.DOTALL):
         assert not MISSING.search(body), body
-    for note in study.limitations:
+    for note in evidence.study.limitations:
         assert html.escape(note.text) in text
 
 

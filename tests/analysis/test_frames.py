@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.measures import MEAN
 from analysis.report import build
@@ -178,7 +179,7 @@ def test_trials_that_differ_in_the_separator_are_conditions_and_not_repeats(tmp_
     assert study.condition == "16×256 windows, no separator"  # as many trials of both: the first by name
     assert study.calibrated["trial_id"].n_unique() == 2 * 3
     assert size_table(study)["n"].to_list() == [3, 3, 3, 3]
-    (section,) = (section for section in build(study, str(tmp_path)) if section.id == "sizes")
+    (section,) = (section for section in build(Evidence(study), str(tmp_path)) if section.id == "sizes")
     assert "16×256 windows, separator eos (6 trials)" in section.text[0]
 
 

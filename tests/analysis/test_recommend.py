@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from statsmodels.stats.power import TTestIndPower
 
 from analysis.frames import Study, load
-from analysis.recommend import recommend, sets_needed
+from analysis.recommend import recommend
 from calib.settings import SettingsError
 
 
@@ -47,15 +46,6 @@ def test_without_a_method_it_averages_over_all_of_them(study: Study) -> None:
     assert "4 methods" in answer.sentences[0]
     assert best["n"] == 3
     assert np.isclose(best["mean"], cells.filter(source=best["source"])["value"].mean())
-
-
-def test_sets_needed_equals_the_power_of_a_t_test() -> None:
-    for effect in (0.3, 0.8, 1.5, 3.0):
-        exact = TTestIndPower().solve_power(effect, power=0.8, alpha=0.05)
-        assert sets_needed(effect) == int(np.ceil(exact - 1e-9))
-    assert sets_needed(0.0) is None
-    assert sets_needed(0.01) is None
-    assert sets_needed(50.0) == 2
 
 
 @pytest.mark.parametrize(

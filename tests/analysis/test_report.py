@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analysis.evidence import Evidence
 from analysis.frames import load
 from analysis.page.html import Figure, Section
 from analysis.report import build, save_figures, write_report
@@ -22,7 +23,7 @@ from calib.settings import SettingsError
 
 @pytest.fixture(scope="module")
 def sections(simulated: Path) -> list[Section]:
-    return build(load(str(simulated)), str(simulated))
+    return build(Evidence(load(str(simulated))), str(simulated))
 
 
 @pytest.fixture(scope="module")

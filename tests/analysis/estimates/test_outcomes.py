@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from analysis.compare import flip_table, mcnemar_table
-from analysis.estimates.examples import example_tables
+from analysis.estimates.examples import read_examples
 from analysis.estimates.outcomes import outcomes_by_model, read_outcomes
 from analysis.frames import load
 from analysis.measures import MEAN
@@ -128,7 +128,7 @@ def test_examples_that_do_not_average_to_the_accuracy_are_left_out_and_named(sim
     study = load(str(folder))
     assert set(component_table(study)["task"]) == {"lambada"}
     assert flip_table(study)["examples"].unique().to_list() == [80]
-    notes = [note.text for note in example_tables(study).limitations]
+    notes = [note.text for note in read_examples(study).limitations]
     assert any("samples/ say of piqa does not average to its accuracy" in note for note in notes)
     assert any("has no samples of piqa, so components of the mean are unknown" in note for note in notes)
 
@@ -144,7 +144,7 @@ def test_shares_of_an_answer_have_components_and_no_flips(simulated: Path, tmp_p
         assert np.allclose(after, factor * before, atol=1e-3, equal_nan=True)
     assert flip_table(shares)["examples"].unique().to_list() == [80]
     assert mcnemar_table(shares)["examples"].unique().to_list() == [80]
-    (note,) = example_tables(shares).limitations
+    (note,) = read_examples(shares).limitations
     assert note.text == "Outcomes of piqa are numbers between right and wrong; flips and McNemar's test lack them."
 
 

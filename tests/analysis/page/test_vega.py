@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-from analysis.figures import layer_figure
 from analysis.page import vega
 
 BARS = {
@@ -41,7 +38,7 @@ def test_no_figure_starts_no_process() -> None:
     with vega.Drawing() as drawing:
         pass
     assert drawing.wait() == []
-    assert drawing._started == []
+    assert drawing.processes == ()
 
 
 def test_a_figure_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
@@ -55,9 +52,9 @@ def test_a_worker_that_dies_is_said_and_none_is_left(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"second: the process that draws figures ended"), vega.Drawing(1) as drawing:
         drawing.add(BARS, tmp_path / "first")
         drawing.wait()
-        drawing._started[0].process.kill()
+        drawing.processes[0].kill()
         drawing.add(BARS, tmp_path / "second")
-    assert all(worker.process.poll() is not None for worker in drawing._started)
+    assert all(process.poll() is not None for process in drawing.processes)
 
 
 def test_an_error_in_the_analysis_ends_the_workers(tmp_path: Path) -> None:
@@ -65,12 +62,5 @@ def test_an_error_in_the_analysis_ends_the_workers(tmp_path: Path) -> None:
         for number in range(50):
             drawing.add(BARS, tmp_path / str(number))
         raise ZeroDivisionError
-    assert drawing._started[0].process.poll() is not None
+    assert drawing.processes[0].poll() is not None
     assert len(list(tmp_path.iterdir())) < 100
-
-
-@pytest.mark.parametrize(("blocks", "ticks"), [(1, [0]), (2, [0, 1]), (12, [*range(12)]), (32, [*range(0, 32, 3)])])
-def test_blocks_are_labelled_with_their_own_numbers(blocks: int, ticks: list[int]) -> None:
-    columns = {"block": range(blocks), "mean": [0.1] * blocks, "sd": [0.01] * blocks, "n": [3] * blocks}
-    spec = json.dumps(layer_figure(pl.DataFrame({"method_label": ["RTN"] * blocks, **columns}), "a model").spec)
-    assert json.dumps({"values": ticks, "format": "d", "grid": False})[1:-1] in spec

@@ -92,7 +92,7 @@ def test_rows_of_the_embedding_are_known(tiny_model: Path) -> None:
 def test_code_of_a_model_runs_where_the_study_allows_it_and_nowhere_else(
     mine: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.sweep.test_streaming import run_study
+    from tests.sweep.weights.test_streaming import run_study
 
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked at the terminal"))
     with pytest.raises(SettingsError, match=r"models\[0\]: .*'mine' runs code of its own .*`trust_remote_code: true`"):

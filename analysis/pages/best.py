@@ -1,0 +1,66 @@
+"""Which source is best, how sure, and does that carry over."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from analysis.charts.heatmaps import best_figure
+from analysis.compare import source_pairs
+from analysis.evidence import Evidence
+from analysis.measures import MEASURES
+from analysis.page.html import Figure, Section, Table
+from analysis.page.marks import span
+from analysis.pages.common import each_model, folded_table
+from analysis.ranking import agreement_table, rank_table
+from analysis.tables import measures_of
+
+
+def section(evidence: Evidence) -> Section:
+    items: list[Figure | Table] = []
+    for measure in measures_of(evidence.study, ("accuracy", "perplexity_increase", "perplexity")):
+        items += _figure(evidence, measure)
+        items += _tables(evidence, measure)
+    return Section("best", "Which source is best, and how sure is that?", items=items)
+
+
+def _figure(evidence: Evidence, measure: str) -> list[Figure]:
+    known = evidence.ranks(measure).drop_nulls("p_best")
+    name = MEASURES[measure].title
+    variants = [
+        (model, best_figure(part, f"{name}, {model}", span(part["n"])))
+        for model in each_model(evidence.study)
+        if (part := known.filter(pl.col("model") == model)).height
+    ]
+    if not variants:
+        return []
+    caption = "Point at a cell for the expected regret: what choosing this source costs on average against the best."
+    return [Figure(f"figure-best-{measure}", f"{name}: probability of being the best source", caption, variants)]
+
+
+def _tables(evidence: Evidence, measure: str) -> list[Table]:
+    study = evidence.study
+    ranks = folded_table(
+        evidence.ranks(measure),
+        rank_table,
+        measure,
+        "rank",
+        "probability of being best and expected regret",
+        "Over draws, for these test examples.",
+    )
+    pairs = folded_table(
+        source_pairs(study, measure, examples=evidence.examples),
+        source_pairs,
+        measure,
+        "pairs",
+        "every pair of sources",
+        f"Positive: A is better ({MEASURES[measure].better}). Holm within a model and method.",
+    )
+    agreement = folded_table(
+        agreement_table(study, measure),
+        agreement_table,
+        measure,
+        "agreement",
+        "do tasks and models agree on the order?",
+        "Kendall's W: 1 is perfect agreement; p by permutation.",
+    )
+    return [*ranks, *pairs, *agreement]

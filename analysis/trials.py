@@ -1,0 +1,150 @@
+"""Rows of `trials/` as the trials of one study: known versions, one per id and per cell, told apart by name.
+
+Every function gives the trials and what is to be said of those that it left out or had to assume something about.
+"""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+
+from analysis.checks import Limitation
+from sweep.results import SCHEMA_VERSION, ResultsError
+
+# Factors of a calibration set that stand in a condition when a study varies them, and words for their levels.
+POLICIES = {
+    "separator": {"none": "no separator", "\n\n": "separator empty line"},
+    "add_bos": {"true": "with BOS", "false": "without BOS"},
+}
+
+
+def known_versions(trials: pl.DataFrame, root: str) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
+    """Trials whose schema this code can read; older ones stay, with columns they lack as null."""
+    version = pl.col("schema_version").fill_null(0)
+    newer = trials.filter(version > SCHEMA_VERSION)
+    if newer.height == trials.height:
+        raise ResultsError(
+            f"{root}: written by a newer version (schema {max(newer['schema_version'])}, known {SCHEMA_VERSION}); "
+            "update this package"
+        )
+    notes = []
+    if newer.height:
+        text = f"{newer.height} trials have a newer schema than {SCHEMA_VERSION} and are left out; update this package."
+        notes.append(Limitation("mixed schema versions", text))
+    older = trials.filter(version < SCHEMA_VERSION)
+    if older.height:
+        text = f"{older.height} trials have an older schema than {SCHEMA_VERSION}; columns they lack are empty."
+        notes.append(Limitation("mixed schema versions", text))
+    return trials.filter(version <= SCHEMA_VERSION), tuple(notes)
+
+
+def without_copies(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
+    """One row per trial id: the latest, a successful one first."""
+    ranked = trials.sort(
+        pl.col("status") == "ok", pl.col("started"), descending=True, nulls_last=True, maintain_order=True
+    )
+    distinct = ranked.unique("trial_id", keep="first", maintain_order=True)
+    copies = trials.height - distinct.height
+    if not copies:
+        return distinct, ()
+    text = f"{copies} rows of trials/ repeat the id of another; the latest row of each id is used."
+    return distinct, (Limitation("copied trials", text),)
+
+
+def with_conditions(trials: pl.DataFrame) -> pl.DataFrame:
+    """`condition`: `128×2048 windows`, null for a trial without calibration data.
+
+    What joins documents and whether a window begins with BOS stand in it where the study varies them.
+    """
+    size = pl.col("nsamples").cast(pl.String)
+    every = pl.col("planned_nsamples").is_null() & pl.col("separator").is_not_null()  # every window that a source has
+    parts = [
+        pl.format("{}×{}", pl.when(every).then(pl.lit("all")).otherwise(size), "seqlen"),
+        pl.lit(" "),
+        pl.col("sampling").fill_null("windows"),
+    ]
+    for column, named in POLICIES.items():
+        levels = trials.filter(pl.col("source").is_not_null())[column].drop_nulls().unique()
+        if len(levels) > 1:
+            level = pl.col(column).cast(pl.String)
+            words = level.replace_strict(named, default=pl.lit(f"{column} ") + level).fill_null(f"unknown {column}")
+            parts += [pl.lit(", "), words]
+    condition = pl.when(pl.col("source").is_not_null()).then(pl.concat_str(parts)).otherwise(None)
+    return trials.with_columns(condition.alias("condition"))
+
+
+def unstated_notes(trials: pl.DataFrame) -> tuple[Limitation, ...]:
+    """Rows of an older version, which lack a factor that others state."""
+    notes = []
+    calibrated = trials.filter(pl.col("source").is_not_null())
+    for column in (*POLICIES, "calibration_seed"):
+        levels = calibrated[column].drop_nulls().unique().sort().to_list()
+        silent = calibrated[column].null_count()
+        if silent and levels:
+            taken = (
+                f"are taken to have {levels[0]!r}, as all others"
+                if len(levels) == 1
+                else f"stand apart from those with {', '.join(map(repr, levels))}"
+            )
+            notes.append(Limitation("older trials", f"{silent} trials do not state their {column} and {taken}."))
+    return tuple(notes)
+
+
+def with_numbered_draws(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
+    """Sets of several calibration seeds are different draws of a source: they are numbered on, seed after seed."""
+    calibrated = trials.filter(pl.col("source").is_not_null())
+    if calibrated["calibration_seed"].drop_nulls().n_unique() < 2:
+        return trials, ()
+    seeds = calibrated["calibration_seed"].unique().sort(nulls_last=True).to_list()
+    step = calibrated.select(pl.col("set").max()).item() + 1
+    first = {seed: rank * step for rank, seed in enumerate(seeds)}
+    told = ", ".join(f"{first[s]} to {first[s] + step - 1} are seed {'unknown' if s is None else s}" for s in seeds)
+    text = f"Sets of {len(seeds)} calibration seeds are draws of their own, which may share text: sets {told}."
+    start = pl.col("calibration_seed").replace_strict(first, return_dtype=pl.Int32)
+    numbered = trials.with_columns((pl.col("set") + start).alias("set"))
+    return numbered, (Limitation("several calibration seeds", text),)
+
+
+def with_distinct_labels(trials: pl.DataFrame) -> pl.DataFrame:
+    """Where one label stands for several settings, the settings that differ are added to it."""
+    trials = trials.with_columns(pl.col("method_label").fill_null(pl.col("method")))
+    for (label,), group in trials.group_by("method_label", maintain_order=True):
+        texts = group["settings"].unique().drop_nulls().sort().to_list()
+        if len(texts) < 2:
+            continue
+        parsed = {text: json.loads(text) for text in texts}
+        flat = {text: value if isinstance(value, dict) else {"parts": value} for text, value in parsed.items()}
+        keys = sorted({key for value in flat.values() for key in value})
+        differ = [key for key in keys if len({json.dumps(v.get(key)) for v in flat.values()}) > 1]
+        names = {t: f"{label} ({', '.join(f'{k}={v.get(k)}' for k in differ)})" for t, v in flat.items()}
+        renamed = pl.col("settings").replace_strict(names, default=None)
+        here = pl.col("method_label") == label
+        trials = trials.with_columns(pl.when(here).then(renamed).otherwise("method_label").alias("method_label"))
+    return trials
+
+
+def one_trial_per_cell(trials: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Limitation, ...]]:
+    """(the latest trial of each cell, all trials of the cells that have several, what is to be said of it)."""
+    notes = []
+    cell = ["model", "method_label", "source", "set", "condition"]
+    several = pl.len().over(cell) > 1
+    alike = pl.col("calibration_hash").n_unique().over(cell) == 1
+    repeats = trials.filter(several & alike)
+    ranked = trials.sort("started", "trial_id", descending=True, nulls_last=True)
+    kept = ranked.unique(cell, keep="first", maintain_order=True)
+    if repeats.height:
+        cells = repeats.n_unique(cell)
+        text = (
+            f"{cells} cells hold {repeats.height} trials (same model, method, source, set and condition); "
+            "the latest of each is used, and the others measure repeat noise."
+        )
+        notes.append(Limitation("duplicate trials", text))
+    unlike = trials.filter(several & ~alike)
+    if unlike.height:
+        text = (
+            f"{unlike.n_unique(cell)} cells hold {unlike.height} trials whose calibration sets differ in something "
+            "that is not recorded; the latest of each is used, the others are in no number below."
+        )
+        notes.append(Limitation("unlike trials of a cell", text))
+    return kept, repeats, tuple(notes)

@@ -1,0 +1,112 @@
+"""Rows of trials/: what counts, what is left out, and what is said of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import polars as pl
+import pytest
+
+from analysis.trials import (
+    known_versions,
+    one_trial_per_cell,
+    with_conditions,
+    with_distinct_labels,
+    with_numbered_draws,
+    without_copies,
+)
+from sweep.results import SCHEMA_VERSION, ResultsError
+
+START = datetime(2025, 1, 1)
+
+
+def rows(*trials: dict[str, object]) -> pl.DataFrame:
+    """Trials that differ from a plain one in what is given."""
+    plain: dict[str, object] = {
+        "trial_id": "a",
+        "schema_version": SCHEMA_VERSION,
+        "status": "ok",
+        "model": "m",
+        "method": "wanda",
+        "method_label": "Wanda 50%",
+        "settings": '{"sparsity": 0.5}',
+        "source": "books",
+        "set": 0,
+        "nsamples": 16,
+        "planned_nsamples": 16,
+        "seqlen": 256,
+        "sampling": "windows",
+        "separator": "eos",
+        "add_bos": False,
+        "calibration_seed": 0,
+        "calibration_hash": "one",
+        "started": START,
+    }
+    return pl.DataFrame([{**plain, **trial} for trial in trials], schema_overrides={"set": pl.Int32})
+
+
+def test_trials_of_known_versions_stay_and_nothing_is_said() -> None:
+    trials = rows({"trial_id": "a"}, {"trial_id": "b"})
+    kept, notes = known_versions(trials, "folder")
+    assert kept.equals(trials)
+    assert notes == ()
+
+
+def test_newer_trials_are_left_out_and_alone_they_are_refused() -> None:
+    newer = {"trial_id": "b", "schema_version": SCHEMA_VERSION + 1}
+    kept, (note,) = known_versions(rows({"trial_id": "a"}, newer), "folder")
+    assert kept["trial_id"].to_list() == ["a"]
+    assert note.text.startswith("1 trials have a newer schema")
+    with pytest.raises(ResultsError, match=r"folder: written by a newer version"):
+        known_versions(rows(newer), "folder")
+
+
+def test_of_copies_the_latest_successful_one_counts() -> None:
+    later = START.replace(day=2)
+    kept, (note,) = without_copies(
+        rows({"set": 1}, {"set": 2, "started": later}, {"status": "failed", "started": None})
+    )
+    assert kept["set"].to_list() == [2]
+    assert note.text.startswith("2 rows of trials/ repeat")
+    assert without_copies(rows({}))[1] == ()
+
+
+def test_a_condition_names_the_policies_that_a_study_varies() -> None:
+    same = with_conditions(rows({}, {"source": None}))
+    assert same["condition"].to_list() == ["16×256 windows", None]
+    varied = with_conditions(rows({}, {"separator": "none"}, {"add_bos": True, "planned_nsamples": None}))
+    assert varied["condition"].to_list() == [
+        "16×256 windows, separator eos, without BOS",
+        "16×256 windows, no separator, without BOS",
+        "all×256 windows, separator eos, with BOS",
+    ]
+
+
+def test_sets_of_a_second_seed_are_numbered_on() -> None:
+    trials = rows({"set": 0}, {"set": 2}, {"set": 1, "calibration_seed": 7})
+    numbered, (note,) = with_numbered_draws(trials)
+    assert numbered["set"].to_list() == [0, 2, 4]
+    assert "sets 0 to 2 are seed 0, 3 to 5 are seed 7" in note.text
+    alone, nothing = with_numbered_draws(trials.head(2))
+    assert alone.equals(trials.head(2))
+    assert nothing == ()
+
+
+def test_one_label_of_two_settings_gets_what_differs() -> None:
+    trials = with_distinct_labels(
+        rows({}, {"settings": '{"sparsity": 0.5, "percdamp": 0.1}'}, {"method_label": "other"})
+    )
+    assert trials["method_label"].to_list() == ["Wanda 50% (percdamp=None)", "Wanda 50% (percdamp=0.1)", "other"]
+
+
+def test_two_trials_of_a_cell_are_repeats_only_on_the_same_calibration_set() -> None:
+    first = {"trial_id": "a"}
+    again = {"trial_id": "b", "started": START.replace(day=2)}
+    kept, repeats, (note,) = one_trial_per_cell(with_conditions(rows(first, again)))
+    assert kept["trial_id"].to_list() == ["b"]
+    assert sorted(repeats["trial_id"]) == ["a", "b"]
+    assert note.subject == "duplicate trials"
+    kept, repeats, (note,) = one_trial_per_cell(with_conditions(rows(first, {**again, "calibration_hash": "two"})))
+    assert kept["trial_id"].to_list() == ["b"]
+    assert repeats.is_empty()
+    assert note.subject == "unlike trials of a cell"
