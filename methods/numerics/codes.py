@@ -15,6 +15,8 @@ from methods.lazy import torch
 
 _INTEGER = {2: "int16", 4: "int32"}  # bytes of a float: the integer whose order its positive values have
 _NEIGHBOURS = (0, 1, -1)  # in units of the last place: a product was rounded once, and so is its quotient
+CHUNK = 2**20  # weights whose grids are found together
+TELLING = 8  # of 16-bit weights: a wrong scale that gives all of them is rare enough to be tested on the others
 
 
 class NotOnGridError(ValueError):
@@ -49,41 +51,59 @@ class Codes:
 def find_codes(weight: torch.Tensor, bits: int, *, sym: bool, group_size: int | None) -> Codes:
     """The codes of `weight` [rows, cols] on a grid of 2^`bits` levels for every row and `group_size` columns.
 
-    Raises NotOnGridError, which counts the groups without a grid.
+    Works on CHUNK weights at a time, so that little memory is needed besides the result. Raises NotOnGridError, which
+    counts the groups without a grid.
     """
     rows, cols = weight.shape
-    stored = weight.detach().reshape(rows, -1, group_size or cols)
-    groups = stored.flatten(0, 1)
-    scale = torch.ones(len(groups), dtype=weight.dtype, device=weight.device)
-    zero = torch.full((len(groups),), 2 ** (bits - 1), dtype=torch.int32, device=weight.device)
-    top = groups.float().abs().amax(1)
-    left = torch.nonzero(top > 0).flatten()  # groups of zeros are on every grid
-    for steps in _likely_first(bits, sym):
+    size = group_size or cols
+    groups = weight.detach().reshape(-1, size)
+    parts = [_search(part, bits, sym) for part in groups.split(max(1, CHUNK // size))]
+    codes, scale, zero, missing = (torch.cat(each) for each in zip(*parts, strict=True))
+    if count := int(missing.sum()):
+        raise NotOnGridError(
+            f"{count:,} of {len(groups):,} groups are no whole multiples of a {_name(weight.dtype)} scale"
+        )
+    return Codes(codes.reshape(rows, cols), scale.reshape(rows, -1), zero.reshape(rows, -1), bits, sym)
+
+
+def _search(
+    groups: torch.Tensor, bits: int, sym: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes [n, size], scales, zero points and what has none (all [n]) of `groups` [n, size].
+
+    A scale spans a whole number of steps, from zero to the largest weight on a symmetric grid and from the smallest to
+    the largest on others, so it is one of a few numbers. Those that use the levels up come first: most ranges are. The
+    largest weights of a group are asked before all of them are, since they refuse nearly every wrong scale.
+    """
+    scale = torch.ones(len(groups), dtype=groups.dtype, device=groups.device)
+    zero = torch.full((len(groups),), 2 ** (bits - 1), dtype=torch.float32, device=groups.device)
+    span, most = _span(groups, bits, sym)
+    telling = groups.gather(1, groups.abs().topk(min(TELLING, groups.shape[1])).indices)
+    left = torch.nonzero(span != 0).flatten()  # groups of zeros are on every grid
+    for steps in range(most, 0, -1):
         for offset in _NEIGHBOURS:
             if not len(left):
                 break
-            trial = _near(top[left] / steps, weight.dtype, offset)
-            fits, at = _fitting(groups[left], trial, bits, sym)
-            scale[left[fits]], zero[left[fits]] = trial[fits], at[fits]
-            left = left[~fits]
-    if len(left):
-        raise NotOnGridError(
-            f"{len(left):,} of {len(groups):,} groups are no whole multiples of a {_name(weight.dtype)} scale"
-        )
+            trial = _near(span[left] / steps, groups.dtype, offset)
+            likely = torch.nonzero(_fitting(telling[left], trial, bits, sym)[0]).flatten()
+            fits, at = _fitting(groups[left[likely]], trial[likely], bits, sym)
+            found = likely[fits]
+            scale[left[found]], zero[left[found]] = trial[found], at[fits]
+            remains = torch.ones_like(left, dtype=torch.bool)
+            remains[found] = False
+            left = left[remains]
+    missing = torch.zeros_like(span, dtype=torch.bool)
+    missing[left] = True
     codes = _steps(groups, scale) + zero.unsqueeze(1)
-    return Codes(
-        codes.to(torch.uint8).reshape(rows, cols),
-        scale.reshape(rows, -1),
-        zero.to(torch.uint8).reshape(rows, -1),
-        bits,
-        sym,
-    )
+    return codes.to(torch.uint8), scale, zero.to(torch.uint8), missing
 
 
-def _likely_first(bits: int, sym: bool) -> list[int]:
-    """Steps that the largest weight may lie from zero: most ranges are used up."""
-    most = 2 ** (bits - 1) if sym else 2**bits - 1
-    return list(range(most, 0, -1))
+def _span(groups: torch.Tensor, bits: int, sym: bool) -> tuple[torch.Tensor, int]:
+    """What a whole number of steps spans in every group, float64 [n], and the most steps there can be."""
+    low, high = (edge.double() for edge in groups.aminmax(dim=1))
+    if sym:
+        return torch.maximum(high, -low), 2 ** (bits - 1)
+    return high.clamp_min(0) - low.clamp_max(0), 2**bits - 1
 
 
 def _near(values: torch.Tensor, dtype: torch.dtype, offset: int) -> torch.Tensor:
@@ -95,13 +115,12 @@ def _near(values: torch.Tensor, dtype: torch.dtype, offset: int) -> torch.Tensor
 def _fitting(groups: torch.Tensor, scale: torch.Tensor, bits: int, sym: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Which `groups` [n, size] are multiples of their `scale` [n] within the levels, and the zero points [n]."""
     steps = _steps(groups, scale)
-    exact = (steps.to(scale.dtype) * scale.unsqueeze(1) == groups).all(1) & torch.isfinite(scale)
+    exact = _gives(steps, scale, groups).all(1) & torch.isfinite(scale)
     low, high = steps.amin(1).clamp(max=0), steps.amax(1).clamp(min=0)
     if sym:
         half = 2 ** (bits - 1)
-        return exact & (low >= -half) & (high < half), torch.full_like(low, half).int()
-    fits = exact & (high - low < 2**bits)
-    return fits, torch.where(fits, -low, 0).int()
+        return exact & (low >= -half) & (high < half), torch.full_like(low, half)
+    return exact & (high - low < 2**bits), -low
 
 
 def _steps(groups: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -113,11 +132,15 @@ def _steps(groups: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     nearest = torch.round(groups.float() / scale.float().unsqueeze(1))
     if groups.dtype != torch.bfloat16:
         return nearest
-    step = scale.unsqueeze(1)
     found = nearest
     for number in (nearest + nearest.sign(), nearest, nearest - nearest.sign()):
-        found = torch.where(number.to(step.dtype) * step == groups, number, found)
+        found = torch.where(_gives(number, scale, groups), number, found)
     return found
+
+
+def _gives(steps: torch.Tensor, scale: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Whether `steps` times the scale is the weight, for each of them [n, size], rounded once as a loader does."""
+    return (steps * scale.float().unsqueeze(1)).to(groups.dtype) == groups
 
 
 def _name(dtype: torch.dtype) -> str:
