@@ -25,13 +25,13 @@ class AWQFormat:
     loaders: ClassVar[str] = "vLLM (AWQ and Marlin kernels), and transformers with the package gptqmodel"
     one_grid: ClassVar[bool] = True
 
-    def refusal(self, grid: GridSpec, rows: int, cols: int, dtype: torch.dtype) -> str | None:
-        """4 bits, groups, and outputs in eights."""
-        if grid.bits != 4:
-            return "it knows 4 bits"
-        if rows % _PER_WORD:
-            return f"{rows} outputs are no multiple of {_PER_WORD}"
-        return refuse_float32(dtype)
+    def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
+        """4 bits and 16-bit numbers."""
+        return "it knows 4 bits" if grid.bits != 4 else refuse_float32(dtype)
+
+    def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
+        """Outputs in eights."""
+        return f"{rows} outputs are no multiple of {_PER_WORD}" if rows % _PER_WORD else None
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
         """qweight int32 [cols, rows / 8], qzeros [groups, rows / 8], scales [groups, rows]."""

@@ -22,8 +22,12 @@ class CompressedTensors:
     loaders: ClassVar[str] = "vLLM, and transformers with the package compressed-tensors"
     one_grid: ClassVar[bool] = False
 
-    def refusal(self, grid: GridSpec, rows: int, cols: int, dtype: torch.dtype) -> str | None:
+    def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """Every grid of up to 8 bits fits."""
+        return None
+
+    def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
+        """The last word of a row is filled with zeros."""
         return None
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:

@@ -39,8 +39,12 @@ class Format(Protocol):
     loaders: ClassVar[str]  # who reads it, for messages and cards
     one_grid: ClassVar[bool]  # all linears of a model are on the same grid
 
-    def refusal(self, grid: GridSpec, rows: int, cols: int, dtype: torch.dtype) -> str | None:
-        """Why a linear [rows, cols] of `dtype` on `grid` cannot be stored; None when it can."""
+    def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
+        """Why no linear on `grid` of a model in `dtype` can be stored, or None: known before the model is loaded."""
+        ...
+
+    def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
+        """Why a linear [rows, cols] on `grid` cannot be stored; None when it can."""
         ...
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
@@ -52,8 +56,8 @@ class Format(Protocol):
         ...
 
 
-def refuse_float32(dtype: torch.dtype) -> str | None:
+def refuse_float32(dtype: str) -> str | None:
     """What the formats of 16-bit kernels say of a model in float32."""
-    if dtype == torch.float32:
+    if dtype == "float32":
         return "its kernels compute in 16 bits and the model was measured in float32 (give the model dtype: float16)"
     return None

@@ -26,14 +26,18 @@ class GPTQFormat:
     loaders: ClassVar[str] = "vLLM (Marlin, ExLlama), and transformers with the package gptqmodel"
     one_grid: ClassVar[bool] = False
 
-    def refusal(self, grid: GridSpec, rows: int, cols: int, dtype: torch.dtype) -> str | None:
-        """Kernels know four widths and whole words."""
+    def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
+        """Kernels know four widths and 16-bit numbers."""
         if grid.bits not in _BITS:
             return f"it knows {', '.join(map(str, _BITS))} bits"
+        return refuse_float32(dtype)
+
+    def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
+        """Codes of both sides fill whole words."""
         for size, side in ((cols, "inputs"), (rows, "outputs")):
             if size * grid.bits % _WORD:
                 return f"{size} {side} of {grid.bits} bits do not fill whole words of {_WORD} bits"
-        return refuse_float32(dtype)
+        return None
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
         """qweight int32 [words, rows], qzeros [groups, words], scales [groups, rows] and g_idx [cols]."""
