@@ -27,7 +27,8 @@ from calib.spec import CalibrationSpec
 from methods.base import Method, method_name, parse_method
 from methods.blockwise import compress_model, decoder_blocks
 from methods.walk.linears import linears_of
-from sweep.models import DenseModel, resolve_model
+from sweep.models import resolve_model
+from sweep.weights.dense import DenseModel
 
 SEQLEN = 256
 NSAMPLES = 16

@@ -288,7 +288,8 @@ def bundled_model(arguments: argparse.Namespace, clock: Clock) -> list[dict[str,
     from calib.build import build
     from calib.source import get_source
     from calib.spec import CalibrationSpec
-    from sweep.models import DenseModel, resolve_model
+    from sweep.models import resolve_model
+    from sweep.weights.dense import DenseModel
 
     reference = resolve_model(arguments.model, "--model")
     dense = DenseModel(reference, "cpu")

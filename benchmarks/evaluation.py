@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.suite import Questions, flips, random_questions, task_questions, write_tasks
+from sweep.evaluation.questions.loading import load_tasks
 from sweep.evaluation.questions.replay import Scores
 from sweep.evaluation.questions.requests import Requests
 from sweep.evaluation.scorer.attention import ExplicitMask
@@ -40,7 +41,6 @@ from sweep.evaluation.scorer.forward import CUDA_TOKENS, HeadRule, TokenBudget, 
 from sweep.evaluation.scorer.scoring import CUDA_ROW, PackedScorer, Scorer
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import Evaluator, build_evaluation, task_rows
-from sweep.evaluation.tasks.loading import load_tasks
 from sweep.models import MODELS, bundled_models
 from sweep.results import Results, TrialRows
 

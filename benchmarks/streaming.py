@@ -35,11 +35,13 @@ from benchmarks.suite import random_questions
 from methods.base import get_method
 from methods.blockwise import compress_model
 from sweep.checkpoints.tensors import INDEX
+from sweep.evaluation.questions.heldout import HeldOut
 from sweep.evaluation.scorer.choice import choose_scorer
 from sweep.evaluation.scorer.forward import TokenBudget, head_rule
 from sweep.evaluation.scorer.states import check_blocks_alone
-from sweep.evaluation.windows import HeldOut, WindowScorer
-from sweep.models import resolve_model, weights_hash
+from sweep.evaluation.windows import WindowScorer
+from sweep.models import resolve_model
+from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel
 
 DEEP = 80  # blocks of a 70B LLaMA
@@ -221,7 +223,7 @@ def measure(folder: Path, shape: Shape, arguments: argparse.Namespace, device: s
         rule = head_rule(small)
         scorer = choose_scorer(small, requests, budget, rule)
     with watch("dense held-out"):
-        windows = WindowScorer([HeldOut("random", draw(arguments.heldout))], model.model, budget, rule, True)
+        windows = WindowScorer([HeldOut("random", draw(arguments.heldout))], model.model, budget, rule, divergence=True)
     with watch("dense suite"):
         dense, _ = scorer.score(model.model)
     with watch("compress"):

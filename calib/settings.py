@@ -152,12 +152,25 @@ def _faults(cls: Any, error: ValidationError, path: str) -> list[str]:
     for number, item in enumerate(error.errors()):
         branch = next((i for i, part in enumerate(item["loc"]) if i and _BRANCH.fullmatch(str(part))), None)
         grouped.setdefault(number if branch is None else item["loc"][:branch], []).append(item)
-    faults = [_explain_alternatives(cls, items, path) for items in grouped.values()]
+    faults = [
+        fault
+        for items in grouped.values()
+        for fault in _faults_inside(items, path) or [_explain_alternatives(cls, items, path)]
+    ]
     meant = {match.group(1) for fault in faults if (match := re.search(r"unknown key .*did you mean '(\w+)'", fault))}
     missing = {f"{path}.{name}" if path else name for name in meant}
     return [fault for fault in faults if fault.removesuffix(": required, but not given") not in missing]
 
 
+def _faults_inside(items: Sequence[Any], path: str) -> list[str]:
+    """The faults of a setting that was parsed by itself (a source inside a source), where it calls itself INSIDE."""
+    error = items[0].get("ctx", {}).get("error")
+    if not items[0]["loc"] or not isinstance(error, SettingsError):
+        return []
+    return [_place(path, items[0]["loc"]) + fault.removeprefix(INSIDE) for fault in error.faults]
+
+
+INSIDE = "<here>"  # the place of a setting that is parsed by itself, until its own place is known
 _BRANCH = re.compile(r"(str|int|float|bool|none|dict|list|tuple)(\[.*\])?")  # pydantic's name of one of several types
 
 

@@ -5,6 +5,9 @@ A source is a frozen dataclass of settings (one file in `calib/sources/` each), 
 here is identity. Two runs that read the same text must agree on the id of a calibration set although a file was moved
 or relabelled, and two runs that read different text must differ although every setting is equal. Hence `identity()`
 leaves out what only says where or how to call it, and `revision()` hashes local content or names the hub's commit.
+
+A source that wraps another (`{source: mixture, ...}`) has settings of the type `SourceSetting`; the base class then
+folds identity, revision, check, capacity and location over them, so a wrapper says no more than how it changes a text.
 """
 
 from __future__ import annotations
@@ -12,12 +15,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
+from pydantic import BeforeValidator
 
+from calib.files import expanded
 from calib.registry import Registry
-from calib.settings import SHOWN, SettingsError, check_label, one_line, parse, settings, shown
+from calib.settings import (
+    INSIDE,
+    MAX_LABEL,
+    SHOWN,
+    SettingsError,
+    check_label,
+    identity,
+    one_line,
+    parse,
+    settings,
+    shown,
+)
 
 S = TypeVar("S", bound="type[Source]")
 
@@ -42,16 +59,23 @@ class TokenDocument:
 
 @settings
 class Source:
-    """Base of all sources. `label` names the source in tables and figures; by default the source's own name."""
+    """Base of all sources. `label` names the source in tables and figures; by default the source's own name.
+
+    A subclass says in `paths` which of its settings name files, and in `example` what else it needs to be made: an
+    entry of a study file without `source`, in which `my.jsonl` stands for the user's own file. `version` is part of the
+    identity: it is raised when the same settings and data come to give other text than before.
+    """
 
     source_name: ClassVar[str] = ""
-    not_identity: ClassVar[frozenset[str]] = frozenset({"label", "path"})
+    paths: ClassVar[frozenset[str]] = frozenset({"path"})
+    example: ClassVar[Mapping[str, Any]] = {}
+    version: ClassVar[int] = 1
 
     label: str = ""
 
     def __post_init__(self) -> None:
         if not self.label:
-            object.__setattr__(self, "label", one_line(self.default_label()))
+            object.__setattr__(self, "label", one_line(self.default_label())[:MAX_LABEL])
             return
         try:
             check_label(self.label)
@@ -59,38 +83,87 @@ class Source:
             raise ValueError(f"label: {error}") from None
 
     def default_label(self) -> str:
-        return self.source_name
+        """The source's own name; `name(books)` when it wraps another one."""
+        inside = ", ".join(part.label for part in self.parts())
+        return f"{self.source_name}({inside})" if inside else self.source_name
+
+    def parts(self) -> tuple[Source, ...]:
+        """The sources that this one wraps: those among its settings. A plain source has none."""
+        return tuple(part for _, value in self._settings() for part in _sources_in(value))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: the registered name and every setting; `get_source` turns it back into this source."""
-        return {"source": self.source_name, **{key: getattr(self, name) for name, key in _setting_keys(type(self))}}
+        return {"source": self.source_name, **self._mapped(lambda part: part.to_dict())}
 
     def identity(self) -> dict[str, Any]:
         """The settings that can change the text, without names and places. The revision is not among them."""
-        return {key: value for key, value in self.to_dict().items() if key not in self.not_identity}
+        values = self._mapped(lambda part: part.identity())
+        kept = {key: value for key, value in values.items() if key != "label" and key not in self.paths}
+        return {"source": self.source_name, **kept, **({"code": self.version} if self.version > 1 else {})}
+
+    def located(self, folder: str | Path, place: str = "source") -> Source:
+        """The same source, its relative paths and those of its parts read from `folder`; the label stays.
+
+        `place` is where the entry stands in the study, for the error message. Raises SettingsError for a path that
+        cannot be one.
+        """
+        values = self._mapped(lambda part: part.located(folder, place))
+        for key in self.paths & values.keys():
+            values[key] = _located(values[key], Path(folder), f"{place}.{key}")
+        return parse(type(self), values, place)
 
     def revision(self) -> str:
         """The version of the data, known without a network: a hash of local content, or the pinned hub revision."""
+        if parts := self.parts():
+            return f"parts:{identity([part.revision() for part in parts])}"
         raise NotImplementedError(f"{type(self).__name__} must say which version of its data it reads")
 
     def resolved_revision(self) -> str:
         """The revision as recorded when a set is built; a hub branch is resolved to its commit where possible."""
+        if parts := self.parts():
+            return "; ".join(f"{part.label}: {part.resolved_revision()}" for part in parts)
         return self.revision()
 
     def check(self) -> None:
         """A quick look before any work starts. Raises SettingsError: missing or empty file, unknown column, ..."""
+        for part in self.parts():
+            part.check()
 
     def documents(self) -> Iterator[Document]:
         """All documents, always in the same order. Documents without text are left out."""
         raise NotImplementedError(f"{type(self).__name__} must yield its documents")
 
     def capacity(self) -> int | None:
-        """An upper bound on the tokens of the source, known without tokenizing; None when unknown or huge."""
-        return None
+        """An upper bound on the tokens of the source, known without tokenizing; None when unknown or huge.
+
+        That of the parts together; a source that makes its parts' texts longer says so.
+        """
+        bounds = [part.capacity() for part in self.parts()]
+        known = [bound for bound in bounds if bound is not None]
+        return sum(known) if bounds and len(known) == len(bounds) else None
 
     def components(self) -> list[tuple[Source, float]]:
-        """(source, share of the windows). A plain source is its own single part; a mixture has several."""
-        return [(self, 1.0)]
+        """(source, share of the windows). A plain source is its own single part; a mixture has several, and so has a
+        source that wraps a mixture: itself around each of them."""
+        parts = self.parts()
+        inside = parts[0].components() if len(parts) == 1 else []
+        if len(inside) < 2:
+            return [(self, 1.0)]
+        return [(self._around(part), share) for part, share in inside]
+
+    def _around(self, inside: Source) -> Source:
+        """This source around another one, with the label that follows from it."""
+        values = self._mapped(lambda _: inside)
+        return parse(type(self), {**values, "label": ""}, "source")
+
+    def _settings(self) -> Iterator[tuple[str, Any]]:
+        """(key in a study file, value) of each setting."""
+        for name, key in _setting_keys(type(self)):
+            yield key, getattr(self, name)
+
+    def _mapped(self, change: Callable[[Source], Any]) -> dict[str, Any]:
+        """The settings by their keys, with every source among them changed."""
+        return {key: _map_sources(value, change) for key, value in self._settings()}
 
     def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
         """The documents as token ids, without special tokens. Documents that give no token are left out."""
@@ -103,6 +176,11 @@ class Source:
                     yield TokenDocument(document.id, np.asarray(ids, dtype=np.int32))
 
 
+def _setting(entry: Any) -> Source:
+    return get_source(entry, INSIDE)
+
+
+SourceSetting = Annotated[Source, BeforeValidator(_setting)]  # a setting that is an entry of its own: `of: books`
 SOURCES: Registry[type[Source]] = Registry("source", "calib.sources")
 
 
@@ -142,6 +220,16 @@ def get_source(entry: str | Mapping[str, Any] | Source, path: str = "source") ->
     return parse(_source_class(name, f"{path}.source"), values, path)
 
 
+def located_entry(entry: Any, folder: str | Path, path: str = "source") -> Any:
+    """The entry of a study file with its relative paths read from `folder`; as it was typed when it has none.
+
+    Raises SettingsError as `get_source` does.
+    """
+    source = get_source(entry, path)
+    located = source.located(folder, path)
+    return entry if located == source else located.to_dict()
+
+
 def _source_class(name: str, path: str) -> type[Source]:
     try:
         return SOURCES.get(name)
@@ -160,3 +248,26 @@ def _setting_keys(cls: type[Source]) -> Iterator[tuple[str, str]]:
     described = getattr(cls, "__pydantic_fields__", {})
     for field in fields(cls):
         yield field.name, getattr(described.get(field.name), "alias", None) or field.name
+
+
+def _sources_in(value: Any) -> Iterator[Source]:
+    if isinstance(value, Source):
+        yield value
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _sources_in(inner)
+
+
+def _map_sources(value: Any, change: Callable[[Source], Any]) -> Any:
+    if isinstance(value, Source):
+        return change(value)
+    if isinstance(value, list) or (isinstance(value, tuple) and any(_sources_in(value))):
+        return [_map_sources(inner, change) for inner in value]
+    return value
+
+
+def _located(path: Any, folder: Path, place: str) -> Any:
+    """A path, or each of a list, read from the folder; what is no path is left to `check`."""
+    if isinstance(path, list):
+        return [_located(item, folder, f"{place}[{number}]") for number, item in enumerate(path)]
+    return str(folder.absolute() / expanded(path, place)) if isinstance(path, str) and path else path

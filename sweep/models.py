@@ -1,22 +1,17 @@
-"""Models by name, and dense weights that are loaded once and given back fresh for every trial.
+"""Models by name: which one an entry of a study means, known without loading it.
 
-Planning must know which model a name means, without torch: `resolve_model` asks the folder's files (`model_files.py`)
-for that. A worker then holds one `DenseModel`: methods compress it in place (they change weights, swap
-linears for factors, fold norms), and `restore()` undoes all of it from a copy that stays in memory. The hard case is a
-hash of the compressed weights that takes no longer than reading them once (see `weights_hash`).
+Planning must know that without torch: `resolve_model` asks the folder's files (`sweep/checkpoints/files.py`) for it.
+What needs transformers or the hub, a tokenizer, a configuration, a commit, is asked for later and by name. The weights
+themselves are loaded in `sweep/weights/`.
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -24,7 +19,6 @@ from calib.files import expanded
 from calib.settings import Label, SettingsError, parse, settings, suggestion
 from calib.tokenizer import HUB_ID, TokenizerRef, hub_tokenizer_id, tokenizer_id
 from calib.tokenizer import load_tokenizer as read_tokenizer
-from methods.walk.residency import home_of
 from sweep.checkpoints.config import ALLOW
 from sweep.checkpoints.files import (
     context_length_of,
@@ -33,10 +27,6 @@ from sweep.checkpoints.files import (
     fingerprint_folder,
     linear_shapes_in,
 )
-from sweep.checkpoints.integrity import refuse_differences, refuse_not_finite, refuse_untied
-
-if TYPE_CHECKING:
-    import torch
 
 MODELS = Path(__file__).parent / "reference" / "models"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -133,11 +123,11 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
     folder = MODELS / location if location in bundled_models() else expanded(location, path)
     if os.path.isdir(folder):  # which answers for any text, also one too long for a name
-        ref = _folder_model(folder, path, given.trust_remote_code)
+        ref = _folder_model(folder, path, trusted=given.trust_remote_code)
         if at_revision or given.revision:
             raise SettingsError(f"{path}.revision: {location} is a folder, which has no revisions; leave it out")
     elif HUB_ID.match(location):
-        ref = _hub_model(location, given.revision or at_revision or "main", path, given.trust_remote_code)
+        ref = _hub_model(location, given.revision or at_revision or "main", path, trusted=given.trust_remote_code)
     elif "/" in location or location.startswith((".", "~")):
         raise SettingsError(f"{path}: there is no model folder '{location}'")
     else:
@@ -158,13 +148,13 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
     )
 
 
-def _folder_model(folder: Path, path: str, trusted: bool) -> ModelRef:
-    about = describe_folder(folder, path, trusted)
+def _folder_model(folder: Path, path: str, *, trusted: bool) -> ModelRef:
+    about = describe_folder(folder, path, trusted=trusted)
     return ModelRef(
         name=folder.resolve().name,
         path=str(folder.resolve()),
         revision=None,
-        fingerprint=fingerprint_folder(str(folder.resolve()), trusted),
+        fingerprint=fingerprint_folder(str(folder.resolve()), with_code=trusted),
         tokenizer_id=tokenizer_id(folder, with_code=trusted),
         max_length=about.max_length,
         parameters=about.parameters,
@@ -173,10 +163,10 @@ def _folder_model(folder: Path, path: str, trusted: bool) -> ModelRef:
     )
 
 
-def _hub_model(name: str, revision: str, path: str, trusted: bool) -> ModelRef:
+def _hub_model(name: str, revision: str, path: str, *, trusted: bool) -> ModelRef:
     """A hub model; its files are looked at when a copy is in the local cache, and never fetched here."""
     snapshot = cached_snapshot(name, revision)
-    about = describe_snapshot(snapshot, path, trusted) if snapshot else None
+    about = describe_snapshot(snapshot, path, trusted=trusted) if snapshot else None
     return ModelRef(
         name=name.rpartition("/")[2],
         path=name,
@@ -284,154 +274,3 @@ def unusable(ref: ModelRef, error: Exception) -> SettingsError:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:400] if text else type(error).__name__
-
-
-class DenseModel:
-    """One model in memory: compressed in place by trials, and given back dense by `restore()`."""
-
-    placement = "whole"
-
-    def __init__(self, ref: ModelRef, device: str = "cpu", dtype: str | None = None) -> None:
-        import transformers
-
-        self.ref = ref
-        chosen = dtype or ref.dtype
-        if chosen == "auto" and device == "cpu":
-            chosen = "float32"
-        try:
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                ref.path,
-                revision=ref.revision,
-                dtype=chosen,
-                trust_remote_code=ref.trust_remote_code,
-                ignore_mismatched_sizes=True,  # they are refused below, with all others
-                output_loading_info=True,
-            )
-        except (OSError, ValueError) as error:
-            raise unusable(ref, error) from None
-        model, found = loaded
-        refuse_differences(ref.name, type(model).__name__, found)
-        refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
-        self.model: Any = model.to(device).eval().requires_grad_(False)
-        refuse_not_finite(ref.name, self.model.state_dict().items())
-        self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
-        self.tokenizer = load_tokenizer(ref)
-        self.max_length = context_length(ref)
-        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        self.dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        self._snapshot = Snapshot(self.model, self.device)
-
-    def restore(self) -> None:
-        """Give back the dense model in place: the modules as they were, and every weight and buffer exactly."""
-        self._snapshot.restore()
-
-
-class Snapshot:
-    """A model as it is now: its modules, and a copy of every weight and buffer that holds data.
-
-    The copy is on the same GPU when half of the free memory holds it, otherwise in the host's memory (pinned when the
-    model is on a GPU). `spare_gpu`: always there.
-    """
-
-    def __init__(self, model: torch.nn.Module, device: torch.device, *, spare_gpu: bool = False) -> None:
-        self.device = device
-        self.spare_gpu = spare_gpu
-        self._modules = [(module, _attributes(module.__dict__)) for module in model.modules()]
-        self._copies = self._copy_tensors()
-
-    def restore(self) -> None:
-        """Give the model back in place: the modules as they were, and every weight and buffer exactly."""
-        import torch
-
-        for module, state in self._modules:
-            module.__dict__.clear()
-            module.__dict__.update(_attributes(state))
-        with torch.no_grad():
-            for tensor, dense in self._copies:
-                if tensor.shape == dense.shape and tensor.dtype == dense.dtype and tensor.device == self.device:
-                    tensor.copy_(dense, non_blocking=dense.is_pinned())
-                else:  # somebody gave the same Parameter other data
-                    tensor.data = dense.to(self.device, copy=True)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def _copy_tensors(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        import torch
-
-        tensors: dict[int, torch.Tensor] = {}  # a tied weight is one tensor
-        for module, _ in self._modules:
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None and not tensor.is_meta:
-                    tensors[id(tensor)] = tensor
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        on_gpu = self.device.type == "cuda"
-        keep_on_gpu = on_gpu and not self.spare_gpu and size < torch.cuda.mem_get_info(self.device)[0] // 2
-        pairs = []
-        for tensor in tensors.values():
-            dense = tensor.detach().clone() if keep_on_gpu or not on_gpu else tensor.detach().cpu().pin_memory()
-            pairs.append((tensor, dense))
-        return pairs
-
-
-def _attributes(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A module's attributes; its dictionaries (parameters, children, hooks) copied one level deep.
-
-    All else stays the very object, such as the configuration, which modules share.
-    """
-    return {key: copy.copy(value) if isinstance(value, dict) else value for key, value in state.items()}
-
-
-# the hash of compressed weights
-
-_ROW = 2**16  # elements hashed with one vector of multipliers
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """64 hex digits over the names, shapes, dtypes and exact bits of all parameters and buffers of the state dict.
-
-    Every tensor is read once, where it lies: its elements as integers are multiplied by odd pseudo-random numbers
-    of their position and summed modulo 2^64. Integer sums do not depend on their order, so CPUs and GPUs agree, and
-    any change of a single element changes the sum. A sha256 over all sums follows. This takes a fraction of a second
-    for 7B parameters on a GPU, where copying them out for a sha256 of the bytes would take many. A streamed model knows
-    the sums of the blocks that are not here.
-    """
-    home = home_of(model)
-    elsewhere: Mapping[str, int] = home.checksums() if home else {}
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        total = elsewhere[name] if tensor.is_meta else checksum(tensor)
-        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}:{total};".encode())
-    return digest.hexdigest()
-
-
-def checksum(tensor: torch.Tensor) -> int:
-    """Its elements as integers times odd numbers of their place, summed modulo 2^64."""
-    import torch
-
-    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    flat = tensor.detach().contiguous().reshape(-1).view(integer)
-    columns = _multipliers(_ROW, 1, str(flat.device))
-    total = 0
-    for start in range(0, flat.numel(), _ROW * 256):  # 16 Mi elements at a time: 128 MiB of int64
-        piece = flat[start : start + _ROW * 256]
-        rows = -(-piece.numel() // _ROW)
-        padded = torch.zeros(rows * _ROW, dtype=torch.int64, device=flat.device)
-        padded[: piece.numel()] = piece
-        sums = (padded.view(rows, _ROW) * columns).sum(dim=1)
-        total += int((sums * _multipliers(rows, 2 + start // _ROW, str(flat.device))).sum())
-    return total % 2**64
-
-
-@lru_cache(maxsize=64)
-def _multipliers(count: int, seed: int, device: str) -> torch.Tensor:
-    """Odd 64-bit numbers that depend on (seed, position) alone (the splitmix64 finalizer)."""
-    import numpy as np
-    import torch
-
-    with np.errstate(over="ignore"):
-        value = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        value += np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        value = (value ^ (value >> np.uint64(31))) | np.uint64(1)
-    return torch.from_numpy(value.view(np.int64)).to(device)

@@ -22,17 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from methods.base import method_name
-from sweep.models import at_commit, weights_hash
+from sweep.models import at_commit
 from sweep.plan import Trial
 from sweep.results import Results, ResultsError, TrialRows
 from sweep.runs.schedule import held_by
 from sweep.storage.patience import WRITE_PATIENCE
+from sweep.weights.hashes import weights_hash
 
 if TYPE_CHECKING:
     from calib.build import CalibrationSet
     from methods.blockwise import CompressionReport
     from sweep.evaluation.suite import EvaluationData, EvaluationResult, Evaluator
-    from sweep.models import DenseModel
+    from sweep.weights.dense import DenseModel
     from sweep.weights.streaming import StreamedModel
 
 TRIES = 3  # of holding a model whose failure may pass: memory of a GPU that others share, a network or a disk

@@ -1,55 +1,197 @@
-"""The house keeps its order: imports point one way, Ray has one room, and planning stays light."""
+"""The house keeps its order: arrows go down, between packages, rooms and files; Ray has one room; planning stays light.
+
+Every import counts, also inside functions and under TYPE_CHECKING. `python benchmarks/house.py` prints the measures.
+"""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[1]
-PACKAGES = ("calib", "methods", "sweep", "analysis")
-MAY_IMPORT = {
-    "calib": {"calib"},
-    "methods": {"calib", "methods"},
-    "sweep": {"calib", "methods", "sweep"},
-    "analysis": {"calib", "analysis"},  # and sweep.results, checked apart
+from benchmarks import house
+
+FILES = house.sources()
+ARROWS = house.arrows(FILES)
+ROOMS = house.between_rooms(ARROWS)
+
+# The floors of each package, the highest first. A room (a folder, or a file at the top) imports from floors below its
+# own and never from its neighbours on the same one. `*` is every file at the top that stands on no other floor.
+FLOORS = {
+    "calib": """
+        __main__
+        export
+        build  sources  describe  selectors
+        instructions  overlap  descriptor
+        hub  sampling  spec  ngrams  chat
+        select
+        source
+        files  registry
+        records  tokenizer  yamltext
+        settings
+    """,
+    "methods": """
+        *  blockwise
+        families
+        walk
+        base
+        protocols
+        inputs  kernels
+        numerics
+        outcome
+        lazy
+    """,  # `*`: one method a file
+    "sweep": """
+        launch  reference  reference.tasks
+        remote
+        runs
+        trial  export
+        plan
+        config
+        study_file
+        evaluation
+        evaluation.scorer
+        weights
+        models  evaluation.questions
+        checkpoints  evaluation.tasks
+        evaluation.metrics
+        results
+        storage
+    """,
+    "analysis": """
+        summary  simulate
+        report  recommend
+        pages
+        findings  published  figures
+        evidence  charts
+        compare  answers  budget
+        variance  ranking  correlation
+        tables
+        estimates
+        frames
+        page  trials
+        measures
+        checks
+    """,
 }
-FILES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
+PACKAGES_BELOW = {"calib": (), "methods": ("calib",), "sweep": ("calib", "methods"), "analysis": ("calib",)}
+MEETING_POINT = "sweep.results"  # all that the analysis knows of a sweep: the columns
+
+# Imported where they are used, because planning a study must answer within a second or two.
+LATE = {
+    "torch": "loading it takes seconds; elsewhere `from methods.lazy import torch`",
+    "transformers": "loading it takes seconds, and it loads torch",
+    "lm_eval": "loading it takes seconds, and it loads torch, transformers and datasets",
+    "datasets": "loading it takes a second, and it loads pandas",
+    "huggingface_hub": "needed only for what is on the hub",
+    "pyarrow": "its Parquet and data set readers are slow to load, and few commands read Parquet",
+    "safetensors": "needed only where the tensors of a checkpoint are looked at",
+    "ray": "types alone: a study that runs here needs no Ray",
+}
+# Our own modules that are loaded by their name: Triton's decorators need Triton, which only machines with a GPU have.
+KERNELS = ("methods.kernels.", "sweep.evaluation.scorer.kernels")
+
+EXCEPTIONS: frozenset[str] = frozenset()  # `module -> module` that may go up for now, with the reason beside it
 
 
-def imported_modules(path: Path) -> Iterator[str]:
-    """Every module that the file imports, inside functions and under TYPE_CHECKING as well."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
-            yield node.module or ""
+def floors(package: str) -> dict[str, int]:
+    """Room -> number of its floor, 0 the highest."""
+    named = {
+        f"{package}.{name}": number
+        for number, line in enumerate(FLOORS[package].split("\n"))
+        for name in line.split()
+        if name != "*"
+    }
+    others = next((number for number, line in enumerate(FLOORS[package].split("\n")) if "*" in line.split()), None)
+    rest = {module for module in ROOMS if module.split(".")[0] == package and module in FILES} - set(named)
+    return named if others is None else {**named, **dict.fromkeys(rest, others)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_imports_point_one_way(path: Path) -> None:
-    package = path.relative_to(PROJECT).parts[0]
-    for module in imported_modules(path):
-        root = module.split(".")[0]
-        if package == "analysis" and root == "sweep":
-            assert module == "sweep.results", f"analysis meets sweep through sweep.results, not {module}"
-        elif root in PACKAGES:
-            assert root in MAY_IMPORT[package], f"{package} must not import {module}"
+def listed(broken: Iterable[str]) -> str:
+    """All of them, where pytest would show a few."""
+    return "\n".join(["", *sorted(broken)])
+
+
+@pytest.mark.parametrize("package", house.PACKAGES)
+def test_every_room_has_a_floor(package: str) -> None:
+    rooms = {room for room in ROOMS if room.split(".")[0] == package}
+    without, gone = rooms - set(floors(package)), set(floors(package)) - rooms
+    assert not without, f"give {sorted(without)} a floor"
+    assert not gone, f"{sorted(gone)} are no rooms any more"
+
+
+@pytest.mark.parametrize("package", house.PACKAGES)
+def test_arrows_go_down_between_rooms(package: str) -> None:
+    floor = floors(package)
+    up = {
+        f"{module} -> {target}"
+        for module, targets in ARROWS.items()
+        for target in targets
+        if {module.split(".")[0], target.split(".")[0]} == {package}
+        and house.room_of(module) != house.room_of(target)
+        and floor[house.room_of(module)] >= floor[house.room_of(target)]
+    }
+    assert not up - EXCEPTIONS, listed(up - EXCEPTIONS)
+
+
+def test_arrows_go_down_between_packages() -> None:
+    up = {
+        f"{module} -> {target}"
+        for module, targets in ARROWS.items()
+        for target in targets
+        if target.split(".")[0] not in (module.split(".")[0], *PACKAGES_BELOW[module.split(".")[0]])
+        and not (module.startswith("analysis.") and target == MEETING_POINT)
+    }
+    assert not up, listed(up)
+
+
+@pytest.mark.parametrize("package", house.PACKAGES)
+def test_no_files_import_each_other_in_a_circle(package: str) -> None:
+    own = {module for module in ARROWS if module.split(".")[0] == package}
+    found = house.circles({module: ARROWS[module] & own for module in own})
+    assert not found, listed(" and ".join(circle) for circle in found)
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    found = house.circles(ROOMS)
+    assert not found, listed(" and ".join(circle) for circle in found)
+
+
+def test_only_heavy_packages_are_imported_late() -> None:
+    wrong = {
+        f"{module} imports {found.module} in line {found.line}"
+        for module, found in house.late_imports(FILES)
+        if found.place != "name" and found.module.split(".")[0] not in LATE
+    }
+    assert not wrong, listed(wrong)
+
+
+def test_every_package_that_may_be_imported_late_is_somewhere() -> None:
+    late = {found.module.split(".")[0] for _, found in house.late_imports(FILES)}
+    assert set(LATE) <= late
+
+
+def test_only_kernels_are_loaded_by_their_name() -> None:
+    named = {found.module for _, found in house.late_imports(FILES) if found.place == "name"}
+    own = {name for name in named if name.split(".")[0] in house.PACKAGES}
+    assert sorted(name for name in own if not name.startswith(KERNELS)) == []
 
 
 def test_ray_lives_in_one_file() -> None:
-    users = [path for path in FILES if any(module.split(".")[0] == "ray" for module in imported_modules(path))]
-    assert users == [PROJECT / "sweep" / "remote.py"]
+    users = {
+        module
+        for module, file in FILES.items()
+        if any(found.module.split(".")[0] == "ray" for found in house.imports(file, FILES))
+    }
+    assert users == {"sweep.remote"}
 
 
-@pytest.mark.parametrize("package", [*PACKAGES, "calib/sources", "sweep/evaluation", "methods/kernels"])
-def test_packages_do_nothing_on_import(package: str) -> None:
-    assert (PROJECT / package / "__init__.py").read_text().strip() == ""
+def test_packages_do_nothing_on_import() -> None:
+    inits = [file for package in house.PACKAGES for file in (house.PROJECT / package).rglob("__init__.py")]
+    assert [str(file) for file in inits if file.read_text().strip()] == []
 
 
 @pytest.mark.parametrize(
@@ -57,10 +199,53 @@ def test_packages_do_nothing_on_import(package: str) -> None:
     [
         ("sweep.results", ("torch", "ray", "transformers", "datasets", "lm_eval")),
         ("sweep.plan", ("torch", "ray", "transformers", "datasets", "lm_eval")),
+        ("sweep.evaluation.suite", ("torch", "ray", "transformers", "datasets", "lm_eval")),
+        ("sweep.weights.streaming", ("torch", "ray", "transformers", "datasets", "lm_eval")),
         ("analysis.report", ("torch", "ray", "transformers", "datasets", "lm_eval")),
     ],
 )
 def test_light_modules_import_nothing_heavy(module: str, heavy: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=house.PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# the measure itself: what it would miss, the house would lose
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A package with one import of each kind."""
+    room = tmp_path / "sweep" / "room"
+    room.mkdir(parents=True)
+    (tmp_path / "sweep" / "top.py").write_text("from sweep.room import one\n")
+    (room / "one.py").write_text("def use():\n    from sweep.room import two\n\n    return two\n")
+    (room / "two.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from sweep.top import something\n"
+    )
+    return tmp_path
+
+
+def test_late_and_type_only_imports_close_a_circle(project: Path) -> None:
+    files = house.sources(project)
+    assert [found.place for _, found in house.late_imports(files)] == ["function", "typing"]
+    graph = house.arrows(files)
+    assert graph == {
+        "sweep.room.one": {"sweep.room.two"},
+        "sweep.room.two": {"sweep.top"},
+        "sweep.top": {"sweep.room.one"},
+    }
+    assert house.circles(graph) == [["sweep.room.one", "sweep.room.two", "sweep.top"]]
+    assert house.circles(house.between_rooms(graph)) == [["sweep.room", "sweep.top"]]
+
+
+def test_a_module_that_is_loaded_by_its_name_is_seen(project: Path) -> None:
+    (project / "sweep" / "top.py").write_text("import importlib\nroom = importlib.import_module(f'sweep.room.{1}')\n")
+    files = house.sources(project)
+    assert [found.module for _, found in house.late_imports(files) if found.place == "name"] == ["sweep.room."]
+
+
+def test_relative_imports_are_refused(project: Path) -> None:
+    (project / "sweep" / "top.py").write_text("from .room import one\n")
+    with pytest.raises(ValueError, match="line 1: imports are absolute here"):
+        house.arrows(house.sources(project))

@@ -7,10 +7,10 @@ and the record's number, so it stays the same when the folder moves.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class File(Source):
     .md; JSON and text also as .gz). `column`: where a record has its text. `unit`: whether a text file is one document
     or each paragraph (set off by blank lines) is one. `documents`: take only the first so many.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"path": "my.jsonl"}
 
     path: str | list[str]
     column: str = "text"

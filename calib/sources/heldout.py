@@ -6,7 +6,8 @@ calibrating on a domain and evaluating on its held-out text measures transfer an
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from calib.settings import settings, suggestion
 from calib.source import register
@@ -19,6 +20,7 @@ class Heldout(ReferenceText):
     """Held-out text of one `domain`: books, code, dialogue_qa, encyclopedia, legal, multilingual, news_blogs, ..."""
 
     folder: ClassVar[str] = "heldout"
+    example: ClassVar[Mapping[str, Any]] = {"domain": "books"}
 
     domain: str
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from calib.files import format_of
 from calib.hub import HubSource
 from calib.settings import settings
@@ -12,6 +15,8 @@ from calib.source import register
 @settings
 class Hub(HubSource):
     """`repository` (OWNER/NAME) and `files` in it (.jsonl, .json, .json.gz, .parquet; `*` for any characters)."""
+
+    example: ClassVar[Mapping[str, Any]] = {"repository": "owner/name", "files": ["data.jsonl"]}
 
     files: list[str]
 

@@ -7,13 +7,14 @@ source alone, and sets stay disjoint. The windows of the parts stand in a seeded
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from calib.settings import SettingsError, identity, settings
+from calib.settings import SettingsError, parse, settings
 from calib.source import Document, Source, get_source, register
 
 
@@ -23,6 +24,10 @@ class Mixture(Source):
     """`parts`: the share of each source by its name, `{books: 0.5, code: 0.5}`, or a list of source entries, each with
     its `share`: `[{source: books, share: 0.7}, {source: file, path: my.jsonl, share: 0.3}]`. Shares add up to 1.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "parts": [{"source": "books", "share": 0.5}, {"source": "file", "path": "my.jsonl", "share": 0.5}]
+    }
 
     shares: dict[str, float] | list[dict[str, Any]] = Field(alias="parts")
 
@@ -48,15 +53,15 @@ class Mixture(Source):
         parts = [{"share": share, **source.identity()} for source, share in self._sources]
         return {"source": self.source_name, "parts": parts}
 
-    def revision(self) -> str:
-        return f"parts:{identity([source.revision() for source, _ in self._sources])}"
+    def parts(self) -> tuple[Source, ...]:
+        return tuple(source for source, _ in self._sources)
 
-    def resolved_revision(self) -> str:
-        return "; ".join(f"{source.label}: {source.resolved_revision()}" for source, _ in self._sources)
-
-    def check(self) -> None:
-        for source, _ in self._sources:
-            source.check()
+    def located(self, folder: str | Path, place: str = "source") -> Source:
+        located = [part.located(folder, place) for part in self.parts()]
+        if located == list(self.parts()):
+            return self
+        parts = [{**part.to_dict(), "share": share} for part, (_, share) in zip(located, self._sources, strict=True)]
+        return parse(Mixture, {"label": self.label, "parts": parts}, place)
 
     def documents(self) -> Iterator[Document]:
         """The documents of all parts, one part after another; shares play no role here."""

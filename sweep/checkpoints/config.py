@@ -54,7 +54,7 @@ def read_config(file: Path, place: str) -> dict[str, Any]:
     return config
 
 
-def check_config(config: Mapping[str, Any], file: Path, place: str, trusted: bool = False) -> None:
+def check_config(config: Mapping[str, Any], file: Path, place: str, *, trusted: bool = False) -> None:
     """Refuse what cannot be a study's model. `trusted`: the study allows the model's own code.
 
     Raises SettingsError naming `place` in the study, the file, the value and the remedy.
@@ -135,7 +135,7 @@ def _type_of(config: Mapping[str, Any], where: str) -> str:
     return name
 
 
-def _own_code(config: Mapping[str, Any], where: str, runs: bool) -> str | None:
+def _own_code(config: Mapping[str, Any], where: str, *, runs: bool) -> str | None:
     """The code that a model brings along, as its config names it (`modeling_mine.MineForCausalLM`).
 
     `runs`: it is what the model is made by, so it must be in the folder. Without leave, transformers takes its own

@@ -59,23 +59,23 @@ def describe_folder(folder: Path, place: str, trusted: bool = False) -> Descript
     """
     _check_is_model(folder, place)
     config = read_config(folder / "config.json", place)
-    check_config(config, folder / "config.json", place, trusted)
+    check_config(config, folder / "config.json", place, trusted=trusted)
     _check_generation(folder, place)
     _check_has_weights(folder, place)
     check_tokenizer_files(folder, place)
     tensors = checkpoint_tensors(folder)
-    check_tensors(tensors, config, folder, place, trusted)
+    check_tensors(tensors, config, folder, place, trusted=trusted)
     return _description(config, tensors)
 
 
 def describe_snapshot(folder: Path, place: str, trusted: bool = False) -> Description:
     """As `describe_folder`, for a hub model in the local cache, of which files may still be missing."""
     config = read_config(folder / "config.json", place)
-    check_config(config, folder / "config.json", place, trusted)
+    check_config(config, folder / "config.json", place, trusted=trusted)
     if not has_all_weights(folder):
         return _description(config, {})
     tensors = checkpoint_tensors(folder)
-    check_tensors(tensors, config, folder, place, trusted)
+    check_tensors(tensors, config, folder, place, trusted=trusted)
     return _description(config, tensors)
 
 
@@ -116,7 +116,7 @@ _SAMPLES, _SAMPLE = 256, 64 * 2**10  # of larger ones, 256 evenly spaced pieces 
 
 
 @lru_cache(maxsize=256)
-def fingerprint_folder(folder: str, with_code: bool = False) -> str:
+def fingerprint_folder(folder: str, *, with_code: bool = False) -> str:
     """16 hex digits over config.json and the weights, independent of where the folder lies.
 
     Weight files up to 64 MiB are hashed whole. Of a larger file the size, the header (names, shapes, dtypes) and 256
@@ -199,7 +199,7 @@ def _names(folder: Path, patterns: Iterable[str]) -> list[str]:
 
 
 def check_tensors(
-    tensors: Mapping[str, Stored], config: Mapping[str, Any], folder: Path, place: str, trusted: bool = False
+    tensors: Mapping[str, Stored], config: Mapping[str, Any], folder: Path, place: str, *, trusted: bool = False
 ) -> None:
     """Refuse weights that cannot be computed with, and a number of blocks other than the config's.
 
@@ -237,13 +237,13 @@ def _check_blocks(tensors: Mapping[str, Stored], config: Mapping[str, Any], fold
 def _description(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Description:
     return Description(
         max_length=context_length_of(config),
-        parameters=_count_parameters(tensors, config) if tensors else None,
+        parameters=count_parameters(tensors, config) if tensors else None,
         architecture=(config.get("architectures") or [None])[0],
         stored_dtype=config.get("dtype") or config.get("torch_dtype"),
     )
 
 
-def _count_parameters(tensors: Mapping[str, Stored], config: Mapping[str, Any]) -> int:
+def count_parameters(tensors: Mapping[str, Stored], config: Mapping[str, Any]) -> int:
     """Parameters from the safetensors headers, without buffers that older versions saved; a tied output matrix that was
     saved as well counts once."""
     both = sum(bool(TIEABLE.search(name)) for name in tensors) > 1

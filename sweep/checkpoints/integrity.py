@@ -8,13 +8,11 @@ classes name such keys, ties make one of two enough, and buffers that older vers
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calib.settings import SettingsError
+from methods.lazy import torch
 from sweep.checkpoints.tensors import DERIVED
-
-if TYPE_CHECKING:
-    import torch
 
 WHOLE_SET = "give the weights and the config.json that belong together (download or save the model again)"
 
@@ -69,8 +67,6 @@ def refuse_not_finite(model: str, tensors: Iterable[tuple[str, torch.Tensor]]) -
 
 def count_not_finite(tensor: torch.Tensor) -> int:
     """How many of its elements are NaN or infinite, in one pass without a copy when there are none."""
-    import torch
-
     if not tensor.is_floating_point() or not tensor.numel():
         return 0
     if torch.stack(torch.aminmax(tensor.detach())).isfinite().all():  # NaN shows in both

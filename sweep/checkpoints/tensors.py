@@ -4,6 +4,9 @@ Planning reads shapes from here and streaming reads single blocks, both from the
 length, a JSON header, then the data). The hard case is a file that is not what its header says (cut off by a full disk,
 broken by a download, put together by hand): everything that the format promises is held against the file before
 anything is computed, and so is the index against the files that it names.
+
+Words of this room: *stored* is a tensor as a file's header has it; *derived* are buffers that older versions saved and
+modules compute today; *tieable* are matrices of which one may stand for two.
 """
 
 from __future__ import annotations

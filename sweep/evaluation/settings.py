@@ -7,20 +7,18 @@ any model is loaded. Whether a data set can be reached is known only when the re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
 from calib.build import preflight
 from calib.settings import INT32_MAX, SettingsError, settings
+from calib.source import get_source
 from calib.spec import CalibrationSpec
-from sweep.evaluation.perturb import Perturbation
-from sweep.evaluation.presets import expand_tasks
+from sweep.evaluation.questions.perturb import Perturbation
 from sweep.evaluation.tasks.check import check_tasks
-
-Count = Annotated[int | None, Field(ge=1, le=INT32_MAX)]
+from sweep.evaluation.tasks.presets import expand_tasks
 
 
 @settings
@@ -31,31 +29,31 @@ class EvaluationSettings:
     their content, and `allow_code`, without which there are no numbers.
     """
 
-    tasks: list[str] = field(default_factory=list)
+    tasks: list[str] = Field(default_factory=list)
     """lm-eval tasks, groups or tags by name, or a preset (`paper_a`, `paper_b`, `beware`, `reference`)."""
     task_path: str | None = None
     """Folder with task YAML of one's own; relative `data_files` are read relative to their YAML file."""
     allow_code: bool | None = None
     """Whether task files in `task_path` may run the Python code that they name (`!function`, a class, ...). A study
     file that does not say so means false; None is a caller of this class, who runs Python anyway."""
-    limit: Count = None
+    limit: int | None = Field(default=None, ge=1, le=INT32_MAX)
     """First examples of each task; None takes all."""
-    num_fewshot: Annotated[int | None, Field(ge=0, le=INT32_MAX)] = None
+    num_fewshot: int | None = Field(default=None, ge=0, le=INT32_MAX)
     """Examples in the prompt, by lm-eval's rule: a task whose own file says 0 keeps 0."""
     fewshot_seed: int = 1234
     """Seed that draws the examples in the prompt (lm-eval's own default)."""
     chat_template: bool = False
     """Render prompts with the tokenizer's chat template."""
-    bootstrap_iters: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    bootstrap_iters: int = Field(default=0, ge=0, le=1_000_000)
     """Resamples for the standard errors that lm-eval bootstraps (`perplexity`, `f1`, ...); 0 leaves those null.
     Standard errors with a closed form (`acc`, ...) are always given."""
-    perturbations: list[dict[str, Any]] = field(default_factory=list)
+    perturbations: list[dict[str, Any]] = Field(default_factory=list)
     """Variants of every task with a seeded perturbation of its prompts: `{perturbation: typos, strength: 0.05}`."""
-    heldout: list[str | dict[str, Any]] = field(default_factory=list)
+    heldout: list[str | dict[str, Any]] = Field(default_factory=list)
     """Texts for perplexity and divergence: a domain of the bundled held-out text, or the settings of a source."""
-    heldout_windows: Count = None
+    heldout_windows: int | None = Field(default=None, ge=1, le=INT32_MAX)
     """Windows of each held-out text, drawn by a fixed seed; None takes all of them, in file order."""
-    heldout_seqlen: Annotated[int, Field(ge=2, le=INT32_MAX)] = 2048
+    heldout_seqlen: int = Field(default=2048, ge=2, le=INT32_MAX)
     """Tokens of a held-out window."""
     divergence: bool = True
     """Compare the next-token distributions on the held-out windows with the dense model's."""
@@ -117,8 +115,6 @@ class EvaluationSettings:
 
     def heldout_sources(self, path: str = "evaluation") -> Sequence[Any]:
         """The calibration sources behind `heldout`; a bare name is a domain of the bundled held-out text."""
-        from calib.source import get_source
-
         sources = []
         for number, entry in enumerate(self.heldout):
             wanted = {"source": "heldout", "domain": entry} if isinstance(entry, str) else entry

@@ -15,20 +15,31 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from calib.settings import SettingsError
+from methods.lazy import torch
 from methods.walk.residency import home_of
 from sweep.evaluation.metrics.accuracy import Key, metric_name, right_or_wrong
 from sweep.evaluation.metrics.outcomes import Number, Outcome, TaskMetrics, metric_row
+from sweep.evaluation.questions.heldout import HeldOut, build_windows
 from sweep.evaluation.questions.largest import LargestId
 from sweep.evaluation.questions.rehearsal import rehearse
 from sweep.evaluation.questions.replay import GroupReplay, Scores
 from sweep.evaluation.questions.requests import TaskRequests, build_requests
+from sweep.evaluation.scorer.choice import choose_scorer
+from sweep.evaluation.scorer.forward import TokenBudget, head_rule
+from sweep.evaluation.scorer.generation import generate
+from sweep.evaluation.scorer.scoring import ONE_BY_ONE
+from sweep.evaluation.scorer.states import check_blocks_alone
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.windows import HeldOut, WindowScorer, WindowScores, build_windows, window_rows
+from sweep.evaluation.windows import WindowScorer, WindowScores, window_rows
+from sweep.weights.hashes import weights_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class EvaluationResult:
 
 
 def build_evaluation(
-    settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
+    settings: EvaluationSettings, tokenizer: PreTrainedTokenizerBase, max_length: int, path: str = "evaluation"
 ) -> EvaluationData:
     """Render, tokenize and cut everything once, and try every metric. Raises SettingsError before any model is loaded.
 
@@ -101,16 +112,14 @@ def refuse_generation(data: EvaluationData, model: str) -> None:
 class Evaluator:
     """Evaluates any number of compressed copies of one dense model."""
 
-    def __init__(self, data: EvaluationData, model: Any, tokenizer: Any, device: Any) -> None:
+    def __init__(
+        self,
+        data: EvaluationData,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device | str,
+    ) -> None:
         """`model` is the dense model on `device`, in eval mode; nothing of it is referred to afterwards."""
-        import torch
-
-        from sweep.evaluation.scorer.choice import choose_scorer
-        from sweep.evaluation.scorer.forward import TokenBudget, head_rule
-        from sweep.evaluation.scorer.scoring import ONE_BY_ONE
-        from sweep.evaluation.scorer.states import check_blocks_alone
-        from sweep.models import weights_hash
-
         self.data = data
         self.tokenizer = tokenizer
         self.budget = TokenBudget(torch.device(device))
@@ -123,15 +132,17 @@ class Evaluator:
             rule = head_rule(small)
             self.scorer = choose_scorer(small, data.tasks.requests, self.budget, rule)
         self.alone = self.scorer.sharing is ONE_BY_ONE  # a model in which the rows of a call meet each other
-        self.windows = WindowScorer(data.heldout, model, self.budget, rule, data.settings.divergence, self.alone)
+        self.windows = WindowScorer(
+            data.heldout, model, self.budget, rule, divergence=data.settings.divergence, alone=self.alone
+        )
         self.dense = self._tasks(model)
         self.dense_hash = weights_hash(model)
 
-    def evaluate(self, model: Any) -> EvaluationResult:
+    def evaluate(self, model: PreTrainedModel) -> EvaluationResult:
         """Every number of one model, which has the architecture of the dense one."""
         return self._result(lambda: self._tasks(model), lambda: self.windows.score(model))
 
-    def evaluate_dense(self, model: Any, weights_hash: str) -> EvaluationResult:
+    def evaluate_dense(self, model: PreTrainedModel, weights_hash: str) -> EvaluationResult:
         """Every number of the dense model, from what was kept of it; `weights_hash` is that of `model` as it is now.
 
         `seconds` is what this call took. Raises RuntimeError when they are not the weights the evaluator was made from.
@@ -162,7 +173,7 @@ class Evaluator:
             truncated_requests=self.data.tasks.requests.truncated,
         )
 
-    def _tasks(self, model: Any) -> dict[str, TaskMetrics]:
+    def _tasks(self, model: PreTrainedModel) -> dict[str, TaskMetrics]:
         tasks = self.data.tasks
         if not tasks.tasks:
             return {}
@@ -171,13 +182,11 @@ class Evaluator:
         iterations = self.data.settings.bootstrap_iters
         return {replay.name: replay.metrics(scores, iterations) for replay in tasks.tasks}
 
-    def _generate(self, model: Any) -> Sequence[str | None]:
+    def _generate(self, model: PreTrainedModel) -> Sequence[str | None]:
         if not self.data.tasks.generations:
             return ()
-        from sweep.evaluation.scorer.generation import generate
-
         asked, length = self.data.tasks.generations, self.data.max_length
-        return generate(model, self.tokenizer, asked, length, self.budget, self.alone)
+        return generate(model, self.tokenizer, asked, length, self.budget, alone=self.alone)
 
 
 def task_rows(
@@ -228,7 +237,7 @@ def _both(found: Sequence[Outcome], dense: Sequence[Outcome], name: str) -> np.n
     return np.asarray(pairs, np.float64).reshape(-1, 2).T
 
 
-def _unknown(found: TaskMetrics, dense: TaskMetrics, accuracy: bool = False) -> str | None:
+def _unknown(found: TaskMetrics, dense: TaskMetrics, *, accuracy: bool = False) -> str | None:
     """Why a comparison with the dense model cannot be made; None when it can."""
     for which, result in (("", found), ("the dense model: ", dense)):
         reason = result.unscored

@@ -10,34 +10,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from calib.settings import SettingsError
+from methods.lazy import torch
 from methods.walk.fused import fused
 from methods.walk.lengths import forgetful
 from sweep.evaluation.metrics.aggregation import finite
 from sweep.evaluation.metrics.divergence import divergences
 from sweep.evaluation.metrics.outcomes import Number, metric_row
+from sweep.evaluation.questions.heldout import HeldOut
 from sweep.evaluation.scorer.forward import HeadRule, TokenBudget, dense_head, log_norm, window_batches
 from sweep.evaluation.scorer.states import ModelCall, final_states
 
 if TYPE_CHECKING:
-    from sweep.evaluation.settings import EvaluationSettings
+    from transformers import PreTrainedModel
 
 QUANTILES = (90, 95, 99)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Windows of one text."""
-
-    label: str
-    tokens: np.ndarray  # (windows, seqlen), int32
 
 
 @dataclass(frozen=True)
@@ -51,37 +44,16 @@ class WindowScores:
     agree: np.ndarray | None = None  # bool: no token is more likely than the dense model's most likely one
 
 
-def build_windows(
-    settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
-) -> list[HeldOut]:
-    """Tokenize the held-out texts. Raises SettingsError when one holds too little text.
-
-    Documents that share a window are joined by EOS, or by an empty line when the tokenizer has no EOS.
-    """
-    from calib.build import build
-
-    if not settings.heldout:
-        return []
-    if settings.heldout_seqlen > max_length:
-        raise SettingsError(
-            f"{path}.heldout_seqlen: {settings.heldout_seqlen} tokens do not fit the model's context of "
-            f"{max_length}; choose at most {max_length}"
-        )
-    specs = settings.heldout_specs(path)
-    if tokenizer.eos_token_id is None:
-        specs = [replace(spec, separator="\n\n") for spec in specs]
-    return [HeldOut(spec.source.label, build(spec, tokenizer).tokens) for spec in specs]
-
-
 class WindowScorer:
     """Scores the held-out windows; made from the dense model before anything is compressed."""
 
     def __init__(
         self,
         texts: Sequence[HeldOut],
-        model: Any,
+        model: PreTrainedModel,
         budget: TokenBudget,
         rule: HeadRule | None,
+        *,
         divergence: bool,
         alone: bool = False,
     ) -> None:
@@ -101,12 +73,12 @@ class WindowScorer:
             with torch.inference_mode(), forgetful(model), fused(model):
                 self.dense = budget.run(lambda: self._remember(model))
 
-    def score(self, model: Any) -> list[WindowScores]:
+    def score(self, model: PreTrainedModel) -> list[WindowScores]:
         """The numbers of every text, in order."""
         with torch.inference_mode(), forgetful(model), fused(model):
             return self.budget.run(lambda: self._score(model))
 
-    def score_dense(self, model: Any) -> list[WindowScores]:
+    def score_dense(self, model: PreTrainedModel) -> list[WindowScores]:
         """The dense model's own numbers, from what is remembered of it; `model` runs only when nothing is."""
         if not self.dense:
             return self.score(model)
@@ -118,16 +90,18 @@ class WindowScorer:
         target = torch.as_tensor(tokens[:, 1:].astype(np.int64), device=dense.hidden.device).flatten()
         return _joined(self._positions(self.head, dense.hidden, target, dense), tokens)
 
-    def _score(self, model: Any) -> list[WindowScores]:
+    def _score(self, model: PreTrainedModel) -> list[WindowScores]:
         states = self._states(model)
         return [self._text(model, number, states) for number in range(len(self.texts))]
 
-    def _states(self, model: Any) -> Iterator[torch.Tensor]:
+    def _states(self, model: PreTrainedModel) -> Iterator[torch.Tensor]:
         """Final hidden states (windows, length, width) of all texts, text by text, in one pass over the model."""
-        batches = (tokens for text in self.texts for tokens in window_batches(text.tokens, self.budget, self.alone))
+        batches = (
+            tokens for text in self.texts for tokens in window_batches(text.tokens, self.budget, alone=self.alone)
+        )
         return final_states(model, (ModelCall(tokens) for tokens in batches))
 
-    def _remember(self, model: Any) -> list[_Dense]:
+    def _remember(self, model: PreTrainedModel) -> list[_Dense]:
         states = self._states(model)
         return [self._remember_text(text, states) for text in self.texts]
 
@@ -142,7 +116,7 @@ class WindowScorer:
             best.append(logits.argmax(-1))
         return _Dense(hidden, torch.cat(norms), torch.cat(best))
 
-    def _text(self, model: Any, number: int, states: Iterator[torch.Tensor]) -> WindowScores:
+    def _text(self, model: PreTrainedModel, number: int, states: Iterator[torch.Tensor]) -> WindowScores:
         tokens = self.texts[number].tokens
         parts: list[list[torch.Tensor]] = []
         start = 0

@@ -12,6 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from methods.lazy import torch
+from sweep.evaluation.settings import EvaluationSettings
+from sweep.evaluation.suite import Evaluator, build_evaluation
+from sweep.models import resolve_model
+from sweep.weights.dense import DenseModel
+
 FOLDER = Path(__file__).parent / "models"
 SUITES = {"BLiMP": "reference_blimp", "continuation choice": "reference_continuation", "LAMBADA": "reference_lambada"}
 SINGLES = {"PIQA": "reference_piqa", "HellaSwag": "reference_hellaswag", "ARC-easy": "reference_arc_easy"}
@@ -34,12 +40,6 @@ CHANCE = {"BLiMP": 0.5, "continuation choice": 0.25, "LAMBADA": 0.0, "PIQA": 0.5
 
 def evaluate(name: str) -> list[dict[str, Any]]:
     """Accuracy rows (task, value, stderr, n) of one dense model on every bundled task, in float32."""
-    import torch
-
-    from sweep.evaluation.settings import EvaluationSettings
-    from sweep.evaluation.suite import Evaluator, build_evaluation
-    from sweep.models import DenseModel, resolve_model
-
     torch.set_num_threads(1)
     dense = DenseModel(resolve_model(name, "model"), "cpu", "float32")
     data = build_evaluation(EvaluationSettings(tasks=["reference"]), dense.tokenizer, dense.ref.max_length or 512)

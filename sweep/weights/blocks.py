@@ -7,6 +7,9 @@ with the process, however it dies. Both buffers are made once. A block that is a
 also when its linears have become two factors. The hard case is memory that is freed on one stream and filled on
 another: blocks are marked as used by both, and the next one is copied in when the one before is done with, so that
 never more than two are on the device.
+
+Words of this room: a block is *resident* while its weights are on the device and *away* otherwise; it is *changed* when
+a walk has left other weights in it; *scratch* is the folder that holds those; a *skeleton* is a model without weights.
 """
 
 from __future__ import annotations
@@ -23,11 +26,9 @@ from itertools import zip_longest
 from math import prod
 from typing import Any
 
-import torch
-from torch import nn
-
+from methods.lazy import torch
 from sweep.checkpoints.integrity import refuse_not_finite
-from sweep.models import checksum
+from sweep.weights.hashes import checksum
 from sweep.weights.skeleton import as_meta
 from sweep.weights.tensors import DataFile, Source, bytes_of
 
@@ -71,8 +72,8 @@ class StreamedBlocks:
 
     def __init__(
         self,
-        model: nn.Module,
-        blocks: nn.ModuleList,
+        model: torch.nn.Module,
+        blocks: torch.nn.ModuleList,
         sources: Mapping[str, Source],
         device: torch.device,
         scratch: str | None = None,
@@ -126,7 +127,7 @@ class StreamedBlocks:
 
         An ordinary small model: what is checked on it costs a few blocks instead of all.
         """
-        kinds = self._kinds()
+        kinds = self.kinds()
         count = next((n for n in range(1, SAMPLED) if set(kinds[:n]) == set(kinds)), min(SAMPLED, len(kinds)))
         whole = self.blocks._modules
         home = self.model.block_home
@@ -146,7 +147,7 @@ class StreamedBlocks:
             for index in range(count):
                 _to_meta(self.blocks[index])
 
-    def _kinds(self) -> list[object]:
+    def kinds(self) -> list[object]:
         """What a block is: its kind of layer in the configuration, and the settings that its modules hold."""
         config: Any = self.model.config
         layer_types = getattr(config.get_text_config(), "layer_types", None) or [None] * len(self.blocks)
@@ -168,7 +169,7 @@ class StreamedBlocks:
         self._buffers["write"].busy = None
 
     def checksums(self) -> dict[str, int]:
-        """The checksum (see `sweep.models.checksum`) of every tensor in a block, by its name in the model."""
+        """The checksum (see `sweep.weights.hashes.checksum`) of every tensor in a block, by its name in the model."""
         missing = [index for index in range(len(self.blocks)) if index not in {**self._sums, **self._changed_sums}]
         for index, following in zip_longest(missing, missing[1:]):
             with self.resident(index, following):
@@ -245,7 +246,7 @@ class StreamedBlocks:
         else:
             tensors = {key: stored.pop(key).to(source.dtype) for key, source in sources.items()}
             self._look_at(index, tensors, dense=changed is None)
-        kept = {k: nn.Parameter(t, requires_grad=False) if k in parameters else t for k, t in tensors.items()}
+        kept = {k: torch.nn.Parameter(t, requires_grad=False) if k in parameters else t for k, t in tensors.items()}
         return _Loaded(kept, ready)
 
     def _look_at(self, index: int, tensors: Mapping[str, torch.Tensor], *, dense: bool) -> None:
@@ -340,7 +341,7 @@ class _Buffer:
         return self.memory
 
 
-def _to_meta(block: nn.Module) -> None:
+def _to_meta(block: torch.nn.Module) -> None:
     """Free what the block holds: its parameters, and the buffers that belong to its state."""
     away: dict[int, torch.Tensor] = {}
     for (module, kind, name, _), tensor in _slots(block):
@@ -348,16 +349,16 @@ def _to_meta(block: nn.Module) -> None:
             getattr(module, kind)[name] = away.setdefault(id(tensor), as_meta(tensor))
 
 
-def _settings(module: nn.Module) -> tuple[tuple[str, object], ...]:
+def _settings(module: torch.nn.Module) -> tuple[tuple[str, object], ...]:
     """Switches, sizes and names that a module holds, without the number of its layer."""
     plain = [(name, value) for name, value in vars(module).items() if isinstance(value, bool | int | str)]
     return tuple((name, value) for name, value in sorted(plain) if not re.search("idx|index|layer_id|number", name))
 
 
-_Slot = tuple[nn.Module, str, str, str]
+_Slot = tuple[Any, str, str, str]  # (module, dictionary, name, key)
 
 
-def _slots(block: nn.Module) -> list[tuple[_Slot, torch.Tensor]]:
+def _slots(block: torch.nn.Module) -> list[tuple[_Slot, torch.Tensor]]:
     """Every place of the block that holds a tensor of its state: ((module, dictionary, name, key), tensor).
 
     Places that share a tensor share the key, which is the name of the first of them in the block.

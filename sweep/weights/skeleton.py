@@ -12,20 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import nn
-
 from calib.settings import SettingsError
+from methods.lazy import torch
 from sweep.checkpoints.integrity import refuse_differences, refuse_untied
 from sweep.checkpoints.tensors import DERIVED, FLOATS, Stored
 from sweep.models import ModelRef, unusable
-from sweep.weights.tensors import DTYPES
+from sweep.weights.tensors import dtype_of
 
 PIECE = 16 << 20  # bytes of two tensors that are compared at a time
 
 
-def build_skeleton(ref: ModelRef, config: Any, dtype: torch.dtype = torch.float32) -> Any:
+def build_skeleton(ref: ModelRef, config: Any, dtype: torch.dtype | None = None) -> Any:
     """The model of a transformers config; parameters hold no data, buffers what the modules compute for them.
+
+    `dtype` is float32 when none is given.
 
     Raises SettingsError when transformers has no causal language model for it, or cannot build it.
     """
@@ -34,7 +34,7 @@ def build_skeleton(ref: ModelRef, config: Any, dtype: torch.dtype = torch.float3
     try:
         with parameters_on_meta():
             return transformers.AutoModelForCausalLM.from_config(
-                config, dtype=dtype, trust_remote_code=ref.trust_remote_code
+                config, dtype=dtype or torch.float32, trust_remote_code=ref.trust_remote_code
             )
     except Exception as error:  # whatever stands in the config, a class stumbles over it in its own way
         raise unusable(ref, error) from None
@@ -106,7 +106,7 @@ def _absent_part(names: Iterable[str]) -> str | None:
 
 
 def _without_data(stored: Stored) -> torch.Tensor:
-    return torch.empty(stored.shape, dtype=DTYPES.get(stored.dtype, torch.float32), device="meta")
+    return torch.empty(stored.shape, dtype=dtype_of(stored.dtype) or torch.float32, device="meta")
 
 
 def _refuse_integers(ref: ModelRef, skeleton: Any, stored: Mapping[str, Stored]) -> None:
@@ -126,21 +126,21 @@ def _refuse_integers(ref: ModelRef, skeleton: Any, stored: Mapping[str, Stored])
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
     """While open, parameters of new modules are meta tensors; buffers hold what the modules compute for them."""
-    register = nn.Module.register_parameter
+    register = torch.nn.Module.register_parameter
 
-    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    def on_meta(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
         register(module, name, parameter)
         if parameter is not None and not parameter.is_meta:
             module._parameters[name] = as_meta(parameter)  # type: ignore[assignment]
 
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign,assignment]
+    torch.nn.Module.register_parameter = on_meta  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def as_meta(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor of its shape and dtype without data; a parameter becomes a parameter."""
     empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    return torch.nn.Parameter(empty, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else empty

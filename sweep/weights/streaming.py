@@ -12,22 +12,24 @@ from __future__ import annotations
 import shutil
 from math import prod
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
 from calib.tokenizer import TOKENIZER_FILES
 from methods.blockwise import decoder_blocks
+from methods.lazy import torch
 from methods.walk.residency import device_memory
 from sweep.checkpoints.integrity import refuse_not_finite
 from sweep.checkpoints.tensors import INDEX, SINGLE, Stored, checkpoint_files, checkpoint_tensors, indexed_files
-from sweep.models import DenseModel, ModelRef, Snapshot, context_length, load_config, load_tokenizer, unreachable
+from sweep.models import ModelRef, context_length, load_config, load_tokenizer, unreachable
 from sweep.weights.blocks import StreamedBlocks
+from sweep.weights.dense import DenseModel, Snapshot
 from sweep.weights.memory import host_memory
 from sweep.weights.skeleton import as_meta, build_skeleton, check_headers
-from sweep.weights.tensors import DTYPES, DataFile, Source, read_whole, source_of
+from sweep.weights.tensors import DataFile, Source, dtype_of, read_whole, source_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WORKING_ROOM = 8 << 30  # bytes that a trial of a model held whole needs besides its weights, at the least
 
@@ -99,14 +101,14 @@ def local_folder(ref: ModelRef) -> Path | None:
     return folder if checkpoint_files(folder) else None
 
 
-def sources_of_streamed(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
+def sources_of_streamed(model: PreTrainedModel, stored: dict[str, Stored]) -> dict[str, Source]:
     """Where every tensor of a model without weights lies. Raises SettingsError when it cannot be streamed: its blocks
     share matrices, or tensors must be converted while they are loaded."""
     _refuse_shared(decoder_blocks(model))
     return find_sources(model, stored)
 
 
-def find_sources(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
+def find_sources(model: PreTrainedModel, stored: dict[str, Stored]) -> dict[str, Source]:
     """Where every parameter and persistent buffer of the model lies, by the first of its names.
 
     Raises SettingsError naming the first one that the checkpoint lacks, or has in another shape.
@@ -131,7 +133,7 @@ def find_sources(model: Any, stored: dict[str, Stored]) -> dict[str, Source]:
     return sources
 
 
-def _renamed(model: Any, stored: dict[str, Stored]) -> tuple[dict[str, str], set[str]]:
+def _renamed(model: PreTrainedModel, stored: dict[str, Stored]) -> tuple[dict[str, str], set[str]]:
     """(key of the checkpoint by name in the model, names that transformers would compute from several keys)."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
@@ -154,11 +156,13 @@ def _renamed(model: Any, stored: dict[str, Stored]) -> tuple[dict[str, str], set
     return {name: key for name, key in found.items() if name not in converted}, converted
 
 
-def _fill_outside(model: Any, blocks: nn.ModuleList, sources: dict[str, Source], device: torch.device) -> None:
+def _fill_outside(
+    model: PreTrainedModel, blocks: torch.nn.ModuleList, sources: dict[str, Source], device: torch.device
+) -> None:
     """Load everything outside the blocks, and move the buffers that no checkpoint holds; tied weights stay one."""
     inside = {id(tensor) for block in blocks for tensor in (*block.parameters(), *block.buffers())}
     names = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
-    places = [
+    places: list[tuple[dict[str, Any], str, torch.Tensor]] = [
         (kind, name, tensor)
         for module in model.modules()
         for kind in (module._parameters, module._buffers)
@@ -174,11 +178,12 @@ def _fill_outside(model: Any, blocks: nn.ModuleList, sources: dict[str, Source],
                 new[id(tensor)] = as_meta(tensor)
             else:
                 data = read_whole(sources[names[id(tensor)]], device)
-                new[id(tensor)] = nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
+                is_parameter = isinstance(tensor, torch.nn.Parameter)
+                new[id(tensor)] = torch.nn.Parameter(data, requires_grad=False) if is_parameter else data
         kind[name] = new[id(tensor)]
 
 
-def _refuse_shared(blocks: nn.ModuleList) -> None:
+def _refuse_shared(blocks: torch.nn.ModuleList) -> None:
     owners: dict[int, int] = {}
     for index, block in enumerate(blocks):
         for name, parameter in block.named_parameters():
@@ -197,11 +202,11 @@ def _dtype(ref: ModelRef, config: Any, stored: dict[str, Stored], device: str) -
         return torch.float32
     if config.dtype is not None:
         return getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
-    kinds = (DTYPES.get(tensor.dtype) for tensor in stored.values())
+    kinds = (dtype_of(tensor.dtype) for tensor in stored.values())
     return next((kind for kind in kinds if kind is not None and kind.is_floating_point), torch.float32)
 
 
-def _refuse_special(model: Any, config: Any, dtype: torch.dtype) -> None:
+def _refuse_special(model: PreTrainedModel, config: Any, dtype: torch.dtype) -> None:
     if getattr(config, "quantization_config", None) is not None:
         raise SettingsError("models: the checkpoint is quantized already, and such a model cannot be streamed")
     kept = [*(model._keep_in_fp32_modules_strict or ())]

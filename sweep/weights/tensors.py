@@ -7,23 +7,27 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from calib.settings import SettingsError
+from methods.lazy import torch
 from sweep.checkpoints.tensors import Stored
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}  # safetensors' names and torch's
+
+
+def dtype_of(stored: str) -> torch.dtype | None:
+    """torch's dtype for a name in a safetensors header; None for one that nothing here computes with."""
+    return getattr(torch, _DTYPES[stored]) if stored in _DTYPES else None
 
 
 class DataFile:
@@ -71,14 +75,15 @@ def source_of(stored: Stored, like: torch.Tensor, name: str, files: dict[Path, D
 
     Raises SettingsError when what is stored does not fit. `files` are those that are open already.
     """
-    if tuple(like.shape) != stored.shape or stored.dtype not in DTYPES:
+    dtype = dtype_of(stored.dtype)
+    if tuple(like.shape) != stored.shape or dtype is None:
         raise SettingsError(
             f"models: {name} is {list(stored.shape)} of {stored.dtype} in {stored.file}, and the model takes "
             f"{list(like.shape)}; such a checkpoint cannot be streamed"
         )
     if stored.file not in files:
         files[stored.file] = DataFile.of(stored.file)
-    return Source(files[stored.file], stored.start, stored.size, DTYPES[stored.dtype], stored.shape, like.dtype)
+    return Source(files[stored.file], stored.start, stored.size, dtype, stored.shape, like.dtype)
 
 
 def read_whole(source: Source, device: torch.device) -> torch.Tensor:

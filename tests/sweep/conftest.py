@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -16,6 +17,8 @@ import pytest
 import yaml
 from click.testing import Result
 from typer.testing import CliRunner
+
+from sweep.study_file.document import apply_override
 
 TEXT = "the a river stone walked slowly over under bright old house of and to see green again while never"
 WORDS = TEXT.split()
@@ -155,6 +158,14 @@ def document(tiny_model: Path, tiny_texts: Path, tiny_tasks: Path) -> dict[str, 
             "heldout_seqlen": 32,
         },
     }
+
+
+def changed(document: dict[str, Any], *overrides: str) -> dict[str, Any]:
+    """A copy of the study's document with values set as `--set` sets them."""
+    result = copy.deepcopy(document)
+    for override in overrides:
+        apply_override(result, override)
+    return result
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from calib.settings import SettingsError
 from sweep import models
 from sweep.checkpoints.files import fingerprint_folder
-from sweep.models import DenseModel, resolve_model, weights_hash
+from sweep.models import resolve_model
+from sweep.weights.dense import DenseModel
 
 
 @pytest.fixture(scope="module")
@@ -95,87 +96,6 @@ def test_chosen_context_must_fit_the_model(tiny_model: Path) -> None:
     assert resolve_model({"model": str(tiny_model), "max_length": 32}, "m").max_length == 32
     with pytest.raises(SettingsError, match=r"m.max_length: expected at most the model's 64, got 65"):
         resolve_model({"model": str(tiny_model), "max_length": 65}, "m")
-
-
-def test_restore_gives_back_weights_modules_and_hooks(dense: DenseModel) -> None:
-    import torch
-    from torch import nn
-
-    before = weights_hash(dense.model)
-    names = [name for name, _ in dense.model.named_modules()]
-    block = dense.model.model.layers[0]
-    with torch.no_grad():
-        block.self_attn.q_proj.weight.mul_(2)  # in place
-        block.input_layernorm.weight.zero_()  # a folded norm
-    block.self_attn.k_proj.weight = nn.Parameter(torch.zeros(3, 3))  # another parameter
-    block.self_attn.v_proj.weight.data = torch.zeros(5, 5)  # other data in the same parameter
-    block.mlp.up_proj = nn.Sequential(nn.Linear(32, 2, bias=False), nn.Linear(2, 64, bias=False))  # two factors
-    block.mlp.down_proj.register_forward_hook(lambda *_: None)
-    block.mlp.extra = nn.Linear(1, 1)
-    block.forward = lambda hidden, **_: hidden
-    assert weights_hash(dense.model) != before
-    dense.restore()
-    assert weights_hash(dense.model) == before
-    assert [name for name, _ in dense.model.named_modules()] == names
-    assert not block.mlp.down_proj._forward_hooks
-    assert "forward" not in block.__dict__
-
-
-def test_restored_modules_still_share_their_configuration(dense: DenseModel) -> None:
-    dense.restore()
-    dense.model.set_attn_implementation("eager")
-    try:
-        assert dense.model.model.layers[0].self_attn.config._attn_implementation == "eager"
-    finally:
-        dense.model.set_attn_implementation("sdpa")
-
-
-def test_restored_model_computes_what_the_dense_one_did(dense: DenseModel) -> None:
-    import torch
-
-    tokens = torch.arange(20)[None]
-    with torch.no_grad():
-        before = dense.model(tokens).logits.clone()
-        dense.model.lm_head.weight.add_(1)
-        dense.model.model.rotary_emb.inv_freq.mul_(3)
-    dense.restore()
-    with torch.no_grad():
-        assert torch.equal(dense.model(tokens).logits, before)
-
-
-def test_hash_of_weights_sees_every_bit_and_the_place(dense: DenseModel) -> None:
-    import torch
-
-    dense.restore()
-    weight = dense.model.model.layers[1].mlp.up_proj.weight
-    seen = {weights_hash(dense.model)}
-    with torch.no_grad():
-        weight[3, 5] = torch.nextafter(weight[3, 5], torch.tensor(9.0))  # the last bit of one number
-        seen.add(weights_hash(dense.model))
-        weight[[0, 1]] = weight[[1, 0]]  # the same numbers in other places
-        seen.add(weights_hash(dense.model))
-        weight[0, 0] = 0.0
-        seen.add(weights_hash(dense.model))
-        weight[0, 0] = -0.0
-        seen.add(weights_hash(dense.model))
-    dense.restore()
-    assert len(seen) == 5
-    assert weights_hash(dense.model) in seen
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64", "int8", "bool"])
-def test_checksum_equals_its_plain_formula(dtype: str) -> None:
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    tensor = torch.randn(3, 30_001, generator=generator).mul(50).to(getattr(torch, dtype))
-    size = tensor.element_size()
-    kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
-    numbers = tensor.reshape(-1).view(kind).tolist()
-    columns = models._multipliers(models._ROW, 1, "cpu").tolist()
-    rows = models._multipliers(-(-len(numbers) // models._ROW), 2, "cpu").tolist()
-    plain = sum(x * columns[i % models._ROW] * rows[i // models._ROW] for i, x in enumerate(numbers)) % 2**64
-    assert models.checksum(tensor) == plain
 
 
 def test_own_code_counts_only_where_it_may_run(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """From a metric's values of all examples to one number, by lm-eval's own aggregations, and why there may be none.
 
 A number that overflows, or an aggregation that raises, costs that metric its value and no other metric anything: the
-reason stands in the metric's row. What is wrong whatever the scores, an aggregation or a metric that lm-eval does not
-know, is refused while the requests are built.
+reason stands in the metric's row. An aggregation that lm-eval does not know is wrong whatever the scores, and refused
+while the requests are built.
 """
 
 from __future__ import annotations
@@ -70,19 +70,12 @@ def is_mean(rule: Aggregation) -> bool:
     return all(value is not None and math.isclose(value, wanted) for value, wanted in zip(found, means, strict=True))
 
 
-def check_metrics(name: str, task: Any, path: str) -> None:
-    """Raise SettingsError for a metric of the task that lm-eval cannot compute or aggregate, whatever the scores."""
-    from lm_eval.api.registry import aggregation_registry, metric_registry
+def check_aggregations(name: str, task: Any, path: str) -> None:
+    """Raise SettingsError for a metric of the task that lm-eval cannot aggregate, whatever the scores."""
+    from lm_eval.api.registry import aggregation_registry
 
     written = {entry["metric"]: entry for entry in task.config.metric_list or () if isinstance(entry, Mapping)}
     where = f"{path}.tasks: task '{name}', metric"
-    for metric, function in getattr(task, "_metric_fn_list", {}).items():
-        if function is None and task.config.process_results is None:
-            close = suggestion(metric, metric_registry)
-            raise SettingsError(
-                f"{where} '{metric}': lm-eval has no such metric, nor has the `evaluate` package (if it is installed)"
-                f"{close}"
-            )
     for metric, rule in task.aggregation().items():
         if not callable(rule):
             asked = written.get(metric, {}).get("aggregation")

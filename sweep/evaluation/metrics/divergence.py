@@ -11,7 +11,7 @@ logarithm, at most ln 2; temperature 1, teacher forcing on fixed text, the whole
 
 from __future__ import annotations
 
-import torch
+from methods.lazy import torch
 
 
 def divergences(

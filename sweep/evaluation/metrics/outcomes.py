@@ -1,4 +1,8 @@
-"""What a task's evaluation gives: numbers, each with a reason where it has none, and the outcome of every example."""
+"""What a task's evaluation gives: numbers, each with a reason where it has none, and the outcome of every example.
+
+Words of this room: an *outcome* is what one example gave, a *number* what all of them gave together; *unscored*
+examples have no finite score; an error is *told* on one line.
+"""
 
 from __future__ import annotations
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sweep.evaluation.questions.heldout import HeldOut
+from sweep.evaluation.questions.requests import TaskRequests
+
 if TYPE_CHECKING:
-    from sweep.evaluation.questions.requests import TaskRequests
-    from sweep.evaluation.windows import HeldOut
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class LargestId:
     place: str  # where it stands, for an error: `calibration: source 'tickets'`
 
 
-def largest_ids(tasks: TaskRequests, heldout: Sequence[HeldOut], tokenizer: Any) -> tuple[LargestId, ...]:
+def largest_ids(
+    tasks: TaskRequests, heldout: Sequence[HeldOut], tokenizer: PreTrainedTokenizerBase
+) -> tuple[LargestId, ...]:
     """The largest id of each held-out text, of the task that has the largest, and of the prompts to be continued."""
     found = [LargestId(int(text.tokens.max()), f"evaluation.heldout: '{text.label}'") for text in heldout]
     tokens = tasks.requests.tokens

@@ -3,7 +3,7 @@
 `freeze_task` takes what `process_results` needs of a task: its documents as plain values, its rendered choices and
 targets (so that nothing is rendered again), its filters and aggregations. A frozen task is pickled, sent to workers
 and replayed there for every trial. The hard case is code that lives in files that Python cannot import, such as the
-`utils.py` beside a local task: it travels with the files beside it (`taskcode.py`).
+`utils.py` beside a local task: it travels with the files beside it (`code.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import numpy as np
 
 from calib.settings import SettingsError
 from sweep.evaluation.metrics.accuracy import Key
-from sweep.evaluation.metrics.aggregation import aggregate, aggregation_of, as_number, check_metrics, finite
+from sweep.evaluation.metrics.aggregation import aggregate, aggregation_of, as_number, check_aggregations, finite
 from sweep.evaluation.metrics.outcomes import Examples, Number, Outcome, TaskMetrics
-from sweep.evaluation.presets import Mean
-from sweep.evaluation.tasks.code import Freezer, Frozen
+from sweep.evaluation.questions.code import Freezer, Frozen
+from sweep.evaluation.tasks.presets import Mean
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -141,7 +141,7 @@ class TaskReplay:
         repeats = task.config.repeats or 1
         for instance, call in zip(self._instances, self.calls, strict=True):
             instance.resps, instance.filtered_resps = _answers(call, scores, repeats), {}
-        unscored = _unscored(self.calls, scores, "acc_mutual_info" in task.aggregation())
+        unscored = _unscored(self.calls, scores, mutual="acc_mutual_info" in task.aggregation())
         found = Examples(len(self._by_doc), unscored)
         try:
             task.apply_filters()
@@ -245,7 +245,7 @@ class GroupReplay:
 
 def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str, freezer: Freezer) -> TaskReplay:
     """Copy what `process_results` needs of `task`. Raises SettingsError when the task's code cannot be sent."""
-    check_metrics(name, task, path)
+    check_aggregations(name, task, path)
     by_doc = {instance.doc_id: instance.doc for instance in task.instances or ()}
     numbers = {doc_id: position for position, doc_id in enumerate(sorted(by_doc))}
     docs = []
@@ -309,7 +309,7 @@ def _answers(call: Call, scores: Scores, repeats: int) -> list[Any]:
     return [(float(scores.loglikelihood[call.start]), bool(scores.greedy[call.start]))] * repeats
 
 
-def _unscored(calls: Sequence[Call], scores: Scores, mutual: bool) -> frozenset[int]:
+def _unscored(calls: Sequence[Call], scores: Scores, *, mutual: bool) -> frozenset[int]:
     """Examples with a score that is no number: the largest of NaNs is no answer, though `argmax` gives one.
 
     Minus infinity is the score of something impossible and counts as lm-eval counts it, except where two of them are

@@ -8,6 +8,9 @@ machine, so workers get the documents as plain values and never the task's data 
 Tokenization follows `lm_eval.models.huggingface.HFLM` to the letter: special tokens as the tokenizer adds them, none
 when the text already begins with the prefix token, trailing spaces of a context moved to the continuation, and the
 oldest tokens dropped when a request is longer than the model's context.
+
+Words of this room: a *request* is a context and the continuation that is scored after it; a *frozen* task has no data
+set; its *replay* turns scores into metrics, and a *rehearsal* does so with made-up scores before a model is loaded.
 """
 
 from __future__ import annotations
@@ -23,18 +26,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calib.settings import SettingsError
-from sweep.evaluation.perturb import Perturbation
-from sweep.evaluation.presets import means_of
+from sweep.evaluation.questions.asked import Asked
+from sweep.evaluation.questions.code import Freezer
+from sweep.evaluation.questions.examine import check_generation, explain
+from sweep.evaluation.questions.loading import called, check_examples, load_tasks, source_of
+from sweep.evaluation.questions.perturb import Perturbation
 from sweep.evaluation.questions.replay import Call, GroupReplay, TaskReplay, freeze_groups, freeze_task, preset_group
-from sweep.evaluation.tasks.code import Freezer
-from sweep.evaluation.tasks.examine import check_generation, explain
-from sweep.evaluation.tasks.loading import called, check_examples, load_tasks, source_of
+from sweep.evaluation.tasks.presets import means_of
 from sweep.evaluation.tasks.templates import sandboxed
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
-
-    from sweep.evaluation.settings import EvaluationSettings
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,11 @@ class Tokenization:
     tokenizer has neither; whatever needs none works all the same.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self.prefix_token: int | None = None if prefix is None else int(prefix)
-        self.prefix_text: str = "" if prefix is None else tokenizer.decode(self.prefix_token)
+        self.prefix_text = "" if self.prefix_token is None else str(tokenizer.decode(self.prefix_token))
 
     def prefix(self) -> int:
         """The token before a text that follows nothing. Raises SettingsError when the tokenizer has none."""
@@ -149,7 +152,7 @@ class Tokenization:
 
 
 def build_requests(
-    settings: EvaluationSettings, tokenizer: Any, max_length: int, path: str = "evaluation"
+    settings: Asked, tokenizer: PreTrainedTokenizerBase, max_length: int, path: str = "evaluation"
 ) -> TaskRequests:
     """Load the tasks, build and tokenize their requests. Raises SettingsError naming the task that does not work."""
     with quiet("lm_eval"), quiet("datasets", logging.CRITICAL), _no_bars(), sandboxed():
@@ -273,7 +276,7 @@ def _refuse_kind(task: Task, path: str) -> None:
         raise SettingsError(f"{called(task, path)} runs code that a model wrote; this is not supported")
 
 
-def _build(task: Task, settings: EvaluationSettings, tokenizer: Any, path: str) -> None:
+def _build(task: Task, settings: Asked, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
     """lm-eval's own request building, once."""
     chat: dict[str, Any] = {}
     if settings.chat_template:
@@ -304,7 +307,7 @@ def _too_few_shots(task: Task) -> str | None:
     return f"num_fewshot: {asked} examples are asked for in the prompt, and the data have {have}; ask for fewer"
 
 
-def _chat_template(tokenizer: Any) -> Any:
+def _chat_template(tokenizer: PreTrainedTokenizerBase) -> Any:
     if not getattr(tokenizer, "chat_template", None):
         raise SettingsError("evaluation.chat_template: this model's tokenizer has no chat template; set it to false")
     from lm_eval.models.huggingface import HFLM

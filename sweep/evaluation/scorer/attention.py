@@ -13,11 +13,13 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
+from methods.lazy import torch
 from methods.numerics.backend import has_triton
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FLEX_BLOCK = 128  # positions of one block of flex_attention
 WITHOUT_EFFECT = {  # what transformers hands to any attention function: the mask and the walk decide on these
@@ -41,7 +43,7 @@ class PackedAttention(ABC):
         """The mask of layers that look back `window` tokens of a sequence (None: all of them)."""
 
     @contextmanager
-    def of(self, model: Any) -> Iterator[None]:
+    def of(self, model: PreTrainedModel) -> Iterator[None]:
         """Let `model` use it while open."""
         if self.implementation is None:
             yield
@@ -98,7 +100,7 @@ class TreeAttention(PackedAttention):
     implementation = "packed_tries"
 
     @contextmanager
-    def of(self, model: Any) -> Iterator[None]:
+    def of(self, model: PreTrainedModel) -> Iterator[None]:
         from transformers import AttentionInterface
 
         AttentionInterface.register(self.implementation, attend)
@@ -151,7 +153,7 @@ def ways(device: torch.device) -> list[PackedAttention]:
     return [*([TreeAttention()] if has_triton() else []), FlexAttention(), ExplicitMask()]
 
 
-def layer_kinds(model: Any) -> dict[str, int | None]:
+def layer_kinds(model: PreTrainedModel) -> dict[str, int | None]:
     """The kinds of attention layers of a model, each with its window in tokens or None."""
     config = model.config.get_text_config()
     if "local" in (getattr(config, "attention_layers", None) or ()):  # GPT-Neo counts its window by place in the row

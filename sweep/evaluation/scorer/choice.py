@@ -13,11 +13,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from methods.lazy import torch
 from methods.walk.lengths import LengthRule
 from sweep.evaluation.questions.requests import Requests
 from sweep.evaluation.scorer.attention import PackedAttention, layer_kinds, ways
@@ -36,8 +36,10 @@ from sweep.evaluation.scorer.scoring import (
 )
 from sweep.evaluation.scorer.states import lengths_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError)
-DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # a full or broken device says nothing of the model
 TRIAL_ROW = 256
 FULL_TOLERANCE, HALF_TOLERANCE = 1e-4, 0.1  # nats a token; in half precision the order of sums alone moves hundredths
 
@@ -63,7 +65,7 @@ class Way:
 class Probe:
     """The dense model's scores of the trial sequences, one by one, and what other ways are compared with."""
 
-    model: Any
+    model: PreTrainedModel
     rule: HeadRule | None
     lengths: LengthRule
     sequences: TrialSequences
@@ -78,7 +80,7 @@ class Probe:
         scorer = self.scorer(way)
         try:
             found, _ = scorer.score(self.model)
-        except DEVICE_ERRORS:
+        except _device_errors():
             raise
         except REFUSALS as error:
             words = " ".join(str(error).split())[:120]
@@ -100,7 +102,7 @@ class Probe:
         return apart, bool(np.isfinite(found).all()) and apart <= (FULL_TOLERANCE if single else HALF_TOLERANCE)
 
 
-def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> Scorer:
+def choose_scorer(model: PreTrainedModel, requests: Requests, budget: TokenBudget, rule: HeadRule | None) -> Scorer:
     """The packed scorer when it scores trial sequences as the model does one by one, else the plain one.
 
     Its last block runs only where something is predicted, as far as that agrees too.
@@ -113,7 +115,7 @@ def choose_scorer(model: Any, requests: Requests, budget: TokenBudget, rule: Hea
     return scorer
 
 
-def start_probe(model: Any, requests: Requests, rule: HeadRule | None) -> Probe:
+def start_probe(model: PreTrainedModel, requests: Requests, rule: HeadRule | None) -> Probe:
     """Score sequences that reach beyond every switch of the architecture that the requests reach beyond."""
     lengths = lengths_of(model)
     longest = int(np.diff(requests.offsets).max(initial=1)) - 1  # the last token is no input
@@ -159,14 +161,19 @@ def _ways(probe: Probe) -> Iterator[Way | str]:
     yield Way(None, ONE_BY_ONE)
 
 
+def _device_errors() -> tuple[type[Exception], ...]:
+    """A full or broken device says nothing of the model."""
+    return torch.OutOfMemoryError, torch.AcceleratorError
+
+
 def _placewise(probe: Probe, way: Way) -> Modules:
     scorer, everywhere = probe.scorer(way), probe.scores.get(way, probe.alone)
 
-    def agrees(modules: Modules, poisoned: bool) -> bool:
+    def agrees(modules: Modules, *, poisoned: bool) -> bool:
         scorer.placewise, scorer.poisoned = modules, poisoned
         try:
             found, _ = scorer.score(probe.model)
-        except DEVICE_ERRORS:
+        except _device_errors():
             raise
         except REFUSALS:
             return False

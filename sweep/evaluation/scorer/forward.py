@@ -11,12 +11,15 @@ import copy
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 
+from methods.lazy import torch
 from methods.walk.lengths import forgetful
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -82,7 +85,7 @@ class HeadRule:
         return logits
 
 
-def head_rule(model: Any) -> HeadRule | None:
+def head_rule(model: PreTrainedModel) -> HeadRule | None:
     """The rule that reproduces the model's own logits on a few tokens, or None when ours does not."""
     head = model.get_output_embeddings()
     if head is None:
@@ -103,7 +106,7 @@ def head_rule(model: Any) -> HeadRule | None:
     return rule if same else None
 
 
-def body(model: Any, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
+def body(model: PreTrainedModel, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
     """Final hidden states (batch, length, width) of token ids (batch, length), in the model's dtype."""
     return model.get_decoder()(input_ids=tokens, use_cache=False, **arguments)[0]
 
@@ -117,7 +120,7 @@ def log_norm(logits: torch.Tensor, rows: int | None = None) -> tuple[torch.Tenso
     return (logits - top[:, None]).exp_().sum(-1).log_().add_(top), top
 
 
-def dense_head(model: Any) -> torch.nn.Module:
+def dense_head(model: PreTrainedModel) -> torch.nn.Module:
     """A copy of the vocabulary projection, so that compressing the model in place leaves it alone."""
     return copy.deepcopy(model.get_output_embeddings()).requires_grad_(False)
 
@@ -147,7 +150,7 @@ def _class_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
         start += len(members)
 
 
-def window_batches(windows: np.ndarray, budget: TokenBudget, alone: bool = False) -> Iterator[torch.Tensor]:
+def window_batches(windows: np.ndarray, budget: TokenBudget, *, alone: bool = False) -> Iterator[torch.Tensor]:
     """Token ids (windows, length) of full windows on the device, a batch at a time, in order; `alone`: one window."""
     count = 1 if alone else max(1, budget.tokens // windows.shape[1])
     for start in range(0, len(windows), count):

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from methods.lazy import torch
 from methods.walk.lengths import forgetful
 from sweep.evaluation.questions.requests import Generation, quiet
 from sweep.evaluation.scorer.forward import TokenBudget
@@ -24,6 +23,7 @@ from sweep.evaluation.scorer.watch import watched
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CUDA_BATCH = 64
 CPU_BATCH = 8
@@ -33,11 +33,12 @@ FULL_TOLERANCE, HALF_TOLERANCE = 1e-3, 0.05  # of the largest logit
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     generations: Sequence[Generation],
     max_length: int,
     budget: TokenBudget,
+    *,
     alone: bool = False,
 ) -> Sequence[str | None]:
     """The continuation of every prompt, by `HFLM.generate_until`; None for all when logits were NaN on the way.
@@ -84,13 +85,14 @@ class _Encoded:
         return cls(int(tokens.shape[1]), room, starts)
 
 
-def _knows_padding(model: Any, tokenizer: Any) -> bool:
+def _knows_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the padding token has an embedding; prompts, and texts that end before others, are filled up with it."""
     pad = tokenizer.pad_token_id  # HFLM takes the unknown token or EOS when there is none
-    return pad is None or pad < model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    return pad is None or pad < embedding.weight.shape[0]
 
 
-def may_be_padded(model: Any, prompts: Sequence[int], room: Sequence[int]) -> bool:
+def may_be_padded(model: PreTrainedModel, prompts: Sequence[int], room: Sequence[int]) -> bool:
     """Whether prompts of these lengths, in tokens, may be padded to one length, and followed by up to `room` tokens."""
     if len(set(prompts)) < 2:
         return True
@@ -110,7 +112,7 @@ def may_be_padded(model: Any, prompts: Sequence[int], room: Sequence[int]) -> bo
         return False
 
 
-def _padding_moves_nothing(model: Any, long: int) -> bool:
+def _padding_moves_nothing(model: PreTrainedModel, long: int) -> bool:
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.randint(0, vocabulary, (2, long), generator=generator).to(model.device)
@@ -134,9 +136,12 @@ def _padding_moves_nothing(model: Any, long: int) -> bool:
     return True
 
 
-def _answer(model: Any, tokens: torch.Tensor, mask: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _answer(
+    model: PreTrainedModel, tokens: torch.Tensor, mask: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(logits [rows, vocabulary], chosen tokens [rows]) of each token that follows."""
-    answer = model.generate(
+    generate: Any = model.generate
+    answer = generate(
         input_ids=tokens,
         attention_mask=mask,
         do_sample=False,

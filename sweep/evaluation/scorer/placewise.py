@@ -12,14 +12,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from calib.settings import SettingsError
 from methods.blockwise import decoder_blocks
+from methods.lazy import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Modules = Mapping[str, type]  # by name in the last block; a module of another type under that name runs everywhere
+
+
+class Agrees(Protocol):
+    """Whether scores stay the same with these modules run only where they are read."""
+
+    def __call__(self, modules: Modules, *, poisoned: bool) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Reading:
 
 
 @contextmanager
-def only_where_read(block: Any, reading: Reading | None) -> Iterator[None]:
+def only_where_read(block: torch.nn.Module, reading: Reading | None) -> Iterator[None]:
     """Run the reading's modules of `block` at its places alone while open; other rows of their outputs are zero."""
     if reading is None:
         yield
@@ -48,10 +56,10 @@ def only_where_read(block: Any, reading: Reading | None) -> Iterator[None]:
         yield
 
 
-def placewise_modules(model: Any, agrees: Callable[[Modules, bool], bool]) -> Modules:
+def placewise_modules(model: PreTrainedModel, agrees: Agrees) -> Modules:
     """The largest modules of the model's last block that can run only where they are read.
 
-    `agrees`: whether scores stay the same with these modules so run, poisoned or not.
+    Scores must agree with these modules so run, poisoned or not.
     """
     try:
         block = decoder_blocks(model)[-1]
@@ -61,7 +69,7 @@ def placewise_modules(model: Any, agrees: Callable[[Modules, bool], bool]) -> Mo
     with ExitStack() as stack:
         for name, module in block.named_modules():
             stack.callback(module.register_forward_hook(lambda *_, name=name: called.add(name)).remove)
-        agrees({}, False)
+        agrees({}, poisoned=False)
     found: dict[str, type] = {}
     waiting = [*block.named_children()]
     while waiting:
@@ -69,17 +77,17 @@ def placewise_modules(model: Any, agrees: Callable[[Modules, bool], bool]) -> Mo
         if all(parameter.dim() < 2 for parameter in module.parameters()):
             continue  # nothing to save
         # of some modules only the children or the weights are used
-        if name in called and agrees({**found, name: type(module)}, True):
+        if name in called and agrees({**found, name: type(module)}, poisoned=True):
             found[name] = type(module)
         else:
             waiting += [(f"{name}.{child}", part) for child, part in module.named_children()]
-    return found if found and agrees(found, False) else {}
+    return found if found and agrees(found, poisoned=False) else {}
 
 
 @contextmanager
 def _narrowed(module: Any, reading: Reading) -> Iterator[None]:
     before = vars(module).get("forward")
-    module.forward = _narrow(module.forward, reading)
+    module.forward = narrow(module.forward, reading)
     try:
         yield
     finally:
@@ -88,7 +96,8 @@ def _narrowed(module: Any, reading: Reading) -> Iterator[None]:
             module.forward = before
 
 
-def _narrow(inner: Callable[..., torch.Tensor], reading: Reading) -> Callable[..., torch.Tensor]:
+def narrow(inner: Callable[..., torch.Tensor], reading: Reading) -> Callable[..., torch.Tensor]:
+    """The forward `inner`, given the rows of the reading's places alone; other rows of its output are zero."""
     places, nan = reading.places, float("nan")
 
     def forward(inputs: torch.Tensor) -> torch.Tensor:

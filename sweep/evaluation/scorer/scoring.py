@@ -8,6 +8,9 @@ do, and no call finds what an earlier one left (`methods/walk/lengths.py`).
 
 Which scorer a model takes is decided in `choice.py`. In the last block, modules that work place by place run only at
 those positions (`placewise.py`).
+
+Words of this room: a *trie* is sequences that share their beginnings; *packed* rows hold several tries, *plain* rows
+one sequence; *places* are the positions that predict something; *sharing* says which sequences may share a model call.
 """
 
 from __future__ import annotations
@@ -16,11 +19,11 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from methods.lazy import torch
 from methods.numerics.backend import has_triton
 from methods.walk.fused import fused
 from methods.walk.lengths import LengthRule, forgetful
@@ -30,6 +33,9 @@ from sweep.evaluation.scorer.forward import HeadRule, TokenBudget, body, log_nor
 from sweep.evaluation.scorer.packing import Packing, pack
 from sweep.evaluation.scorer.placewise import Modules, Reading
 from sweep.evaluation.scorer.states import ModelCall, final_states, lengths_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CPU_ROW = 256  # attention with an explicit mask is quadratic in the row
 CPU_TRIE = 512  # a long context with its branches: cutting it computes the context again
@@ -97,7 +103,7 @@ class Scorer:
         self._batches: list[_Batch] | None = None
         budget.on_change.append(self._forget)
 
-    def score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, model: PreTrainedModel) -> tuple[np.ndarray, np.ndarray]:
         """(log-likelihoods in nats, is_greedy), one of each for every request."""
         if not len(self.requests):
             return np.zeros(0), np.zeros(0, bool)
@@ -112,7 +118,7 @@ class Scorer:
             self._batches = list(self._prepare())
         return self._batches
 
-    def _score(self, model: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _score(self, model: PreTrainedModel) -> tuple[np.ndarray, np.ndarray]:
         batches = self.batches()
         calls = (ModelCall(batch.tokens, self._arguments(model, batch), self._reading(batch)) for batch in batches)
         states = final_states(model, calls, _logits if self.rule is None else body)
@@ -128,7 +134,9 @@ class Scorer:
         misses = np.bincount(request, weights=~hits, minlength=count)
         return loglikelihood, misses == 0
 
-    def _predict(self, model: Any, batch: _Batch, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict(
+        self, model: PreTrainedModel, batch: _Batch, hidden: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probability of each target, and whether it is the most likely token.
 
         hidden: what predicts, at the batch's places: final hidden states, or logits when the head cannot be run alone.
@@ -140,7 +148,7 @@ class Scorer:
             first, last = np.searchsorted(batch.bounds, [start, start + step])
             logits = self._logits(head, hidden[start : start + step])
             read, target = batch.prediction[first:last] - start, batch.target[first:last]
-            value, hit = _read(logits, read, target, self.budget.work_rows(logits.shape[1]))
+            value, hit = read_targets(logits, read, target, self.budget.work_rows(logits.shape[1]))
             values.append(value)
             hits.append(hit)
         return torch.cat(values), torch.cat(hits)
@@ -153,11 +161,11 @@ class Scorer:
             return None
         return Reading(self.placewise, batch.places, batch.tokens.numel(), self.poisoned)
 
-    def _arguments(self, model: Any, batch: _Batch) -> dict[str, Any]:
+    def _arguments(self, model: PreTrainedModel, batch: _Batch) -> dict[str, Any]:
         return {}
 
     @contextmanager
-    def _attention(self, model: Any) -> Iterator[None]:
+    def _attention(self, model: PreTrainedModel) -> Iterator[None]:
         yield
 
     def _forget(self) -> None:
@@ -270,7 +278,7 @@ class PackedScorer(Scorer):
             batch.ends = _padded([row.ends for row in rows], alone, self.budget.device)
             yield batch
 
-    def _arguments(self, model: Any, batch: _Batch) -> dict[str, Any]:
+    def _arguments(self, model: PreTrainedModel, batch: _Batch) -> dict[str, Any]:
         mask = batch.mask
         if mask is None:
             mask = self._mask(model, batch)
@@ -280,7 +288,7 @@ class PackedScorer(Scorer):
                 self._kept += size
         return {"attention_mask": mask, "position_ids": batch.positions}
 
-    def _mask(self, model: Any, batch: _Batch) -> Any:
+    def _mask(self, model: PreTrainedModel, batch: _Batch) -> Any:
         assert batch.ends is not None
         assert batch.positions is not None
         masks = {
@@ -290,18 +298,18 @@ class PackedScorer(Scorer):
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     @contextmanager
-    def _attention(self, model: Any) -> Iterator[None]:
+    def _attention(self, model: PreTrainedModel) -> Iterator[None]:
         with self.attention.of(model):
             yield
 
 
-def _logits(model: Any, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
+def _logits(model: PreTrainedModel, tokens: torch.Tensor, **arguments: Any) -> torch.Tensor:
     """(rows, length, vocabulary), of a model whose head cannot be run alone."""
     logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **arguments).logits
     return logits
 
 
-def _read(
+def read_targets(
     logits: torch.Tensor, row: torch.Tensor, target: torch.Tensor, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probability of each target in its row of logits, whether `argmax` gives it), `step` rows at a time."""

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
 from methods.blockwise import Batches, decoder_blocks, in_place_of_blocks, record
+from methods.lazy import torch
 from methods.walk.lengths import LengthRule, forgetful, length_rule
 from methods.walk.residency import device_memory, home_of, resident
 from sweep.evaluation.scorer.forward import body
 from sweep.evaluation.scorer.placewise import Reading, only_where_read
 from sweep.weights.memory import host_memory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DEVICE_SHARE = 0.3  # of a GPU's free memory for the hidden states of a wave: logits and activations need the rest
 HOST_SHARE = 0.4  # of the host's: the page cache keeps blocks in the rest
@@ -40,10 +42,10 @@ class ModelCall:
     reading: Reading | None = None
 
 
-Forward = Callable[..., torch.Tensor]  # (model, tokens, **arguments)
+Forward = Callable[..., Any]  # logits or states of (model, tokens, **arguments)
 
 
-def final_states(model: Any, calls: Iterable[ModelCall], forward: Forward = body) -> Iterator[torch.Tensor]:
+def final_states(model: PreTrainedModel, calls: Iterable[ModelCall], forward: Forward = body) -> Iterator[torch.Tensor]:
     """What `forward` gives for every call, in order; by default final hidden states (rows, length, width).
 
     `forward` must run the model's decoder once. `calls` are taken one at a time from a model that is held whole.
@@ -61,14 +63,14 @@ def final_states(model: Any, calls: Iterable[ModelCall], forward: Forward = body
         yield from _block_by_block(model, blocks, wave, forward, again=upcoming is not None)
 
 
-def lengths_of(model: Any) -> LengthRule:
+def lengths_of(model: PreTrainedModel) -> LengthRule:
     """Which lengths of sequences may share a call of the model, wherever its blocks are."""
     if home_of(model) is None:
         return length_rule(model, lambda tokens: model(input_ids=tokens, use_cache=False))
     return length_rule(model, lambda tokens: record(model, decoder_blocks(model), tokens))
 
 
-def check_blocks_alone(model: Any, blocks: Any) -> None:
+def check_blocks_alone(model: PreTrainedModel, blocks: Any) -> None:
     """Raise SettingsError unless the model's blocks, run one by one, compute what the model computes.
 
     `model` is held whole: of a streamed model its first blocks (`StreamedBlocks.sample`).
@@ -87,15 +89,17 @@ def check_blocks_alone(model: Any, blocks: Any) -> None:
 _REMEDY = "it cannot be streamed; use placement: whole"
 
 
-def _name(model: Any) -> str:
+def _name(model: PreTrainedModel) -> str:
     return f"models: {type(model).__name__}"
 
 
-def _last_block(model: Any, call: ModelCall) -> Any:
+def _last_block(model: PreTrainedModel, call: ModelCall) -> Any:
     return None if call.reading is None else decoder_blocks(model)[-1]
 
 
-def _wave(model: Any, first: ModelCall, waiting: Iterator[ModelCall]) -> tuple[list[ModelCall], ModelCall | None]:
+def _wave(
+    model: PreTrainedModel, first: ModelCall, waiting: Iterator[ModelCall]
+) -> tuple[list[ModelCall], ModelCall | None]:
     """(`first` and the calls after it whose hidden states have room somewhere, the call after those)."""
     room = max(_device_room(model), int(HOST_SHARE * host_memory()))
     wave, taken = [first], _bytes(model, first)
@@ -107,18 +111,18 @@ def _wave(model: Any, first: ModelCall, waiting: Iterator[ModelCall]) -> tuple[l
     return wave, None
 
 
-def _device_room(model: Any) -> int:
+def _device_room(model: PreTrainedModel) -> int:
     return int(DEVICE_SHARE * device_memory(model.device)) if model.device.type == "cuda" else 0
 
 
-def _bytes(model: Any, call: ModelCall) -> int:
+def _bytes(model: PreTrainedModel, call: ModelCall) -> int:
     """Of the hidden states of one call."""
     width: int = model.config.get_text_config().hidden_size
     return call.tokens.numel() * width * model.dtype.itemsize
 
 
 def _block_by_block(
-    model: Any, blocks: Any, wave: list[ModelCall], forward: Forward, again: bool
+    model: PreTrainedModel, blocks: Any, wave: list[ModelCall], forward: Forward, *, again: bool
 ) -> Iterator[torch.Tensor]:
     """`again`: another wave begins with the first block."""
     crowded = model.device.type == "cuda" and sum(_bytes(model, call) for call in wave) > _device_room(model)
@@ -143,7 +147,7 @@ def _block_by_block(
 
 
 def _finish(
-    model: Any, blocks: Any, call: ModelCall, hidden: torch.Tensor, forward: Forward, tuples: bool | None
+    model: PreTrainedModel, blocks: Any, call: ModelCall, hidden: torch.Tensor, forward: Forward, tuples: bool | None
 ) -> torch.Tensor:
     """What `forward` makes of `hidden`, the output of the last block."""
     last = len(blocks) - 1

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from methods.lazy import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @contextmanager
-def watched(model: Any) -> Iterator[list[torch.Tensor]]:
+def watched(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
     """Within the block, whether the logits of some step were NaN; a tensor that is read once, at the end."""
     seen: list[torch.Tensor] = []
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from calib.settings import SettingsError
-from sweep.evaluation.presets import PRESETS, expand_tasks
 from sweep.evaluation.tasks import lmeval
 from sweep.evaluation.tasks.files import parsed
 from sweep.evaluation.tasks.keys import check_group, check_task
 from sweep.evaluation.tasks.names import all_builtin, builtin_folders, closest, local_folders, trusted
+from sweep.evaluation.tasks.presets import PRESETS, expand_tasks
 from sweep.evaluation.tasks.yamlfiles import Function, Index, TaskFile, leaves_with_places, listed
 
 LIST_THEM = "; `lm_eval ls tasks` lists them, `task_path` adds your own"

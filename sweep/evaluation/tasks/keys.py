@@ -243,9 +243,9 @@ class _Look:
             key = f"{place}metric_list[{number}]"
             if not isinstance(entry, Mapping) or not isinstance(entry.get("metric"), str | Function):
                 self.wrong(key, f"expected a mapping with `metric`, got {_short(entry)}")
-            self._check_metric(entry, key, config.get("process_results") is not None)
+            self._check_metric(entry, key, own=config.get("process_results") is not None)
 
-    def _check_metric(self, entry: Mapping[str, Any], key: str, own: bool) -> None:
+    def _check_metric(self, entry: Mapping[str, Any], key: str, *, own: bool) -> None:
         metric, rule = entry["metric"], entry.get("aggregation")
         known, rules = self.known("metric"), self.known("aggregation")
         if isinstance(metric, str) and metric not in known and not own and not entry.get("hf_evaluate"):

@@ -1,8 +1,13 @@
 """Task files as lm-eval reads them, but without lm-eval and without running anything.
 
 A task is a YAML file merged with the files that it includes; a group lists members, by name or defined in place; a tag
-is carried by its members. `!function module.name` stays a reference. The hard case is a file that is made to hurt: a
-few lines of aliases can mean billions of values, so a document is measured before it is built.
+is carried by its members. `!function module.name` stays a reference. Words mean here what they mean to lm-eval (`010`
+is 8 and `2:4` is 124), other than in a study, where both are text (`calib/yamltext.py`): that is why there are two
+readers. The hard case is a file that is made to hurt: a few lines of aliases can mean billions of values, so a document
+is measured before it is built.
+
+Words of this room: *trusted* files are lm-eval's own and ours; the *parts* of a task are the files that it is merged
+from; *leaves* are the values that are no lists and no mappings.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from calib.spec import CalibrationSpec
 from methods.base import METHODS, get_method, parse_method
 from methods.blockwise import BlockJob, Data, capture, compress_model, decoder_blocks
 from methods.walk.linears import linears_of
-from sweep.models import DenseModel, resolve_model
+from sweep.models import resolve_model
+from sweep.weights.dense import DenseModel
 
 MODEL = "reference-5m"
 HELDOUT = 64  # windows of 256 tokens

@@ -85,11 +85,11 @@ def test_tied_matrix_that_an_index_names_in_vain_is_no_fault(folder: Path) -> No
 def test_tied_matrix_counts_once_whichever_is_stored() -> None:
     config = {"tie_word_embeddings": True}
     tensors = model_files.checkpoint_tensors(SMALL)
-    count = model_files._count_parameters(tensors, config)
+    count = model_files.count_parameters(tensors, config)
     head = tensors["model.embed_tokens.weight"]
-    assert model_files._count_parameters({**tensors, "lm_head.weight": head}, config) == count
+    assert model_files.count_parameters({**tensors, "lm_head.weight": head}, config) == count
     others = {name: tensor for name, tensor in tensors.items() if name != "model.embed_tokens.weight"}
-    assert model_files._count_parameters({**others, "lm_head.weight": head}, config) == count
+    assert model_files.count_parameters({**others, "lm_head.weight": head}, config) == count
 
 
 @pytest.mark.parametrize("key", ["max_position_embeddings", "n_positions", "max_seq_len", "context_length"])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calib.settings import SettingsError
-from sweep.checkpoints.tensors import BITS, read_header
+from sweep.checkpoints.tensors import BITS, read_header, stored_tensors
 
 BASE: dict[str, Any] = {
     "a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},
@@ -91,3 +91,17 @@ def test_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     for file in (tmp_path / "absent", tmp_path):
         with pytest.raises(SettingsError, match="cannot be read"):
             read_header(file)
+
+
+def test_headers_name_what_safetensors_reads(tiny_model: Path) -> None:
+    from safetensors.torch import load_file
+
+    found = stored_tensors([tiny_model / "model.safetensors"])
+    content = load_file(tiny_model / "model.safetensors")
+    assert {name: list(tensor.shape) for name, tensor in content.items()} == {
+        name: list(stored.shape) for name, stored in found.items()
+    }
+    with (tiny_model / "model.safetensors").open("rb") as file:
+        for name, stored in found.items():
+            file.seek(stored.start)
+            assert file.read(stored.size) == content[name].numpy().tobytes()

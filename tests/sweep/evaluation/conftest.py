@@ -295,10 +295,10 @@ def lm_eval_scores(task_path: Path, tokenizer: Any) -> Callable[..., dict[str, A
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
 
-        from sweep.evaluation.tasks.loading import _path_aware_factory
+        from sweep.evaluation.questions.loading import path_aware_factory
 
         manager = TaskManager(include_path=str(task_path), include_defaults=False)
-        manager._factory = _path_aware_factory()
+        manager._factory = path_aware_factory()
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, max_length=CONTEXT, softmax_dtype="float32")
         return simple_evaluate(wrapped, tasks=tasks, task_manager=manager, **{"bootstrap_iters": 0, **arguments})
 

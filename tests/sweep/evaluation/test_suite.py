@@ -21,8 +21,8 @@ import torch
 from calib.settings import SettingsError
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import EvaluationData, Evaluator, build_evaluation
-from sweep.models import weights_hash
 from sweep.results import Results, TrialRows
+from sweep.weights.hashes import weights_hash
 
 CONTEXT = 96
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sweep.evaluation.windows import HeldOut, WindowScores, window_rows
+from sweep.evaluation.questions.heldout import HeldOut
+from sweep.evaluation.windows import WindowScores, window_rows
 
 TEXT = HeldOut("books", np.zeros((3, 9), np.int32))
 

@@ -15,10 +15,12 @@ from calib.settings import SettingsError
 from methods.base import parse_method
 from sweep import plan
 from sweep.config import parse_study
-from sweep.models import DenseModel, load_tokenizer, resolve_model, weights_hash
+from sweep.models import load_tokenizer, resolve_model
 from sweep.results import Results
 from sweep.runs import model_check
 from sweep.runs.model_check import check_model
+from sweep.weights.dense import DenseModel
+from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel, load_dense
 from tests.sweep.conftest import write_tiny_model
 
@@ -92,7 +94,7 @@ def test_rows_of_the_embedding_are_known(tiny_model: Path) -> None:
 def test_code_of_a_model_runs_where_the_study_allows_it_and_nowhere_else(
     mine: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.sweep.weights.test_streaming import run_study
+    from tests.sweep.weights.conftest import run_study
 
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked at the terminal"))
     with pytest.raises(SettingsError, match=r"models\[0\]: .*'mine' runs code of its own .*`trust_remote_code: true`"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,8 @@ import pytest
 from calib.settings import SettingsError
 from sweep.evaluation.questions.requests import Tokenization, build_requests
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.windows import build_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval, datasets and transformers warn about themselves
-
-
-@pytest.fixture(scope="module")
-def bare(tokenizer: Any) -> Any:
-    """The tiny tokenizer without BOS and EOS."""
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>")
 
 
 def test_tasks_and_texts_that_need_no_special_token_are_asked(task_path: Path, bare: Any, tokenizer: Any) -> None:
@@ -31,14 +21,6 @@ def test_tasks_and_texts_that_need_no_special_token_are_asked(task_path: Path, b
     expected = build_requests(settings, tokenizer, 96).requests  # a tokenizer that adds no BOS of its own
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     np.testing.assert_array_equal(found.continuation, expected.continuation)
-
-
-def test_held_out_text_needs_no_special_token(tmp_path: Path, bare: Any) -> None:
-    rows = [{"text": f"old house {number} near the river and the garden"} for number in range(60)]
-    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = {"source": "file", "path": str(tmp_path / "notes.jsonl"), "label": "notes"}
-    settings = EvaluationSettings(heldout=[source], heldout_windows=2, heldout_seqlen=40)
-    assert build_windows(settings, bare, 96)[0].tokens.shape == (2, 40)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_memory_that_runs_out_while_modules_are_tried_is_not_held_against_them(
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr("sweep.evaluation.scorer.placewise._narrow", lambda *_: full)
+    monkeypatch.setattr("sweep.evaluation.scorer.placewise.narrow", lambda *_: full)
     with pytest.raises(torch.OutOfMemoryError):
         choose(make_model("llama"))
 

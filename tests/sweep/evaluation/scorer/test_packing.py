@@ -138,7 +138,7 @@ def test_positions_of_the_papers_suite_are_at_least_97_percent_real(
     scorer = PackedScorer(
         requests, TokenBudget(torch.device("cpu"), tokens=tokens), HeadRule(), ExplicitMask(), row_length
     )
-    computed = sum(batch.tokens.numel() for batch in scorer._prepare())
+    computed = sum(batch.tokens.numel() for batch in scorer.batches())
     assert scorer.packing.tokens / computed >= 0.97
 
 

@@ -11,7 +11,6 @@ from calib.settings import SettingsError
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks import lmeval
 from sweep.evaluation.tasks.check import check_tasks
-from sweep.evaluation.tasks.names import REFERENCE_TASKS, trusted
 from sweep.plan import evaluation_identity
 
 TASK = """task: mine
@@ -145,26 +144,3 @@ def test_allow_code_is_no_part_of_the_identity() -> None:
         for allowed in (None, False, True)
     ]
     assert identities[0] == identities[1] == identities[2]
-
-
-def test_what_comes_with_lm_eval_and_ours_is_trusted(tmp_path: Path) -> None:
-    assert trusted(REFERENCE_TASKS / "reference.yaml")
-    assert trusted(lmeval.tasks_folder() / "piqa" / "piqa.yaml")
-    assert not trusted(tmp_path / "reference.yaml")
-    assert not trusted(None)
-
-
-def test_names_read_from_lm_evals_text_are_those_it_registers() -> None:
-    from dataclasses import fields
-
-    import lm_eval.api.metrics
-    import lm_eval.filters
-    from lm_eval.api import registry, samplers
-    from lm_eval.config.task import FewshotConfig, TaskConfig
-
-    assert lmeval.registered("metric") == set(registry.metric_registry)
-    assert lmeval.registered("aggregation") == set(registry.aggregation_registry)
-    assert lmeval.registered("filter") >= set(lm_eval.filters.filter_registry)
-    assert lmeval.task_keys() == {item.name for item in fields(TaskConfig)}
-    assert lmeval.fewshot_keys() == {item.name for item in fields(FewshotConfig)}
-    assert set(lmeval.SAMPLERS) == set(samplers.SAMPLER_REGISTRY)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from calib.settings import SettingsError
-from sweep.evaluation.presets import PRESETS, expand_tasks
+from sweep.evaluation.questions.loading import load_tasks
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import Evaluator, build_evaluation
-from sweep.evaluation.tasks.loading import load_tasks
+from sweep.evaluation.tasks.check import check_tasks
+from sweep.evaluation.tasks.presets import PRESETS, expand_tasks, means_of
 from sweep.models import MODELS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval, datasets and transformers warn about themselves
@@ -343,3 +344,16 @@ def test_too_few_documents_for_the_examples_in_the_prompt_are_an_error(
 def test_a_mistyped_preset_gets_a_suggestion() -> None:
     with pytest.raises(SettingsError, match=r"evaluation\.tasks\[0\]: unknown task 'papr_a', did you mean 'paper_a'"):
         EvaluationSettings(tasks=["papr_a"]).check()
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_task_of_a_preset_exists_in_lm_eval(preset: str) -> None:
+    check_tasks([preset], None, False, "tasks")
+    for mean in means_of([preset]):
+        assert set(mean.tasks) <= set(expand_tasks([preset]))
+
+
+def test_paper_a_reports_the_mean_without_storycloze() -> None:
+    ten, nine = means_of(["paper_a"])
+    assert set(ten.tasks) - set(nine.tasks) == {"storycloze_2016"}
+    assert (len(ten.tasks), len(nine.tasks)) == (10, 9)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from calib.settings import SettingsError
+from sweep.evaluation.questions import code as taskcode
+from sweep.evaluation.questions.code import Freezer, load_module
 from sweep.evaluation.questions.replay import Scores
 from sweep.evaluation.questions.requests import TaskRequests, build_requests
 from sweep.evaluation.settings import EvaluationSettings
-from sweep.evaluation.tasks import code as taskcode
-from sweep.evaluation.tasks.code import Freezer, load_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval, datasets and transformers warn about themselves
 
@@ -177,6 +177,17 @@ def docs(data):
 """
 
 
+@pytest.fixture
+def registries_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers with lm-eval is gone afterwards."""
+    from lm_eval.api import registry
+
+    for name in ("filter", "metric", "metric_agg", "higher_is_better", "aggregation"):
+        table = getattr(registry, f"{name}_registry")
+        monkeypatch.setattr(table, "_objs", dict(table._objs))
+
+
+@pytest.mark.usefixtures("registries_given_back")
 def test_code_may_register_filters_and_metrics(tmp_path: Path, tokenizer: Any) -> None:
     (tmp_path / "docs.jsonl").write_text(json.dumps({"q": "Is it?"}) + "\n")
     (tmp_path / "rules.py").write_text(REGISTERING)

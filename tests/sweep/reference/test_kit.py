@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 MODELS = PROJECT / "sweep" / "reference" / "models"
 TASKS = PROJECT / "sweep" / "reference" / "tasks"
 TEXT = PROJECT / "calib" / "reference"

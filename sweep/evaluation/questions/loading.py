@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from calib.settings import SettingsError
-from sweep.evaluation.presets import fewshot_of
+from sweep.evaluation.questions.asked import Asked
+from sweep.evaluation.questions.code import imported_from_folders
+from sweep.evaluation.questions.examine import bad_json, code_line, examine, explain, one_line
 from sweep.evaluation.tasks.check import check_tasks
-from sweep.evaluation.tasks.code import imported_from_folders
-from sweep.evaluation.tasks.examine import bad_json, code_line, examine, explain, one_line
 from sweep.evaluation.tasks.names import LOCAL_FORMATS, absolute_files, builtin_folders, local_folders, trusted
+from sweep.evaluation.tasks.presets import fewshot_of
 from sweep.evaluation.tasks.yamlfiles import Index
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
     from lm_eval.api.task import Task
 
-    from sweep.evaluation.settings import EvaluationSettings
 
-
-def load_tasks(settings: EvaluationSettings, path: str = "evaluation") -> tuple[dict[str, Task], dict[str, Group]]:
+def load_tasks(settings: Asked, path: str = "evaluation") -> tuple[dict[str, Task], dict[str, Group]]:
     """lm-eval's task and group objects, with their data sets, few-shot settings and few-shot seeds in place.
 
     Raises SettingsError naming the task when it is unknown, its file or its data are wrong, or a split is missing.
@@ -88,9 +87,7 @@ def _try_filters(task: Any) -> None:
             make()
 
 
-def _load_one(
-    manager: Any, name: str, path: str, settings: EvaluationSettings
-) -> tuple[dict[str, Task], dict[str, Group]]:
+def _load_one(manager: Any, name: str, path: str, settings: Asked) -> tuple[dict[str, Task], dict[str, Group]]:
     factory = manager._factory
     try:
         loaded = manager.load([name])
@@ -105,7 +102,7 @@ def _load_one(
     return dict(loaded["tasks"]), dict(loaded.get("groups") or {})
 
 
-def _refuse(error: BaseException, called: str, factory: Any, settings: EvaluationSettings) -> NoReturn:
+def _refuse(error: BaseException, called: str, factory: Any, settings: Asked) -> NoReturn:
     """Raise the SettingsError that says best why a task cannot be loaded."""
     folder = Path(factory.file).parent if factory.file else None
     task = _task_under_way(error)
@@ -208,7 +205,7 @@ def _manager(names: Sequence[str], task_path: str | None) -> Any:
         if not more:
             break
         builtin |= more
-    manager._factory = _path_aware_factory()
+    manager._factory = path_aware_factory()
     return manager
 
 
@@ -253,7 +250,8 @@ def _members(config: dict[str, Any]) -> Iterator[str]:
             yield item.get("task") or item["group"]
 
 
-def _path_aware_factory() -> Any:
+def path_aware_factory() -> Any:
+    """lm-eval's maker of tasks, with `data_files` beside their YAML file and a memory of what it made last."""
     from lm_eval.tasks._factory import TaskFactory
 
     class PathAwareFactory(TaskFactory):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ class Perturbation:
     perturbation: Literal["typos", "casing", "whitespace", "word_drops"]
     """`typos` (per letter: a neighbouring key, a doubled or lost letter, or two letters swapped), `casing` (per word:
     capitals swapped), `whitespace` (per gap: doubled or turned into a line break), `word_drops` (per word)."""
-    strength: Annotated[float, Field(gt=0, le=1)] = 0.05
+    strength: float = Field(default=0.05, gt=0, le=1)
     """Probability of a change at each place where one can happen."""
     seed: int = 0
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from calib.build import preflight
 from calib.settings import INT32_MAX, SettingsError, parse, settings, shown
-from calib.source import Source, get_source
+from calib.source import Source, get_source, located_entry
 from calib.spec import CalibrationSpec
+from sweep.study_file.levels import MAX_TRIALS, check_levels, refuse_twice
 
-MAX_TRIALS = 20_000  # of a study; the largest published one has 1,809
 MIN_SEQLEN = 2  # tokens of a calibration window
 MANY_SETS = 2_000  # listed without a look at their text
 MANY_SERIES = 100  # kinds of calibration sets that are tried on their text when there are too many sets
@@ -60,10 +61,11 @@ class _Grid:
         return [self.spec(source, levels, number) for source, levels in self.series for number in self.sets]
 
 
-def parse_calibration(section: Any, seed: int, trials_of_a_set: int) -> tuple[list[CalibrationSpec], Any]:
+def parse_calibration(section: Any, seed: int, trials_of_a_set: int, folder: Path) -> tuple[list[CalibrationSpec], Any]:
     """The calibration sets of a study, and the section with its defaults filled in. Raises SettingsError.
 
-    `seed` is the study's; `trials_of_a_set` says how many trials need each set.
+    `seed` is the study's; `trials_of_a_set` says how many trials need each set; relative paths of the sources are read
+    from `folder`.
     """
     if section is None:
         return [], None
@@ -75,7 +77,7 @@ def parse_calibration(section: Any, seed: int, trials_of_a_set: int) -> tuple[li
     documents = []
     for number, part in enumerate(parts):
         path = f"calibration[{number}]" if several else "calibration"
-        file = parse(CalibrationFile, part, path)
+        file = _located(parse(CalibrationFile, part, path), folder, path)
         grids.append(_calibration_grid(file, seed, path))
         documents.append({item.name: getattr(file, item.name) for item in fields(file)})
     _check_number_of_trials(grids, trials_of_a_set)
@@ -87,6 +89,14 @@ def parse_calibration(section: Any, seed: int, trials_of_a_set: int) -> tuple[li
         ]
         refuse_twice("calibration sets", keys, "leave the repeated calibration set out")
     return specs, documents if several else documents[0]
+
+
+def _located(file: CalibrationFile, folder: Path, path: str) -> CalibrationFile:
+    """The section with the paths of its sources made absolute."""
+    if not isinstance(file.source, list):
+        return replace(file, source=located_entry(file.source, folder, f"{path}.source"))
+    entries = [located_entry(entry, folder, f"{path}.source[{number}]") for number, entry in enumerate(file.source)]
+    return replace(file, source=entries)
 
 
 def _check_number_of_trials(grids: Sequence[_Grid], trials_of_a_set: int) -> None:
@@ -160,21 +170,3 @@ def _check_source_labels(specs: Sequence[CalibrationSpec]) -> None:
                 f"calibration.source: two different sources are labelled '{spec.source.label}'; "
                 "give one of them another `label`"
             )
-
-
-def check_levels(levels: Sequence[Any], path: str) -> None:
-    if not levels:
-        raise SettingsError(f"{path}: expected at least one value, got []")
-    refuse_twice(path, [repr(level) for level in levels], "leave the repeated one out")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:80]}..."
-
-
-def refuse_twice(path: str, keys: Sequence[str], remedy: str) -> None:
-    seen: set[str] = set()
-    for number, key in enumerate(keys):
-        if key in seen:
-            raise SettingsError(f"{path}[{number}]: {_short(key)} is there twice; {remedy}")
-        seen.add(key)

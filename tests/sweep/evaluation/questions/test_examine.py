@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from calib.settings import SettingsError
+from sweep.evaluation.questions.examine import bad_json, check_generation
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import build_evaluation
-from sweep.evaluation.tasks.examine import bad_json, check_generation
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval, datasets and transformers warn about themselves
 

@@ -1,0 +1,30 @@
+"""The `evaluation` section of a study: its paths made absolute, and no code believed without a word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from calib.files import expanded
+from calib.settings import parse
+from calib.source import located_entry
+from sweep.evaluation.settings import EvaluationSettings
+
+
+def parse_evaluation(section: Any, folder: Path) -> EvaluationSettings:
+    """The settings in the section; relative paths are read from `folder`. Raises SettingsError."""
+    given = parse(EvaluationSettings, section, "evaluation")
+    return replace(
+        given,
+        task_path=_located(given.task_path, folder),
+        allow_code=bool(given.allow_code),
+        heldout=[
+            entry if isinstance(entry, str) else located_entry(entry, folder, f"evaluation.heldout[{number}]")
+            for number, entry in enumerate(given.heldout)
+        ],
+    )
+
+
+def _located(task_path: str | None, folder: Path) -> str | None:
+    return str(folder / expanded(task_path, "evaluation.task_path")) if task_path else task_path

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calib.settings import SettingsError
+from sweep.config import parse_study
+from tests.sweep.conftest import changed
+
+
+def test_axes_of_the_calibration_multiply(document: dict[str, Any]) -> None:
+    study = parse_study(changed(document, "calibration.nsamples=[2, 4]", "calibration.sets=[0, 5]"))
+    found = [(spec.source.label, spec.nsamples, spec.set) for spec in study.calibration]
+    assert found == [(source, n, k) for source in ("rivers", "stones") for n in (2, 4) for k in (0, 5)]
+
+
+def test_several_grids_of_calibration_add_up(document: dict[str, Any]) -> None:
+    grid = document["calibration"]
+    document["calibration"] = [grid, {**grid, "source": grid["source"][0], "nsamples": 2}]
+    assert [spec.nsamples for spec in parse_study(document).calibration] == [4, 4, 2]
+
+
+def test_calibration_follows_the_seed_of_the_study(document: dict[str, Any]) -> None:
+    assert {spec.seed for spec in parse_study(changed(document, "seed=5")).calibration} == {5}
+    assert {spec.seed for spec in parse_study(changed(document, "seed=5", "calibration.seed=6")).calibration} == {6}
+
+
+def test_same_source_twice_is_refused(document: dict[str, Any]) -> None:
+    document["calibration"]["source"][1] = document["calibration"]["source"][0]
+    with pytest.raises(SettingsError, match=r"calibration.source\[1\].*is there twice"):
+        parse_study(document)
+
+
+def test_two_sources_with_one_label_are_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="two different sources are labelled 'rivers'"):
+        parse_study(changed(document, "calibration.source[1].label=rivers"))
+
+
+def test_label_of_a_pattern_does_not_depend_on_the_working_directory(
+    document: dict[str, Any], tiny_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_texts)
+    document["calibration"]["source"] = {"source": "file", "path": "*.jsonl"}
+    assert parse_study(document).calibration[0].source.label == "file"
+
+
+def test_paths_of_every_kind_of_source_are_made_absolute(
+    document: dict[str, Any], tiny_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_texts)
+    own = {"source": "file", "path": "rivers.jsonl", "share": 0.5}
+    of_the_hub = {"source": "c4", "path": "stones.jsonl", "share": 0.5}
+    document["calibration"]["source"] = [
+        {key: value for key, value in of_the_hub.items() if key != "share"},
+        {"source": "mixture", "parts": [own, of_the_hub]},
+    ]
+    alone, mixture = parse_study(document).document["calibration"]["source"]
+    rivers, stones = str(tiny_texts / "rivers.jsonl"), str(tiny_texts / "stones.jsonl")
+    assert alone["path"] == stones
+    assert [part["path"] for part in mixture["parts"]] == [rivers, stones]
