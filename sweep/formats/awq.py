@@ -23,7 +23,6 @@ class AWQFormat:
 
     name: ClassVar[str] = "awq"
     loaders: ClassVar[str] = "vLLM (AWQ and Marlin kernels), and transformers with the package gptqmodel"
-    one_grid: ClassVar[bool] = True
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """4 bits and 16-bit numbers."""
@@ -32,6 +31,10 @@ class AWQFormat:
     def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
         """Outputs in eights."""
         return f"{rows} outputs are no multiple of {_PER_WORD}" if rows % _PER_WORD else None
+
+    def refuses_mix(self, grids: Sequence[GridSpec]) -> str | None:
+        """config.json states one grid for all."""
+        return "it holds one grid for all linears"
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
         """qweight int32 [cols, rows / 8], qzeros [groups, rows / 8], scales [groups, rows]."""

@@ -20,7 +20,6 @@ class CompressedTensors:
 
     name: ClassVar[str] = "compressed-tensors"
     loaders: ClassVar[str] = "vLLM, and transformers with the package compressed-tensors"
-    one_grid: ClassVar[bool] = False
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """Every grid of up to 8 bits fits."""
@@ -28,6 +27,10 @@ class CompressedTensors:
 
     def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
         """The last word of a row is filled with zeros."""
+        return None
+
+    def refuses_mix(self, grids: Sequence[GridSpec]) -> str | None:
+        """Every linear may have its own grid."""
         return None
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:

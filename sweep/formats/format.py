@@ -37,7 +37,6 @@ class Format(Protocol):
 
     name: ClassVar[str]
     loaders: ClassVar[str]  # who reads it, for messages and cards
-    one_grid: ClassVar[bool]  # all linears of a model are on the same grid
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """Why no linear on `grid` of a model in `dtype` can be stored, or None: known before the model is loaded."""
@@ -45,6 +44,10 @@ class Format(Protocol):
 
     def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
         """Why a linear [rows, cols] on `grid` cannot be stored; None when it can."""
+        ...
+
+    def refuses_mix(self, grids: Sequence[GridSpec]) -> str | None:
+        """Why linears on several different `grids` cannot be stored in one model; None when they can."""
         ...
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:

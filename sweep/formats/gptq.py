@@ -24,7 +24,6 @@ class GPTQFormat:
 
     name: ClassVar[str] = "gptq"
     loaders: ClassVar[str] = "vLLM (Marlin, ExLlama), and transformers with the package gptqmodel"
-    one_grid: ClassVar[bool] = False
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """Kernels know four widths and 16-bit numbers."""
@@ -38,6 +37,10 @@ class GPTQFormat:
             if size * grid.bits % _WORD:
                 return f"{size} {side} of {grid.bits} bits do not fill whole words of {_WORD} bits"
         return None
+
+    def refuses_mix(self, grids: Sequence[GridSpec]) -> str | None:
+        """A model has one version of the format."""
+        return "symmetric and other grids need two versions of it" if len({grid.sym for grid in grids}) > 1 else None
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
         """qweight int32 [words, rows], qzeros [groups, words], scales [groups, rows] and g_idx [cols]."""
@@ -54,7 +57,6 @@ class GPTQFormat:
         """The most frequent grid, and `dynamic` rules for linears on others or on none."""
         kinds = list(grids.values())
         usual = max(dict.fromkeys(kinds), key=kinds.count)
-        sym = all(kind.sym for kind in kinds)
         dynamic: dict[str, Any] = {f"-:^{_literal(name)}$": {} for name in dense}
         for name, grid in grids.items():
             if grid != usual:
@@ -69,7 +71,7 @@ class GPTQFormat:
             "group_size": -1 if usual.group_size is None else usual.group_size,
             "sym": usual.sym,
             "desc_act": False,
-            "checkpoint_format": "gptq" if sym else "gptq_v2",
+            "checkpoint_format": "gptq" if usual.sym else "gptq_v2",
             "pack_dtype": "int32",
             "lm_head": False,
             **({"dynamic": dynamic} if dynamic else {}),

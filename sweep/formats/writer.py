@@ -9,6 +9,7 @@ converts while it loads them (fused experts) is left to its own `save_pretrained
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -21,27 +22,33 @@ from calib.settings import SettingsError
 from methods.blockwise import decoder_blocks
 from methods.lazy import torch
 from methods.numerics.codes import NotOnGridError, find_codes
-from methods.walk.factored import merge_factors
+from methods.walk.factored import factored, merge_factors
+from methods.walk.linears import experts_of
 from methods.walk.residency import home_of, resident
-from sweep.formats.catalog import DENSE
+from sweep.formats import factored as factored_format
+from sweep.formats.catalog import DENSE, FACTORED, PACKED, check_name
 from sweep.formats.format import Format, FormatError, GridSpec
 from sweep.formats.grids import blocks_name
 
 SHARD_BYTES = 4 * 2**30
 INDEX = "model.safetensors.index.json"
+PARTIAL = ".partial-"  # stands in the name of a folder that is not complete, before the number of the process
 
 
 @dataclass
 class Written:
-    """What a checkpoint holds: bytes of all tensors and of the packed linears alone, and their weights' number."""
+    """What a checkpoint holds: bytes of all tensors and of the packed linears alone, and their weights' number.
+
+    merged: linears whose two factors were multiplied, which rounded their product to the model's type.
+    """
 
     folder: Path
-    tensors: int = 0
+    format: str
     bytes: int = 0
     packed_linears: int = 0
     packed_bytes: int = 0
     packed_weights: int = 0
-    files: dict[str, str] = field(default_factory=dict)  # file by tensor
+    merged: list[str] = field(default_factory=list)
 
     @property
     def bits_per_weight(self) -> float | None:
@@ -53,35 +60,40 @@ def write_model(
     model: Any,
     tokenizer: Any,
     out: Path,
-    packed: Format | None,
-    grids: Mapping[str, GridSpec],
+    kind: str = DENSE,
+    grids: Mapping[str, GridSpec] | None = None,
     complete: Callable[[Path, Written], None] | None = None,
 ) -> Written:
-    """Write `model` to the folder `out`, which must not be there; linears by name in `grids` in the format `packed`.
+    """Write `model` to the folder `out`, which must not be there or be empty, in the format of the name `kind`.
 
-    `packed` None writes all weights dense; low-rank factors are multiplied first. `complete` adds files before the
-    folder appears under its name. Raises FormatError or SettingsError.
+    `grids` has the linears by name that a packed format holds; `factored` writes low-rank factors as they are, and all
+    others multiply them, in a model that is not streamed in place. `complete` adds files before the folder appears
+    under its name. Raises FormatError or SettingsError.
     """
+    check_name(kind)
     check_target(out)
-    if packed is not None:
-        check_fits(model, packed, grids)
-    else:
-        merge_factors(model)
-    _check_room(model, out)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    grids = (grids or {}) if kind in PACKED else {}
+    if kind in PACKED:
+        check_fits(model, PACKED[kind], grids)
+    if kind == FACTORED and not factored(model):
+        raise FormatError(f"--format {FACTORED}: the model holds no low-rank factors; use --format {DENSE}")
+    _check_room(model, out, grids)
+    partial = out.with_name(f"{out.name}{PARTIAL}{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier process of this number
     try:
         partial.mkdir(parents=True)
-        written = Written(partial)
-        if packed is None and home_of(model) is None:
+        written = Written(partial, kind)
+        if kind == DENSE and home_of(model) is None:
+            written.merged = merge_factors(model)
             model.save_pretrained(partial)
             written.bytes = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
         else:
-            _write_tensors(model, partial, packed, grids, written)
-            _write_config(model, partial, packed, grids)
+            _Writer(model, kind, grids, written).write()
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
         if complete is not None:
             complete(partial, written)
+        _flush(partial)
         os.rename(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -90,11 +102,21 @@ def write_model(
 
 
 def check_target(out: Path) -> None:
-    """Raise SettingsError unless `out` can become a new folder."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Raise SettingsError unless `out` can become a new folder: an empty one may be there, or a missing parent."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise SettingsError(f"--out {out}: is there already and no folder; give another name")
+    if out.is_dir() and any(out.iterdir()):
         raise SettingsError(f"--out {out}: is there already and not empty; give another folder")
-    if out.is_dir():
-        out.rmdir()
+    above = _nearest(out.absolute().parent)
+    if not above.is_dir():
+        raise SettingsError(f"--out {out}: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise SettingsError(f"--out {out}: nothing can be written in {above}")
+
+
+def leftovers(out: Path) -> list[Path]:
+    """Folders beside `out` that an export of this name left unfinished, because it was killed or still runs."""
+    return sorted(out.absolute().parent.glob(f"{_literal(out.name)}{PARTIAL}*"))
 
 
 def check_fits(model: Any, packed: Format, grids: Mapping[str, GridSpec]) -> None:
@@ -102,18 +124,30 @@ def check_fits(model: Any, packed: Format, grids: Mapping[str, GridSpec]) -> Non
     remedy = f"use --format {DENSE}, which holds every model"
     if not grids:
         raise FormatError(f"--format {packed.name}: no linear is on an integer grid; {remedy}")
+    if names := factored(model):
+        raise FormatError(f"--format {packed.name}: two factors stand in the place of {names[0]}; {remedy}")
+    for index, block in enumerate(decoder_blocks(model)):
+        if experts := experts_of(block):
+            raise FormatError(
+                f"--format {packed.name}: block {index} {experts[0][0].group} holds all experts in one parameter, and "
+                f"checkpoints store them otherwise; {remedy}"
+            )
     modules = dict(model.named_modules())
     for name, grid in grids.items():
-        linear = modules.get(name)
+        linear = modules[name]
         if not isinstance(linear, torch.nn.Linear):
-            kind = "an expert of a fused parameter" if linear is None else f"a {type(linear).__name__}"
-            raise FormatError(f"--format {packed.name}: {name} is {kind}, no nn.Linear; {remedy}")
+            raise FormatError(f"--format {packed.name}: {name} is a {type(linear).__name__}, no nn.Linear; {remedy}")
         rows, cols = linear.weight.shape
-        if reason := packed.refusal(grid, rows, cols, linear.weight.dtype):
+        dtype = str(linear.weight.dtype).removeprefix("torch.")
+        reason = packed.refuses_grid(grid, dtype) or packed.refuses_shape(grid, rows, cols)
+        if dtype == "float64":
+            reason = "no loader computes with float64"
+        if reason:
             raise FormatError(f"--format {packed.name} cannot hold {name} ({grid.describe()}): {reason}; {remedy}")
-    if packed.one_grid and len(kinds := set(grids.values())) > 1:
-        text = ", ".join(sorted(kind.describe() for kind in kinds))
-        raise FormatError(f"--format {packed.name} holds one grid for all linears, here are {text}; {remedy}")
+    kinds = list(dict.fromkeys(grids.values()))
+    if len(kinds) > 1 and (reason := packed.refuses_mix(kinds)):
+        text = ", ".join(kind.describe() for kind in kinds)
+        raise FormatError(f"--format {packed.name} cannot hold linears on {text}: {reason}; {remedy}")
 
 
 def dense_linears(model: Any, grids: Mapping[str, GridSpec]) -> list[str]:
@@ -121,63 +155,100 @@ def dense_linears(model: Any, grids: Mapping[str, GridSpec]) -> list[str]:
     return [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name not in grids]
 
 
-def _write_tensors(
-    model: Any, folder: Path, packed: Format | None, grids: Mapping[str, GridSpec], written: Written
-) -> None:
-    shard: dict[str, torch.Tensor] = {}
-    size = 0
-    for name, tensor in _stored(model, packed, grids, written):
-        if shard and size + tensor.nbytes > SHARD_BYTES:
-            _write_shard(shard, folder, written)
-            shard, size = {}, 0
-        shard[name] = tensor
-        size += tensor.nbytes
-    _write_shard(shard, folder, written)
-    if len(set(written.files.values())) == 1:
-        (folder / next(iter(written.files.values()))).rename(folder / "model.safetensors")
-        written.files = dict.fromkeys(written.files, "model.safetensors")
-    else:
-        index = {"metadata": {"total_size": written.bytes}, "weight_map": written.files}
-        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True))
+class _Writer:
+    """Tensors on their way into shards, and config.json: all that is written while `save_pretrained` is not used."""
 
+    def __init__(self, model: Any, kind: str, grids: Mapping[str, GridSpec], written: Written) -> None:
+        self.model, self.kind, self.grids, self.written = model, kind, grids, written
+        self.folder = written.folder
+        self.files: dict[str, str] = {}  # file by tensor
 
-def _write_shard(shard: Mapping[str, torch.Tensor], folder: Path, written: Written) -> None:
-    from safetensors.torch import save_file
+    def write(self) -> None:
+        """Write all tensors, then the configuration."""
+        shard: dict[str, torch.Tensor] = {}
+        size = 0
+        limit = SHARD_BYTES if self.kind != FACTORED else float("inf")
+        for name, tensor in self._tensors():
+            if shard and size + tensor.nbytes > limit:
+                self._write_shard(shard)
+                shard, size = {}, 0
+            shard[name] = tensor
+            size += tensor.nbytes
+        self._write_shard(shard)
+        self._name_shards()
+        self._write_config()
 
-    name = f"model-{len(set(written.files.values())) + 1:05d}.safetensors"
-    save_file(dict(shard), folder / name, metadata={"format": "pt"})
-    written.files.update(dict.fromkeys(shard, name))
-    written.tensors += len(shard)
-    written.bytes += sum(tensor.nbytes for tensor in shard.values())
+    def _write_shard(self, shard: Mapping[str, torch.Tensor]) -> None:
+        from safetensors.torch import save_file
 
+        name = f"model-{len(set(self.files.values())) + 1:05d}.safetensors"
+        save_file(dict(shard), self.folder / name, metadata={"format": "pt"})
+        self.files.update(dict.fromkeys(shard, name))
+        self.written.bytes += sum(tensor.nbytes for tensor in shard.values())
 
-def _stored(
-    model: Any, packed: Format | None, grids: Mapping[str, GridSpec], written: Written
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of the checkpoint by its name, in host memory; blocks first, each while it is resident."""
-    prefix = blocks_name(model)
-    blocks = decoder_blocks(model)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    for index, block in enumerate(blocks):
-        following = index + 1 if index + 1 < len(blocks) else None
-        with resident(model, index, following):
-            for name, tensor in block.state_dict().items():
-                full = f"{prefix}.{index}.{name}"
-                linear = full.removesuffix(".weight")
-                if full in tied:
-                    continue
-                if packed is not None and linear in grids and linear != full:
-                    yield from _packed(linear, tensor, packed, grids[linear], written)
-                else:
-                    yield full, _plain(tensor)
-    for name, tensor in model.state_dict().items():
-        if not name.startswith(f"{prefix}.") and name not in tied:
+    def _name_shards(self) -> None:
+        """One file has the name that loaders look for; several have an index."""
+        shards = sorted(set(self.files.values()))
+        if len(shards) == 1:
+            single = factored_format.WEIGHTS if self.kind == FACTORED else "model.safetensors"
+            (self.folder / shards[0]).rename(self.folder / single)
+            return
+        index = {"metadata": {"total_size": self.written.bytes}, "weight_map": self.files}
+        (self.folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True))
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor of the checkpoint by its name, in host memory; blocks first, each while it is resident."""
+        prefix, blocks = blocks_name(self.model), decoder_blocks(self.model)
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        for index in range(len(blocks)):
+            following = index + 1 if index + 1 < len(blocks) else None
+            with resident(self.model, index, following):
+                for name, tensor in self._block(blocks[index], f"{prefix}.{index}"):
+                    if name not in tied:
+                        yield from self._stored(name, tensor)
+        for name, tensor in self.model.state_dict().items():
+            if not name.startswith(f"{prefix}.") and name not in tied:
+                yield name, _plain(tensor)
+
+    def _block(self, block: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of a resident block by their names in the model; factors are multiplied where they must be."""
+        if self.kind != FACTORED and factored(block):
+            block = copy.deepcopy(block)
+            self.written.merged += [f"{prefix}.{name}" for name in merge_factors(block)]
+        for name, tensor in block.state_dict().items():
+            yield f"{prefix}.{name}", tensor
+
+    def _stored(self, name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """What the checkpoint holds of one tensor of the model: itself, or the parts of a packed weight."""
+        linear = name.removesuffix(".weight")
+        if linear == name or linear not in self.grids:
             yield name, _plain(tensor)
+            return
+        packed = PACKED[self.kind]
+        self.written.packed_linears += 1
+        self.written.packed_weights += tensor.numel()
+        for suffix, part in packed_tensors(linear, tensor, packed, self.grids[linear]).items():
+            self.written.packed_bytes += part.nbytes
+            yield f"{linear}.{suffix}", _plain(part)
+
+    def _write_config(self) -> None:
+        self.model.config.save_pretrained(self.folder)
+        if getattr(self.model, "generation_config", None) is not None and self.model.can_generate():
+            self.model.generation_config.save_pretrained(self.folder)
+        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        file = self.folder / "config.json"
+        config = {**json.loads(file.read_text()), "dtype": dtype}
+        if self.kind in PACKED:
+            dense = dense_linears(self.model, self.grids)
+            config["quantization_config"] = PACKED[self.kind].config(self.grids, dense)
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        if self.kind == FACTORED:
+            described = {"dtype": dtype, "linears": factored(self.model)}
+            (self.folder / factored_format.NAMES).write_text(json.dumps(described, indent=2) + "\n")
 
 
-def _packed(
-    linear: str, weight: torch.Tensor, packed: Format, grid: GridSpec, written: Written
-) -> Iterator[tuple[str, torch.Tensor]]:
+def packed_tensors(linear: str, weight: torch.Tensor, packed: Format, grid: GridSpec) -> dict[str, torch.Tensor]:
+    """What `packed` stores of a weight [rows, cols] on `grid`. Raises FormatError unless it gives the weight back."""
     try:
         codes = find_codes(weight, grid.bits, sym=grid.sym, group_size=grid.group_size)
     except NotOnGridError as error:
@@ -189,11 +260,7 @@ def _packed(
         ) from None
     if not torch.equal(codes.weight(), weight):
         raise FormatError(f"--format {packed.name}: the codes of {linear} do not give its weights back")
-    written.packed_linears += 1
-    written.packed_weights += weight.numel()
-    for suffix, tensor in packed.tensors(codes).items():
-        written.packed_bytes += tensor.nbytes
-        yield f"{linear}.{suffix}", _plain(tensor)
+    return packed.tensors(codes)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -201,26 +268,40 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _write_config(model: Any, folder: Path, packed: Format | None, grids: Mapping[str, GridSpec]) -> None:
-    model.config.save_pretrained(folder)
-    if getattr(model, "generation_config", None) is not None and model.can_generate():
-        model.generation_config.save_pretrained(folder)
-    if packed is None:
-        return
-    file = folder / "config.json"
-    config = json.loads(file.read_text())
-    config["quantization_config"] = packed.config(grids, dense_linears(model, grids))
-    config["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def _check_room(model: Any, out: Path) -> None:
-    """Dense weights are the most that is written. Raises SettingsError when the disk has not got that."""
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    there = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+def _check_room(model: Any, out: Path, grids: Mapping[str, GridSpec]) -> None:
+    """Raise SettingsError when the disk has not got room for the weights."""
+    needed = 0.0
+    for name, tensor in model.state_dict().items():
+        grid = grids.get(name.removesuffix(".weight"))
+        bits = 8 * tensor.element_size() if grid is None else _most_bits(grid, tensor.shape[1])
+        needed += tensor.numel() * bits / 8
+    free = shutil.disk_usage(_nearest(out.absolute())).free
     if free < needed:
         raise SettingsError(
             f"--out {out}: the disk has {free / 2**30:.1f} GiB free, the model may take {needed / 2**30:.1f} GiB; "
             "give a folder on a larger disk"
         )
+
+
+def _most_bits(grid: GridSpec, cols: int) -> float:
+    """Bits of a packed weight at most: its code, and its share of a scale in float32, a zero point and padding."""
+    return grid.bits + 1 + (32 + grid.bits + 8) / (grid.group_size or cols)
+
+
+def _nearest(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _literal(name: str) -> str:
+    import glob
+
+    return glob.escape(name)
+
+
+def _flush(folder: Path) -> None:
+    """Wait until all files are on the disk, so that a power cut leaves no folder with holes under the final name."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
