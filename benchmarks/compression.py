@@ -33,9 +33,10 @@ from typing import Any
 import torch
 
 from benchmarks.llama import BLOCKS_7B, INNER, WIDTH, keep_weights, make_model, random_tokens
-from methods.base import Composition, Method, get_method, parse_method
+from methods.base import Composition, Method, parse_method
 from methods.blockwise import compress_model
-from methods.inputs.statistics import Hessian
+from methods.inputs.hessian import Hessian
+from methods.numerics import gram
 from methods.numerics.backend import backend_of, column_backend
 
 TWIN = "plain torch"
@@ -446,9 +447,10 @@ def launches(clock: Clock) -> list[dict[str, Any]]:
     """Microseconds of one launch over 128 columns and some rows, for several tiles of rows and numbers of warps."""
     from methods.kernels import columns
     from methods.kernels.spqr import spqr_block
-    from methods.numerics.columns import GridTable, PruneRule, blocks_of
+    from methods.numerics.blocks import GridTable, PruneRule, blocks_of
+    from methods.numerics.spqr import SpQRRule
 
-    results, spqr = [], get_method("spqr")
+    results, rule = [], SpQRRule(bits=4, group_size=16)
     for rows in (WIDTH, 3 * WIDTH, 2 * INNER):  # of a 7B block: o and down, q with k and v, gate with up
         weights, values = torch.randn(128, rows, device="cuda"), torch.empty(128, rows, device="cuda")
         ones, loss = torch.ones(1, rows, device="cuda"), torch.zeros(rows, device="cuda")
@@ -461,7 +463,7 @@ def launches(clock: Clock) -> list[dict[str, Any]]:
             "quantize": ("quantize", lambda b=block, g=grids: columns.quantize_block(b, g, None)),
             "prune": ("prune", lambda b=block, m=mask: columns.prune_block(b, PruneRule(m))),
             "prune 2:4": ("prune", lambda b=block: columns.prune_block(b, PruneRule(kept_of=(2, 4)))),
-            "spqr": ("spqr", lambda b=block, t=tau, o=outliers: spqr_block(spqr, b, t, None, o)),
+            "spqr": ("spqr", lambda b=block, t=tau, o=outliers: spqr_block(rule, b, t, None, o)),
         }
         for name, (kind, work) in works.items():
             for tile in ((8, 1), (16, 1), (32, 1), (16, 2)) if kind != "spqr" else ((16, 1), (16, 2), (32, 2)):
@@ -572,14 +574,14 @@ def hessian_accuracy() -> list[dict[str, Any]]:
         rows.append(hessian_row(cols, batches, exact, "as used"))
         for tokens in (512, 1024, 2048, 4096):
             rows.append(part(lambda t=tokens, c=cols, b=batches, e=exact: gram_row(c, b, e, t)))
-        before = Hessian.tokens_per_product
+        before = gram.TOKENS_PER_PRODUCT
         for tokens in (2048, 8192, 32768):
-            Hessian.tokens_per_product = tokens
+            gram.TOKENS_PER_PRODUCT = tokens
             try:
                 with column_backend("torch"):
                     rows.append(hessian_row(cols, batches, exact, f"torch, added in place, {tokens} tokens"))
             finally:
-                Hessian.tokens_per_product = before
+                gram.TOKENS_PER_PRODUCT = before
     return rows
 
 

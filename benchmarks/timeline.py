@@ -33,11 +33,11 @@ PRODUCTS, ATTENTION, ELEMENTWISE, COPIES = (
     "copies and fills",
 )
 PIECES = {  # what is marked: module, attribute (of a class, if dotted), name of the piece
-    "sums over inputs": ("methods.inputs.statistics", "Statistic.update"),
-    "factor": ("methods.inputs.statistics", "inverse_factor"),
+    "sums over inputs": ("methods.inputs.statistic", "Statistic.update"),
+    "factor": ("methods.inputs.hessian", "inverse_factor"),
     "column loops": ("methods.kernels.columns", "quantize_block"),
-    "later columns' updates": ("methods.numerics.columns", "push"),
-    "telemetry": ("methods.blockwise", "layer_reports"),
+    "later columns' updates": ("methods.numerics.solvers", "push"),
+    "telemetry": ("methods.walk.job", "measured"),
     "grids, stacking": ("methods.gptq", "GPTQ.compress_weights"),
     "vocabulary projection": ("sweep.evaluation.scorer.scoring", "Scorer._logits"),
     "log-softmax": ("sweep.evaluation.scorer.scoring", "_read"),

@@ -11,26 +11,24 @@ a GELU, experts behind a router) the group keeps a scale of one.
 from __future__ import annotations
 
 import fnmatch
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import CompressedWeight, CompressionError, LayerReport, Replacement, register
+from methods.base import register
 from methods.families.grids import GridMethod
-from methods.families.scaling import ScalingMethod, group_reports
-from methods.inputs.statistics import Magnitudes, Statistic
+from methods.families.scaling import ScalingMethod
+from methods.inputs.norms import Magnitudes
+from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
 from methods.numerics.grids import divide, quantize_groups, stored_scale
+from methods.outcome import CompressedWeight, CompressionError, Measurement
+from methods.protocols import BlockLinear, BlockWork
 from methods.walk.folding import ScaleGroup
-from methods.walk.linears import Linear
-
-if TYPE_CHECKING:
-    from methods.blockwise import BlockJob
 
 SMALLEST_SCALE = 1e-4
 DUO_OFFSET = 1e-4  # AutoAWQ's
@@ -70,13 +68,12 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         flags = {"duo": self.duo_scaling, "no scale": not self.search_scale, "no clip": not self.search_clip}
         return " ".join(["AWQ", self.describe_grid(), *(name for name, on in flags.items() if on)])
 
-    def compress_block(self, job: BlockJob) -> list[LayerReport]:
-        started = time.perf_counter()
+    def compress_block(self, job: BlockWork) -> dict[str, Measurement]:
         with recorded_calls(job) as calls:
-            collected = job.collect(to_the_end=True)
+            collected = job.collect(Magnitudes, to_the_end=True)
         dense = {linear.name: linear.weight.clone() for linear in job.linears}
         zeros = {name: weight == 0 for name, weight in dense.items()} if job.keep_zeros else {}
-        groups, reports = self.groups(job, collected)
+        groups, found = self.groups(job, collected)
         if self.search_scale and not any(group.foldable for group in groups):
             raise CompressionError("scaling needs a norm or a linear that it can be folded into; there is none")
         scales = [self._search_scale(job, group, calls) for group in groups]
@@ -88,16 +85,13 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         for group, scale in zip(groups, scales, strict=True):
             for linear in group.linears:
                 self._round(linear, group.statistic, scale, zeros.get(linear.name))
-            reports += self._reports(group, dense, changed)
-        for report in reports:
-            report.seconds = (time.perf_counter() - started) / len(reports)
-        return reports
+            found |= self._measured(group, dense, changed)
+        return found
 
-    def _search_scale(self, job: BlockJob, group: ScaleGroup, calls: Calls) -> torch.Tensor | None:
+    def _search_scale(self, job: BlockWork, group: ScaleGroup[Magnitudes], calls: Calls) -> torch.Tensor | None:
         """The best scale [cols], or None when the group cannot be scaled."""
         if not (self.search_scale and group.foldable):
             return None
-        assert isinstance(group.statistic, Magnitudes)
         parent = calls.parent_of(group.linears)
         dense = [linear.weight.clone() for linear in group.linears]
         expected = [output.float() for output in calls.outputs(parent)]
@@ -130,10 +124,9 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         return quantize_groups(weight, self.rule, self.group_size)
 
     def _round(
-        self, linear: Linear, statistic: Statistic, scale: torch.Tensor | None, pruned: torch.Tensor | None
+        self, linear: BlockLinear, statistic: Magnitudes, scale: torch.Tensor | None, pruned: torch.Tensor | None
     ) -> None:
         """Clip and round a linear whose columns were scaled; zeros of an earlier step stay."""
-        assert isinstance(statistic, Magnitudes)
         weight = linear.weight.float()
         if self.search_clip and not any(fnmatch.fnmatchcase(linear.name, pattern) for pattern in self.clip_exclude):
             sample = statistic.sample() if scale is None else statistic.sample() / scale
@@ -175,17 +168,17 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         levels = self.rule.levels
         return stored_scale(divide(2 * limit, levels), self.scale_dtype) * (levels / 2)
 
-    def _reports(
-        self, group: ScaleGroup, dense: dict[str, torch.Tensor], changed: dict[str, _Change]
-    ) -> list[LayerReport]:
+    def _measured(
+        self, group: ScaleGroup[Magnitudes], dense: dict[str, torch.Tensor], changed: dict[str, _Change]
+    ) -> dict[str, Measurement]:
         """Telemetry against the dense weights: the stored ones with the folded scales undone."""
         replaced = []
         for linear in group.linears:
             weight, stored = dense[linear.name], changed[linear.name].undo(linear.weight.float())
             bits = self.rule.stored_bits(weight.shape[1], self.group_size)
             compressed = CompressedWeight(weight, bits=bits, scale_dtype=self.scale_dtype)
-            replaced.append(Replacement(weight, stored, compressed))
-        return group_reports(group, replaced)
+            replaced.append(Replacement(linear.name, weight, stored, compressed))
+        return measured(replaced, group.statistic)
 
 
 def weight_sizes(weights: Sequence[torch.Tensor], group_size: int | None) -> torch.Tensor:
@@ -214,7 +207,7 @@ class _Change:
         return weight if self.rows is None else weight * self.rows[:, None]
 
 
-def _note(changed: dict[str, _Change], group: ScaleGroup, scale: torch.Tensor) -> None:
+def _note(changed: dict[str, _Change], group: ScaleGroup[Magnitudes], scale: torch.Tensor) -> None:
     for linear in group.linears:
         changed[linear.name].columns = scale
     if group.before is not None:
@@ -225,10 +218,10 @@ def _note(changed: dict[str, _Change], group: ScaleGroup, scale: torch.Tensor) -
 class Calls:
     """What every module around a group of linears was called with, batch by batch, in the dense block."""
 
-    job: BlockJob
+    job: BlockWork
     arguments: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]
 
-    def parent_of(self, linears: list[Linear]) -> str:
+    def parent_of(self, linears: Sequence[BlockLinear]) -> str:
         """The innermost module around all of them; the linear itself when it is alone. `""` is the block."""
         if len(linears) == 1 and linears[0].name in self.arguments:
             return linears[0].name
@@ -245,8 +238,7 @@ class Calls:
 
     def outputs(self, path: str) -> Iterator[torch.Tensor]:
         """The module's outputs with the weights as they are now, for every batch."""
-        batches = self.job.batches
-        assert batches is not None
+        batches = self.job.windows
         module = self.job.block.get_submodule(path) if path else None
         for batch in range(len(batches)):
             if module is None:
@@ -260,7 +252,7 @@ class Calls:
 
 
 @contextmanager
-def recorded_calls(job: BlockJob) -> Iterator[Calls]:
+def recorded_calls(job: BlockWork) -> Iterator[Calls]:
     """While open, remember the arguments of every module that holds linears (and of the linears) in `job.block`."""
     names = {linear.name for linear in job.linears if linear.kind != "expert"}
     wanted = set(names)

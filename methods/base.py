@@ -13,77 +13,39 @@ import fnmatch
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from calib.registry import Registry
 from calib.settings import SettingsError, as_dict, parse, settings
+from methods.inputs.collect import collect
+from methods.inputs.statistic import Statistic
+from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
+from methods.outcome import CompressedWeight, CompressionError, LayerReport, Measurement
+from methods.protocols import BlockWork, Survey
 
-if TYPE_CHECKING:
-    from methods.blockwise import BlockJob
-    from methods.inputs.statistics import Statistic
+__all__ = [
+    "METHODS",
+    "BlockMethod",
+    "BlockWork",
+    "Composition",
+    "CompressedLinear",
+    "CompressedWeight",
+    "CompressionError",
+    "LayerReport",
+    "Measurement",
+    "Method",
+    "Survey",
+    "WeightMethod",
+    "compress_linear",
+    "get_method",
+    "method_name",
+    "parse_method",
+    "register",
+]
 
 M = TypeVar("M", bound="type[Method]")
-
-HALF_PRECISION_BITS = 16.0  # an uncompressed weight, a scale or a kept outlier is stored in fp16 or bf16
-
-LARGE = 1e4  # weights from here on may have scales beyond float16
-
-Number: TypeAlias = "float | torch.Tensor"  # a tensor is a scalar that still waits on the weight's device
-
-
-class CompressionError(RuntimeError):
-    """A layer could not be compressed as asked. The message names the block, the linear and the reason."""
-
-
-@dataclass
-class LayerReport:
-    """Telemetry of one compressed linear: one row of the `layers` table."""
-
-    step: int = 0
-    block: int = 0
-    linear: str = ""
-    rows: int = 0
-    cols: int = 0
-    relative_error: float | None = None  # ‖(W−Ŵ)X‖² / ‖WX‖²; on the weights alone when the method is data-free
-    damping: float | None = None  # share of the mean diagonal
-    retries: int = 0
-    fallback: str | None = None
-    dead_columns: int = 0
-    sparsity: float = 0.0
-    bits: float = HALF_PRECISION_BITS
-    outlier_share: float | None = None
-    rank: int | None = None
-    tokens: int = 0
-    seconds: float = 0.0
-
-    def as_row(self) -> dict[str, Any]:
-        """The report as a row of the `layers` table, without the trial's id."""
-        return dataclasses.asdict(self)
-
-
-@dataclass
-class CompressedWeight:
-    """What takes the place of a weight.
-
-    `weight` is the dense equivalent, [rows, cols]. When `factors` (left [rows, rank], right [rank, cols]) is given, the
-    linear holds these two instead. `bits` counts everything stored per weight: codes, grids, outliers; `scale_dtype` is
-    the type of the stored scales, where there are any. `loss` is the solver's own objective, where it has one:
-    tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]. Telemetry that a solver finds on the device may stay there: `layer_reports` reads it together
-    with its own, so that the host waits once for all weights of an input.
-    """
-
-    weight: torch.Tensor
-    factors: tuple[torch.Tensor, torch.Tensor] | None = None
-    bits: Number = HALF_PRECISION_BITS
-    damping: float | None = None
-    retries: int = 0
-    fallback: str | None = None
-    dead_columns: Number = 0
-    outlier_share: Number | None = None
-    rank: int | None = None
-    loss: Number | None = None
-    scale_dtype: str | None = None
+N = TypeVar("N", bound="Statistic | None")  # what a weight method needs; None: nothing
 
 
 @settings
@@ -101,7 +63,7 @@ class Method:
 
     name: ClassVar[str] = "method"
     version: ClassVar[int] = 1
-    needs: ClassVar[str] = "none"
+    needs: ClassVar[type[Statistic] | None] = None  # what must be known about the inputs of every linear
     prunes: ClassVar[bool] = False
     keeps_zeros: ClassVar[bool] = True  # as a later step of a composition, it leaves pruned weights at zero
     keeps_codes: ClassVar[bool] = False  # weights become zero or stay as they are, so an earlier grid still holds them
@@ -120,7 +82,12 @@ class Method:
     @property
     def data_free(self) -> bool:
         """True when the result does not depend on calibration data."""
-        return self.needs == "none"
+        return self.needs is None or not self.needs.of_data
+
+    @property
+    def needs_gradients(self) -> bool:
+        """True when it looks at gradients of the loss, which take the whole model at once."""
+        return self.needs is not None and self.needs.of_gradients
 
     @property
     def edition(self) -> int:
@@ -163,6 +130,10 @@ class Method:
     def skips(self, block: int, blocks: int) -> bool:
         return any(number % blocks == block for number in self.skip_blocks)
 
+    def for_blocks(self, survey: Survey) -> list[Method]:
+        """The method of every block, where blocks differ in their settings; `survey` looks at the dense model."""
+        return [self] * survey.blocks
+
     def check_shape(self, rows: int, cols: int, where: str) -> None:
         """Raise SettingsError when a linear of this shape cannot be compressed with these settings."""
 
@@ -175,11 +146,11 @@ class Method:
 
 
 @settings
-class WeightMethod(Method):
-    """A method that treats one weight at a time."""
+class WeightMethod(Method, Generic[N]):
+    """A method that treats one weight at a time: `WeightMethod[Hessian]` with `needs = Hessian`, or `[None]`."""
 
     def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
+        self, weight: torch.Tensor, statistic: N, *, pruned: torch.Tensor | None = None
     ) -> CompressedWeight:
         """Return what takes the place of `weight` [rows, cols].
 
@@ -188,13 +159,13 @@ class WeightMethod(Method):
         """
         raise NotImplementedError(f"{type(self).__name__}.compress_weight")
 
-    def prepare(self, statistics: Sequence[Statistic]) -> None:
+    def prepare(self, statistics: Sequence[N]) -> None:
         """Told of the statistics of a block whose weights are still to come, before the weights of the first one."""
 
     def compress_weights(
         self,
         weights: Sequence[torch.Tensor],
-        statistic: Statistic | None,
+        statistic: N,
         *,
         pruned: Sequence[torch.Tensor | None] | None = None,
     ) -> list[CompressedWeight]:
@@ -207,11 +178,11 @@ class WeightMethod(Method):
 class BlockMethod(Method):
     """A method that changes a whole block at once: scales that move between layers, searches over a block's output."""
 
-    def compress_block(self, job: BlockJob) -> list[LayerReport]:
-        """Change `job.block` in place and report on each of `job.linears`. Raises CompressionError.
+    def compress_block(self, work: BlockWork) -> dict[str, Measurement]:
+        """Change `work.block` in place; returns the measurement of each of `work.linears` by name.
 
-        `job.collect` is called once, while the block is still dense: without `propagate` it keeps the outputs of that
-        pass, which are the next block's inputs.
+        `work.collect` is called once, while the block is still dense: without `propagate` it keeps the outputs of that
+        pass, which are the next block's inputs. Raises CompressionError.
         """
         raise NotImplementedError(f"{type(self).__name__}.compress_block")
 
@@ -219,8 +190,6 @@ class BlockMethod(Method):
 @settings
 class Composition(Method):
     """Methods applied one after the other, each with its own walk; zeros made by a step are kept by the later ones."""
-
-    needs: ClassVar[str] = "composition"
 
     steps: list[Method]
 
@@ -313,133 +282,37 @@ def compress_linear(method: Method, weight: Any, inputs: Any = None) -> Compress
     Accepts torch tensors or numpy arrays. Raises SettingsError when the method needs inputs and gets none, or is not a
     weight method.
     """
-    from methods.inputs.statistics import collect
+    dense = current = torch.as_tensor(weight)
+    result: CompressedLinear | None = None
+    pruned: torch.Tensor | None = None
+    for number, step in enumerate(_weight_methods(method, *dense.shape)):
+        started = time.perf_counter()
+        with torch.no_grad(), torch.cuda.device_of(dense):
+            statistic = collect(step, inputs, dense)
+            compressed = step.compress_weight(current, statistic, pruned=pruned)
+            stored = compressed.weight.to(current.dtype)
+            cost = measured([Replacement("weight", current, stored, compressed)], statistic)["weight"]
+        seconds = time.perf_counter() - started
+        report = LayerReport.of(cost, step=number, block=0, linear="weight", seconds=seconds)
+        result = CompressedLinear(stored, report, compressed)
+        current = stored
+        pruned = current == 0 if step.prunes else pruned
+    assert result is not None  # there is at least one step
+    return result
 
-    weight = torch.as_tensor(weight)
-    rows, cols = weight.shape
-    if isinstance(method, Composition):
-        return _compress_linear_steps(method, weight, inputs)
-    if not isinstance(method, WeightMethod):
-        raise SettingsError(f"{method.name}: changes whole blocks; use methods.blockwise.compress_model")
-    method.check_shape(rows, cols, "weight")
-    started = time.perf_counter()
-    with torch.no_grad(), torch.cuda.device_of(weight):
-        statistic = collect(method, inputs, weight)
-        compressed = method.compress_weight(weight, statistic)
-        return _finish(method, weight, compressed, statistic, started)
 
-
-def _compress_linear_steps(method: Composition, weight: torch.Tensor, inputs: Any) -> CompressedLinear:
-    from methods.inputs.statistics import collect
-
-    steps: list[WeightMethod] = []
-    for step in method.steps:
+def _weight_methods(method: Method, rows: int, cols: int) -> list[WeightMethod[Any]]:
+    """The steps of `method` for one matrix [rows, cols]. Raises SettingsError when it is not enough for one of them."""
+    steps: list[WeightMethod[Any]] = []
+    for step in method.steps if isinstance(method, Composition) else [method]:
         if not isinstance(step, WeightMethod):
             raise SettingsError(f"{step.name}: changes whole blocks; use methods.blockwise.compress_model")
-        step.check_shape(weight.shape[0], weight.shape[1], "weight")
+        step.check_shape(rows, cols, "weight")
         steps.append(step)
     for step in steps[:-1]:
-        if step.factor_rank(weight.shape[0], weight.shape[1], weight.shape[0]) is not None:
+        if step.factor_rank(rows, cols, rows) is not None:
             raise SettingsError(
                 f"{step.name}: leaves two factors, and a later step takes one matrix; compress them one by one, or "
                 "use methods.blockwise.compress_model"
             )
-    current = weight
-    result: CompressedLinear | None = None
-    pruned: torch.Tensor | None = None
-    for step in steps:
-        started = time.perf_counter()
-        with torch.no_grad(), torch.cuda.device_of(weight):
-            statistic = collect(step, inputs, weight)
-            compressed = step.compress_weight(current, statistic, pruned=pruned)
-            result = _finish(step, current, compressed, statistic, started)
-        current = result.weight
-        pruned = current == 0 if step.prunes else pruned
-    assert result is not None  # a composition has at least two steps
-    return result
-
-
-def _finish(
-    method: Method, weight: torch.Tensor, compressed: CompressedWeight, statistic: Statistic | None, started: float
-) -> CompressedLinear:
-    stored = compressed.weight.to(weight.dtype)
-    (report,) = layer_reports([Replacement(weight, stored, compressed)], statistic)
-    report.seconds = time.perf_counter() - started
-    return CompressedLinear(stored, report, compressed)
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """A weight and what takes its place, [rows, cols]; `stored` has the dtype that the model keeps."""
-
-    dense: torch.Tensor
-    stored: torch.Tensor
-    compressed: CompressedWeight
-
-
-def layer_reports(replaced: Sequence[Replacement], statistic: Statistic | None) -> list[LayerReport]:
-    """Telemetry of weights that share an input. The host waits for the device once, for all numbers of all weights.
-
-    Puts the numbers into each `CompressedWeight` as well. Raises CompressionError when a weight is not finite.
-    """
-    from methods.inputs.statistics import output_error
-    from methods.numerics.factor import all_finite
-
-    waiting: list[dict[str, Any]] = []
-    for each in replaced:
-        error, size = output_error(each.dense, each.stored, statistic)
-        finite, zeros = all_finite(each.stored), (each.stored == 0).sum()
-        found = {name: getattr(each.compressed, name) for name in ("bits", "dead_columns", "outlier_share", "loss")}
-        waiting.append({"error": error, "size": size, "finite": finite, "zeros": zeros, **found})
-    reports = []
-    for each, numbers in zip(replaced, _read(waiting), strict=True):
-        if not numbers["finite"]:
-            raise CompressionError(_not_finite(each))
-        done = each.compressed
-        done.bits, done.outlier_share, done.loss = numbers["bits"], numbers["outlier_share"], numbers["loss"]
-        done.dead_columns = int(numbers["dead_columns"])
-        reports.append(
-            LayerReport(
-                rows=each.dense.shape[0],
-                cols=each.dense.shape[1],
-                relative_error=_ratio(numbers["error"], numbers["size"]),
-                damping=done.damping,
-                retries=done.retries,
-                fallback=done.fallback,
-                dead_columns=done.dead_columns,
-                sparsity=numbers["zeros"] / each.stored.numel(),
-                bits=numbers["bits"],
-                outlier_share=numbers["outlier_share"],
-                rank=done.rank,
-                tokens=statistic.tokens if statistic is not None and statistic.of_data else 0,
-            )
-        )
-    return reports
-
-
-def _not_finite(replaced: Replacement) -> str:
-    """Why a compressed weight is not finite, as far as it shows: a scale that float16 cannot hold leaves no codes."""
-    message, largest = "the compressed weight holds NaN or infinity", float(replaced.dense.abs().max())
-    if replaced.compressed.scale_dtype != "float16" or not LARGE <= largest < float("inf"):
-        return message
-    return (
-        f"{message}; scales are stored as float16, which ends at 65,504, and the dense weights reach {largest:.3g}: "
-        "use scale_dtype: bfloat16, or float32"
-    )
-
-
-def _read(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same mappings with every scalar tensor replaced by its number, all of them read at once."""
-    scalars = [value for values in waiting for value in values.values() if isinstance(value, torch.Tensor)]
-    numbers = iter(torch.stack([scalar.double() for scalar in scalars]).tolist())
-    return [
-        {name: next(numbers) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
-        for values in waiting
-    ]
-
-
-def _ratio(error: float, size: float) -> float | None:
-    """Relative squared error; None when the output is zero and the error is not."""
-    if size > 0:
-        return max(error, 0.0) / size
-    return 0.0 if error <= 0 else None
+    return steps

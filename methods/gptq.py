@@ -17,13 +17,15 @@ from typing import ClassVar
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import CompressedWeight, register
+from methods.base import register
 from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
 from methods.families.grids import GridMethod
 from methods.lazy import torch
-from methods.numerics.columns import GridTable, GroupPlan, fitted_grids, quantize_columns
+from methods.numerics.blocks import GridTable, GroupPlan
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import GridRule
+from methods.numerics.solvers import fitted_grids, quantize_columns
+from methods.outcome import CompressedWeight
 
 
 @register("gptq")
@@ -68,7 +70,7 @@ class GPTQ(GridMethod, ColumnMethod):
 
     @property
     def factor_settings(self) -> FactorSettings:
-        return FactorSettings(self.percdamp, self.act_order)
+        return FactorSettings(self.percdamp, act_order=self.act_order)
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
@@ -90,7 +92,7 @@ class GPTQ(GridMethod, ColumnMethod):
             return grids
         columns[factor.dead] = 0
         if not self.static_groups:
-            return GroupPlan(self.rule, self.group_size, self.fresh_group_stats)
+            return GroupPlan(self.rule, self.group_size, fresh=self.fresh_group_stats)
         table = fitted_grids(columns, self.rule, self.group_size)
         group_of = table.group_of if factor.order is None else table.group_of[factor.order]
         return GridTable(table.scale, table.low, table.high, group_of)

@@ -7,22 +7,19 @@ weights tie.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from calib.settings import settings
-from methods.base import CompressedWeight, register
-from methods.inputs.statistics import Statistic
+from methods.base import register
+from methods.families.pruning import ScoredPruning
 from methods.lazy import torch
-from methods.numerics.selection import PruningMethod, at_most_threshold, smallest, smallest_in_groups, smallest_spread
+from methods.numerics.selection import at_most_threshold
 
 
 @register("magnitude")
 @settings
-class Magnitude(PruningMethod):
+class Magnitude(ScoredPruning[None]):
     """compare: weights compete within the whole `matrix` or within each `row`."""
-
-    needs: ClassVar[str] = "none"
-    keeps_codes: ClassVar[bool] = True
 
     compare: Literal["matrix", "row"] = "matrix"
     reference_ties: bool = False
@@ -30,21 +27,17 @@ class Magnitude(PruningMethod):
     def describe(self) -> str:
         return f"Magnitude {self.amount}" + (" rows" if self.compare == "row" else "")
 
-    def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
-    ) -> CompressedWeight:
-        scores = weight.float().abs()
-        if pruned is not None:
-            scores = scores.masked_fill(pruned, -1.0)
-        return CompressedWeight(weight.masked_fill(self._mask(scores), 0))
+    @property
+    def by_row(self) -> bool:
+        return self.compare == "row"
 
-    def _mask(self, scores: torch.Tensor) -> torch.Tensor:
-        if self.kept_of is not None:
-            return smallest_in_groups(scores, *self.kept_of)
-        if self.compare == "row" and self.allocation == "owl":
-            return smallest_spread(scores, self.share)
-        if self.compare == "row":
-            return smallest(scores, round(scores.shape[1] * self.share))
-        if self.reference_ties:
+    def count_in_row(self, cols: int) -> int:
+        return round(cols * self.share)
+
+    def scores(self, weight: torch.Tensor, statistic: None) -> torch.Tensor:
+        return weight.float().abs()
+
+    def mask(self, scores: torch.Tensor) -> torch.Tensor:
+        if self.reference_ties and self.kept_of is None and not self.by_row:
             return at_most_threshold(scores, self.share)
-        return smallest(scores.flatten(), round(scores.numel() * self.share)).view_as(scores)
+        return super().mask(scores)

@@ -10,20 +10,19 @@ from dataclasses import replace
 from typing import ClassVar
 
 from calib.settings import settings
-from methods.base import CompressedWeight, WeightMethod, register
+from methods.base import WeightMethod, register
 from methods.families.grids import GridMethod
-from methods.inputs.statistics import Statistic
 from methods.lazy import torch
 from methods.numerics.grids import GridRule, quantize_groups
+from methods.outcome import CompressedWeight
 
 
 @register("rtn")
 @settings
-class RTN(GridMethod, WeightMethod):
+class RTN(GridMethod, WeightMethod[None]):
     """mse: search for the range with the least error instead of minimum to maximum."""
 
     version: ClassVar[int] = 2
-    needs: ClassVar[str] = "none"
 
     mse: bool = False
 
@@ -35,7 +34,7 @@ class RTN(GridMethod, WeightMethod):
         return f"RTN {self.describe_grid()}"
 
     def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
+        self, weight: torch.Tensor, statistic: None, *, pruned: torch.Tensor | None = None
     ) -> CompressedWeight:
         rounded = quantize_groups(weight, self.rule, self.group_size)
         if pruned is not None:

@@ -7,18 +7,16 @@ step of the composition finds weights and inputs of more even size. Calibration 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import CompressedWeight, CompressionError, LayerReport, Replacement, register
-from methods.families.scaling import ScalingMethod, group_reports
-from methods.inputs.statistics import Magnitudes
+from methods.base import register
+from methods.families.scaling import ScalingMethod
+from methods.inputs.norms import Magnitudes
+from methods.inputs.telemetry import Replacement, measured
 from methods.lazy import torch
-
-if TYPE_CHECKING:
-    from methods.blockwise import BlockJob
+from methods.outcome import CompressedWeight, CompressionError, Measurement
+from methods.protocols import BlockWork
 
 SMALLEST = 1e-5
 
@@ -33,24 +31,23 @@ class SmoothQuant(ScalingMethod):
     def describe(self) -> str:
         return f"SmoothQuant α {self.alpha:g}"
 
-    def compress_block(self, job: BlockJob) -> list[LayerReport]:
+    def compress_block(self, job: BlockWork) -> dict[str, Measurement]:
         dense = {linear.name: linear.weight.clone() for linear in job.linears}
-        groups, reports = self.groups(job, job.collect())
+        groups, found = self.groups(job, job.collect(Magnitudes))
         if not any(group.foldable for group in groups):
             raise CompressionError("smoothing needs a norm whose output only these linears read; there is none")
         for group in groups:
-            assert isinstance(group.statistic, Magnitudes)
             scale = torch.ones(group.statistic.cols, device=group.linears[0].weight.device)
             if group.foldable:
                 scale = self.scales(group.statistic.largest, [linear.weight for linear in group.linears])
                 group.apply(scale)
             weights = [dense[linear.name] for linear in group.linears]
             replaced = [
-                Replacement(weight, linear.weight.float() / scale, CompressedWeight(weight))
+                Replacement(linear.name, weight, linear.weight.float() / scale, CompressedWeight(weight))
                 for linear, weight in zip(group.linears, weights, strict=True)
             ]
-            reports += group_reports(group, replaced)
-        return reports
+            found |= measured(replaced, group.statistic)
+        return found
 
     def scales(self, largest: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
         """s [cols]; inputs that are always zero keep a scale of one."""

@@ -15,18 +15,20 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from calib.settings import settings
-from methods.base import HALF_PRECISION_BITS, CompressedWeight, register
+from methods.base import register
 from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
+from methods.families.pruning import PruningMethod
+from methods.inputs.hessian import Hessian
 from methods.lazy import torch
-from methods.numerics.columns import fitted_grids, prune_columns
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import GridRule, ScaleDtype, SymRule, check_group_size, describe_rule
-from methods.numerics.selection import PruningMethod
+from methods.numerics.solvers import fitted_grids, prune_columns
+from methods.outcome import HALF_PRECISION_BITS, CompressedWeight
 
 
 @register("sparsegpt")
 @settings
-class SparseGPT(PruningMethod, ColumnMethod):
+class SparseGPT(PruningMethod[Hessian], ColumnMethod):
     """percdamp: damping as a share of the mean diagonal. block_size: columns that share a mask decision.
 
     bits, group_size, sym, sym_rule, scale_dtype: quantize what stays on grids such as GPTQ's (null bits: keep it as it

@@ -10,23 +10,21 @@ grid, so three grids a row answer for all sixteen candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from calib.settings import SettingsError, settings
-from methods.base import CompressedWeight, Number, register
+from methods.base import register
 from methods.families.columnwise import ColumnMethod, split_columns, stack_columns
 from methods.lazy import torch
-from methods.numerics.backend import device_kernels
-from methods.numerics.columns import ColumnBlock, blocks_of, column_blocks, push
 from methods.numerics.factor import Factor, FactorSettings
-from methods.numerics.grids import SCALE_BITS, ScaleDtype, as_stored, check_group_size, divide, stored_scale
+from methods.numerics.grids import ScaleDtype, check_group_size
+from methods.numerics.solvers import spqr_columns
+from methods.numerics.spqr import SpQRRule, outlier_thresholds
+from methods.outcome import CompressedWeight
 
-SMALLEST_SCALE = 1e-9
-FINEST = 2.0**-15
-OUTLIER_BITS = 32.0  # a 16-bit value and a 16-bit position
 SMALLEST_BILEVEL = 4  # weights of a group whose grid is rounded itself
 
 
@@ -59,7 +57,7 @@ class SpQR(ColumnMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bilevel and self.group_size is not None and self.group_size < SMALLEST_BILEVEL:
+        if self.rule.bilevel and self.group_size is not None and self.group_size < SMALLEST_BILEVEL:
             raise ValueError(  # both weights are the ends of a grid that is rounded itself: errors above one
                 f"group_size: {self.group_size} is too small for rounded grids; take at least {SMALLEST_BILEVEL}, or "
                 "null scale_bits and zero_bits"
@@ -80,28 +78,29 @@ class SpQR(ColumnMethod):
 
     def check_shape(self, rows: int, cols: int, where: str) -> None:
         check_group_size(self.group_size, cols, where)
-        if self.bilevel and rows % self.statistics_group:
+        if self.rule.bilevel and rows % self.statistics_group:
             raise SettingsError(
                 f"statistics_group: {self.statistics_group} does not divide the {rows} outputs of {where}; "
                 "use a divisor, or null scale_bits and zero_bits"
             )
 
     @property
-    def bilevel(self) -> bool:
-        """Whether scales or zero points are themselves quantized, in blocks of rows."""
-        return self.scale_bits is not None or self.zero_bits is not None
-
-    def stored_bits(self, cols: int, outlier_share: Number) -> Number:
-        """Stored bits per weight: codes, first- and second-level grids, outliers (row pointers are not counted)."""
-        group = self.group_size or cols
-        number = SCALE_BITS[self.scale_dtype]
-        first = sum(bits or number for bits in (self.scale_bits, self.zero_bits))
-        second = sum(2 * number for bits in (self.scale_bits, self.zero_bits) if bits is not None)
-        return self.bits + first / group + second / (group * self.statistics_group) + OUTLIER_BITS * outlier_share
+    def rule(self) -> SpQRRule:
+        """How grids are fitted and stored."""
+        return SpQRRule(
+            self.bits,
+            self.group_size,
+            scale_bits=self.scale_bits,
+            zero_bits=self.zero_bits,
+            statistics_group=self.statistics_group,
+            scale_dtype=self.scale_dtype,
+            simplified_outliers=self.simplified_outliers,
+            round_zero=self.round_zero,
+        )
 
     @property
     def factor_settings(self) -> FactorSettings:
-        return FactorSettings(self.percdamp, self.permutation == "act_order", damp_dead=False)
+        return FactorSettings(self.percdamp, act_order=self.permutation == "act_order", damp_dead=False)
 
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
@@ -111,168 +110,16 @@ class SpQR(ColumnMethod):
         columns = factor.ordered(columns)
         keep = None if pruned is None else ~factor.ordered(pruned)
         rows = [weight.shape[0] for weight in weights]
-        threshold = self._thresholds(columns, factor.upper, rows)
-        values, outliers, loss = self._solve(columns, factor.upper, threshold, keep)
+        threshold = None
+        if self.outlier_threshold is not None:
+            threshold = outlier_thresholds(columns, factor.upper.diagonal(), rows, self.outlier_threshold)
+        values, outliers, loss = spqr_columns(
+            columns, factor.upper, self.rule, self.block_size, threshold=threshold, keep=keep
+        )
         values = factor.restored(values)
         results = split_columns(values, loss, weights, self.bits, self.scale_dtype)
-        for result, out in zip(results, outliers.split(rows, 1), strict=True):
-            result.outlier_share = out.sum().double() / out.numel()
-            result.bits = self.stored_bits(out.shape[0], result.outlier_share)
-        return results
-
-    def _thresholds(self, columns: torch.Tensor, upper: torch.Tensor, rows: Sequence[int]) -> torch.Tensor | None:
-        """τ of every row [rows]: each of the stacked matrices has its own."""
-        if self.outlier_threshold is None:
-            return None
-        squares = upper.diagonal().square()
-        units = [
-            ((part.var(1) if part.shape[1] > 1 else torch.zeros_like(squares)) / squares).mean()
-            for part in columns.split(list(rows), dim=1)
+        shares = [out.sum().double() / out.numel() for out in outliers.split(rows, 1)]
+        return [
+            replace(result, outlier_share=share, bits=self.rule.stored_bits(columns.shape[0], share))
+            for result, share in zip(results, shares, strict=True)
         ]
-        return torch.cat([(self.outlier_threshold * u).expand(r) for u, r in zip(units, rows, strict=True)])
-
-    def _solve(
-        self, columns: torch.Tensor, upper: torch.Tensor, threshold: torch.Tensor | None, keep: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(values, outliers) [cols, rows] and the loss of every row; `columns` is used up."""
-        cols = columns.shape[0]
-        group = self.group_size or cols
-        values, loss = torch.empty_like(columns), columns.new_zeros(columns.shape[1])
-        outliers = torch.zeros_like(columns, dtype=torch.bool)
-        kernels = device_kernels(columns, "spqr")
-        solve = spqr_block if kernels is None else kernels.spqr_block
-        bounds = column_blocks(cols, max(self.block_size // group, 1) * group, None)
-        for block in blocks_of(columns, upper, values, loss, bounds):
-            part = slice(block.start, block.stop)
-            errors = solve(self, block, threshold, None if keep is None else keep[part], outliers[part])
-            push(columns, upper, errors, block.start, block.stop)
-        return values.add_(0.0), outliers, loss
-
-    def fit(self, group: torch.Tensor, diagonal: torch.Tensor, threshold: torch.Tensor | None) -> RealGrid:
-        """The grid of every row for one group [n, rows]: fitted without likely outliers, then itself quantized."""
-        levels = 2**self.bits - 1
-        if threshold is not None and not self.simplified_outliers and group.shape[0] > 1:
-            likely = leave_one_out_gain(group, diagonal, levels) > threshold
-            stay = (~likely).to(group.dtype)
-            mean = (group * stay).sum(0) / stay.sum(0).clamp_min(1)
-            group = torch.where(likely, mean, group)
-        grid = real_grid(group.amin(0), group.amax(0), levels, self.scale_dtype)
-        if self.round_zero:
-            grid = RealGrid(grid.scale, torch.round(grid.zero), levels)
-        scale, zero = grid.scale, grid.zero
-        if self.scale_bits is not None:
-            scale = quantize_statistics(scale, self.scale_bits, self.statistics_group, self.scale_dtype)
-        if self.zero_bits is not None and (not self.round_zero or self.zero_bits < self.bits):
-            zero = quantize_statistics(zero, self.zero_bits, self.statistics_group, self.scale_dtype)
-        return RealGrid(scale, zero, levels)
-
-
-@dataclass(frozen=True)
-class RealGrid:
-    """SpQR's dialect: the zero point is a real number and zero need not be a level. `scale`, `zero`: [rows]."""
-
-    scale: torch.Tensor
-    zero: torch.Tensor
-    levels: int
-
-
-def real_grid(low: torch.Tensor, high: torch.Tensor, levels: int, dtype: ScaleDtype = "float32") -> RealGrid:
-    """The grid from `low` to `high`, its numbers as `dtype` stores them; where the two are equal, from −1 to 1.
-
-    16-bit numbers cannot tell values apart that differ by less than FINEST of their size: steps are no smaller, so that
-    the zero point stays a number that they hold.
-    """
-    constant = low == high
-    low, high = torch.where(constant, -1.0, low), torch.where(constant, 1.0, high)
-    scale = divide(high - low, levels)
-    if dtype == "float32":
-        return RealGrid(scale, -low / scale, levels)
-    scale = torch.maximum(scale, torch.maximum(low.abs(), high.abs()) * FINEST)
-    scale = stored_scale(scale, dtype)
-    return RealGrid(scale, as_stored(-low / scale, dtype), levels)
-
-
-def round_to(weights: torch.Tensor, grid: RealGrid) -> torch.Tensor:
-    """Nearest grid values; the zero point is added before rounding."""
-    scale = grid.scale.clamp_min(SMALLEST_SCALE)
-    codes = torch.clamp(torch.round(weights / scale + grid.zero), 0, grid.levels)
-    return scale * (codes - grid.zero)
-
-
-def quantize_statistics(values: torch.Tensor, bits: int, block: int, dtype: ScaleDtype) -> torch.Tensor:
-    """Scales or zero points [rows], rounded to `bits` in blocks of consecutive rows on grids stored as `dtype`."""
-    blocks = values.unflatten(0, (-1, block)).T  # [block, rows / block]
-    return round_to(blocks, real_grid(blocks.amin(0), blocks.amax(0), 2**bits - 1, dtype)).T.flatten()
-
-
-def leave_one_out_gain(group: torch.Tensor, diagonal: torch.Tensor, levels: int) -> torch.Tensor:
-    """How much the weighted error of a row falls when one weight of the group is kept out of grid and error.
-
-    group [n, rows], diagonal of U [n]; returns [n, rows]. Leaving out a weight that is neither the only smallest nor
-    the only largest leaves the grid as it is, so its gain is its own error.
-    """
-    ordered = torch.sort(group, dim=0, stable=True)
-    low, high = ordered.values[0], ordered.values[-1]
-    own = ((round_to(group, real_grid(low, high, levels)) - group) / diagonal[:, None]).square()
-    total = own.sum(0)
-    gain = own.clone()
-    ends = (
-        (ordered.indices[0], ordered.values[1], high),
-        (ordered.indices[-1], low, ordered.values[-2]),
-    )
-    for index, lowest, highest in ends:
-        errors = ((round_to(group, real_grid(lowest, highest, levels)) - group) / diagonal[:, None]).square()
-        without = errors.scatter(0, index[None], 0.0).sum(0)
-        gain.scatter_(0, index[None], (total - without)[None])
-    return gain
-
-
-def spqr_block(
-    method: SpQR,
-    block: ColumnBlock,
-    threshold: torch.Tensor | None,
-    keep: torch.Tensor | None,
-    outliers: torch.Tensor,
-) -> torch.Tensor:
-    """SpQR on one block of whole groups; plain torch: the twin of the kernel of the same name.
-
-    `threshold` [rows] is the outlier threshold τ, `keep` [n, rows] marks weights that were not pruned, and outliers are
-    marked in `outliers` [n, rows], false before. Returns the errors e = (w − ŵ) / U_ii, [n, rows].
-    """
-    errors = torch.empty_like(block.weights)
-    group = method.group_size or errors.shape[0]
-    for first in range(0, errors.shape[0], group):
-        part = slice(first, first + group)
-        inner = block.part(part)
-        grid = method.fit(inner.weights, inner.upper.diagonal(), threshold)
-        errors[part] = spqr_group(inner, grid, threshold, None if keep is None else keep[part], outliers[part])
-        push(block.weights, block.upper, errors[part], first, first + group)
-    block.loss.add_(errors.square().sum(0))
-    return errors
-
-
-def spqr_group(
-    group: ColumnBlock,
-    grid: RealGrid,
-    threshold: torch.Tensor | None,
-    keep: torch.Tensor | None,
-    outliers: torch.Tensor,
-) -> torch.Tensor:
-    """SpQR on one group of n columns with a grid; see `spqr_block`. A weight with e² above τ keeps its value."""
-    errors = torch.empty_like(group.weights)
-    limits, spread = group.upper.diagonal(), group.spread
-    scale = grid.scale.clamp_min(SMALLEST_SCALE)
-    for i in range(errors.shape[0]):
-        w, q, e = group.weights[i], group.values[i], errors[i]
-        torch.div(w, scale, out=q).add_(grid.zero).round_().clamp_(0, grid.levels).sub_(grid.zero).mul_(scale)
-        if keep is not None:
-            q.mul_(keep[i])
-        torch.sub(w, q, out=e)
-        if threshold is not None:
-            outlier = torch.gt((e / limits[i]).square_(), threshold, out=outliers[i])
-            if keep is not None:
-                outlier.logical_and_(keep[i])
-            torch.where(outlier, w, q, out=q)
-            e.masked_fill_(outlier, 0.0)
-        group.weights.addr_(spread[i], e)
-    return errors.div_(limits[:, None])

@@ -11,20 +11,22 @@ from __future__ import annotations
 from typing import ClassVar
 
 from calib.settings import settings
-from methods.base import CompressedWeight, register
-from methods.inputs.statistics import FeatureNorms, Statistic
+from methods.base import register
+from methods.families.pruning import ScoredPruning
+from methods.inputs.norms import FeatureNorms
 from methods.lazy import torch
-from methods.numerics.selection import PruningMethod, smallest, smallest_in_groups, smallest_spread
 
 
 @register("wanda")
 @settings
-class Wanda(PruningMethod):
-    """alpha_search: rows may differ in sparsity; each loses its smallest scores up to a share α of their sum, and α is
-    searched so that the matrix reaches the asked sparsity (the paper's appendix)."""
+class Wanda(ScoredPruning[FeatureNorms]):
+    """alpha_search: rows may differ in sparsity.
 
-    needs: ClassVar[str] = "feature_norms"
-    keeps_codes: ClassVar[bool] = True
+    Each loses its smallest scores up to a share α of their sum, and α is searched so that the matrix reaches the asked
+    sparsity (the paper's appendix).
+    """
+
+    needs: ClassVar[type[FeatureNorms]] = FeatureNorms
 
     alpha_search: bool = False
 
@@ -36,23 +38,11 @@ class Wanda(PruningMethod):
     def describe(self) -> str:
         return f"Wanda {self.amount}" + (" α-search" if self.alpha_search else "")
 
-    def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
-    ) -> CompressedWeight:
-        assert isinstance(statistic, FeatureNorms)
-        norms = statistic.squared_norms
-        scores = weight.float().abs() * norms.sqrt()
-        if pruned is not None:
-            scores = scores.masked_fill(pruned, -1.0)
-        if self.kept_of is not None:
-            mask = smallest_in_groups(scores, *self.kept_of)
-        elif self.alpha_search:
-            mask = search_alpha(scores, self.share)
-        elif self.allocation == "owl":
-            mask = smallest_spread(scores, self.share)
-        else:
-            mask = smallest(scores, int(weight.shape[1] * self.share))
-        return CompressedWeight(weight.masked_fill(mask, 0), dead_columns=(norms == 0).sum())
+    def scores(self, weight: torch.Tensor, statistic: FeatureNorms) -> torch.Tensor:
+        return weight.float().abs() * statistic.squared_norms.sqrt()
+
+    def mask(self, scores: torch.Tensor) -> torch.Tensor:
+        return search_alpha(scores, self.share) if self.alpha_search else super().mask(scores)
 
 
 def search_alpha(scores: torch.Tensor, share: float) -> torch.Tensor:

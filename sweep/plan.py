@@ -8,6 +8,8 @@ task definitions) count by their content, the code by version constants that are
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +27,13 @@ from sweep.models import ModelRef, linear_shapes
 
 PLAN_VERSION = 4  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
+ID_LENGTH = 16  # hex digits of a trial's id
+
 # settings of the evaluation that count by the content behind them, or change no number
 NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One run: one model, one method, one calibration set, evaluated."""
 
@@ -88,16 +92,19 @@ class RequestSet:
 
 def expand(study: Study) -> list[Trial]:
     """All trials of a study: model by model; the dense one first, then data-free methods, then the rest set by set."""
-    evaluation_id = identity(evaluation_identity(study.evaluation))
     choices = [
-        _Choice(method, label, method.identity()) for method, label in zip(study.methods, study.labels, strict=True)
+        _choice(method, label, method.identity()) for method, label in zip(study.methods, study.labels, strict=True)
     ]
-    trials = []
+    shared = [choice for choice in choices if choice.data_free]
+    needing = [choice for choice in choices if not choice.data_free]
+    evaluation_id = identity(evaluation_identity(study.evaluation))
+    trials: list[Trial] = []
     for model in study.models:
-        trials.append(_trial(study, model, _DENSE, None, evaluation_id))
-        trials += [_trial(study, model, choice, None, evaluation_id) for choice in choices if choice.data_free]
-        for spec in study.calibration:
-            trials += [_trial(study, model, choice, spec, evaluation_id) for choice in choices if not choice.data_free]
+        named = _Naming(_text(model.identity()), evaluation_id)
+        trials += [_trial(study, model, choice, None, None, named) for choice in (_DENSE, *shared)]
+        for spec in study.calibration if needing else ():
+            calibration_id = spec.id(model.tokenizer_id)
+            trials += [_trial(study, model, choice, spec, calibration_id, named) for choice in needing]
     _refuse_same_ids(trials)
     return trials
 
@@ -111,10 +118,17 @@ def pending(trials: Sequence[Trial], done: Iterable[str], failed: Iterable[str],
 def pools(trials: Iterable[Trial]) -> list[Pool]:
     """The calibration sets that these trials need, each once, in groups that one pass over a source builds."""
     groups: dict[str, dict[str, tuple[ModelRef, CalibrationSpec]]] = defaultdict(dict)
+    seen: set[str] = set()
+    names: dict[tuple[str, int], str] = {}  # by tokenizer and source: the specs of a study share a few sources
     for trial in trials:
-        if trial.spec is not None and trial.calibration_id is not None:
-            pool = identity({"tokenizer": trial.model.tokenizer_id, "source": trial.spec.source.to_dict()})
-            groups[pool].setdefault(trial.calibration_id, (trial.model, trial.spec))
+        spec, calibration_id = trial.spec, trial.calibration_id
+        if spec is None or calibration_id is None or calibration_id in seen:
+            continue
+        seen.add(calibration_id)
+        key = trial.model.tokenizer_id, id(spec.source)
+        if key not in names:
+            names[key] = identity({"tokenizer": key[0], "source": spec.source.to_dict()})
+        groups[names[key]][calibration_id] = (trial.model, spec)
     return [
         Pool(
             model=next(iter(group.values()))[0],
@@ -195,28 +209,50 @@ class _Choice:
 
     method: Method | None
     label: str
-    identity: Any
-
-    @property
-    def data_free(self) -> bool:
-        return self.method is None or self.method.data_free
+    identity: str  # JSON
+    data_free: bool
 
 
-_DENSE = _Choice(None, "dense", "dense")
+def _choice(method: Method | None, label: str, of: Any) -> _Choice:
+    return _Choice(method, label, _text(of), method is None or method.data_free)
 
 
-def _trial(study: Study, model: ModelRef, choice: _Choice, spec: CalibrationSpec | None, evaluation_id: str) -> Trial:
-    calibration_id = spec.id(model.tokenizer_id) if spec else None
-    trial_id = identity(
-        {
-            "model": model.identity(),
-            "method": choice.identity,
-            "calibration": calibration_id,
-            "evaluation": evaluation_id,
-        }
-    )
+@dataclass(frozen=True)
+class _Naming:
+    """What all trials of a model have in common of what their ids are hashes of."""
+
+    model: str  # JSON of its identity
+    evaluation_id: str
+
+    def id(self, choice: _Choice, calibration_id: str | None) -> str:
+        """`identity` of the mapping {calibration, evaluation, method, model}, whose parts are JSON already: a study of
+        100,000 trials has a few dozen distinct ones."""
+        calibration = _text(calibration_id) if calibration_id is None else f'"{calibration_id}"'
+        text = (
+            f'{{"calibration":{calibration},"evaluation":"{self.evaluation_id}","method":{choice.identity},'
+            f'"model":{self.model}}}'
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def _text(value: Any) -> str:
+    """JSON as `identity` hashes it."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+_DENSE = _choice(None, "dense", "dense")
+
+
+def _trial(
+    study: Study,
+    model: ModelRef,
+    choice: _Choice,
+    spec: CalibrationSpec | None,
+    calibration_id: str | None,
+    named: _Naming,
+) -> Trial:
     return Trial(
-        id=trial_id,
+        id=named.id(choice, calibration_id),
         study=study.name,
         seed=study.seed,
         model=model,
@@ -224,7 +260,7 @@ def _trial(study: Study, model: ModelRef, choice: _Choice, spec: CalibrationSpec
         label=choice.label,
         spec=spec,
         calibration_id=calibration_id,
-        evaluation_id=evaluation_id,
+        evaluation_id=named.evaluation_id,
         evaluation=study.evaluation,
     )
 
@@ -251,7 +287,7 @@ def _check_shape(method: Method, linear: str, rows: int, cols: int, model: str) 
 def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
     for method in methods:
         for step in method.steps if isinstance(method, Composition) else [method]:
-            if model.placement == "streamed" and step.needs == "fisher":
+            if model.placement == "streamed" and step.needs_gradients:
                 raise SettingsError(
                     f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
                     "leave the method out, or the model's `placement`"

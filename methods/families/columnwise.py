@@ -2,27 +2,29 @@
 
 The factor of the inverse Hessian depends on the input alone, and rows are independent, so one factor and one pass over
 the columns serve all linears of an input. A method says which factor it wants and how it solves the stacked weights;
-stacking, splitting and the factor's telemetry are here, the loops themselves in `methods/numerics/columns.py`.
+stacking, splitting and the factor's telemetry are here, the loops themselves in `methods/numerics/solvers.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from calib.settings import settings
-from methods.base import CompressedWeight, WeightMethod
-from methods.inputs.statistics import Hessian, Statistic, factor_together
+from methods.base import WeightMethod
+from methods.inputs.hessian import Hessian, factor_together
 from methods.lazy import torch
 from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import ScaleDtype
+from methods.outcome import CompressedWeight
 
 
 @settings
-class ColumnMethod(WeightMethod):
+class ColumnMethod(WeightMethod[Hessian]):
     """A method that takes one input after the other and makes up for its error in the inputs still to come."""
 
-    needs: ClassVar[str] = "hessian"
+    needs: ClassVar[type[Hessian]] = Hessian
 
     @property
     def factor_settings(self) -> FactorSettings:
@@ -38,29 +40,28 @@ class ColumnMethod(WeightMethod):
         """
         raise NotImplementedError(f"{type(self).__name__}.solve")
 
-    def prepare(self, statistics: Sequence[Statistic]) -> None:
-        factor_together([s for s in statistics if isinstance(s, Hessian)], self.factor_settings)
+    def prepare(self, statistics: Sequence[Hessian]) -> None:
+        factor_together(statistics, self.factor_settings)
 
     def compress_weight(
-        self, weight: torch.Tensor, statistic: Statistic | None, *, pruned: torch.Tensor | None = None
+        self, weight: torch.Tensor, statistic: Hessian, *, pruned: torch.Tensor | None = None
     ) -> CompressedWeight:
         return self.compress_weights([weight], statistic, pruned=[pruned])[0]
 
     def compress_weights(
         self,
         weights: Sequence[torch.Tensor],
-        statistic: Statistic | None,
+        statistic: Hessian,
         *,
         pruned: Sequence[torch.Tensor | None] | None = None,
     ) -> list[CompressedWeight]:
-        assert isinstance(statistic, Hessian)
         factor = statistic.factor(self.factor_settings)
         results = self.solve(weights, factor, stack_masks(weights, pruned))
         dead = factor.dead.sum()
-        for result in results:
-            result.damping, result.retries, result.fallback = factor.damping, factor.retries, factor.fallback
-            result.dead_columns = dead
-        return results
+        return [
+            replace(result, damping=factor.damping, retries=factor.retries, fallback=factor.fallback, dead_columns=dead)
+            for result in results
+        ]
 
 
 def stack_columns(weights: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -10,10 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from methods.inputs.norms import FeatureNorms
 from methods.lazy import torch
+from methods.protocols import Survey
 
 LARGEST_SPARSITY = 0.99
 BISECTIONS = 60  # of an interval of a few units: to the last bit of a float
+
+
+def block_sparsities(survey: Survey, sparsity: float, *, threshold: float, width: float) -> dict[int, float]:
+    """The sparsity of every block that has weights in scope, by its number; the mean over all weights is `sparsity`.
+
+    threshold: M. width: λ. Raises CompressionError when a weight or an input is not finite.
+    """
+
+    def measure(weights: Sequence[tuple[torch.Tensor, FeatureNorms]]) -> tuple[float, int]:
+        scores = [weight.float().abs() * statistic.squared_norms.sqrt() for weight, statistic in weights]
+        return outlier_share(scores, threshold), sum(score.numel() for score in scores)
+
+    found = survey.measure(FeatureNorms, measure)
+    if not found:  # all blocks are skipped
+        return {}
+    shares, sizes = [share for share, _ in found.values()], [size for _, size in found.values()]
+    return dict(zip(found, allocate(shares, sizes, sparsity, width), strict=True))
 
 
 def outlier_share(scores: Sequence[torch.Tensor], threshold: float) -> float:
@@ -23,7 +42,7 @@ def outlier_share(scores: Sequence[torch.Tensor], threshold: float) -> float:
     return 100.0 * sum(int((part > threshold * mean).sum()) for part in scores) / count
 
 
-def block_sparsities(shares: Sequence[float], sizes: Sequence[int], sparsity: float, width: float) -> list[float]:
+def allocate(shares: Sequence[float], sizes: Sequence[int], sparsity: float, width: float) -> list[float]:
     """The sparsity of every block from its outlier share; `width` is λ, `sizes` the blocks' numbers of weights.
 
     The mean over all weights is `sparsity`.

@@ -33,7 +33,8 @@ from methods.kernels.strips import (
     strip_of,
 )
 from methods.numerics import columns as twin
-from methods.numerics.columns import ColumnBlock, GridTable, GroupPlan, PruneRule, group_mask, push
+from methods.numerics.blocks import ColumnBlock, GridTable, GroupPlan, PruneRule, push
+from methods.numerics.columns import group_mask
 
 
 def quantize_block(block: ColumnBlock, grids: GridTable, keep: torch.Tensor | None) -> torch.Tensor:

@@ -1,14 +1,14 @@
 """SpQR's column loop as a Triton kernel: grids of groups with their outliers searched and their statistics rounded.
 
-`spqr_block` has the signature of its plain torch twin in `methods/spqr.py`; how strips of columns are solved is in
-`methods/kernels/strips.py`. A group of 2, 4, ... 128 columns is a strip of its own, so the search for outliers reads no
-more than the group; other sizes take the whole block for one strip. The hard case is what does not fit on the chip,
-groups of more than 128 columns and statistics shared by more than 64 rows: their grids are fitted in torch.
+`spqr_block` has the signature of its plain torch twin in `methods/numerics/spqr.py`; how strips of columns are solved
+is in `methods/kernels/strips.py`. A group of 2, 4, ... 128 columns is a strip of its own, so the search for outliers
+reads no more than the group; other sizes take the whole block for one strip. The hard case is what does not fit on the
+chip, groups of more than 128 columns and statistics shared by more than 64 rows: their grids are fitted in torch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import triton
@@ -35,10 +35,8 @@ from methods.kernels.strips import (
     strip_of,
     within,
 )
-from methods.numerics.columns import ColumnBlock, push
-
-if TYPE_CHECKING:
-    from methods.spqr import SpQR
+from methods.numerics.blocks import ColumnBlock, push
+from methods.numerics.spqr import SpQRRule, fit_group
 
 LARGEST_SEGMENT = 64  # rows that share second-level statistics and still fit one program
 SMALLEST_SCALE = tl.constexpr(1e-9)
@@ -46,7 +44,7 @@ FINEST = tl.constexpr(2.0**-15)
 
 
 def spqr_block(
-    method: SpQR,
+    rule: SpQRRule,
     block: ColumnBlock,
     threshold: torch.Tensor | None,
     keep: torch.Tensor | None,
@@ -59,24 +57,24 @@ def spqr_block(
     """
     errors = torch.empty_like(block.weights)
     columns = errors.shape[0]
-    group = method.group_size or columns
-    if group <= WIDTH and (not method.bilevel or method.statistics_group <= LARGEST_SEGMENT):
+    group = rule.group_size or columns
+    if group <= WIDTH and (not rule.bilevel or rule.statistics_group <= LARGEST_SEGMENT):
         for part in parts_of(columns, WIDTH // group * group):
-            _launch_spqr(method, block, part, group, None, threshold, keep, errors, outliers)
+            _launch_spqr(rule, block, part, group, None, threshold, keep, errors, outliers)
             push(block.weights, block.upper, errors[part], part.start, part.stop)
         return errors
     for whole in parts_of(columns, group):  # a grid over more columns or rows than fit on the chip is given
         wide = block.part(whole)
-        grid = method.fit(wide.weights, wide.upper.diagonal(), threshold)
+        grid = fit_group(rule, wide.weights, wide.upper.diagonal(), threshold)
         for inner in parts_of(whole.stop - whole.start, WIDTH):
             part = slice(whole.start + inner.start, whole.start + inner.stop)
-            _launch_spqr(method, block, part, group, (grid.scale, grid.zero), threshold, keep, errors, outliers)
+            _launch_spqr(rule, block, part, group, (grid.scale, grid.zero), threshold, keep, errors, outliers)
             push(block.weights, block.upper, errors[part], part.start, part.stop)
     return errors
 
 
 def _launch_spqr(
-    method: SpQR,
+    rule: SpQRRule,
     block: ColumnBlock,
     part: slice,
     group: int,
@@ -90,21 +88,21 @@ def _launch_spqr(
     inner, launch = block.part(part), LAUNCH["spqr"]
     spread = inner.spread
     (n, rows), width = inner.weights.shape, padded(inner.weights.shape[0])
-    segment = method.statistics_group if method.bilevel and grid is None else 1
+    segment = rule.statistics_group if rule.bilevel and grid is None else 1
     strip = STRIP  # with grids to fit, one group
     if grid is None:
         strip = group if group == triton.next_power_of_2(group) and group <= width else width
     held = max(launch.rows, triton.next_power_of_2(segment))
     used = held // segment * segment  # whole segments only
-    quantized_zero = method.zero_bits is not None and (not method.round_zero or method.zero_bits < method.bits)
-    search = threshold is not None and not method.simplified_outliers and group > 1
+    zero_bits = rule.quantized_zero_bits
+    search = threshold is not None and not rule.simplified_outliers and group > 1
     flags: dict[str, Any] = {
-        "LEVELS": 2**method.bits - 1,
-        "SCALE_LEVELS": 2**method.scale_bits - 1 if method.scale_bits is not None else 0,
-        "ZERO_LEVELS": 2**method.zero_bits - 1 if quantized_zero and method.zero_bits is not None else 0,
+        "LEVELS": rule.levels,
+        "SCALE_LEVELS": 2**rule.scale_bits - 1 if rule.scale_bits is not None else 0,
+        "ZERO_LEVELS": 2**zero_bits - 1 if zero_bits is not None else 0,
         "SEGMENT": segment,
-        "SCALE": method.scale_dtype,
-        "ROUND_ZERO": method.round_zero,
+        "SCALE": rule.scale_dtype,
+        "ROUND_ZERO": rule.round_zero,
         "FIT": grid is None,
         "SEARCH": search,
         "OUTLIERS": threshold is not None,

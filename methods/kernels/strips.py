@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from methods.numerics.columns import ColumnBlock
+from methods.numerics.blocks import ColumnBlock
 
 WIDTH = 128  # columns of one launch: with 16 rows they fill 64 registers of a thread of one warp
 STRIP = 16  # columns that are solved together; what they mean for the other columns is added when they are done

@@ -8,12 +8,12 @@ fails, damping is raised in recorded steps, then float64 is used, and then the l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from methods.base import CompressionError
 from methods.lazy import torch
+from methods.numerics.precision import full_precision
+from methods.outcome import CompressionError
 
 DAMPING_STEPS = (1.0, 2.0, 10.0)
 SMALLEST_RAISED = 1e-3  # where raising starts when the damping asked for is smaller (or zero)
@@ -54,20 +54,6 @@ def all_finite(values: torch.Tensor) -> torch.Tensor:
     return torch.isfinite(torch.linalg.vector_norm(values, float("inf")))
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """float32 products in float32: with TF32 a Hessian loses ten bits and its Cholesky factorization often fails."""
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 @dataclass(frozen=True)
 class FactorSettings:
     """How a Hessian is made ready for its factor.
@@ -78,8 +64,8 @@ class FactorSettings:
     """
 
     percdamp: float
-    act_order: bool = False
-    damp_dead: bool = True
+    act_order: bool = field(default=False, kw_only=True)
+    damp_dead: bool = field(default=True, kw_only=True)
 
 
 def inverse_factor(hessian: torch.Tensor, settings: FactorSettings) -> Factor:

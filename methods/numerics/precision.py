@@ -10,9 +10,23 @@ products of one sign keeps each product short. Away from CUDA the same sums are 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from methods.lazy import torch
-from methods.numerics.factor import full_precision
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 products in float32: with TF32 a Hessian loses ten bits and its Cholesky factorization often fails."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:

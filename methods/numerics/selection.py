@@ -1,4 +1,4 @@
-"""Which weights to prune: exact counts, n:m groups, ties broken by index, and the settings that pruning methods share.
+"""Which weights to prune: exact counts, n:m groups, ties broken by index.
 
 A share of weights is a count, so equal scores (common in fp16 weights) must not change it: among equal scores the
 lower index goes first, on every device. n:m patterns keep n of every m consecutive inputs of a row. The hard case is
@@ -9,106 +9,16 @@ Triton it is found bit by bit, each a comparison and a count (`kth_smallest`).
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
 
-from pydantic import Field, field_validator
-
-from calib.settings import SettingsError, settings
-from methods.base import WeightMethod
 from methods.lazy import torch
-from methods.numerics.backend import device_kernels
+from methods.numerics import backend
+from methods.numerics.backend import SelectionKernels
 
-DEFAULT_SPARSITY = 0.5
 ROWS_THAT_FILL_A_GPU = 128  # each is searched by a thread block of its own, and a large GPU runs about as many at once
 SORTED_AT_MOST = 1 << 22  # scores; above, a sort moves more than 31 comparisons read (0.19 ms for 1.4 M on an H200)
 COUNTED_BELOW = 1 << 30  # scores; the kernels count and number them with 32-bit integers
 NAN_KEY = 0x7F800002  # one above the key of infinity
-
-
-@settings
-class PruningMethod(WeightMethod):
-    """Settings of every pruning method: either `sparsity` (share of zeros, 0.5 if nothing is said) or `pattern`.
-
-    pattern: `"2:4"` keeps two of every four consecutive inputs. allocation: every block loses the same share, or `owl`
-    gives blocks with more outliers (|W|·‖X‖ above `owl_threshold` times the block's mean) a lower one, within
-    ±`owl_lambda` (Yin et al. 2023, arXiv:2310.05175).
-    """
-
-    prunes: ClassVar[bool] = True
-
-    sparsity: float | None = Field(default=None, ge=0, lt=1)
-    pattern: str | None = None
-    allocation: Literal["uniform", "owl"] = "uniform"
-    owl_threshold: float = Field(default=5.0, gt=0)
-    owl_lambda: float = Field(default=0.08, ge=0, lt=0.5)
-
-    @field_validator("pattern", mode="before")
-    @classmethod
-    def _pattern_is_text(cls, value: Any) -> Any:
-        if value is not None:
-            parse_pattern(value)
-        return value
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sparsity is not None and self.pattern is not None:
-            raise ValueError(f"sparsity: got {self.sparsity} beside pattern {self.pattern!r}; give one of the two")
-        if self.sparsity is None and self.pattern is None:
-            object.__setattr__(self, "sparsity", DEFAULT_SPARSITY)
-        if self.allocation != "uniform" and self.pattern is not None:
-            raise ValueError(
-                f"allocation: {self.allocation} needs an unstructured sparsity, got pattern {self.pattern!r}"
-            )
-
-    @property
-    def edition(self) -> int:
-        return self.version + (self.allocation == "owl")  # since blocks have the asked mean to the weight
-
-    @property
-    def kept_of(self) -> tuple[int, int] | None:
-        """(kept, group) of the n:m pattern, None when unstructured."""
-        return parse_pattern(self.pattern) if self.pattern is not None else None
-
-    @property
-    def share(self) -> float:
-        """Nominal share of zeros."""
-        if self.kept_of is not None:
-            kept, group = self.kept_of
-            return (group - kept) / group
-        return self.sparsity if self.sparsity is not None else DEFAULT_SPARSITY
-
-    @property
-    def amount(self) -> str:
-        """`50 %` or `2:4`."""
-        if self.pattern is not None:
-            return self.pattern
-        return f"{100 * self.share:g} %" + (" OWL" if self.allocation == "owl" else "")
-
-    @property
-    def data_free(self) -> bool:
-        return self.needs == "none" and self.allocation == "uniform"
-
-    def nominal(self) -> dict[str, Any]:
-        return {"bits": None, "sparsity": self.share, "pattern": self.pattern}
-
-    def check_shape(self, rows: int, cols: int, where: str) -> None:
-        if self.kept_of is not None and cols % self.kept_of[1]:
-            raise SettingsError(
-                f"pattern: groups of {self.kept_of[1]} ('{self.pattern}') do not divide the {cols} inputs of {where}; "
-                "use sparsity, or exclude that linear"
-            )
-
-
-def parse_pattern(text: Any) -> tuple[int, int]:
-    """`"2:4"` as (kept, group). Raises ValueError saying what is allowed."""
-    parts = text.split(":") if isinstance(text, str) else []
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise ValueError(f'expected text such as "2:4" (quoted in YAML), two kept of four, got {text!r}')
-    kept, group = int(parts[0]), int(parts[1])
-    if not 0 < kept < group:
-        raise ValueError(f"expected n:m with 0 < n < m, n kept of m, got {text!r}")
-    return kept, group
 
 
 def smallest(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -176,7 +86,32 @@ def at_most_threshold(scores: torch.Tensor, share: float) -> torch.Tensor:
     """Mask of the scores ≤ the element at sorted position int(numel·share): the reference rule, ties included."""
     if share <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    rank = threshold_rank(scores.numel(), share)
+    return _up_to(scores, threshold_rank(scores.numel(), share))
+
+
+def block_mask(
+    block: torch.Tensor,
+    diagonal: torch.Tensor,
+    segments: Sequence[int],
+    ranks: Sequence[int],
+    forced: torch.Tensor | None,
+) -> torch.Tensor:
+    """Mask [n, rows] of the weights of `block` with (w / U_jj)² up to the one at sorted position `rank` (from 1).
+
+    `diagonal` [n] is U_jj; `segments` are the numbers of rows that compete, each with its own rank; `forced` [n, rows]
+    entries come first, and all of them go.
+    """
+    kernels = selection_kernels(block)
+    if kernels is not None:
+        return kernels.block_mask(block, diagonal, segments, ranks, forced)
+    scores = first_of_all((block / diagonal[:, None]).square_(), forced)
+    parts = scores.split(list(segments), dim=1)
+    mask = torch.cat([_up_to(part, rank) for part, rank in zip(parts, ranks, strict=True)], dim=1)
+    return mask if forced is None else mask.logical_or_(forced)
+
+
+def _up_to(scores: torch.Tensor, rank: int) -> torch.Tensor:
+    """Mask of the scores up to the one at sorted position `rank`, from 1."""
     flat = scores.flatten()
     if selection_kernels(flat) is not None or (flat.is_cuda and flat.numel() > SORTED_AT_MOST):
         return scores <= kth_smallest(flat, rank)
@@ -190,9 +125,14 @@ def threshold_rank(count: int, share: float) -> int:
     return min(int(count * share) + 1, count)
 
 
-def selection_kernels(scores: torch.Tensor) -> ModuleType | None:
-    """`methods.kernels.selection` when scores on the device of `scores` are searched by kernels, None when by torch."""
-    return device_kernels(scores, "selection") if scores.numel() < COUNTED_BELOW else None
+def selection_kernels(scores: torch.Tensor) -> SelectionKernels | None:
+    """The kernels that search `scores` where they are, None when torch does it."""
+    return backend.selection_kernels(scores) if scores.numel() < COUNTED_BELOW else None
+
+
+def first_of_all(scores: torch.Tensor, forced: torch.Tensor | None) -> torch.Tensor:
+    """`scores`, which are at least zero, with −1 for what must go: of those that are `forced` all go, before others."""
+    return scores if forced is None else scores.masked_fill(forced, -1.0)
 
 
 def smallest_in_groups(scores: torch.Tensor, kept: int, group: int) -> torch.Tensor:

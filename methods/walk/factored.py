@@ -41,12 +41,12 @@ def factors_of(linear: Any, left: torch.Tensor, right: torch.Tensor) -> Any:
     return pair
 
 
-def factored(model: Any) -> list[str]:
+def factored(model: torch.nn.Module) -> list[str]:
     """The names of the linears of `model` in whose place two factors stand."""
     return [name for name, module in model.named_modules() if hasattr(module, MARK)]
 
 
-def merge_factors(model: Any) -> list[str]:
+def merge_factors(model: torch.nn.Module) -> list[str]:
     """Put one linear of the kind that was there in the place of every two factors, in place; returns their names.
 
     The weight is the factors' product, in the model's dtype: the model computes what it did, to the rounding of that,
@@ -73,13 +73,15 @@ def _merged(pair: Any) -> Any:
     return merged.train(pair.training)
 
 
-def refuse_to_save_factors(model: Any) -> None:
+def refuse_to_save_factors(model: torch.nn.Module) -> None:
     """From now on `model.save_pretrained` raises SavingError for as long as the model holds factors."""
     if factored(model) and hasattr(type(model), "save_pretrained"):
-        model.save_pretrained = partial(save_pretrained, model)  # copies and pickles of the model get one of their own
+        vars(model)["save_pretrained"] = partial(
+            save_pretrained, model
+        )  # copies and pickles of the model get one of their own
 
 
-def save_pretrained(model: Any, *arguments: Any, **keywords: Any) -> Any:
+def save_pretrained(model: torch.nn.Module, *arguments: Any, **keywords: Any) -> Any:
     """The model's own `save_pretrained`, unless it would write factors that cannot be loaded. Raises SavingError."""
     names = factored(model)
     if names and keywords.get("state_dict") is None:
@@ -89,4 +91,5 @@ def save_pretrained(model: Any, *arguments: Any, **keywords: Any) -> Any:
             "methods.walk.factored.merge_factors(model) before, which multiplies them into dense matrices, or save "
             "model.state_dict() with torch"
         )
-    return type(model).save_pretrained(model, *arguments, **keywords)
+    kind: Any = type(model)
+    return kind.save_pretrained(model, *arguments, **keywords)

@@ -10,35 +10,34 @@ powers of two round nothing, so a right fold gives the same bits there (but for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
-from methods.inputs.statistics import Statistic
+from methods.inputs.statistic import Statistic
 from methods.lazy import torch
-from methods.walk.linears import Linear
-
-if TYPE_CHECKING:
-    from methods.blockwise import Batches, BlockJob
+from methods.protocols import BlockLinear, BlockWork
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 1e-2, "bfloat16": 2e-2}
 LARGEST_POWER = 3  # trial scales are 1 to 1/8
 
+S = TypeVar("S", bound=Statistic)
+
 
 @dataclass
-class ScaleGroup:
+class ScaleGroup(Generic[S]):
     """Linears that share an input, the statistic of that input, and where a scale of the input can be folded.
 
     `norm`: the module that made the input, with `offset` 1 where it multiplies by 1 + weight. `before`: the linear
     whose outputs the input is proportional to. Neither: the input cannot be scaled.
     """
 
-    linears: list[Linear]
-    statistic: Statistic
+    linears: Sequence[BlockLinear]
+    statistic: S
     norm: Any = None
     offset: float = 0.0
-    before: Linear | None = None
+    before: BlockLinear | None = None
 
     @property
     def foldable(self) -> bool:
@@ -67,12 +66,12 @@ class _Trace:
 
 
 def find_folds(
-    job: BlockJob, groups: list[tuple[list[Linear], Statistic]], *, through_linears: bool
-) -> list[ScaleGroup]:
+    job: BlockWork, groups: Sequence[tuple[Sequence[BlockLinear], S]], *, through_linears: bool
+) -> list[ScaleGroup[S]]:
     """The groups with their folds. `through_linears` also tries the linears that ran before."""
     trace = _run(job)
     found = [ScaleGroup(linears, statistic) for linears, statistic in groups]
-    earlier: list[Linear] = []
+    earlier: list[BlockLinear] = []
     for group in found:
         if not any(linear.kind == "expert" for linear in group.linears):
             _find(job, group, trace, list(reversed(earlier)) if through_linears else [])
@@ -80,7 +79,7 @@ def find_folds(
     return found
 
 
-def _find(job: BlockJob, group: ScaleGroup, trace: _Trace, earlier: list[Linear]) -> None:
+def _find(job: BlockWork, group: ScaleGroup[Any], trace: _Trace, earlier: Sequence[BlockLinear]) -> None:
     cols = group.linears[0].weight.shape[1]
     norm = trace.makers.get(group.linears[0].name)
     candidates: list[dict[str, Any]] = []
@@ -95,7 +94,7 @@ def _find(job: BlockJob, group: ScaleGroup, trace: _Trace, earlier: list[Linear]
             return
 
 
-def _holds(job: BlockJob, group: ScaleGroup, dense: _Trace) -> bool:
+def _holds(job: BlockWork, group: ScaleGroup[Any], dense: _Trace) -> bool:
     """Whether a random scale leaves the outputs of the group's linears and of the block as they are."""
     like = group.linears[0].weight
     generator = torch.Generator().manual_seed(0)
@@ -112,10 +111,11 @@ def _holds(job: BlockJob, group: ScaleGroup, dense: _Trace) -> bool:
 
 
 @contextmanager
-def restored(group: ScaleGroup) -> Iterator[None]:
+def restored(group: ScaleGroup[Any]) -> Iterator[None]:
     """Put the weights that `group.apply` changes back at the end."""
     modules = [linear.module for linear in group.linears]
-    modules += [module for module in (group.norm, group.before and group.before.module) if module is not None]
+    before = None if group.before is None else group.before.module
+    modules += [module for module in (group.norm, before) if module is not None]
     tensors = {id(p): p for module in modules for p in module.parameters(recurse=False)}
     kept = {key: parameter.detach().clone() for key, parameter in tensors.items()}
     try:
@@ -125,9 +125,9 @@ def restored(group: ScaleGroup) -> Iterator[None]:
             parameter.detach().copy_(kept[key])
 
 
-def _run(job: BlockJob) -> _Trace:
+def _run(job: BlockWork) -> _Trace:
     """Run the block on its first window. The trace holds the block's change of its input, not the residual itself."""
-    window = _first_window(job)
+    window = job.windows.first_window()
     trace = _Trace(torch.empty(0))
     made: dict[int, tuple[torch.Tensor, Any]] = {}
     with ExitStack() as stack:
@@ -143,23 +143,6 @@ def _run(job: BlockJob) -> _Trace:
     return trace
 
 
-def _first_window(job: BlockJob) -> Batches:
-    """The first calibration window alone, with its part of the arguments that differ from window to window."""
-    assert job.batches is not None
-    hidden = job.batches.hidden[0]
-    windows = hidden.shape[0]
-
-    def part(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return value[:1] if value.dim() > 1 and value.shape[0] == windows else value
-        if isinstance(value, (tuple, list)):
-            return type(value)(part(item) for item in value)
-        return {key: part(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-    arguments = [part(given) for given in job.batches.arguments[0]]
-    return replace(job.batches, hidden=[hidden[:1]], arguments=[arguments], valid=[None])
-
-
 def _remember(made: dict[int, tuple[torch.Tensor, Any]]) -> Any:
     def hook(module: Any, arguments: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor):
@@ -168,7 +151,7 @@ def _remember(made: dict[int, tuple[torch.Tensor, Any]]) -> Any:
     return hook
 
 
-def _follow(linear: Linear, made: dict[int, tuple[torch.Tensor, Any]], trace: _Trace) -> Any:
+def _follow(linear: BlockLinear, made: dict[int, tuple[torch.Tensor, Any]], trace: _Trace) -> Any:
     def hook(module: Any, arguments: Any, output: Any) -> None:
         trace.outputs[linear.name] = output
         if arguments and id(arguments[0]) in made:

@@ -36,7 +36,7 @@ _agreed: dict[Any, Any] = {}  # by what was compared: how it is fused, or None w
 
 
 @contextmanager
-def fused(model: Any, *, force: bool = False) -> Iterator[None]:
+def fused(model: torch.nn.Module, *, force: bool = False) -> Iterator[None]:
     """Run the model's element-wise parts as kernels while open: in half precision, on a CUDA device with Triton.
 
     `force` does so on any device, for Triton's interpreter. Without effect where a forward is replaced already.

@@ -6,6 +6,7 @@ mean gradient is not the mean of the squares. Only sums over rows and over colum
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from methods.lazy import torch
@@ -15,7 +16,9 @@ from methods.walk.linears import Linear
 Sums = tuple["torch.Tensor", "torch.Tensor"]
 
 
-def squared_gradients(model: Any, linears: list[Linear], tokens: Any, attention_mask: Any = None) -> dict[int, Sums]:
+def squared_gradients(
+    model: torch.nn.Module, linears: Sequence[Linear], tokens: Any, attention_mask: Any = None
+) -> dict[int, Sums]:
     """For every linear (by position) the mean over windows of Σ_j g_ij² [rows] and Σ_i g_ij² [cols], float32."""
     device = next(model.parameters()).device
     tokens = torch.as_tensor(tokens).to(device=device, dtype=torch.long)
@@ -41,7 +44,7 @@ def squared_gradients(model: Any, linears: list[Linear], tokens: Any, attention_
 
 
 def _gradients(
-    model: Any,
+    model: torch.nn.Module,
     window: torch.Tensor,
     mask: torch.Tensor | None,
     positions: torch.Tensor | None,

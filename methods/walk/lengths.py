@@ -21,7 +21,7 @@ PROBED = 3  # positions that a rotary module is asked for: the first two show fr
 
 
 @contextmanager
-def forgetful(model: Any) -> Iterator[None]:
+def forgetful(model: torch.nn.Module) -> Iterator[None]:
     """While open, no rotary module of `model` remembers a call; afterwards all are as they were loaded."""
     with ExitStack() as stack:
         for module in model.modules():
@@ -92,7 +92,7 @@ class LengthRule:
         return self._tables[length]
 
 
-def length_rule(model: Any, run: Callable[[torch.Tensor], Any]) -> LengthRule:
+def length_rule(model: torch.nn.Module, run: Callable[[torch.Tensor], Any]) -> LengthRule:
     """The rule of `model`; `run` sends token ids [1, n] through it and is called once.
 
     A rotary module is one without parameters that holds inverse frequencies and is called with positions.

@@ -8,11 +8,12 @@ experts of a mixture of experts (one 3-D parameter, a slice per expert, used thr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from methods.inputs.telemetry import check_weights
 from methods.lazy import torch
 from methods.walk.factored import factors_of
 
@@ -61,7 +62,7 @@ class Linear:
         setattr(self.parent, self.attribute, factors_of(self.module, left, right))
 
 
-def linears_of(block: Any) -> list[Linear]:
+def linears_of(block: torch.nn.Module) -> list[Linear]:
     """Every linear of a block, in the order of its modules.
 
     Linears with a single output are left out: they are gates (the shared expert of Qwen-MoE), not projections.
@@ -92,8 +93,13 @@ def _experts(path: str, module: Any) -> Iterator[Linear]:
                 )
 
 
+def check_linears(linears: Sequence[Linear], block: int) -> None:
+    """Raise CompressionError naming `block` and the first of its `linears` whose weight holds NaN or infinity."""
+    check_weights({f"block {block} {linear.name}": linear.weight for linear in linears})
+
+
 @dataclass(frozen=True)
-class Unreachable:
+class Unsupported:
     """A large weight of a block that cannot be compressed: its name, shape and the class that holds it."""
 
     name: str
@@ -101,7 +107,7 @@ class Unreachable:
     kind: str
 
 
-def experts_of(block: Any) -> list[list[Linear]]:
+def experts_of(block: torch.nn.Module) -> list[list[Linear]]:
     """The linears that are slices of fused experts, by parameter."""
     found: dict[str, list[Linear]] = {}
     for linear in linears_of(block):
@@ -110,7 +116,7 @@ def experts_of(block: Any) -> list[list[Linear]]:
     return list(found.values())
 
 
-def unreachable(block: Any) -> list[Unreachable]:
+def unsupported(block: torch.nn.Module) -> list[Unsupported]:
     """Matrices that hold a good part of the block's numbers and are no linears: experts in other layouts."""
     covered = {id(linear.module.weight) for linear in linears_of(block) if linear.kind != "expert"}
     covered |= {id(getattr(group[0].module, group[0].attribute)) for group in experts_of(block)}
@@ -121,12 +127,12 @@ def unreachable(block: Any) -> list[Unreachable]:
             wide = sum(size > 1 for size in parameter.shape) >= 2
             if wide and id(parameter) not in covered and parameter.numel() >= least:
                 place = f"{path}.{name}" if path else name
-                found.append(Unreachable(place, tuple(parameter.shape), type(module).__name__))
+                found.append(Unsupported(place, tuple(parameter.shape), type(module).__name__))
     return found
 
 
 @contextmanager
-def watched(linears: list[Linear], watch: Watch, valid: torch.Tensor | None = None) -> Iterator[None]:
+def watched(linears: Sequence[Linear], watch: Watch, valid: torch.Tensor | None = None) -> Iterator[None]:
     """While open, `watch(linear, inputs)` is called before each linear runs.
 
     `inputs` is the very tensor that the linear receives, so linears that share an input can be recognised. `valid`

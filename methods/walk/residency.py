@@ -4,6 +4,9 @@ A walk announces the block that it runs and the one that follows. Ordinary model
 A model that is streamed (`sweep/weights/streaming.py`) carries a `BlockHome` as attribute `block_home`, which brings
 the block to the device, fetches the next one meanwhile, and keeps what the walk changed. The hard case is the hidden
 states of all calibration windows, which must fit beside the blocks: `device_memory` says what is left for them.
+
+Words: a block is *resident* while its weights are on the device; its *home* is where they are otherwise; hidden states
+are *parked* while they wait in the host's memory.
 """
 
 from __future__ import annotations
@@ -27,20 +30,20 @@ class BlockHome(Protocol):
         ...
 
 
-def home_of(model: Any) -> Any:
+def home_of(model: torch.nn.Module) -> Any:
     """The model's `BlockHome`, or None when it holds all of its blocks itself."""
     return getattr(model, "block_home", None)
 
 
 def resident(
-    model: Any, index: int, following: int | None = None, *, changes: bool = False
+    model: torch.nn.Module, index: int, following: int | None = None, *, changes: bool = False
 ) -> AbstractContextManager[None]:
     """Block `index` of any model holds its weights while this is open (see `BlockHome.resident`)."""
     home: BlockHome | None = home_of(model)
     return nullcontext() if home is None else home.resident(index, following, changes=changes)
 
 
-def device_memory(device: Any) -> int:
+def device_memory(device: torch.device | str | int) -> int:
     """Bytes that tensors on a CUDA device may still take: what is free there, and what the allocator holds unused.
 
     A limit set by `torch.cuda.set_per_process_memory_fraction` counts.

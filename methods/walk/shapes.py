@@ -18,15 +18,16 @@ from methods.base import Method
 class LinearShape:
     """A linear of a block by its name there, and its shape.
 
-    place: how messages call it, with `{}` for the name. shares: equal for linears of the block that share an input;
-    None: not known. splits: it can hold two factors (fused experts cannot). made_by: the low-rank method that made it.
+    place: how messages call it, with `{}` for the name. shared_input: equal for linears of the block that receive the
+    same tensor; None: not known. splits: it can hold two factors (fused experts cannot). made_by: the low-rank method
+    that made it.
     """
 
     name: str
     rows: int
     cols: int
     place: str
-    shares: str | None = None
+    shared_input: str | None = None
     splits: bool = True
     made_by: str | None = None
 
@@ -50,6 +51,11 @@ def shapes_after(step: Method, linears: Sequence[LinearShape]) -> list[LinearSha
     return left
 
 
+def looks_at_shared_inputs(step: Method) -> bool:
+    """Whether what becomes of a linear depends on the linears that receive the same input, and on nothing else."""
+    return step.needs is not None and not step.needs.of_data
+
+
 def _check(step: Method, linear: LinearShape) -> None:
     if linear.made_by is None:
         step.check_shape(linear.rows, linear.cols, linear.where)
@@ -66,13 +72,13 @@ def _pieces(step: Method, linear: LinearShape, linears: Sequence[LinearShape]) -
     """What takes the place of `linear`: itself, or its two factors in order of execution."""
     if not linear.splits or step.factor_rank(linear.rows, linear.cols, linear.rows) is None:
         return [linear]
-    if step.needs == "structure" and linear.shares is None:
+    if looks_at_shared_inputs(step) and linear.shared_input is None:
         return []
-    same_input = [each.rows for each in linears if step.selects(each.name) and each.shares == linear.shares]
-    sharing = linear.rows if linear.shares is None else sum(same_input)
+    same_input = [each.rows for each in linears if step.selects(each.name) and each.shared_input == linear.shared_input]
+    sharing = linear.rows if linear.shared_input is None else sum(same_input)
     rank = step.factor_rank(linear.rows, linear.cols, sharing)
     assert rank is not None
     first = replace(linear, name=f"{linear.name}.0", rows=rank, made_by=step.name)
-    own = None if linear.shares is None else f"{linear.name}.1"  # its input is the first factor's output
-    second = replace(linear, name=f"{linear.name}.1", cols=rank, shares=own, made_by=step.name)
+    own = None if linear.shared_input is None else f"{linear.name}.1"  # its input is the first factor's output
+    second = replace(linear, name=f"{linear.name}.1", cols=rank, shared_input=own, made_by=step.name)
     return [first, second] if rank > 1 else [second]  # a linear with a single output is a gate and stays as it is

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import polars as pl
@@ -37,11 +36,9 @@ def estimate(trials: Sequence[Trial], before: pl.DataFrame) -> str:
 
 def _measured(before: pl.DataFrame) -> dict[tuple[str, str], float]:
     """Mean seconds of a committed trial by (model, label)."""
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in before.iter_rows(named=True):
-        if row["status"] == "ok" and row["seconds_total"] is not None:
-            seconds[row["model"], row["method_label"]].append(row["seconds_total"])
-    return {key: sum(values) / len(values) for key, values in seconds.items()}
+    timed = before.filter((pl.col("status") == "ok") & pl.col("seconds_total").is_not_null())
+    means = timed.group_by("model", "method_label").agg(pl.col("seconds_total").mean())
+    return {(model, label): seconds for model, label, seconds in means.iter_rows()}
 
 
 def _operations(trial: Trial) -> float:

@@ -10,21 +10,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from calib.settings import SettingsError, as_dict, shown
 from calib.yamltext import read_yaml
 from sweep.evaluation.settings import EvaluationSettings
+from sweep.evaluation.suite import EvaluationData
 from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.results import TABLES, Results
 from sweep.runs.schedule import Job
 from sweep.trial import describe
-
-if TYPE_CHECKING:
-    from sweep.evaluation.suite import EvaluationData
 
 OURS = frozenset({*TABLES, "started", "study.yaml", "lease.json"})  # one is in every folder that a launch began
 MAX_VALUES = 1_000_000  # in a resolved study, which has every setting of every method written out

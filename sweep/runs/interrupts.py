@@ -7,10 +7,13 @@ is the second one, in the middle of giving back the workers and the lease: it wo
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
+REPAIR_SECONDS = 0.002  # between two times that handlers are set again
 LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -22,10 +25,13 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """These signals and SIGINT do nothing: what is done here takes seconds, and others need it done."""
-    with _handled(dict.fromkeys((signal.SIGINT, *LIKE_CTRL_C), _ignore)):
-        yield
+def undisturbed() -> Iterator[list[int]]:
+    """These signals and SIGINT are only listed: what is done here takes seconds, and others need it done."""
+    came: list[int] = []
+    heard = [number for number in (signal.SIGINT, *LIKE_CTRL_C) if signal.getsignal(number) != signal.SIG_IGN]
+    # handlers of Python's own, so that processes that are started meanwhile do not inherit the deafness
+    with _handled(dict.fromkeys(heard, lambda number, _frame: came.append(number))):
+        yield came
 
 
 def undisturbed_from_now_on() -> None:
@@ -44,9 +50,38 @@ def _handled(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def keep_signals(action: Callable[[], object]) -> None:
+    """Do what takes the handlers of signals away in native code and does not give them back, such as ending Ray.
+
+    It runs in a thread of its own, while this one sets its handlers again and again: every few milliseconds, so that a
+    signal ends this process only if it comes between. Raises what `action` raises.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *LIKE_CTRL_C)}
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(action)
+        while not done.done():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            wait([done], timeout=REPAIR_SECONDS)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    done.result()
+
+
 def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _ignore(_signal: int, _frame: Any) -> None:
-    """A handler of Python's own, so that processes that are started meanwhile do not inherit the deafness."""
+@contextmanager
+def own_signal(number: int) -> Iterator[None]:
+    """What this process does with a signal is afterwards what it was, whatever is set meanwhile (Ray exits with it)."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    except SystemExit as left:
+        if left.code != number:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():  # elsewhere nobody could have set another
+            signal.signal(number, before)

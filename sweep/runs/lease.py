@@ -21,7 +21,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sweep.results import Results, ResultsError
+from sweep.storage.store import ResultsError
+from sweep.storage.tables import Results
 
 FILE = "lease.json"
 HEARTBEAT = 20.0  # seconds between two signs of life

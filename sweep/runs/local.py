@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from calib.build import CalibrationSet
+from sweep.evaluation.suite import EvaluationData
 from sweep.plan import Pool, RequestSet, evaluation_key
+from sweep.runs.machine import quiet_torch
 from sweep.runs.model_check import check_model
+from sweep.runs.outcome import Outcome, committed
 from sweep.runs.prepare import make_calibration_sets, make_requests
-from sweep.runs.schedule import Job, Queue, held_by
+from sweep.runs.schedule import EvaluationKey, Job, Queue, held_by
 from sweep.runs.vocabulary import largest_in_sets, refuse_unknown_ids
-from sweep.trial import Outcome, Worker, committed, quiet_torch
-
-if TYPE_CHECKING:
-    from calib.build import CalibrationSet
-    from sweep.evaluation.suite import EvaluationData
+from sweep.runs.worker import Worker
 
 
 class LocalRunner:
-    """Keeps what trials share in memory, and runs them in a loop."""
+    """Keeps what trials share in memory, and runs them in a loop. A `Runner` of one worker."""
 
     workers = 1
 
@@ -28,13 +28,13 @@ class LocalRunner:
         self.provenance = provenance
         self.device = device
         self._sets: dict[str, CalibrationSet] = {}
-        self._requests: dict[object, EvaluationData] = {}
+        self._requests: dict[EvaluationKey, EvaluationData] = {}
 
     def start(self) -> str:
         """Returns the device of the trials, `cuda` or `cpu`."""
         return quiet_torch(self.device)
 
-    def prepare(self, pools: Sequence[Pool], requests: Mapping[Any, RequestSet]) -> None:
+    def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Look at the models, and build all requests and calibration sets. Raises SettingsError."""
         uses = {
             key: [(use, check_model(use.model, use.methods)) for use in asked.uses] for key, asked in requests.items()
@@ -43,11 +43,10 @@ class LocalRunner:
             self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)
         for pool in pools:
             self._sets.update(zip(pool.ids, make_calibration_sets(pool, self.results), strict=True))
-        largest = largest_in_sets(list(self._sets.values()))
+        of_sets = largest_in_sets(list(self._sets.values()))
         for key, found in uses.items():
             for use, rows in found:
-                of_sets = [largest[number] for number in use.calibration_ids if number in largest]
-                refuse_unknown_ids(use.model, rows, [*of_sets, *self._requests[key].largest_ids])
+                refuse_unknown_ids(use, rows, of_sets, self._requests[key].largest_ids)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""

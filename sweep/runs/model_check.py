@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calib.settings import SettingsError
+from methods.base import Method
+from methods.lazy import torch
+from methods.walk.decoder import decoder_blocks
+from methods.walk.tied import refuse_tied
 from sweep.checkpoints.files import describe_folder, describe_snapshot, has_all_weights
 from sweep.checkpoints.integrity import refuse_not_finite
 from sweep.checkpoints.tensors import DERIVED, FLOATS, Stored, checkpoint_tensors
 from sweep.models import ModelRef, at_commit, cached_snapshot, hub_commit, load_config
-
-if TYPE_CHECKING:
-    import torch
-
-    from methods.base import Method
+from sweep.weights.skeleton import build_skeleton, check_headers
+from sweep.weights.streaming import sources_of_streamed
 
 READ_HERE = 2 << 30  # bytes of weights: a few seconds
 
@@ -33,11 +34,6 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
     `methods` are those that will compress it. Raises SettingsError naming the model, the tensor or file, the value and
     the remedy.
     """
-    from methods.blockwise import decoder_blocks
-    from methods.walk.shared import refuse_shared
-    from sweep.weights.skeleton import build_skeleton, check_headers
-    from sweep.weights.streaming import sources_of_streamed
-
     ref = at_commit(ref, hub_commit(ref))
     folder = _folder(ref)
     if folder is not None:
@@ -53,7 +49,7 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
         if sum(tensor.size for tensor in stored.values()) <= READ_HERE:
             refuse_not_finite(ref.name, _weights(stored, ref.dtype))
     for method in methods:
-        refuse_shared(blocks, method)
+        refuse_tied(blocks, method)
     return _embedding_rows(ref, skeleton)
 
 
@@ -66,7 +62,6 @@ def _folder(ref: ModelRef) -> Path | None:
 def _weights(stored: Mapping[str, Stored], dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
     """The floating-point tensors by name, in the dtype that the study asks for."""
     import safetensors
-    import torch
 
     files: dict[Path, Any] = {}
     for name, tensor in stored.items():

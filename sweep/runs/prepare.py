@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from calib.build import CalibrationSet, build_sets
 from calib.settings import SettingsError, identity
-from sweep.evaluation.questions.largest import largest_ids
+from sweep.evaluation.questions.largest import LargestId, largest_ids
+from sweep.evaluation.suite import EvaluationData, build_evaluation, refuse_generation
 from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
 from sweep.plan import Pool, Trial
 from sweep.results import Results
 from sweep.runs.folder import check_commit, check_requests
 from sweep.runs.repair import why_unreadable
+from sweep.runs.vocabulary import largest_in_sets
 from sweep.storage.patience import WRITE_PATIENCE
-
-if TYPE_CHECKING:
-    from calib.build import CalibrationSet
-    from sweep.evaluation.suite import EvaluationData
 
 
 def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
@@ -32,8 +31,6 @@ def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
     Raises SettingsError when the source holds too little text, or other text than when the stored sets were built, and
     when the tokenizer is one of another commit.
     """
-    from calib.build import build_sets
-
     store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(pool.model)
     check_commit(store, pool.model, commit)
@@ -55,8 +52,6 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
     longer than the model's context (of hub models known only now), a data set cannot be reached, or the trials in the
     results folder were made from other requests or another commit of the model.
     """
-    from sweep.evaluation.suite import build_evaluation, refuse_generation
-
     store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(trial.model)
     check_commit(store, trial.model, commit)
@@ -79,7 +74,19 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
     return data
 
 
-def _check_stored(store: Results, calibration: Any) -> None:
+def sets_and_receipt(pool: Pool, results: str) -> tuple[Any, ...]:
+    """The largest ids, so that a driver can wait without fetching tokens, and then the sets one by one."""
+    sets = make_calibration_sets(pool, results)
+    return (largest_in_sets(sets), *sets)
+
+
+def requests_and_receipt(trial: Trial, results: str, seqlens: Sequence[int]) -> tuple[Sequence[LargestId], Any]:
+    """The largest ids, and the requests."""
+    data = make_requests(trial, results, seqlens)
+    return data.largest_ids, data
+
+
+def _check_stored(store: Results, calibration: CalibrationSet) -> None:
     """Refuse a set that was built from other text before; a damaged file of it is written again."""
     path = f"{store.path}/calibration/{calibration.id}.parquet"
     if why_unreadable(store, "calibration", path):

@@ -6,12 +6,12 @@ one plain line.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,15 +26,24 @@ from rich.progress import (
 )
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from sweep.trial import Outcome
+from sweep.runs.outcome import Outcome
+
+
+class OwnConsole(Console):
+    """Says no more when nobody reads (`... | head`), and lets what runs go on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # Python flushes it when it ends
+        os.close(nowhere)
 
 
 class Reporter:
     """Prints to `console`: a live bar in a terminal, plain lines otherwise."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = console or OwnConsole(file=sys.stdout, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._total = 0
@@ -52,7 +61,7 @@ class Reporter:
             yield
             return
         columns = (SpinnerColumn(), TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(*columns, console=self.console, transient=True, redirect_stdout=False) as progress:
             self._progress, self._task = progress, progress.add_task("trials", total=total)
             try:
                 yield
@@ -69,6 +78,29 @@ class Reporter:
             self.say(f"{head} · FAILED in {outcome.phase}: {outcome.error}")
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=self._done)
+
+
+class Silence:
+    """How long no trial has ended, and when to say so: after `minutes`, and again after as many."""
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self._since = time.monotonic()
+
+    def broken(self) -> None:
+        """A trial has ended."""
+        self._since = time.monotonic()
+
+    def line(self, running: str) -> str | None:
+        """What to say now; `running` names the trials that run."""
+        minutes = (time.monotonic() - self._since) / 60
+        if minutes < self.minutes:
+            return None
+        self._since = time.monotonic()
+        return (
+            f"nothing finished for {minutes:.0f} minutes; running: {running}. If no worker is busy, `ray status` shows "
+            "which resources are missing"
+        )
 
 
 @dataclass

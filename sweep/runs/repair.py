@@ -9,7 +9,7 @@ by opening the files one by one, and only then.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from calib.settings import SettingsError, shown
-from sweep.results import DETAILS, KEYS, Results, ResultsError
+from sweep.storage.schemas import DETAILS, KEYS
+from sweep.storage.store import ResultsError, stem
+from sweep.storage.tables import Results
 
 SHOWN = 5  # damaged files that are named
 
@@ -28,35 +30,50 @@ class Damage:
 
     file: str  # relative to the results folder
     reason: str
-    trial_id: str
+    trial_id: str | None  # None for a packed file of many trials
 
 
 def read_trials(store: Results, planned: Collection[str]) -> tuple[pl.DataFrame, list[Damage]]:
-    """The sound rows of `trials/`, and what is damaged of the trials `planned`: their rows, or files of those `ok`.
+    """The sound rows of `trials/`, and what is damaged: packed files, and of the trials `planned` their rows, or files
+    of those `ok`.
 
     Trials with a damaged file have no row here. Raises SettingsError for a file in `trials/` that cannot be read and
     belongs to no planned trial, since it would not be made again; OSError when the folder cannot be read at all.
     """
-    rows, damages = _sound_rows(store)
+    packed = list(_damaged_packs(store))
+    rows, damages = _sound_rows(store, packed)
     for damage in damages:
-        if damage.trial_id not in planned:
+        if damage.trial_id is not None and damage.trial_id not in planned:
             raise SettingsError(
                 f"--results {store.root}: {damage.file} {damage.reason}, and belongs to no trial of this study; delete "
                 "it, or choose another folder"
             )
-    damages += _damaged_details(store, rows.filter(pl.col("trial_id").is_in(list(planned))))
-    return rows.filter(~pl.col("trial_id").is_in([damage.trial_id for damage in damages])), damages
+    without = _paths(store, packed)
+    lost = _damaged_details(store, rows.filter(pl.col("trial_id").is_in(list(planned))), without)
+    damages = packed + damages + lost
+    return rows.filter(~pl.col("trial_id").is_in([d.trial_id for d in damages if d.trial_id])), damages
 
 
 def take_back(store: Results, damages: Iterable[Damage]) -> None:
-    """Remove the rows of damaged trials, so that they count as missing."""
-    for trial_id in {damage.trial_id for damage in damages}:
-        store.remove_trial(trial_id)
+    """Remove the rows of damaged trials, so that they count as missing; packed files that are damaged are set aside."""
+    trials, packed = set(), []
+    for damage in damages:
+        if damage.trial_id is None:
+            packed.append(damage)
+        else:
+            trials.add(damage.trial_id)
+    for path in _paths(store, packed):
+        store.put_aside(path)
+    if trials:
+        store.remove_trials(trials)
 
 
 def told(store: Results, damages: Sequence[Damage]) -> list[str]:
     """A line for each damaged file, and one for those beyond the first few."""
-    lines = [f"{store.root}/{d.file} {d.reason}; the trial is made again" for d in damages[:SHOWN]]
+    lines = []
+    for damage in damages[:SHOWN]:
+        again = "its trials are" if damage.trial_id is None else "the trial is"
+        lines.append(f"{store.root}/{damage.file} {damage.reason}; {again} made again")
     more = len(damages) - len(lines)
     return lines + [f"{more} more files there are damaged; their trials are made again"] * bool(more)
 
@@ -67,32 +84,58 @@ def lost_sets(store: Results, rows: pl.DataFrame) -> set[str]:
     return set(used.get_column("calibration_id").to_list()) - store.keys("calibration")
 
 
-def _sound_rows(store: Results) -> tuple[pl.DataFrame, list[Damage]]:
-    files = {path.rpartition("/")[2].removesuffix(".parquet"): path for path in store.files("trials")}
+def _paths(store: Results, damages: Iterable[Damage]) -> set[str]:
+    return {f"{store.path}/{damage.file}" for damage in damages}
+
+
+def _damaged_packs(store: Results) -> Iterator[Damage]:
+    for table in ("trials", *DETAILS):
+        for path in store.packed_files(table):
+            if reason := store.pack_fault(table, path):
+                yield Damage(path.removeprefix(f"{store.path}/"), reason, None)
+
+
+def _sound_rows(store: Results, packed: list[Damage]) -> tuple[pl.DataFrame, list[Damage]]:
+    """The rows of all whole files of `trials/`, and the damage beyond `packed`."""
+    without = _paths(store, packed)
     unread: str | None = None
     try:
-        rows = store.read("trials")
-        if set(rows.get_column("trial_id")) == set(files) and not any(_unsound(row) for row in _stated(rows)):
+        rows = store.read("trials", without)
+        sound = set(rows.get_column("trial_id")) == set(store.sizes("trials", without))
+        if sound and not any(_unsound(row) for row in _stated(rows)):
             return rows, []
     except ResultsError as error:  # a key twice: foreign files
         unread = str(error)
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
         unread = str(error).splitlines()[0]
-    damages = list(_damaged_rows(store, files))
+    damages = list(_damaged_rows(store, without))
     if unread and not damages:
         raise OSError(unread)
-    return store.read("trials", without={files[damage.trial_id] for damage in damages}), damages
+    return store.read("trials", without | _paths(store, damages)), damages
 
 
-def _damaged_rows(store: Results, files: Mapping[str, str]) -> Iterator[Damage]:
-    for trial_id, path in files.items():
-        reason = why_unreadable(store, "trials", path)
+def _damaged_rows(store: Results, without: Collection[str]) -> Iterator[Damage]:
+    for path in store.own_files("trials"):
+        reason, trial_id = why_unreadable(store, "trials", path), stem(path)
         if reason is None:
             rows = store.read_file("trials", path)
             reason = "holds the row of another trial" if rows.get_column("trial_id").to_list() != [trial_id] else None
             reason = reason or _unsound(_stated(rows)[0])
         if reason:
             yield Damage(f"trials/{trial_id}.parquet", reason, trial_id)
+    for path in store.packed_files("trials"):
+        if path not in without and (reason := _why_unsound(store, path)):
+            yield Damage(path.removeprefix(f"{store.path}/"), reason, None)
+
+
+def _why_unsound(store: Results, path: str) -> str | None:
+    """What is wrong with the rows of a packed file, None when nothing is."""
+    if reason := why_unreadable(store, "trials", path):
+        return reason
+    rows = store.read_file("trials", path)
+    if set(rows.get_column("trial_id")) != store.index(path).keys():
+        return "holds other trials than it lists"
+    return next((reason for row in _stated(rows) if (reason := _unsound(row))), None)
 
 
 def _stated(rows: pl.DataFrame) -> list[tuple[str | None, ...]]:
@@ -126,13 +169,13 @@ def why_unreadable(store: Results, table: str, path: str) -> str | None:
     return None
 
 
-def _damaged_details(store: Results, rows: pl.DataFrame) -> list[Damage]:
-    there = {table: store.sizes(table) for table in DETAILS}
+def _damaged_details(store: Results, rows: pl.DataFrame, without: Collection[str]) -> list[Damage]:
+    there = {table: store.sizes(table, without) for table in DETAILS}
     damages = []
     for trial_id, files in rows.filter(pl.col("status") == "ok").select("trial_id", "files").iter_rows():
         wanted = json.loads(files) if files else dict.fromkeys(DETAILS)  # rows of earlier versions: any size will do
         for table, size in wanted.items():
-            found = there.get(table, {}).get(f"{store.path}/{table}/{trial_id}.parquet")
+            found = there.get(table, {}).get(trial_id)
             if found is None:
                 damages.append(Damage(f"{table}/{trial_id}.parquet", "is lost", trial_id))
             elif size is not None and found != size:

@@ -8,15 +8,13 @@ requests and held-out windows alike, before a worker starts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
+from calib.build import CalibrationSet
 from calib.settings import SettingsError
 from sweep.evaluation.questions.largest import LargestId
-from sweep.models import ModelRef, load_tokenizer
-
-if TYPE_CHECKING:
-    from calib.build import CalibrationSet
+from sweep.models import load_tokenizer
+from sweep.plan import ModelUse
 
 
 def largest_in_sets(sets: Sequence[CalibrationSet]) -> dict[str, LargestId]:
@@ -27,9 +25,16 @@ def largest_in_sets(sets: Sequence[CalibrationSet]) -> dict[str, LargestId]:
     }
 
 
-def refuse_unknown_ids(model: ModelRef, rows: int, used: Iterable[LargestId]) -> None:
-    """Raise SettingsError when a model with `rows` embeddings is given an id that has none."""
-    for largest in used:
+def refuse_unknown_ids(
+    use: ModelUse, rows: int, of_sets: Mapping[str, LargestId], of_requests: Iterable[LargestId]
+) -> None:
+    """Raise SettingsError when a model with `rows` embeddings is given an id that has none.
+
+    `of_sets` are the largest ids by calibration set, of this model and of others.
+    """
+    model = use.model
+    given = [of_sets[number] for number in use.calibration_ids if number in of_sets]
+    for largest in (*given, *of_requests):
         if largest.id >= rows:
             token = load_tokenizer(model).convert_ids_to_tokens(largest.id)
             raise SettingsError(

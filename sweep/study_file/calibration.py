@@ -58,7 +58,8 @@ class _Grid:
 
     def expand(self) -> list[CalibrationSpec]:
         """All specs, source by source, level by level, set by set."""
-        return [self.spec(source, levels, number) for source, levels in self.series for number in self.sets]
+        first = [self.spec(source, levels, self.sets[0]) for source, levels in self.series]
+        return [spec if number == spec.set else replace(spec, set=number) for spec in first for number in self.sets]
 
 
 def parse_calibration(section: Any, seed: int, trials_of_a_set: int, folder: Path) -> tuple[list[CalibrationSpec], Any]:
@@ -165,7 +166,7 @@ def _check_source_labels(specs: Sequence[CalibrationSpec]) -> None:
     known: dict[str, Source] = {}
     for spec in specs:
         other = known.setdefault(spec.source.label, spec.source)
-        if other != spec.source:
+        if other is not spec.source and other != spec.source:
             raise SettingsError(
                 f"calibration.source: two different sources are labelled '{spec.source.label}'; "
                 "give one of them another `label`"

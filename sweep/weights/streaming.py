@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
 from calib.tokenizer import TOKENIZER_FILES
-from methods.blockwise import decoder_blocks
 from methods.lazy import torch
+from methods.walk.decoder import decoder_blocks
 from methods.walk.residency import device_memory
 from sweep.checkpoints.integrity import refuse_not_finite
 from sweep.checkpoints.tensors import INDEX, SINGLE, Stored, checkpoint_files, checkpoint_tensors, indexed_files

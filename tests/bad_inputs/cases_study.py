@@ -269,7 +269,7 @@ NUMBERS: dict[str, Case] = {
     ),
     "fifty thousand sets": Case(calibration(sets=50_000), rf"calibration\.sets: source 'books': {TOKENS}[0-9,]+ sets"),
     "a billion sets of text from the hub": Case(
-        calibration(source="c4", sets=10**9), r"calibration: 1,000,000,000 trials .*a study has at most 20,000"
+        calibration(source="c4", sets=10**9), r"calibration: 1,000,000,000 trials .*a study has at most 100,000"
     ),
     "more sets than can be counted": Case(
         calibration(sets=2**40), r"calibration\.sets: expected at most 2147483647, got 1099"
@@ -304,7 +304,7 @@ NUMBERS: dict[str, Case] = {
     ),
     "a hundred million kinds of sets": Case(
         calibration(nsamples=list(range(1, 10_001)), seqlen=list(range(2, 10_002))),
-        r"calibration: its lists make 100,000,000 kinds of calibration sets; a study has at most 20,000 trials",
+        r"calibration: its lists make 100,000,000 kinds of calibration sets; a study has at most 100,000 trials",
     ),
     "a composition of a hundred million methods": Case(
         sections(

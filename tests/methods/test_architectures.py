@@ -11,7 +11,10 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import METHODS, CompressionError, get_method, parse_method
-from methods.blockwise import NO_TOKENS, Data, capture, compress_model, decoder_blocks
+from methods.blockwise import compress_model
+from methods.walk.batches import Data, capture
+from methods.walk.decoder import decoder_blocks
+from methods.walk.job import NO_TOKENS
 from methods.walk.linears import linears_of
 
 BASE = {

@@ -66,7 +66,8 @@ def test_names_of_the_field_are_registered():
 def test_reports_are_rows_of_the_layers_table():
     from sweep.results import LAYERS
 
-    assert set(LayerReport().as_row()) == set(LAYERS.names) - {"trial_id"}
+    report = LayerReport(step=0, block=0, linear="q", seconds=0.0, rows=2, cols=3)
+    assert set(report.as_row()) == set(LAYERS.names) - {"trial_id"}
 
 
 def test_reading_methods_imports_no_torch():

@@ -15,14 +15,15 @@ from methods.blockwise import compress_model, decoder_blocks
 from methods.walk.linears import linears_of
 
 NAMES = METHODS.names()
+NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
 CALLS: dict[str, dict[str, Any]] = {"awq": {"group_size": 16, "scale_steps": 3}}
-ON_ONE_MATRIX = [
-    name for name in NAMES if issubclass(METHODS.get(name), WeightMethod) and METHODS.get(name).needs != "fisher"
-]
 
 
 def make(name: str, **settings: Any) -> Any:
     return get_method(name, **CALLS.get(name, {}), **settings)
+
+
+ON_ONE_MATRIX = [name for name in NAMES if isinstance(make(name), WeightMethod) and not make(name).needs_gradients]
 
 
 @pytest.fixture
@@ -135,6 +136,24 @@ def test_nan_inputs_fail_and_name_the_reason(name, problem):
     problem.inputs[1, 3, 5] = float("nan")
     with pytest.raises(CompressionError, match="NaN"):
         compress_linear(make(name), problem.weight, problem.inputs)
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+@pytest.mark.parametrize("name", ON_ONE_MATRIX)
+def test_weights_that_are_not_finite_fail_and_name_the_reason(name, value, problem):
+    problem.weight[3, 5] = value
+    for method in [make(name), *([make(name, pattern="2:4")] if make(name).prunes else [])]:
+        with pytest.raises(CompressionError, match="NaN or infinity"):
+            compress_linear(method, problem.weight, problem.inputs)
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_walk_that_meets_a_weight_that_is_not_finite_fails_and_names_it(name, value, make_llama, tokens):
+    model, method = make_llama(), make(name)
+    decoder_blocks(model)[1].mlp.up_proj.weight.data[3, 5] = value
+    with pytest.raises(CompressionError, match=r"^block 1 .*mlp\.up_proj: the dense weight holds NaN or infinity$"):
+        compress_model(model, method, None if method.data_free else tokens)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from methods.base import compress_linear, get_method
-from methods.inputs.statistics import collect
+from methods.inputs.collect import collect
 
 CASES = sorted(path.stem for path in (Path(__file__).resolve().parents[1] / "golden").glob("*.npz"))
 

@@ -5,7 +5,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.inputs.statistics import collect
+from methods.inputs.collect import collect
 from methods.numerics.grids import GridRule, fit_grid, quantize
 
 PUBLISHED = {"act_order": False, "static_groups": False}  # the reference code's own defaults

@@ -5,7 +5,7 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.inputs.statistics import collect
+from methods.inputs.collect import collect
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "4:8", "1:4"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods.base import compress_linear, get_method
+from methods.base import CompressionError, compress_linear, get_method
 
 
 def test_mask_equals_a_double_loop(problem):
@@ -55,3 +55,10 @@ def test_alpha_search_never_prunes_a_row_in_which_nothing_fits(make_problem):
     problem.weight[0, 0] = 5.0  # one weight holds the whole sum
     method = get_method("wanda", alpha_search=True, sparsity=0.1)
     assert compress_linear(method, problem.weight, problem.inputs).weight[0, 0] == 5.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_search_for_alpha_does_not_prune_what_is_not_finite_in_silence(problem, value):
+    problem.weight[3, 5] = value
+    with pytest.raises(CompressionError, match="the dense weight holds NaN or infinity"):
+        compress_linear(get_method("wanda", alpha_search=True), problem.weight, problem.inputs)

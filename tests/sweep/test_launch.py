@@ -6,6 +6,8 @@ import copy
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,12 @@ import pytest
 import yaml
 from click.testing import Result
 
+from methods.blockwise import CompressionError, compress_model
 from sweep.config import study_names
 from sweep.results import Results, TrialRows
+from sweep.runs.local import LocalRunner
+from sweep.trial import run_trial
+from tests.sweep.conftest import launch_environment
 
 BENCHMARK_STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
 Launch = Callable[..., Result]
@@ -44,9 +50,7 @@ def test_study_runs_from_end_to_end_and_a_rerun_computes_nothing(
     assert len(before[0]) == 6
     assert yaml.safe_load(Path("results/tiny/study.yaml").read_text())["study"] == "tiny"
 
-    from sweep.runs import local
-
-    monkeypatch.setattr(local, "LocalRunner", None)  # a rerun does not even start one
+    monkeypatch.setattr("sweep.launch.LocalRunner", None)  # a rerun does not even start one
     result = launch(study, "--local")
     assert result.exit_code == 0
     assert "6 already there, 0 to run" in result.output
@@ -93,16 +97,14 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
 def test_workers_get_an_absolute_results_folder(
     launch: Launch, write_study: Write, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweep.runs import local
-
     given: list[str] = []
 
-    class Runner(local.LocalRunner):
+    class Runner(LocalRunner):
         def __init__(self, results: str, *arguments: Any) -> None:
             given.append(results)
             super().__init__(results, *arguments)
 
-    monkeypatch.setattr(local, "LocalRunner", Runner)
+    monkeypatch.setattr("sweep.launch.LocalRunner", Runner)
     document["methods"] = ["rtn"]
     result = launch(write_study(document), "--local", "--results", "here/r")
     assert result.exit_code == 0, result.output
@@ -113,21 +115,18 @@ def test_workers_get_an_absolute_results_folder(
 def test_failed_trials_are_retried_only_when_asked(
     launch: Launch, write_study: Write, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from methods import blockwise
-
     document["methods"] = ["rtn"]
     study = write_study(document)
-    whole = blockwise.compress_model
 
     def breaks(*_: Any) -> Any:
-        raise blockwise.CompressionError("block 0, q_proj: no")
+        raise CompressionError("block 0, q_proj: no")
 
-    monkeypatch.setattr(blockwise, "compress_model", breaks)
+    monkeypatch.setattr("sweep.trial.compress_model", breaks)
     result = launch(study, "--local")
     assert result.exit_code == 1
     assert "RTN 4-bit · FAILED in compress: CompressionError: block 0, q_proj: no" in result.output
     assert "1 done, 1 failed, 0 skipped" in result.output
-    monkeypatch.setattr(blockwise, "compress_model", whole)
+    monkeypatch.setattr("sweep.trial.compress_model", compress_model)
     result = launch(study, "--local")
     assert result.exit_code == 1  # it is still missing
     assert "0 to run" in result.output
@@ -143,10 +142,8 @@ def test_failed_trials_are_retried_only_when_asked(
 def test_interrupted_run_says_what_is_kept_and_goes_on(
     launch: Launch, write_study: Write, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweep import trial
-
     study = write_study(document)
-    whole, runs = trial.run_trial, []
+    whole, runs = run_trial, []
 
     def interrupt_third(*arguments: Any) -> Any:
         runs.append(1)
@@ -154,7 +151,7 @@ def test_interrupted_run_says_what_is_kept_and_goes_on(
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(trial, "run_trial", interrupt_third)
+    monkeypatch.setattr("sweep.runs.worker.run_trial", interrupt_third)
     result = launch(study, "--local")
     assert result.exit_code == 130
     assert "interrupted: 2 of 6 trials are kept in results/tiny; the same command goes on" in result.output
@@ -365,3 +362,14 @@ def test_default_study_has_at_least_150_trials() -> None:
     trials = plan.expand(load_study("reference"))
     assert len(trials) >= 150
     assert len({trial.spec.source.label for trial in trials if trial.spec}) == 8
+
+
+def test_reader_that_has_seen_enough_is_no_error(write_study: Write, document: dict[str, Any], tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)  # as `| head` after its last line
+    command = [sys.executable, "-m", "sweep.launch", write_study(document), "--dry-run"]
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, env=launch_environment(), cwd=tmp_path, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pyarrow.fs import FileSelector, FileType
 
 from sweep.results import Results, TrialRows
 
@@ -85,6 +86,48 @@ def test_bucket_that_does_not_exist_is_refused(
     assert "cannot be used" in result.stderr
 
 
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that answers a put as S3 does when the key may only read."""
+
+    def denied(_: Results, path: str, content: Any) -> None:
+        raise OSError(f"When uploading '{path}': AWS Error ACCESS_DENIED during PutObject operation: Access Denied")
+
+    monkeypatch.setattr(Results, "_upload", denied)
+
+
+def test_dry_run_says_in_one_line_that_a_bucket_is_missing(
+    bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
+) -> None:
+    missing = bucket("x").replace("s3://results/", "s3://missing/")
+    result = launch(write_study(document), "--dry-run", "--results", missing)
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: --results s3://missing/x")
+    assert "cannot be used" in result.stderr
+    assert "estimate" not in result.output
+
+
+@pytest.mark.usefixtures("read_only")
+def test_dry_run_says_in_one_line_that_a_bucket_cannot_be_written(
+    bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
+) -> None:
+    result = launch(write_study(document), "--dry-run", "--results", bucket("tiny"))
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.splitlines()) == 1
+    assert "cannot be used" in result.stderr
+    assert "Access Denied" in result.stderr
+
+
+def test_dry_run_into_a_bucket_leaves_nothing_there(
+    bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
+) -> None:
+    result = launch(write_study(document), "--dry-run", "--results", bucket("new"))
+    assert result.exit_code == 0, result.output
+    there = Results(bucket("new")).filesystem.get_file_info(FileSelector("results", recursive=True))
+    assert all(info.type == FileType.Directory for info in there)
+
+
 def test_second_launch_into_a_bucket_is_refused(
     bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
 ) -> None:
@@ -99,3 +142,25 @@ def test_second_launch_into_a_bucket_is_refused(
     first.release()
     assert first.results.read_text(FILE) is None
     assert launch(study, "--local", "--results", first.results.root).exit_code == 0
+
+
+def test_packed_files_in_a_bucket_read_as_before(bucket: Callable[[str], str]) -> None:
+    from sweep.storage.compact import compact
+
+    results = Results(bucket("packed"))
+    for trial_id in ("1a", "1b", "1c", "1d"):
+        metric = {"kind": "task", "task": "t", "metric": "acc", "value": 0.5}
+        sample = {"task": "t", "doc_id": 0, "score": 1.0}
+        status = "failed" if trial_id == "1d" else "ok"
+        results.write_trial(TrialRows({"trial_id": trial_id, "status": status, "study": "tiny"}, [metric], [sample]))
+    tables = ("trials", "metrics", "samples", "layers")
+    before = [results.read(name).rows() for name in tables]
+    assert compact(results, trials_a_file=2).trials == 3
+    again = Results(bucket("packed"))
+    assert [again.read(name).rows() for name in tables] == before
+    assert again.scan("samples").collect().height == 3
+    assert [len(again.own_files(name)) for name in tables] == [1, 1, 1, 1]
+    again.remove_trials({"1a"})
+    assert set(Results(bucket("packed")).read("metrics").get_column("trial_id")) == {"1b", "1c"}
+    again.put_aside(again.packed_files("trials")[0])
+    assert set(Results(bucket("packed")).read("trials").get_column("trial_id")) == {"1c", "1d"}

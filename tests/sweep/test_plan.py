@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from calib.settings import SettingsError
+from calib.settings import SettingsError, identity
 from sweep import plan
 from sweep.config import apply_override, parse_study
 from sweep.models import resolve_model
@@ -229,3 +229,16 @@ def test_planning_loads_neither_torch_nor_ray_nor_much_else(
     heavy, modules = json.loads(result.stdout.splitlines()[-1])
     assert heavy == []
     assert modules < 1700  # torch alone brings as many again; how long they take is the machine's
+
+
+def test_id_is_the_hash_of_what_can_change_the_numbers(document: dict[str, Any]) -> None:
+    study = parse_study(document)
+    evaluation = identity(plan.evaluation_identity(study.evaluation))
+    for trial in plan.expand(study):
+        parts = {
+            "model": trial.model.identity(),
+            "method": trial.method.identity() if trial.method else "dense",
+            "calibration": trial.spec.id(trial.model.tokenizer_id) if trial.spec else None,
+            "evaluation": evaluation,
+        }
+        assert trial.id == identity(parts)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,12 @@ import pytest
 from click.testing import Result
 
 from calib.settings import SettingsError
-from sweep import plan
+from sweep import plan, remote
 from sweep.config import parse_study
+from sweep.remote import RayRunner, connect
 from sweep.results import Results
+from sweep.runs.provenance import provenance
+from sweep.runs.runner import RunOptions
 from sweep.runs.schedule import Job
 
 pytestmark = pytest.mark.ray
@@ -69,14 +73,11 @@ def said() -> list[str]:
 @pytest.fixture(scope="module")
 def runner(said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A runner of two workers on a Ray of its own, shared by the tests because Ray takes seconds to start."""
-    from sweep.remote import RayRunner
-    from sweep.runs.provenance import provenance
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_worker_niceness", "0")  # beside other work they would starve
-        result = RayRunner(str(tmp_path_factory.mktemp("results")), provenance(), workers=2, notify=said.append)
+        result = RayRunner(str(tmp_path_factory.mktemp("results")), provenance(), RunOptions(workers=2), said.append)
         assert result.start() == "cpu"
         yield result
         result.close()
@@ -109,8 +110,7 @@ def test_one_worker_and_two_give_the_same_table(
     turned["models"].reverse()
     monkeypatch.setattr(runner, "results", str(tmp_path / "two"))
     trials = prepare(runner, turned)
-    runner._hire(2)
-    ray.wait(list(runner._crew.starting), num_returns=2)  # so that one of them cannot finish before the other is up
+    ray.wait(runner.hire(2), num_returns=2)  # so that one of them cannot finish before the other is up
     outcomes = list(runner.run([Job(trial) for trial in trials]))
     assert [outcome.status for outcome in outcomes] == ["ok"] * 12
     assert numbers(tmp_path / "one") == numbers(tmp_path / "two")
@@ -128,7 +128,7 @@ def test_killed_worker_is_replaced_and_its_trial_started_again(
         if len(outcomes) == 1:
             worker = Results(runner.results).read("trials")["worker"][0]
             os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
-        size = max(size, runner._crew.size())
+        size = max(size, runner.crew.size)
     assert sorted(outcome.trial.id for outcome in outcomes) == sorted(trial.id for trial in trials)
     assert {outcome.status for outcome in outcomes} == {"ok"}
     rows = Results(runner.results).read("trials")
@@ -145,7 +145,7 @@ def test_trial_that_kills_its_worker_becomes_a_failed_row_and_the_rest_goes_on(
 
     monkeypatch.setattr(runner, "results", str(tmp_path))  # where none of its trials is there yet
     trials = prepare(runner, document)
-    poisoned, submit = trials[2].id, runner._submit
+    poisoned, submit = trials[2].id, runner.submit
 
     def submit_and_die(actor: Any, job: Job) -> Any:
         reference = submit(actor, job)
@@ -153,7 +153,7 @@ def test_trial_that_kills_its_worker_becomes_a_failed_row_and_the_rest_goes_on(
             ray.kill(actor)
         return reference
 
-    monkeypatch.setattr(runner, "_submit", submit_and_die)
+    monkeypatch.setattr(runner, "submit", submit_and_die)
     outcomes = {outcome.trial.id: outcome for outcome in runner.run([Job(trial) for trial in trials])}
     assert len(outcomes) == 6
     assert [trial_id for trial_id, outcome in outcomes.items() if outcome.status == "failed"] == [poisoned]
@@ -162,14 +162,45 @@ def test_trial_that_kills_its_worker_becomes_a_failed_row_and_the_rest_goes_on(
     assert "its worker died 3 times" in row["error"]
 
 
-def test_what_cannot_work_is_found_before_any_worker_starts(
-    runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_work_is_found_before_any_worker_starts(runner: Any, document: Document) -> None:
     with pytest.raises(SettingsError, match=r"sets 0 to 5 of 8 windows need 48, which is enough for 5 sets"):
         prepare(runner, document, sampling="long_documents", seqlen=64, nsamples=8, sets=6)
-    monkeypatch.setattr(runner, "asked_workers", 10**6)
-    with pytest.raises(SettingsError, match=r"--workers 1000000: there are \d+ GPUs and \d+ CPUs, room for"):
-        runner.check_room()
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_slow_start_of_ray_is_tried_once_more_and_then_told(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[dict[str, Any]] = []
+
+    def init(**arguments: Any) -> None:
+        starts.append(arguments)
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup. This could happen because some of the raylet")
+
+    monkeypatch.setattr(remote.ray, "init", init)
+    monkeypatch.setattr(remote.ray, "shutdown", lambda: None)
+    if failures == 1:
+        connect(RunOptions(workers=2))
+    else:
+        with pytest.raises(SettingsError, match=r"tried 2 times \(The current node timed out .*--local runs the same"):
+            connect(RunOptions(workers=2))
+    assert [start["address"] for start in starts] == ["local", "local"]
+
+
+def test_sigterm_stays_ours_when_ray_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(remote.ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    connect(RunOptions(workers=1))
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_while_ray_starts_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(remote.ray, "init", init)
+    with pytest.raises(KeyboardInterrupt):
+        connect(RunOptions(workers=1))
 
 
 def test_interrupted_and_killed_drivers_lose_nothing_and_a_rerun_gives_the_same_table(

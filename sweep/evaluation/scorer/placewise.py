@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from calib.settings import SettingsError
-from methods.blockwise import decoder_blocks
 from methods.lazy import torch
+from methods.walk.decoder import decoder_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

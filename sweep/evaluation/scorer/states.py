@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
-from methods.blockwise import Batches, decoder_blocks, in_place_of_blocks, record
 from methods.lazy import torch
+from methods.walk.batches import Batches
+from methods.walk.decoder import decoder_blocks, in_place_of_blocks, record
 from methods.walk.lengths import LengthRule, forgetful, length_rule
 from methods.walk.residency import device_memory, home_of, resident
 from sweep.evaluation.scorer.forward import body

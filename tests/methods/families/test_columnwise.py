@@ -5,7 +5,7 @@ import torch
 
 from methods.base import METHODS, get_method
 from methods.families.columnwise import ColumnMethod, split_columns, stack_columns, stack_masks
-from methods.inputs.statistics import collect
+from methods.inputs.collect import collect
 
 NAMES = [name for name in METHODS.names() if issubclass(METHODS.get(name), ColumnMethod)]
 

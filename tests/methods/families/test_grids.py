@@ -115,7 +115,7 @@ def test_weights_beyond_a_16_bit_scale_fail_and_name_the_remedy(problem, entry):
 
 def test_weights_that_hold_nan_are_no_matter_of_scales(problem):
     problem.weight[3, 7] = float("nan")
-    with pytest.raises(CompressionError, match="the compressed weight holds NaN or infinity$"):
+    with pytest.raises(CompressionError, match="the dense weight holds NaN or infinity$"):
         compress_linear(get_method("rtn", scale_dtype="float16"), problem.weight)
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from calib.settings import SettingsError
 from methods.base import get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
-from methods.families.owl import block_sparsities, outlier_share
+from methods.families.owl import allocate, outlier_share
 from methods.numerics.selection import smallest_spread
 
 
 def test_mean_sparsity_is_kept_and_outliers_lower_it():
-    sparsities = block_sparsities([1.0, 3.0, 2.0, 8.0], [7] * 4, 0.5, 0.08)
+    sparsities = allocate([1.0, 3.0, 2.0, 8.0], [7] * 4, 0.5, 0.08)
     assert sum(sparsities) / 4 == pytest.approx(0.5)
     assert sparsities[3] == min(sparsities)
     assert sparsities[0] == max(sparsities)
@@ -23,7 +23,7 @@ def test_mean_sparsity_is_kept_and_outliers_lower_it():
 
 
 def test_equal_shares_change_nothing():
-    assert block_sparsities([2.0, 2.0], [10, 20], 0.5, 0.08) == [0.5, 0.5]
+    assert allocate([2.0, 2.0], [10, 20], 0.5, 0.08) == [0.5, 0.5]
 
 
 @given(
@@ -33,7 +33,7 @@ def test_equal_shares_change_nothing():
 )
 def test_mean_over_all_weights_is_the_asked_one_at_every_size_and_limit(blocks, sparsity, width):
     shares, sizes = zip(*blocks, strict=True)
-    found = block_sparsities(shares, sizes, sparsity, width)
+    found = allocate(shares, sizes, sparsity, width)
     mean = sum(value * size for value, size in zip(found, sizes, strict=True)) / sum(sizes)
     assert mean == pytest.approx(sparsity, abs=1e-9)
     assert all(0 <= value <= max(0.99, sparsity) for value in found)
@@ -100,6 +100,13 @@ def test_uniform_pruning_keeps_the_published_counts_and_its_identity():
     for name in ("magnitude", "wanda", "sparsegpt"):
         versions = [get_method(name, allocation=allocation).identity()["version"] for allocation in ("uniform", "owl")]
         assert versions == [1, 2]
+
+
+def test_a_model_of_which_every_block_is_skipped_stays_dense(make_llama, tokens):
+    model, dense = make_llama(), make_llama()
+    report = compress_model(model, get_method("wanda", allocation="owl", skip_blocks=[0, 1, 2]), tokens)
+    assert not report.layers
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dense.parameters(), strict=True))
 
 
 def test_magnitude_with_owl_is_no_longer_data_free():

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
-from methods.inputs.statistics import Hessian
-from methods.numerics.backend import backend_of, column_backend, device_kernels
-from methods.numerics.columns import GridTable, GroupPlan, blocks_of
+from methods.inputs.hessian import Hessian
+from methods.numerics.backend import backend_of, column_backend
+from methods.numerics.blocks import GridTable, GroupPlan, blocks_of
 from methods.numerics.factor import FactorSettings, inverse_factor
 from methods.numerics.grids import GridRule
 
@@ -161,38 +160,6 @@ def layer(make_problem):
 
 def test_kernels_equal_their_twins_in_the_interpreter(in_interpreter):
     in_interpreter(*INTERPRETED_BY_DEFAULT)
-
-
-def test_a_cpu_runs_the_twin():
-    assert device_kernels(torch.zeros(1)) is None
-    assert backend_of(torch.zeros(1)) == "torch"
-
-
-def test_without_triton_the_twin_runs_on_cuda_and_says_so_once(monkeypatch, caplog):
-    from methods.numerics import backend as dispatch
-
-    class OnCuda:
-        is_cuda = True
-
-    monkeypatch.setattr(dispatch, "has_triton", lambda: False)
-    dispatch._say_once.cache_clear()
-    assert device_kernels(OnCuda()) is None
-    assert backend_of(OnCuda()) == "torch"
-    assert [record.message.partition(":")[0] for record in caplog.records] == ["Triton is not installed"]
-    dispatch._say_once.cache_clear()
-
-
-def test_a_forced_backend_ends_with_its_block():
-    class OnCuda:
-        is_cuda = True
-
-    from methods.numerics import backend as dispatch
-
-    with column_backend("torch"):
-        assert device_kernels(OnCuda()) is None
-    with pytest.raises(SettingsError, match="stop"), column_backend("torch"):
-        raise SettingsError("stop")
-    assert dispatch._backend == "auto"
 
 
 @pytest.mark.gpu
@@ -365,7 +332,7 @@ def test_grids_of_groups_have_the_bits_of_the_twin(groups, size, rule):
     weights[..., 1], weights[..., 2], weights[..., 3], weights[..., 4] = 0, 0.5, -0.25, weights[..., 4].abs()
     for row, size_of_weights in enumerate((1e-5, 1e-6, 1e-7, 1e-9, 1e-37, 1e4), start=5):
         weights[..., row] *= size_of_weights
-    plan = GroupPlan(RULES[rule], size, False)
+    plan = GroupPlan(RULES[rule], size, fresh=False)
     tables = []
     for module in (twin, columns):
         tables.append(GridTable(*torch.full((3, groups, rows), torch.nan, device=DEVICE), None))

@@ -24,7 +24,11 @@ from calib.build import build
 from calib.source import get_source
 from calib.spec import CalibrationSpec
 from methods.base import METHODS, get_method, parse_method
-from methods.blockwise import BlockJob, Data, capture, compress_model, decoder_blocks
+from methods.blockwise import compress_model
+from methods.inputs.hessian import Hessian
+from methods.walk.batches import Data, capture
+from methods.walk.decoder import decoder_blocks
+from methods.walk.job import BlockJob
 from methods.walk.linears import linears_of
 from sweep.models import resolve_model
 from sweep.weights.dense import DenseModel
@@ -145,7 +149,7 @@ def test_sums_over_the_inputs_of_the_first_block_are_those_of_the_cpu(dense_mode
         blocks = decoder_blocks(dense.model)
         with torch.no_grad():
             batches = capture(dense.model, blocks, Data(tokens))
-            job = BlockJob(get_method("gptq"), blocks[0], 0, linears_of(blocks[0]), batches, False, False)
-            found[device] = [group.statistic.hessian.cpu() for group in job.collect()]
+            job = BlockJob(get_method("gptq"), blocks[0], 0, linears_of(blocks[0]), batches)
+            found[device] = [group.statistic.hessian.cpu() for group in job.collect(Hessian)]
     for here, there in zip(found["cpu"], found["cuda"], strict=True):
         assert (here - there).norm() <= 1e-5 * here.norm()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from methods.base import CompressionError
-from methods.inputs.statistics import Hessian
+from methods.inputs.hessian import Hessian
 from methods.numerics.backend import column_backend, has_triton
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from methods.numerics.backend import column_backend
-from methods.numerics.columns import _block_mask
 from methods.numerics.selection import at_most_threshold, kth_smallest, selection_kernels, smallest
+from methods.numerics.solvers import share_mask
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -149,8 +149,8 @@ def test_block_masks_are_those_of_torch(segments, columns, forced):
     part = slice(5, 5 + columns)
     for share in SHARES:
         found, twin = both(
-            lambda share=share: _block_mask(
-                whole[part], upper[part, part], share, segments, None if gone is None else gone[part]
+            lambda share=share: share_mask(
+                whole[part], upper[part, part].diagonal(), share, segments, None if gone is None else gone[part]
             )
         )
         assert found.dtype == torch.bool
@@ -177,7 +177,7 @@ def test_nan_counts_as_the_largest_and_is_never_marked():
         lambda: smallest(scores.repeat(ROWS, 1), 495),
         lambda: at_most_threshold(scores, 0.7),
         lambda: at_most_threshold(scores, 0.9999),
-        lambda: _block_mask(scores, torch.eye(3, device=DEVICE), 0.9999, (300, 200), None),
+        lambda: share_mask(scores, torch.ones(3, device=DEVICE), 0.9999, (300, 200), None),
     ):
         found, twin = both(work)
         assert torch.equal(found, twin)
@@ -196,7 +196,7 @@ def test_nothing_waits_for_the_device(without_waiting):
             smallest(scores, 1_000_000),
             at_most_threshold(scores, 0.3),
             smallest(rows, 1000),
-            _block_mask(block, upper, 0.5, (300, 400), None),
+            share_mask(block, upper.diagonal(), 0.5, (300, 400), None),
         )
 
     masks()

@@ -41,7 +41,7 @@ def test_factors_of_several_hessians_are_those_of_each(make_problem, act_order, 
     problems[1].inputs[..., [3, 17]] = 0
     hessians = [hessian_of(problem.inputs) for problem in problems]
     hessians.append(hessians[0] - 2 * hessians[0].diagonal().mean() * torch.eye(64, device=hessians[0].device))
-    settings = FactorSettings(0.01, act_order, damp_dead)
+    settings = FactorSettings(0.01, act_order=act_order, damp_dead=damp_dead)
     *found, hopeless = inverse_factors(hessians, settings)
     assert hopeless is None  # and left to the steps of a single one
     for factor, hessian in zip(found, hessians, strict=False):
@@ -140,7 +140,7 @@ def test_one_window_with_fewer_tokens_than_inputs_is_solved_by_damping(make_prob
 
 
 def test_reduced_precision_products_are_off_while_factoring():
-    from methods.numerics.factor import full_precision
+    from methods.numerics.precision import full_precision
 
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods.inputs.statistics import FeatureNorms, Hessian
+from methods.inputs.hessian import Hessian
+from methods.inputs.norms import FeatureNorms
 from methods.numerics.precision import add_product, halves_of, split_product
 
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from methods.base import get_method
-from methods.blockwise import Data, capture, compress_model, decoder_blocks
+from methods.blockwise import compress_model
+from methods.walk.batches import Data, capture
+from methods.walk.decoder import decoder_blocks
 from methods.walk.gradients import squared_gradients
 from methods.walk.lengths import LengthRule, forgetful, length_rule
 from methods.walk.linears import linears_of

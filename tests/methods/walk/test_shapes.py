@@ -5,7 +5,9 @@ import torch
 
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method, parse_method
-from methods.blockwise import _linear_shapes, compress_model, decoder_blocks
+from methods.blockwise import compress_model
+from methods.walk.checks import linear_shapes
+from methods.walk.decoder import decoder_blocks
 from methods.walk.linears import linears_of
 from methods.walk.shapes import LinearShape, shapes_after
 
@@ -29,7 +31,7 @@ def test_shapes_are_foreseen_as_they_come_about(make_llama, steps):
     model = make_llama()
     method = parse_method(steps, "method")
     with torch.no_grad():
-        shapes = _linear_shapes(model, decoder_blocks(model), sharing=True)
+        shapes = linear_shapes(model, decoder_blocks(model), by_input=True)
     for step in method.steps:
         shapes = [shapes_after(step, linears) for linears in shapes]
     compress_model(model, method)

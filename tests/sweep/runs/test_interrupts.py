@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from sweep.runs.interrupts import LIKE_CTRL_C, interruptible, undisturbed
+from sweep.runs.interrupts import LIKE_CTRL_C, interruptible, keep_signals, undisturbed
 
 ALL = (signal.SIGINT, *LIKE_CTRL_C)
 
@@ -51,3 +53,32 @@ def test_cleaning_up_goes_on_after_a_signal(number: signal.Signals) -> None:
         assert done
         with pytest.raises(KeyboardInterrupt):
             send(number)
+
+
+def test_handlers_that_native_code_takes_away_are_given_back() -> None:
+    """Python's handler stays in Python's table while the system's is the default, as after the end of Ray."""
+    libc = ctypes.CDLL(None)
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+
+    def take_away_and_be_signalled() -> None:
+        libc.signal(int(signal.SIGTERM), None)
+        time.sleep(0.2)  # the thread that repairs needs its turn
+        send(signal.SIGTERM)
+
+    keep_signals(take_away_and_be_signalled)
+    send(signal.SIGTERM)
+    assert came == [signal.SIGTERM] * 2
+
+
+def test_error_of_what_keeps_signals_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        keep_signals(lambda: 1 / 0)
+
+
+def test_signals_that_came_while_nothing_may_disturb_are_listed() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    with undisturbed() as came:
+        for number in ALL:
+            send(number)
+    assert came == [signal.SIGINT, signal.SIGTERM]

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from sweep import plan
 from sweep.config import parse_study
+from sweep.runs.outcome import Outcome
 from sweep.runs.progress import Account, Reporter, duration, overhead
-from sweep.trial import Outcome
 
 
 @pytest.fixture

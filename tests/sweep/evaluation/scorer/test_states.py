@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from calib.settings import SettingsError
-from methods import blockwise
 from methods.base import get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
+from methods.walk import batches
 from sweep.evaluation.questions.requests import Requests
 from sweep.evaluation.scorer import states
 from sweep.evaluation.scorer.choice import choose_scorer
@@ -129,7 +129,7 @@ def test_hidden_states_that_wait_on_the_host_change_no_bit(
     ref = resolve_model({"model": "reference-2m", "dtype": "bfloat16"}, "m")
     dense, streamed = DenseModel(ref, "cuda"), StreamedModel(ref, "cuda")
     compress_model(dense.model, method, tokens, batch_size=2)
-    monkeypatch.setattr(blockwise, "HIDDEN_SHARE", 0.0)
+    monkeypatch.setattr(batches, "HIDDEN_SHARE", 0.0)
     monkeypatch.setattr(states, "DEVICE_SHARE", 0.0)
     compress_model(streamed.model, method, tokens, batch_size=2)
     assert weights_hash(streamed.model) == weights_hash(dense.model)

@@ -1,4 +1,4 @@
-"""A matrix that stands in several places: blocks that share their weights (as in ALBERT), or a part of them.
+"""Tied weights, a matrix that stands in several places: all weights of a block (as in ALBERT), or a part of them.
 
 A walk compresses block by block, with the inputs of that block alone. A matrix that comes again in a later block would
 be compressed a second time, for other inputs, and what the first time promised would be lost without a word. So it is
@@ -12,10 +12,11 @@ from typing import Any
 
 from calib.settings import SettingsError
 from methods.base import Composition, Method
+from methods.lazy import torch
 from methods.walk.linears import Linear, linears_of
 
 
-def refuse_shared(blocks: Any, method: Method) -> None:
+def refuse_tied(blocks: torch.nn.ModuleList, method: Method) -> None:
     """Raise SettingsError when the method would compress a matrix that two places of the model share."""
     for step in method.steps if isinstance(method, Composition) else [method]:
         seen: dict[Any, tuple[int, str]] = {}

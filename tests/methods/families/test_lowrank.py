@@ -8,10 +8,7 @@ import torch
 from calib.settings import SettingsError
 from methods.base import CompressionError, compress_linear, get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
-from methods.inputs.statistics import Fisher, InputSample, collect
-from methods.lowrank import SMALLEST_KEPT, gram_factors, whiten
-from methods.walk.gradients import squared_gradients
-from methods.walk.linears import linears_of
+from methods.families.lowrank import SMALLEST_KEPT, gram_factors, truncated
 
 
 def full_rank(rows: int, cols: int) -> float:
@@ -43,14 +40,6 @@ def test_rank_follows_the_parameter_ratio(problem):
     assert torch.allclose(left @ right, result.weight)
 
 
-def test_svd_is_the_best_approximation_of_its_rank(problem):
-    result = compress_linear(get_method("svd", ratio=0.5), problem.weight)
-    singular = torch.linalg.svdvals(problem.weight.double())
-    assert (problem.weight - result.weight).norm().item() ** 2 == pytest.approx(
-        singular[result.report.rank :].square().sum().item(), rel=1e-4
-    )
-
-
 SHAPES = pytest.mark.parametrize(("rows", "cols"), [(96, 40), (40, 96), (40, 40)])
 
 
@@ -59,7 +48,7 @@ SHAPES = pytest.mark.parametrize(("rows", "cols"), [(96, 40), (40, 96), (40, 40)
 def test_truncation_equals_the_float64_decomposition(rows, cols, dtype, atol, device):
     matrix = with_values(rows, cols, falling(1e-4, 40, device)).to(dtype)
     left, singular, right = torch.linalg.svd(matrix.double(), full_matrices=False)
-    ours = get_method("svd").truncate(matrix, 30)
+    ours = truncated(matrix, 30)
     assert [factor.dtype for factor in ours] == [dtype, dtype]
     expected = left[:, :30] * singular[:30] @ right[:30]
     assert torch.allclose(ours[0].double() @ ours[1].double(), expected, rtol=0, atol=atol)
@@ -69,7 +58,7 @@ def test_truncation_equals_the_float64_decomposition(rows, cols, dtype, atol, de
 @pytest.mark.parametrize("smallest", [1e-4, 1e-8])  # by the Gram matrix, by the full decomposition
 def test_factors_share_the_singular_values_evenly_and_in_falling_order(rows, cols, smallest, device):
     singular = falling(smallest, 40, device)
-    left, right = get_method("svd").truncate(with_values(rows, cols, singular), 30)
+    left, right = truncated(with_values(rows, cols, singular), 30)
     for gram in (left.T @ left, right @ right.T):
         assert torch.allclose(gram, singular[:30].diag(), rtol=1e-6, atol=1e-11)
 
@@ -95,13 +84,13 @@ def test_values_too_small_to_be_squared_take_the_full_decomposition(rows, cols, 
     matrix = with_values(rows, cols, singular)
     assert gram_factors(matrix, 20) is not None
     assert gram_factors(matrix, 30) is None
-    left, right = get_method("svd").truncate(matrix, 30)
+    left, right = truncated(matrix, 30)
     assert torch.allclose((matrix - left @ right).norm(), singular[30:].norm(), rtol=1e-5, atol=1e-13)
     assert torch.allclose(left.square().sum(0), singular[:30], rtol=1e-5, atol=1e-14)
 
 
 def test_weight_of_zeros_stays_zero(device):
-    left, right = get_method("svd").truncate(torch.zeros(24, 16, device=device), 5)
+    left, right = truncated(torch.zeros(24, 16, device=device), 5)
     assert not left.any()
     assert not right.any()
 
@@ -111,25 +100,6 @@ def test_weight_that_is_not_finite_fails(problem, value):
     problem.weight[3, 5] = value
     with pytest.raises(CompressionError, match="the matrix to decompose holds NaN or infinity"):
         compress_linear(get_method("svd"), problem.weight)
-
-
-def test_svd_llm_loses_exactly_the_dropped_singular_values_of_the_output(problem):
-    result = compress_linear(get_method("svd_llm", ratio=0.5), problem.weight, problem.inputs)
-    flat = problem.inputs.reshape(-1, 64).double()
-    singular = torch.linalg.svdvals(flat @ problem.weight.double().T)
-    dropped = singular[result.report.rank :].square().sum().item()
-    loss = (flat @ (problem.weight - result.weight).double().T).square().sum().item()
-    assert loss == pytest.approx(dropped, rel=1e-3)
-    assert result.report.relative_error == pytest.approx(dropped / singular.square().sum().item(), rel=1e-2)
-
-
-@pytest.mark.parametrize("other", ["svd", "asvd"])
-def test_svd_llm_has_the_least_output_error(problem, other):
-    ours, theirs = (
-        problem.output_error(compress_linear(get_method(n, ratio=0.5), problem.weight, problem.inputs).weight)
-        for n in ("svd_llm", other)
-    )
-    assert ours < theirs
 
 
 def test_full_rank_reproduces_the_weight(make_problem):
@@ -142,51 +112,6 @@ def test_full_rank_reproduces_the_weight(make_problem):
         result = compress_linear(wide, tall.weight, tall.inputs)
         assert result.report.rank == 8
         assert torch.allclose(result.weight, tall.weight, atol=1e-4)
-
-
-def test_asvd_weights_columns_by_the_size_of_their_inputs(problem):
-    result = compress_linear(get_method("asvd", ratio=0.5, alpha=1.0), problem.weight, problem.inputs)
-    scale = problem.inputs.abs().mean((0, 1))
-    left, singular, right = torch.linalg.svd(problem.weight * scale, full_matrices=False)
-    rank = result.report.rank
-    expected = left[:, :rank] * singular[:rank] @ right[:rank] / scale
-    assert torch.allclose(result.weight, expected, atol=1e-4)
-    plain = compress_linear(get_method("asvd", ratio=0.5, alpha=0.0), problem.weight, problem.inputs).weight
-    assert torch.allclose(plain, compress_linear(get_method("svd", ratio=0.5), problem.weight).weight, atol=1e-5)
-
-
-def test_fwsvd_weights_rows_by_their_fisher_information(problem, device):
-    method = get_method("fwsvd", ratio=0.5)
-    sample = InputSample(64, device)
-    sample.update(problem.inputs.reshape(-1, 64), 4)
-    rows = torch.rand(24, generator=torch.Generator().manual_seed(0)).to(device) + 0.1
-    result = method.compress_weight(problem.weight, Fisher(sample, rows, torch.ones(64, device=device)))
-    left, singular, right = torch.linalg.svd(problem.weight * rows.sqrt()[:, None], full_matrices=False)
-    expected = left[:, : result.rank] * singular[: result.rank] @ right[: result.rank] / rows.sqrt()[:, None]
-    assert torch.allclose(result.weight, expected, atol=1e-5)
-
-
-def test_squared_gradients_are_means_over_windows_of_squares(make_llama, tokens, device):
-    model = make_llama()
-    linears = linears_of(decoder_blocks(model)[1])
-    sums = squared_gradients(model, linears, tokens)
-    squares = torch.zeros_like(linears[0].weight)
-    for window in torch.as_tensor(tokens, device=device).long():
-        model.zero_grad()
-        model(window[None], labels=window[None]).loss.backward()
-        squares += linears[0].module.weight.grad.square() / len(tokens)
-    assert torch.allclose(sums[0][0], squares.sum(1), rtol=1e-3)
-    assert torch.allclose(sums[0][1], squares.sum(0), rtol=1e-3)
-
-
-def test_joint_svd_shares_the_right_factor_among_linears_with_one_input(make_llama):
-    model = make_llama()
-    report = compress_model(model, get_method("joint_svd", ratio=0.5), None)
-    attention = decoder_blocks(model)[0].self_attn
-    assert torch.equal(attention.q_proj[0].weight, attention.k_proj[0].weight)
-    assert not torch.equal(attention.q_proj[0].weight, attention.o_proj[0].weight)
-    q, k, v = report.layers[:3]
-    assert q.rank == k.rank == v.rank == int(0.5 * 64 * 32 / 96)
 
 
 @pytest.mark.parametrize("name", ["svd", "asvd", "svd_llm", "fwsvd", "joint_svd"])
@@ -202,35 +127,6 @@ def test_linears_really_hold_two_factors_and_keep_their_bias(make_llama, tokens,
     assert sum(p.numel() for p in model.parameters()) < before
     assert torch.isfinite(model(torch.as_tensor(tokens, device=device).long()).logits).all()
     assert report.average_bits <= 8
-
-
-def test_factors_compute_what_the_report_says(make_llama, tokens):
-    model, dense = make_llama(num_hidden_layers=1), make_llama(num_hidden_layers=1)
-    compress_model(model, get_method("svd_llm", ratio=0.6), tokens)
-    factors = decoder_blocks(model)[0].mlp.up_proj
-    product = factors[1].weight @ factors[0].weight
-    up = decoder_blocks(dense)[0].mlp.up_proj.weight
-    assert torch.linalg.matrix_rank(product) == int(0.6 * 64 * 32 / 96)
-    assert (product - up).norm() < 0.9 * up.norm()
-
-
-def test_singular_gram_matrix_is_shifted_and_recorded(make_problem):
-    few = make_problem(windows=1, length=10)
-    report = compress_linear(get_method("svd_llm", ratio=0.5), few.weight, few.inputs).report
-    assert "shifted" in report.fallback
-    assert report.retries == 1
-    assert 0 < report.damping < 1e-3
-
-
-def test_inputs_that_are_all_zero_fail():
-    with pytest.raises(CompressionError, match="all inputs are zero"):
-        whiten(torch.zeros(4, 4), 0.0)
-
-
-@pytest.mark.parametrize("ratio", [0.0, -0.5, 1.5])
-def test_ratio_out_of_range_is_refused(ratio):
-    with pytest.raises(SettingsError, match=r"svd.ratio: expected more than 0.* and at most 1.*, got"):
-        get_method("svd", ratio=ratio)
 
 
 def test_ratio_that_leaves_no_rank_is_refused_before_any_work(make_llama):
@@ -254,12 +150,6 @@ def test_quantizing_the_factors_counts_bits_per_dense_weight(make_llama, tokens)
     assert report.average_bits < 0.5 * 8 * 1.5
     assert {layer.linear for layer in report.final} >= {"mlp.up_proj.0", "mlp.up_proj.1"}
     assert "mlp.up_proj" not in {layer.linear for layer in report.final}
-
-
-def test_statistic_for_one_matrix_needs_a_model_only_for_fisher(problem):
-    assert collect(get_method("svd"), None, problem.weight) is None
-    with pytest.raises(SettingsError, match="fwsvd: needs a whole model"):
-        compress_linear(get_method("fwsvd"), problem.weight, problem.inputs)
 
 
 def test_one_matrix_cannot_hold_the_factors_for_a_later_step(problem):

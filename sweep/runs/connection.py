@@ -1,0 +1,85 @@
+"""How to reach Ray: what it is started with, whether it answers, and what to do when it does not.
+
+Plain sockets ask whether it answers, since Ray itself would try for minutes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from sweep.runs.runner import RunOptions
+
+HEAD_SECONDS = 30.0  # a cluster's head may not answer for so long; Ray ends this process after 60
+LOCAL_HEAD_SECONDS = 3.0  # of a Ray that was started here, which nobody starts again
+ENVIRONMENT = {  # unless it is set otherwise; Ray reads some of it when it is imported
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keep CUDA_VISIBLE_DEVICES in CPU tasks as it is
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+ENVIRONMENT_HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # all ports of a Ray that is started here: loopback
+LOGS = Path("/tmp/ray/session_latest/logs")  # of a Ray that was started here
+
+
+def set_environment(options: RunOptions) -> None:
+    """What Ray reads of the environment, for this process and those that it starts."""
+    for name, value in {**ENVIRONMENT, **({} if options.address else ENVIRONMENT_HERE)}.items():
+        os.environ.setdefault(name, value)
+
+
+def arguments(options: RunOptions) -> dict[str, Any]:
+    """Of `ray.init`: connect to a cluster, or start Ray here; quietly."""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+    if options.address:
+        return {"address": options.address, **quiet}
+    cpus = max(options.workers or 1, os.cpu_count() or 1)
+    return {"address": "local", "num_cpus": cpus, "include_dashboard": False, **quiet}
+
+
+def knock(address: str) -> None:
+    """Raise OSError when nobody listens at host:port (an address of another form is taken to answer)."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def answers(head: str, seconds: float) -> bool:
+    """Whether somebody listens at host:port, asked again and again for so long."""
+    since = time.monotonic()
+    while True:
+        try:
+            knock(head)
+            return True
+        except OSError:
+            if time.monotonic() - since > seconds:
+                return False
+        time.sleep(1)
+
+
+def patience(address: str | None) -> float:
+    """Seconds that a head may not answer."""
+    return HEAD_SECONDS if address else LOCAL_HEAD_SECONDS
+
+
+def where_logs_are(address: str | None) -> str:
+    """The end of a sentence that says what has died."""
+    return "" if address else f" (killed, or out of memory? Its logs are in {LOGS})"
+
+
+def hint(address: str | None, error: Exception, starts: int) -> str:
+    """What to do when Ray cannot be reached, or started here (which was tried so often)."""
+    reason = " ".join(str(error).split())[:400]
+    if "auth" in reason.lower() or "token" in reason.lower():
+        return (
+            f"--address {address}: the cluster asks for a token ({reason}); set RAY_AUTH_MODE=token and copy the "
+            "cluster's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
+        )
+    if address:
+        return (
+            f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, "
+            "or leave --address out"
+        )
+    return f"Ray cannot be started here, tried {starts} times ({reason}); --local runs the same study without it"

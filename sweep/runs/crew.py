@@ -1,0 +1,224 @@
+"""The crew: which workers start, are free or run a trial, which of them died, and what each does next.
+
+Pure bookkeeping. A worker is any handle that can be a key; whoever starts workers and makes calls tells the crew what
+became of them and asks what to do. The hard case is a worker that dies in the middle of a trial: the trial is queued
+again, and after its third death it fails. When three trials of a model die like this one after the other it is the
+model, and it is suspended. A node that takes several workers with it must not look like that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sweep.runs.connection import LOGS
+from sweep.runs.runner import RunnerError
+from sweep.runs.schedule import Job, Queue, held_by
+
+Handle = Any  # of a worker: whatever can be a key
+
+RETRIES = 2  # of a trial whose worker died
+DEATHS_OF_A_MODEL = 3  # trials whose worker died, without any trial of the model finishing in between
+FALSE_STARTS = 10  # workers that could not even start, one after the other: something is wrong with them all
+
+
+class ClusterError(RunnerError):
+    """The cluster cannot run the sweep as asked."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that a worker runs."""
+
+    job: Job
+    since: float  # seconds of the crew's clock
+
+
+class Crew:
+    """`places` is how many workers there is room for, which may change while a cluster `grows`.
+
+    A crew that `asks_ahead` has more workers than that wait for room, while trials wait for workers. `now` is a clock
+    that only goes forward, in seconds.
+    """
+
+    def __init__(
+        self, *, grows: bool = False, asks_ahead: bool = False, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.queue = Queue()
+        self.places = 0
+        self.grows = grows
+        self.asks_ahead = asks_ahead
+        self.starting: list[Handle] = []
+        self.free: list[Handle] = []
+        self.running: dict[Handle, Running] = {}
+        self._now = now
+        self._held: dict[Handle, object] = {}
+        self._deaths = Deaths()
+        self._false_starts = 0  # in a row
+
+    # who is there
+
+    @property
+    def up(self) -> int:
+        """Workers that have started."""
+        return len(self.free) + len(self.running)
+
+    @property
+    def size(self) -> int:
+        return len(self.starting) + self.up
+
+    @property
+    def members(self) -> list[Handle]:
+        return [*self.starting, *self.free, *self.running]
+
+    @property
+    def unfinished(self) -> int:
+        """Trials that run or wait, but for those of suspended models."""
+        return len(self.queue) + len(self.running)
+
+    def busy_with(self) -> str:
+        """The trials that run, for a person."""
+        return ", ".join(str(run.job.trial) for run in self.running.values()) or "no trial, workers are starting"
+
+    # how many
+
+    def begin(self, jobs: Sequence[Job], places: int) -> None:
+        """The jobs to do, on so many workers (no more than there are jobs). Workers may have been hired before."""
+        self.queue = Queue(jobs)
+        self.places = min(places, len(self.queue))
+
+    def wanted(self) -> int:
+        """Workers that there should be. Those beyond `places` are the demand that an autoscaler sees: as many again as
+        there is room for, so that a cluster doubles."""
+        more = max(1, self.places) if self.asks_ahead else 0
+        return min(self.places + more, self.unfinished)
+
+    def missing(self) -> int:
+        """Workers to start."""
+        return max(0, self.wanted() - self.size)
+
+    def surplus(self) -> list[Handle]:
+        """Workers to end: of those that have not started the latest, since they wait for room that nobody needs."""
+        count = min(len(self.starting), max(0, self.size - self.wanted()))
+        return self.starting[len(self.starting) - count :][::-1]
+
+    def grow(self, room: int) -> None:
+        """There is room for so many workers now; a crew never shrinks because a node is away."""
+        if self.grows:
+            self.places = max(self.places, min(room, self.unfinished))
+
+    # starting
+
+    def hired(self, worker: Handle) -> None:
+        """A worker was asked for; it gets a trial only when it has started."""
+        self.starting.append(worker)
+
+    def started(self, worker: Handle) -> None:
+        self.starting.remove(worker)
+        self.free.append(worker)
+        self._false_starts = 0
+
+    def did_not_start(self, worker: Handle, reason: str) -> str | None:
+        """Returns what to say of many that cannot. Raises ClusterError when none is up that could go on."""
+        self.starting.remove(worker)
+        self._false_starts += 1
+        if self._false_starts < FALSE_STARTS:
+            return None
+        count = f"{self._false_starts} workers one after the other could not start"
+        if not self.up:
+            raise ClusterError(f"{count}: {reason}; see Ray's logs ({LOGS}) for memory or start-up errors")
+        self.places, self.grows, self.asks_ahead, self._false_starts = self.up, False, False, 0
+        return f"{count}; going on with {self.up}"
+
+    def ended(self, worker: Handle) -> None:
+        """A worker that had not started was ended."""
+        self.starting.remove(worker)
+
+    def disband(self) -> None:
+        """All workers were ended."""
+        self.starting, self.free, self.running, self._held = [], [], {}, {}
+
+    # trials
+
+    def assign(self) -> tuple[Handle, Job] | None:
+        """A free worker and its next job, which counts as running from now on; None when either is missing."""
+        if not self.free or not self.queue:
+            return None
+        worker = self.free.pop()
+        job = self.queue.take(self._held.get(worker))
+        self._held[worker] = held_by(job.trial)
+        self.running[worker] = Running(job, self._now())
+        return worker, job
+
+    def was_there(self, worker: Handle) -> None:
+        """The job that the worker was given needs no run; nothing is known of its model by that."""
+        del self.running[worker]
+        self.free.append(worker)
+
+    def finished(self, worker: Handle) -> None:
+        """A trial ended with a row of its worker's, so its model works."""
+        held = held_by(self.running.pop(worker).job.trial)
+        self.free.append(worker)
+        self._deaths.forget(held)
+        self.queue.resume(held)
+
+    def try_again(self, worker: Handle) -> bool:
+        """Queue the trial of a worker that died once more; False when it has killed too many. `lost` follows."""
+        job = self.running[worker].job
+        if job.deaths >= RETRIES:
+            return False
+        self.queue.put_back(replace(job, attempts=job.attempts + 1, deaths=job.deaths + 1))
+        return True
+
+    def lost(self, worker: Handle) -> str | None:
+        """The worker is gone, or cannot run another trial. Returns what to say when its model is suspended for it."""
+        run = self.running.pop(worker)
+        self.queue.release(self._held.pop(worker, None))
+        model, held = run.job.trial.model.name, held_by(run.job.trial)
+        if self._deaths.count(held, run, self._now()) < DEATHS_OF_A_MODEL:
+            return None
+        waiting = self.queue.suspend(held)
+        if not waiting:
+            return None
+        return (
+            f"{DEATHS_OF_A_MODEL} trials of {model} one after the other killed their workers; the "
+            f"{waiting} that wait are set aside for those of other models"
+        )
+
+    # the end
+
+    def tried(self) -> list[Job]:
+        """Jobs of suspended models that have killed a worker: they fail."""
+        return [job for job in self.queue.suspended() if job.deaths]
+
+    def refuse_untried(self) -> None:
+        """Raise ClusterError for jobs of suspended models that were never started: nothing is known of them."""
+        untried = [job.trial for job in self.queue.suspended() if not job.deaths]
+        if untried:
+            names = ", ".join(sorted({trial.model.name for trial in untried}))
+            raise ClusterError(
+                f"workers died one after the other while they held {names}, so {len(untried)} more trials were not "
+                f"started; see Ray's logs ({LOGS}) for memory errors. The same command tries again"
+            )
+
+
+class Deaths:
+    """Trials whose worker died, by the model it held; forgotten when a trial of that model finishes."""
+
+    def __init__(self) -> None:
+        self._trials: dict[object, set[str]] = {}
+        self._last: dict[object, float] = {}
+
+    def count(self, held: object, run: Running, now: float) -> int:
+        """Add one; returns how many trials of its model died in a row. A node that takes several workers with it
+        counts once: a death counts when its trial was handed out after the last one that did."""
+        trials = self._trials.setdefault(held, set())
+        if run.since >= self._last.get(held, run.since):
+            trials.add(run.job.trial.id)
+            self._last[held] = now
+        return len(trials)
+
+    def forget(self, held: object) -> None:
+        self._trials.pop(held, None)

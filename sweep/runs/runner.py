@@ -1,0 +1,73 @@
+"""What runs trials: a plain loop in this process, or Ray. The session knows no more of them than this.
+
+`start`, `prepare`, `run`, `close` are called in this order, each once; `close` also after an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from calib.settings import SettingsError, shown
+from sweep.plan import Pool, RequestSet
+from sweep.runs.outcome import Outcome
+from sweep.runs.schedule import EvaluationKey, Job
+
+MAX_WORKERS = 10_000
+SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
+
+
+class RunnerError(RuntimeError):
+    """Trials cannot go on; those that ended are kept. The message says what was found and what to do."""
+
+
+class Runner(Protocol):
+    """Runs trials on one or more workers, which write their own rows."""
+
+    workers: int  # that run trials, known after `start`
+
+    def start(self) -> str:
+        """Find the machines. Returns the device of the trials, `cuda` or `cpu`; raises SettingsError."""
+
+    def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
+        """Look at the models, and make what trials share: calibration sets and requests.
+
+        Raises SettingsError or ResultsError for what would fail in every trial.
+        """
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Run the jobs; yields each outcome when its row is committed. Raises RunnerError when they cannot go on."""
+
+    def close(self) -> None:
+        """Give everything back that was started."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how trials run; nothing here changes a number. Raises SettingsError for what does not go together."""
+
+    local: bool = False  # in this process, without Ray
+    address: str | None = None  # of a running Ray cluster; None starts Ray here
+    workers: int | None = None  # None: as many as there is room for
+    gpus_per_worker: float = 1.0  # 0 runs on CPUs
+
+    def __post_init__(self) -> None:
+        workers, gpus = self.workers, self.gpus_per_worker
+        if workers is not None and not 1 <= workers <= MAX_WORKERS:
+            raise SettingsError(f"--workers {workers}: expected 1 to {MAX_WORKERS:,}")
+        if not (gpus == 0 or SHARE[0] <= gpus <= SHARE[1]):  # not so for nan
+            raise SettingsError(
+                f"--gpus-per-worker {gpus:g}: expected 0 (run on CPUs), a share of one GPU from {SHARE[0]:g}, "
+                f"or whole ones up to {SHARE[1]}"
+            )
+        if gpus > 1 and gpus % 1:
+            raise SettingsError(
+                f"--gpus-per-worker {gpus:g}: a worker has a share of one GPU (such as 0.5) or whole ones "
+                f"(such as {round(gpus)})"
+            )
+        if self.address is not None and not re.fullmatch(r"[A-Za-z0-9\[][^\s]*", self.address):
+            raise SettingsError(f"--address {shown(self.address)}: expected auto, or host:port of a running cluster")
+        if self.local and (self.address or (workers or 1) > 1):
+            raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")

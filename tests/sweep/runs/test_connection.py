@@ -1,0 +1,47 @@
+"""Whether somebody listens, and what is said when nobody does."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from sweep.runs.connection import LOGS, answers, hint, knock, where_logs_are
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_head_answers_while_it_listens(listener: socket.socket) -> None:
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    assert answers(address, 0.0)
+    listener.close()
+    assert not answers(address, 0.0)
+    with pytest.raises(OSError, match="refused"):
+        knock(address)
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://somewhere:1"])
+def test_addresses_that_are_no_socket_are_left_to_ray(address: str) -> None:
+    knock(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "said"),
+    [
+        (None, "timed out\n during startup", "Ray cannot be started here, tried 2 times (timed out during startup)"),
+        ("10.0.0.1:6379", "refused", "--address 10.0.0.1:6379: no Ray cluster answers (refused); start one with"),
+        ("auto", "Unauthenticated: no token", "--address auto: the cluster asks for a token"),
+    ],
+)
+def test_hint_says_what_to_do(address: str | None, error: str, said: str) -> None:
+    assert hint(address, Exception(error), starts=2).startswith(said)
+
+
+def test_logs_are_named_where_ray_was_started_here() -> None:
+    assert str(LOGS) in where_logs_are(None)
+    assert where_logs_are("10.0.0.1:6379") == ""

@@ -1,0 +1,37 @@
+"""The machine under a worker, as a CPU shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from sweep.runs.machine import device_name, device_works, free_memory, peak_memory, quiet_torch
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_worker_on_a_cpu_computes_with_one_thread() -> None:
+    torch.set_num_threads(2)
+    assert quiet_torch("cpu") == "cpu"
+    assert torch.get_num_threads() == 1
+
+
+def test_gpu_that_torch_does_not_see_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert quiet_torch() == "cpu"
+    with pytest.raises(RuntimeError, match="install a CUDA build of torch"):
+        quiet_torch("cuda")
+
+
+def test_cpu_has_a_name_memory_and_works() -> None:
+    assert device_name("cpu")
+    assert peak_memory("cpu") > 10**7  # bytes: a process with torch in it
+    assert device_works("cpu")
+    free_memory("cpu")

@@ -1,0 +1,48 @@
+"""How many workers a list of nodes has room for."""
+
+from __future__ import annotations
+
+import pytest
+
+from calib.settings import SettingsError
+from sweep.runs.room import Room
+from sweep.runs.runner import RunOptions
+
+HEAD = {"CPU": 8.0}
+GPU = {"CPU": 16.0, "GPU": 2.0}
+
+
+def test_workers_on_cpus_leave_one_for_rebuilding_on_a_cluster() -> None:
+    options = RunOptions(address="auto", gpus_per_worker=0)
+    room = Room([HEAD, GPU], options)
+    assert (room.device, room.workers) == ("cpu", 8 + 16 - 1)
+    assert Room([HEAD], options).workers == 8
+
+
+@pytest.mark.parametrize(("share", "workers"), [(0.1, 40), (0.5, 8), (1.0, 4), (2.0, 2), (4.0, 0)])
+def test_share_of_a_gpu_decides_how_many_workers_fit_on_each_node(share: float, workers: int) -> None:
+    room = Room([HEAD, GPU, GPU], RunOptions(gpus_per_worker=share))
+    assert (room.device, room.workers) == ("cuda", workers)
+
+
+def test_gpus_are_waited_for_on_a_cluster_and_not_here() -> None:
+    assert Room([HEAD], RunOptions(address="auto")).device == "cuda"
+    assert Room([HEAD], RunOptions()).device == "cpu"
+
+
+def test_cluster_without_room_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"--workers 1: there are 0 GPUs and 8 CPUs, room for 0 workers of 1 GPUs"):
+        Room([HEAD], RunOptions(address="auto")).shortage()
+
+
+def test_machine_without_room_for_all_that_are_asked_for_is_refused() -> None:
+    with pytest.raises(SettingsError, match="--workers 9: there are 0 GPUs and 8 CPUs, room for 8 workers; ask for fe"):
+        Room([HEAD], RunOptions(workers=9)).shortage()
+
+
+def test_cluster_with_room_for_some_starts_with_them() -> None:
+    room = Room([HEAD, GPU], RunOptions(address="auto", workers=5))
+    assert room.shortage() == (
+        "the cluster has 2 GPUs and 24 CPUs, room for 2 workers of 1 GPUs each; the other 3 start when nodes join"
+    )
+    assert Room([HEAD, GPU], RunOptions(address="auto", workers=2)).shortage() is None

@@ -1,0 +1,63 @@
+"""Which trial a free worker takes next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sweep import plan
+from sweep.config import parse_study
+from sweep.plan import Trial
+from sweep.runs.schedule import Job, Queue, held_by
+
+
+@pytest.fixture
+def trials(document: dict[str, Any]) -> list[Trial]:
+    return plan.expand(parse_study(document))
+
+
+def test_worker_keeps_its_model_until_none_of_its_trials_is_left(document: dict[str, Any], other_model: Any) -> None:
+    document["models"].append(str(other_model))
+    trials = plan.expand(parse_study(document))
+    queue = Queue([Job(trial) for trial in trials])
+    held, seen = None, []
+    while queue:
+        job = queue.take(held)
+        held = held_by(job.trial)
+        seen.append(job.trial)
+    assert [trial.id for trial in seen] == [trial.id for trial in trials]
+
+
+def test_two_workers_start_on_two_models_and_share_the_last_one(document: dict[str, Any], other_model: Any) -> None:
+    document["models"].append(str(other_model))
+    queue = Queue([Job(trial) for trial in plan.expand(parse_study(document))])
+    first, second = queue.take(None), queue.take(None)
+    assert {first.trial.model.name, second.trial.model.name} == {"tiny", "other"}
+    for _ in range(5):
+        assert queue.take(held_by(first.trial)).trial.model == first.trial.model
+    assert queue.take(held_by(first.trial)).trial.model == second.trial.model
+
+
+def test_trial_of_a_dead_worker_is_taken_last_of_its_model(trials: list[Trial]) -> None:
+    queue = Queue([Job(trial) for trial in trials])
+    job = queue.take(None)
+    queue.put_back(job)
+    taken = [queue.take(held_by(job.trial)) for _ in trials]
+    assert [other.trial.id for other in taken] == [*(trial.id for trial in trials[1:]), job.trial.id]
+    assert not queue
+
+
+def test_suspended_model_gives_no_trials_until_it_is_resumed(document: dict[str, Any], other_model: Any) -> None:
+    document["models"].append(str(other_model))
+    trials = plan.expand(parse_study(document))
+    queue = Queue([Job(trial) for trial in trials])
+    held = held_by(queue.take(None).trial)
+    assert queue.suspend(held) == 5
+    assert len(queue) == 6
+    assert {queue.take(held).trial.model.name for _ in range(6)} == {"other"}
+    assert not queue
+    assert len(queue.suspended()) == 5
+    queue.resume(held)
+    assert len(queue) == 5
+    assert not queue.suspended()

@@ -1,0 +1,189 @@
+"""A worker as a plain class: what it writes, what it does when a trial fails, and which models it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sweep import plan
+from sweep.config import parse_study
+from sweep.plan import Trial
+from sweep.results import Results
+from sweep.runs import worker
+from sweep.runs.local import LocalRunner
+from sweep.runs.outcome import Outcome
+from sweep.runs.provenance import provenance
+from sweep.runs.schedule import Job
+from sweep.runs.worker import Worker
+from sweep.trial import failed_rows
+
+
+@pytest.fixture
+def trials(document: dict[str, Any]) -> list[Trial]:
+    return plan.expand(parse_study(document))
+
+
+def run(trials: list[Trial], root: str) -> list[Outcome]:
+    return list(start(trials, root))
+
+
+def start(trials: list[Trial], root: str) -> Iterator[Outcome]:
+    runner = LocalRunner(root, provenance())
+    runner.start()
+    runner.prepare(plan.pools(trials), plan.request_sets(trials))
+    yield from runner.run([Job(trial) for trial in trials])
+
+
+def test_every_trial_writes_all_its_tables(trials: list[Trial], tmp_path: Any) -> None:
+    outcomes = run(trials, str(tmp_path))
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 6
+    results = Results(tmp_path)
+    rows = {row["trial_id"]: row for row in results.read("trials").iter_rows(named=True)}
+    dense, rtn, gptq = (rows[trial.id] for trial in trials[:3])
+    assert dense["method"] == "dense"
+    assert dense["data_free"]
+    assert dense["settings"] == "{}"
+    assert rtn["bits"] == 3
+    assert rtn["source"] is None
+    assert rtn["average_bits"] >= 3
+    assert gptq["source"] == "rivers"
+    assert gptq["set"] == 0
+    assert gptq["nsamples"] == 4
+    assert gptq["seqlen"] == 32
+    assert gptq["calibration_id"] in results.keys("calibration")
+    assert len(gptq["calibration_hash"]) == 64
+    assert json.loads(gptq["settings"])["group_size"] == 16
+    for row in rows.values():
+        assert row["seconds_total"] > 0
+        assert row["peak_memory"] > 10**6
+        assert row["dtype"] == "float32"
+        assert json.loads(row["versions"])["torch"]
+        assert row["device"]
+        assert row["worker"]
+        assert row["attempts"] == 1
+    assert len({row["weights_hash"] for row in rows.values()}) == 6
+    assert results.read("layers").get_column("trial_id").n_unique() == 5  # the dense model has no layers to report
+    kinds = set(results.read("metrics").get_column("kind").to_list())
+    assert kinds == {"task", "group", "perplexity", "divergence"}
+    assert results.read("samples").get_column("trial_id").n_unique() == 6
+
+
+def test_failed_trial_is_a_row_and_the_next_one_gets_the_dense_model(
+    trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from methods import blockwise
+
+    whole = blockwise.compress_model
+
+    def breaks(model: Any, method: Any, tokens: Any) -> Any:
+        if method.name == "rtn":
+            model.model.layers[0].mlp.up_proj.weight.data.zero_()
+            raise blockwise.CompressionError("block 1, mlp.up_proj: not positive definite")
+        return whole(model, method, tokens)
+
+    run(trials, str(tmp_path / "good"))
+    expected = [describe_numbers(Results(tmp_path / "good"), trial) for trial in trials]
+    monkeypatch.setattr("sweep.trial.compress_model", breaks)
+    outcomes = run(trials, str(tmp_path / "bad"))
+    assert [outcome.status for outcome in outcomes] == ["ok", "failed", "ok", "ok", "ok", "ok"]
+    results = Results(tmp_path / "bad")
+    row = {row["trial_id"]: row for row in results.read("trials").iter_rows(named=True)}[trials[1].id]
+    assert row["status"] == "failed"
+    assert row["phase"] == "compress"
+    assert row["error"] == "CompressionError: block 1, mlp.up_proj: not positive definite"
+    assert row["method"] == "rtn"
+    assert row["weights_hash"] is None
+    assert row["seconds_compress"] >= 0
+    assert trials[1].id not in results.read("metrics").get_column("trial_id").to_list()
+    for number in (0, 2, 3, 4, 5):
+        assert describe_numbers(results, trials[number]) == expected[number]
+
+
+def describe_numbers(results: Results, trial: Trial) -> Any:
+    """The numbers of a trial: hash of its weights, and its metrics."""
+    rows = [row for row in results.read("trials").iter_rows(named=True) if row["trial_id"] == trial.id]
+    metrics = [row for row in results.read("metrics").iter_rows(named=True) if row["trial_id"] == trial.id]
+    return rows[0]["weights_hash"], metrics
+
+
+def test_trial_whose_tables_cannot_be_written_fails_and_leaves_no_numbers(trials: list[Trial], tmp_path: Any) -> None:
+    taken = tmp_path / "samples" / f"{trials[1].id}.parquet"
+    taken.mkdir(parents=True)  # a file cannot take the place of a folder
+    outcomes = run(trials[:3], str(tmp_path))
+    taken.rmdir()
+    assert [(outcome.status, outcome.phase) for outcome in outcomes] == [
+        ("ok", None),
+        ("failed", "write"),
+        ("ok", None),
+    ]
+    assert "IsADirectoryError" in str(outcomes[1].error)
+    results = Results(tmp_path)
+    assert dict(results.read("trials").select("trial_id", "status").rows())[trials[1].id] == "failed"
+    assert trials[1].id in results.keys("metrics")  # written before the failure
+    assert trials[1].id not in results.read("metrics").get_column("trial_id").to_list()
+
+
+@pytest.mark.parametrize(
+    ("error", "loads"),
+    [
+        (ValueError("no such architecture"), 1),
+        (RuntimeError("CUDA out of memory"), 3),  # another worker may share the GPU, and end
+        (OSError("the hub cannot be reached"), 3),
+    ],
+)
+@pytest.mark.parametrize("where", ["load", "dense evaluation"])
+def test_model_that_cannot_be_held_fails_its_trials_alone_and_is_not_loaded_for_each(
+    trials: list[Trial],
+    document: dict[str, Any],
+    other_model: Any,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    loads: int,
+    where: str,
+) -> None:
+
+    document["models"].append(str(other_model))
+    others = [trial for trial in plan.expand(parse_study(document)) if trial.model.name == "other"][:1]
+    load, evaluator, loaded = worker.load_dense, worker.Evaluator, []
+
+    def refuse(model: Any, *rest: Any) -> Any:
+        if model.name == "tiny":
+            loaded.append(model.name)
+            if where == "load":
+                raise error
+        return load(model, *rest)
+
+    def fail(data: Any, model: Any, *rest: Any) -> Any:
+        if len(loaded) > 0 and where != "load" and len(outcomes) < len(trials):
+            raise error
+        return evaluator(data, model, *rest)
+
+    monkeypatch.setattr(worker, "load_dense", refuse)
+    monkeypatch.setattr(worker, "Evaluator", fail)
+    outcomes: list[Outcome] = []
+    for outcome in start(trials + others, str(tmp_path)):
+        outcomes.append(outcome)
+    assert [(outcome.status, outcome.phase) for outcome in outcomes] == [("failed", "load")] * 6 + [("ok", None)]
+    assert len(loaded) == loads
+    assert {str(outcome.error).partition(" (")[0] for outcome in outcomes[:6]} == {f"{type(error).__name__}: {error}"}
+    rows = Results(tmp_path).read("trials")
+    assert sorted(rows["status"]) == ["failed"] * 6 + ["ok"]
+    assert rows["error"].n_unique() == 2  # the first one's, whole, and none
+
+
+def test_row_that_somebody_else_committed_is_respected(trials: list[Trial], tmp_path: Any) -> None:
+    run(trials[:1], str(tmp_path))
+    results = Results(tmp_path)
+    before = [results.read(name) for name in ("trials", "metrics", "samples")]
+    outcome = Worker(str(tmp_path), {}).run(trials[0], None, failed_rows)  # type: ignore[arg-type]
+    assert (outcome.status, outcome.headline) == ("ok", "already there")
+    assert all(
+        table.equals(results.read(name)) for table, name in zip(before, ("trials", "metrics", "samples"), strict=True)
+    )
+    outcomes = run(trials[:2], str(tmp_path))
+    assert [outcome.headline == "already there" for outcome in outcomes] == [True, False]
+    assert before[0].row(0) in results.read("trials").rows()
