@@ -21,27 +21,31 @@ import typer
 from calib.build import build, preflight
 from calib.settings import SettingsError, one_line, shown
 from calib.yamltext import read_yaml
-from methods.base import CompressionError, Method
+from methods.base import Composition, CompressionError, Method
 from methods.blockwise import CompressionReport, compress_model
-from sweep.config import parse_study
-from sweep.formats.catalog import DENSE, NAMES, find_format
+from sweep.config import Study, parse_study
+from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
 from sweep.formats.grids import grid_of, grids_by_linear
 from sweep.formats.writer import Written, check_target, write_model
-from sweep.models import context_length, load_config, load_tokenizer, weights_hash
+from sweep.models import ModelRef, context_length, load_config, load_tokenizer
 from sweep.plan import Trial, expand
+from sweep.runs.machine import device_name, quiet_torch
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
-from sweep.shipping.folder import ship
+from sweep.shipping.folder import Parcel, leftover_note, ship, told
 from sweep.shipping.recompress import Recompressed
-from sweep.trial import describe, device_name, quiet_torch
+from sweep.trial import describe
+from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import load_dense
 
 HELDOUT = ["books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs"]
 NOTHING = pl.DataFrame(
-    schema={"kind": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64, "n": pl.Int64}
+    schema={"kind": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64, "stderr": pl.Float64}
+    | {"n": pl.Int64}
 )  # no metric was computed
 LONGEST = 2048  # tokens of a window, where nothing else is asked for and the model's context has room
+SHORTEST = 8  # tokens that any model has room for: stands for the length until the model's context is known
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
 
@@ -50,8 +54,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 def compress(
     model: str | Mapping[str, Any],
-    method: str | Mapping[str, Any],
-    data: str | Mapping[str, Any] | None,
+    method: str | Mapping[str, Any] | Sequence[Any],
+    data: str | os.PathLike[str] | Mapping[str, Any] | None,
     out: str | os.PathLike[str],
     *,
     nsamples: int = 128,
@@ -61,19 +65,21 @@ def compress(
 ) -> Written:
     """Compress a model with calibration text, and write it to the new folder `out`.
 
-    model: a bundled name, folder, hub id, or an entry of a study. method: a name, or an entry such as
-    `{"method": "gptq", "bits": 4}`. data: a text or JSONL file, the name of a source, an entry of a study, or None for
-    a method without data. seqlen: tokens of a window, by default 2,048 or the model's context. format: `dense` or a
-    packed format, by default compressed-tensors where the method leaves weights on an integer grid. Grids get scales in
-    the model's type unless the method says otherwise, since only those can be stored without a change. Raises
-    SettingsError, FormatError or CompressionError with the remedy.
+    model: a bundled name, folder, hub id, or an entry of a study. method: a name, an entry such as
+    `{"method": "gptq", "bits": 4}`, or a list of those. data: a text or JSONL file, the name of a source, an entry of a
+    study, or None for a method without data. seqlen: tokens of a window, by default 2,048 or the model's context.
+    format: by default the smallest that changes no weight: compressed-tensors for integer grids, factored for low rank,
+    else dense. Grids get scales in the model's type unless the method says otherwise, since only those can be stored
+    without a change. Raises SettingsError, FormatError or CompressionError with the remedy.
     """
     target = Path(out)
     check_target(target)
-    find_format(format or DENSE)
+    if format is not None:
+        check_name(format)
     trial, study = _plan(model, method, data, nsamples, seqlen)
-    assert trial.method is not None
-    packed = find_format(format or ("compressed-tensors" if grid_of(trial.method) else DENSE))
+    assert trial.method is not None  # `_plan` takes the one trial that has one
+    parcel = Parcel(format or usual_format(trial.method))
+    check_method(parcel.format, trial.method, trial.model.dtype)
     place = quiet_torch(device)
     calibration = None
     if trial.spec is not None:
@@ -91,11 +97,8 @@ def compress(
         "dtype": dense.dtype,
         "device": device_name(place),
     }
-    nothing = pl.DataFrame(
-        schema={"kind": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64, "n": pl.Int64}
-    )
-    chosen = Chosen(trial, study, row, nothing, nothing)
-    return ship(Recompressed(dense, report, calibration), chosen, target, packed)
+    chosen = Chosen(trial, study, row, NOTHING, NOTHING)
+    return ship(Recompressed(dense, report, calibration), chosen, target, parcel)
 
 
 def save_compressed(
@@ -105,38 +108,36 @@ def save_compressed(
     out: str | os.PathLike[str],
     *,
     tokenizer: Any = None,
-    format: str = "compressed-tensors",
+    format: str | None = None,
 ) -> Written:
     """Write a model that `compress_model(model, method, ...)` compressed in place to the new folder `out`.
 
+    format: by default the smallest that changes no weight; `dense` multiplies low-rank factors, in `model` as well.
     Raises FormatError when the format cannot hold it without a change, SettingsError for a folder that is not empty.
     """
-    packed = find_format(format)
-    grids = {} if packed is None else grids_by_linear(model, method, report)
-    return write_model(model, tokenizer, Path(out), packed, grids)
+    kind = format or usual_format(method)
+    check_name(kind)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    check_method(kind, method, dtype)
+    return write_model(model, tokenizer, Path(out), kind, grids_by_linear(model, method, report))
 
 
-def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None) -> tuple[Trial, Any]:
+def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None) -> tuple[Trial, Study]:
     """The one trial, from a study that says everything; the checks are those of a study."""
     document: dict[str, Any] = {
         "study": "compressed",
-        "models": [_model_entry(model)],
-        "methods": [dict(method) if isinstance(method, Mapping) else {"method": method}],
+        "models": [dict(model) if isinstance(model, Mapping) else {"model": str(model)}],
+        "methods": [{"method": method} if isinstance(method, str) else method],
         "evaluation": {"heldout": HELDOUT, "heldout_windows": 8, "heldout_seqlen": 128},
     }
     if data is not None:
-        document["calibration"] = {
-            "source": _source_entry(data),
-            "sets": 1,
-            "nsamples": nsamples,
-            "seqlen": seqlen or 8,
-        }
+        length = {"nsamples": nsamples, "seqlen": seqlen or SHORTEST}
+        document["calibration"] = {"source": _source_entry(data), "sets": 1, **length}
     first = parse_study(document)
     ref, chosen = first.models[0], first.methods[0]
     if data is None and not chosen.data_free:
         raise SettingsError(f"--data: {chosen.label} needs calibration text; give a text or JSONL file, or a source")
-    config = load_config(ref)
-    dtype = _stored_dtype(config, ref.dtype)
+    dtype = _stored_dtype(ref)
     document["models"] = [{**document["models"][0], "dtype": dtype}]
     document["methods"] = [_with_scales(document["methods"][0], chosen, dtype)]
     if data is not None:
@@ -150,28 +151,27 @@ def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None)
     return trial, study
 
 
-def _model_entry(model: Any) -> dict[str, Any]:
-    return dict(model) if isinstance(model, Mapping) else {"model": str(model)}
-
-
 def _source_entry(data: Any) -> Any:
-    """A path is a file, a name a source."""
-    if isinstance(data, str | os.PathLike) and (os.path.exists(data) or Path(data).suffix):
-        return {"source": "file", "path": str(data)}
+    """A path is a file, a name a source. A relative path is made absolute: the recipe stands in another folder."""
+    if isinstance(data, os.PathLike) or (isinstance(data, str) and (os.path.exists(data) or Path(data).suffix)):
+        return {"source": "file", "path": str(Path(data).expanduser().absolute())}
     return data
 
 
-def _stored_dtype(config: Any, asked: str) -> str:
+def _stored_dtype(ref: ModelRef) -> str:
     """The type of the model's weights: what was asked for, else what the checkpoint says."""
-    if asked != "auto":
-        return asked
-    return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    if ref.dtype != "auto":
+        return ref.dtype
+    stored = ref.stored_dtype or getattr(load_config(ref), "dtype", None) or "float32"
+    return str(stored).removeprefix("torch.")
 
 
-def _with_scales(entry: dict[str, Any], method: Method, dtype: str) -> dict[str, Any]:
+def _with_scales(entry: Any, method: Method, dtype: str) -> Any:
     """The method's entry with scales in the model's type, where it has scales and does not say which."""
-    given = grid_of(method) is not None and "scale_dtype" not in entry
-    return {**entry, "scale_dtype": dtype} if given else entry
+    if isinstance(method, Composition):
+        return [_with_scales(*pair, dtype) for pair in zip(entry, method.steps, strict=True)]
+    entry = {"method": entry} if isinstance(entry, str) else dict(entry)
+    return {"scale_dtype": dtype, **entry} if grid_of(method) is not None else entry
 
 
 @app.command()
@@ -185,7 +185,8 @@ def command(
     nsamples: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
     seqlen: Annotated[int | None, typer.Option(help="Tokens of a window [default: 2048, or the context].")] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help=f"{', '.join(NAMES)} [default: compressed-tensors if quantized].")
+        str | None,
+        typer.Option("--format", help=f"{', '.join(NAMES)} [default: the smallest that changes no weight]."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu [default: a GPU if there is one].")] = None,
 ) -> None:
@@ -198,11 +199,11 @@ def command(
         if bits is not None:
             entry["bits"] = bits
         written = compress(model, entry, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
-    except (SettingsError, FormatError, CompressionError, OSError) as error:
+    except (SettingsError, FormatError, CompressionError, OSError, ValueError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
-    packed = "" if written.bits_per_weight is None else f", {written.bits_per_weight:.3f} bits a packed weight"
-    print(f"{out}: {written.bytes / 2**20:,.1f} MiB{packed}; python -m sweep.launch {out}/recipe.yaml measures it")
+    print(f"{told(written, None)}; python -m sweep.launch {out}/recipe.yaml measures it")
+    print(leftover_note(out), end="", file=sys.stderr)
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """`python -m sweep.export TRIAL --results R --out DIR`: a measured trial as a checkpoint that loads elsewhere.
 
 The trial is compressed again from what its results folder keeps; its weights must have the hash that was measured, and
-are stored without a change. Without a trial, the flags of `python -m calib.export` write a calibration set to a file,
-with models that ship by their name.
+are stored without a change. With `--tokenizer` the command is `python -m calib.export`, which writes a calibration set
+to a file, and knows the models that ship by their name.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import typer
 from calib import export as calibration_sets
 from calib.settings import SettingsError, one_line
 from methods.base import CompressionError
-from sweep.formats.catalog import NAMES, find_format
+from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
 from sweep.formats.writer import check_target
 from sweep.models import MODELS, bundled_models
 from sweep.results import Results, ResultsError
 from sweep.shipping.choose import Wanted, choose
-from sweep.shipping.folder import ship
+from sweep.shipping.folder import Parcel, leftover_note, method_of, ship, told
 from sweep.shipping.recompress import recompress
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
@@ -41,27 +41,31 @@ def export(
     source: Annotated[str | None, typer.Option(help="The source of its calibration set.")] = None,
     set_: Annotated[int | None, typer.Option("--set", help="The number of its calibration set.")] = None,
     format_: Annotated[
-        str, typer.Option("--format", help=f"How quantized weights are stored: {', '.join(NAMES)}.")
-    ] = "dense",
+        str | None,
+        typer.Option("--format", help=f"{', '.join(NAMES)} [default: the smallest that changes no weight]."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu [default: a GPU if there is one].")] = None,
     data: Annotated[bool, typer.Option(help="Put the calibration set into the folder.")] = True,
+    why: Annotated[str | None, typer.Option(help="Why this trial: a text, quoted by the card.")] = None,
 ) -> None:
     """Write the compressed model of a trial as a folder for transformers and vLLM.
 
     Exit codes: 0 written, 2 it cannot be written as asked.
     """
     try:
-        packed = find_format(format_)
+        if format_ is not None:
+            check_name(format_)
         check_target(out)
         store = Results(results)
         chosen = choose(store, Wanted(trial, model, method, source, set_))
-        made = recompress(store, chosen, device)
-        written = ship(made, chosen, out, packed, with_data=data)
-    except (SettingsError, ResultsError, FormatError, CompressionError, OSError) as error:
+        parcel = Parcel(format_ or usual_format(method_of(chosen)), data, why)
+        check_method(parcel.format, method_of(chosen), chosen.row["dtype"])
+        written = ship(recompress(store, chosen, device), chosen, out, parcel)
+    except (SettingsError, ResultsError, FormatError, CompressionError, OSError, ValueError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
-    bits = "" if written.bits_per_weight is None else f", {written.bits_per_weight:.3f} bits a packed weight"
-    print(f"{out}: {chosen.trial.model.name} · {chosen.trial.label}, {written.bytes / 2**20:,.1f} MiB{bits}")
+    print(told(written, chosen.row["average_bits"]))
+    print(leftover_note(out), end="", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from methods.base import Composition, Method
-from methods.blockwise import NO_TOKENS, CompressionReport, decoder_blocks
+from methods.blockwise import CompressionReport, decoder_blocks
 from methods.gptq import GPTQ
+from methods.walk.job import NO_TOKENS
 from sweep.formats.format import GridSpec
 
 SOME_LINEAR = (4096, 4096)  # large enough that a low-rank method finds a rank for it

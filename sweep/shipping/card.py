@@ -1,6 +1,7 @@
 """README.md of a shipped model: what was compressed, with which text, what was measured, and how to load it.
 
-Numbers are those of the trial's rows beside those of the dense model; nothing is measured here.
+Numbers are those of the trial's rows beside those of the dense model; nothing is measured here. A benchmark with many
+subtasks is shown as its groups, with the subtasks folded away.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 import polars as pl
 
 from methods.blockwise import CompressionReport
-from sweep.formats.catalog import DENSE
-from sweep.formats.format import Format
+from sweep.formats import factored
+from sweep.formats.catalog import DENSE, FACTORED, PACKED
 from sweep.formats.writer import Written
 from sweep.shipping.choose import Chosen
+from sweep.shipping.licences import model_licence, text_licences
 
 MEASURES = {  # metrics shown, with the direction that is better
     "acc": "up",
@@ -27,38 +29,51 @@ MEASURES = {  # metrics shown, with the direction that is better
     "top1_agreement": "up",
 }
 WORST = 5  # linears that are named
+SHOWN = 12  # rows of single tasks that are not folded away
+COLUMNS = "| task or text | metric | better | compressed | ± | dense | n |\n|---|---|---|---:|---:|---:|---:|"
 
 
-def card(chosen: Chosen, report: CompressionReport, written: Written, packed: Format | None) -> str:
-    """The model card as Markdown with its YAML header."""
+def card(
+    chosen: Chosen, report: CompressionReport, written: Written, *, why: str | None = None, pattern: str | None = None
+) -> str:
+    """The model card as Markdown with its YAML header.
+
+    why: the reason for this choice, in the reader's words or those of a recommendation. pattern: the n:m pattern that
+    all compressed linears were found to keep to.
+    """
     row = chosen.row
     parts = [
-        _header(row, packed),
+        _header(chosen, written),
         f"# {row['model']} · {row['method_label']}\n",
-        _what(chosen, written, packed),
+        *([f"> {' '.join(why.split())}\n"] if why else []),
+        _data(chosen),
+        _weights(chosen, written, pattern),
         "## What was measured\n",
         _measured(chosen),
         "## Loading\n",
-        _loading(packed),
+        _loading(written),
         "## Layers\n",
         _layers(report),
+        "## Licence\n",
+        _licence(chosen),
         "## How it was made\n",
         _made(row),
     ]
     return "\n".join(parts)
 
 
-def _header(row: Mapping[str, Any], packed: Format | None) -> str:
-    kind = DENSE if packed is None else packed.name
+def _header(chosen: Chosen, written: Written) -> str:
+    licence = model_licence(chosen.trial.model)
     return "\n".join(
         [
             "---",
-            f"base_model: {json.dumps(row['model'])}",
+            *([f"license: {json.dumps(licence)}"] if licence else []),
+            f"base_model: {json.dumps(chosen.row['model'])}",
             "library_name: transformers",
             "pipeline_tag: text-generation",
             "tags:",
-            f"- {row['method']}",
-            f"- {kind}",
+            f"- {json.dumps(chosen.row['method'])}",
+            f"- {written.format}",
             "- calibration-sweep",
             "---",
             "",
@@ -66,23 +81,42 @@ def _header(row: Mapping[str, Any], packed: Format | None) -> str:
     )
 
 
-def _what(chosen: Chosen, written: Written, packed: Format | None) -> str:
+def _data(chosen: Chosen) -> str:
     row = chosen.row
-    data = "No calibration data was used."
-    if chosen.trial.spec is not None:
-        data = (
-            f"Calibrated on **{row['source']}**, set {row['set']}: {row['nsamples']} windows of {row['seqlen']} tokens "
-            f"from {row['calibration_documents']} documents (`{row['calibration_id']}`, sha256 of the tokens "
-            f"`{row['calibration_hash']}`)."
+    if chosen.trial.spec is None:
+        return "No calibration data was used.\n"
+    return (
+        f"Calibrated on **{row['source']}**, set {row['set']}: {row['nsamples']} windows of {row['seqlen']} tokens "
+        f"from {row['calibration_documents']} documents (`{row['calibration_id']}`, sha256 of the tokens "
+        f"`{row['calibration_hash']}`).\n"
+    )
+
+
+def _weights(chosen: Chosen, written: Written, pattern: str | None) -> str:
+    """How the stored weights stand to those that were evaluated, and what they take."""
+    row = chosen.row
+    parts = []
+    if written.merged:
+        parts.append(
+            f"The two factors of {len(written.merged)} linears were multiplied and rounded to {row['dtype']}, so the "
+            f"model is as large as the dense one and computes what the factors do to that rounding (`{FACTORED}` keeps "
+            "them)."
         )
-    stored = f"{written.bytes / 2**20:,.1f} MiB of tensors"
-    if written.bits_per_weight is not None and packed is not None:
-        stored += (
-            f"; its {written.packed_linears} packed linears take {written.bits_per_weight:.3f} bits a weight in "
-            f"`{packed.name}`, the trial counted {row['average_bits']:.3f}"
+    elif chosen.evaluated:
+        parts.append("The weights are, to the bit, those that were evaluated.")
+    else:
+        parts.append("The weights are stored as the method left them, to the bit.")
+    parts.append(f"The tensors take {written.bytes / 2**20:,.1f} MiB.")
+    if written.bits_per_weight is not None:
+        parts.append(
+            f"The {written.packed_linears} packed linears take {written.bits_per_weight:.3f} bits a weight in "
+            f"`{written.format}`; the method counts {row['average_bits']:.3f}."
         )
-    zeros = f" {row['achieved_sparsity']:.1%} of the weights in scope are zero." if row["achieved_sparsity"] else ""
-    return f"{data} The weights are, to the bit, those that were evaluated ({stored}).{zeros}\n"
+    if row["achieved_sparsity"]:
+        parts.append(f"{row['achieved_sparsity']:.1%} of the weights in scope are zero.")
+    if pattern is not None:
+        parts.append(f"Every compressed linear keeps to the pattern {pattern}: checked when it was written.")
+    return " ".join(parts) + "\n"
 
 
 def _measured(chosen: Chosen) -> str:
@@ -90,22 +124,39 @@ def _measured(chosen: Chosen) -> str:
     dense = chosen.dense.select(*keys, dense="value")
     frame = chosen.metrics.filter(pl.col("metric").is_in(list(MEASURES)) & pl.col("value").is_not_null())
     if frame.is_empty():
-        return "The study evaluated nothing.\n"
-    lines = ["| task or text | metric | better | compressed | dense | n |", "|---|---|---|---:|---:|---:|"]
-    for line in frame.join(dense, on=keys, how="left").sort(keys).iter_rows(named=True):
-        reference = "" if line["dense"] is None else f"{line['dense']:.4g}"
-        count = "" if line["n"] is None else f"{line['n']:,}"
-        lines.append(
-            f"| {line['task']} | {line['metric']} | {MEASURES[line['metric']]} | {line['value']:.4g} | {reference} | "
-            f"{count} |"
-        )
+        return "Nothing was evaluated.\n"
+    frame = frame.join(dense, on=keys, how="left").sort(keys)
+    tasks = frame.filter(pl.col("kind") == "task")
+    many = tasks.height > SHOWN and (frame["kind"] == "group").any()
+    shown = frame.filter(pl.col("kind") != "task") if many else frame
+    lines = ["± is the standard error.\n", _table(shown)]
+    if many:
+        lines += ["<details>", f"<summary>{tasks['task'].n_unique()} tasks</summary>\n", _table(tasks), "</details>\n"]
+    return "\n".join(lines)
+
+
+def _table(frame: pl.DataFrame) -> str:
+    lines = [COLUMNS]
+    for line in frame.iter_rows(named=True):
+        cells = [line["task"], line["metric"], MEASURES[line["metric"]], f"{line['value']:.4g}"]
+        cells += [_number(line["stderr"], ".2g"), _number(line["dense"], ".4g"), _number(line["n"], ",")]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _loading(packed: Format | None) -> str:
-    if packed is None:
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _loading(written: Written) -> str:
+    if written.format == DENSE:
         return "Plain weights: `transformers.AutoModelForCausalLM.from_pretrained(FOLDER)`, vLLM, or anything else.\n"
-    return f"Format `{packed.name}`, read by {packed.loaders}.\n"
+    if written.format == FACTORED:
+        return (
+            f"`from {factored.__name__} import load; model = load(FOLDER)`. transformers has no class for two factors "
+            f"in the place of a linear, so their file is called `{factored.WEIGHTS}` and it does not open it.\n"
+        )
+    return f"Format `{written.format}`, read by {PACKED[written.format].loaders}.\n"
 
 
 def _layers(report: CompressionReport) -> str:
@@ -120,12 +171,21 @@ def _layers(report: CompressionReport) -> str:
     )
 
 
+def _licence(chosen: Chosen) -> str:
+    model = model_licence(chosen.trial.model)
+    parts = [f"Of the base model: {model or 'its files name none, so look it up'}."]
+    if chosen.trial.spec is not None:
+        found = text_licences(chosen.trial.spec.source)
+        parts.append(f"Of the calibration text: {'; '.join(found) or 'its source names none, so look it up'}.")
+    return " ".join(parts) + "\n"
+
+
 def _made(row: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in json.loads(row["versions"] or "{}").items())
     return (
         f"Trial `{row['trial_id']}` of the study `{row['study']}`, on {row['device']}, in {row['dtype']}. Settings: "
-        f"`{row['settings']}`. Versions: {versions}; commit `{row['commit']}`. Hash of the evaluated weights: "
+        f"`{row['settings']}`. Versions: {versions}; commit `{row['commit']}`. Hash of the compressed weights: "
         f"`{row['weights_hash']}`. `recipe.yaml` is a study that measures this trial again "
         "(`python -m sweep.launch recipe.yaml`); `calibration.parquet`, where it is here, holds the very tokens "
-        "(`python -m calib verify calibration.parquet`). The licences of the base model and of the text apply.\n"
+        "(`python -m calib verify calibration.parquet`).\n"
     )

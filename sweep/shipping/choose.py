@@ -43,6 +43,11 @@ class Chosen:
     metrics: pl.DataFrame
     dense: pl.DataFrame
 
+    @property
+    def evaluated(self) -> bool:
+        """Whether the row is that of a trial, and not of a compression that nothing measured."""
+        return not self.metrics.is_empty()
+
 
 def choose(store: Results, wanted: Wanted) -> Chosen:
     """The one trial that is wanted. Raises SettingsError when there is none or several, or it failed or changed."""
@@ -60,8 +65,9 @@ def choose(store: Results, wanted: Wanted) -> Chosen:
         )
     metrics = store.read("metrics")
     dense = trials.filter(
-        (pl.col("method") == "dense") & (pl.col("model") == row["model"]) & (pl.col("status") == "ok")
-    )
+        (pl.col("method") == "dense") & (pl.col("status") == "ok"),
+        *(pl.col(name) == row[name] for name in ("model", "evaluation_id", "dtype")),
+    ).head(1)
     return Chosen(
         trial=trial,
         study=study,
@@ -78,7 +84,10 @@ def _one(trials: pl.DataFrame, wanted: Wanted, root: str) -> Mapping[str, Any]:
     usable = found.filter((pl.col("status") == "ok") & (pl.col("method") != "dense"))
     if usable.is_empty():
         row = found.row(0, named=True)
-        why = "is the dense model, which is there already" if row["method"] == "dense" else f"failed: {row['error']}"
+        if row["method"] == "dense":
+            why = "is the dense model, which has nothing to export; give a trial that compressed it"
+        else:
+            why = f"failed, so there are no weights to ship ({row['error']}); the launch command tries it again"
         raise SettingsError(f"--results {root}: trial {row['trial_id']} {why}")
     if usable.height > 1:
         names = [f"{row['trial_id']} ({_name(row)})" for row in usable.head(SHOWN).iter_rows(named=True)]

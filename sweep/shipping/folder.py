@@ -6,6 +6,7 @@ The weights' folder appears when all of it is there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,60 @@ import polars as pl
 import yaml
 
 from calib.export import write_set
-from sweep.formats.format import Format
+from methods.base import Method
 from sweep.formats.grids import grids_by_linear
-from sweep.formats.writer import Written, write_model
+from sweep.formats.pattern import check_pattern
+from sweep.formats.writer import Written, leftovers, write_model
 from sweep.shipping.card import card
 from sweep.shipping.choose import Chosen
 from sweep.shipping.recompress import Recompressed
 
 
-def ship(made: Recompressed, chosen: Chosen, out: Path, packed: Format | None, *, with_data: bool = True) -> Written:
+@dataclass(frozen=True)
+class Parcel:
+    """How a model is shipped. format: its name. data: the calibration set goes along, otherwise its hash and recipe
+    alone. why: what the card quotes as the reason for this choice."""
+
+    format: str
+    data: bool = True
+    why: str | None = None
+
+
+def ship(made: Recompressed, chosen: Chosen, out: Path, parcel: Parcel) -> Written:
     """Write the compressed model and all that belongs to it to the new folder `out`.
 
-    with_data: the calibration set goes along; otherwise its hash and recipe alone. Raises SettingsError, FormatError.
+    Raises SettingsError, or FormatError when the format cannot hold the model or a promised pattern does not hold.
     """
-    method = chosen.trial.method
-    assert method is not None
-    grids = {} if packed is None else grids_by_linear(made.dense.model, method, made.report)
+    method, model = method_of(chosen), made.dense.model
+    pattern = method.nominal()["pattern"]
+    if pattern is not None:
+        check_pattern(model, pattern, made.report)
+    grids = grids_by_linear(model, method, made.report)
 
     def complete(folder: Path, written: Written) -> None:
-        (folder / "README.md").write_text(card(chosen, made.report, written, packed), encoding="utf-8")
+        text = card(chosen, made.report, written, why=parcel.why, pattern=pattern)
+        (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / "recipe.yaml").write_text(recipe(chosen), encoding="utf-8")
         pl.DataFrame([layer.as_row() for layer in made.report.layers]).write_parquet(folder / "layers.parquet")
-        if made.calibration is not None and with_data:
+        if made.calibration is not None and parcel.data:
             write_set(made.calibration, folder / "calibration.parquet")
 
-    return write_model(made.dense.model, made.dense.tokenizer, out, packed, grids, complete)
+    return write_model(model, made.dense.tokenizer, out, parcel.format, grids, complete)
+
+
+def told(written: Written, average_bits: float | None) -> str:
+    """What was written, in one line; of packed weights the bits that they take and those that the method counts."""
+    bits = ""
+    if written.bits_per_weight is not None:
+        counted = "" if average_bits is None else f" (the method counts {average_bits:.3f})"
+        bits = f", {written.bits_per_weight:.3f} bits a packed weight{counted}"
+    return f"{written.folder}: {written.format}, {written.bytes / 2**20:,.1f} MiB{bits}"
+
+
+def leftover_note(out: Path) -> str:
+    """A line that names what earlier exports to `out` left behind; empty when they left nothing."""
+    found = ", ".join(map(str, leftovers(out)))
+    return f"note: {found} is no model but what an export left that was killed or still runs\n" if found else ""
 
 
 def recipe(chosen: Chosen) -> str:
@@ -46,7 +76,7 @@ def recipe(chosen: Chosen) -> str:
     name = chosen.trial.model.name
     models = zip(document["models"], chosen.study.models, strict=True)
     document["models"] = [entry for entry, ref in models if ref.name == name]
-    place = chosen.study.methods.index(chosen.trial.method)
+    place = chosen.study.methods.index(method_of(chosen))
     document["methods"] = [document["methods"][place]]
     document["calibration"] = _calibration(chosen)
     return yaml.safe_dump({key: value for key, value in document.items() if value}, sort_keys=False, allow_unicode=True)
@@ -59,3 +89,10 @@ def _calibration(chosen: Chosen) -> list[Mapping[str, Any]]:
         return []
     entry = {key: value for key, value in spec.to_dict().items() if key not in ("revision", "set")}
     return [{**entry, "sets": [spec.set]}]
+
+
+def method_of(chosen: Chosen) -> Method:
+    """The method of the chosen trial, which is never the dense model."""
+    if chosen.trial.method is None:
+        raise ValueError("the dense model is not shipped")
+    return chosen.trial.method

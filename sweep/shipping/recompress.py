@@ -20,21 +20,23 @@ from calib.export import read_set
 from calib.settings import SettingsError
 from calib.spec import CalibrationSet
 from methods.blockwise import CompressionReport, compress_model
-from sweep.models import at_commit, weights_hash
+from sweep.models import at_commit
 from sweep.results import Results
+from sweep.runs.machine import device_name, quiet_torch
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
-from sweep.trial import device_name, quiet_torch
-from sweep.weights.streaming import load_dense
+from sweep.weights.dense import DenseModel
+from sweep.weights.hashes import weights_hash
+from sweep.weights.streaming import StreamedModel, load_dense
 
 EXPLAINING = ("torch", "transformers", "triton", "numpy")  # versions that can change the last bit of a sum
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recompressed:
     """The compressed model (`dense.model`), with what was seen and done."""
 
-    dense: Any  # DenseModel | StreamedModel
+    dense: DenseModel | StreamedModel
     report: CompressionReport
     calibration: CalibrationSet | None
 
