@@ -12,6 +12,7 @@ from typing import Any
 from methods.base import Composition, Method
 from methods.blockwise import CompressionReport, decoder_blocks
 from methods.gptq import GPTQ
+from methods.numerics.grids import GridRule
 from methods.walk.job import NO_TOKENS
 from sweep.formats.format import GridSpec
 
@@ -51,7 +52,7 @@ def planned_grids(method: Method) -> list[GridSpec]:
 def grid_of(method: Method) -> GridSpec | None:
     """The integer grid that this method's weights are on; None when they are on none, or on one of its own (SpQR)."""
     rule = getattr(method, "rule", None)
-    if rule is None:
+    if not isinstance(rule, GridRule):
         return None
     return GridSpec(rule.bits, rule.sym, getattr(method, "group_size", None))
 

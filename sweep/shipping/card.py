@@ -28,8 +28,9 @@ MEASURES = {  # metrics shown, with the direction that is better
     "kl_divergence": "down",
     "top1_agreement": "up",
 }
+KINDS = ("group", "task", "perplexity", "divergence")  # in the order of the table
 WORST = 5  # linears that are named
-SHOWN = 12  # rows of single tasks that are not folded away
+SHOWN = 8  # rows of single tasks that are not folded away
 COLUMNS = "| task or text | metric | better | compressed | ± | dense | n |\n|---|---|---|---:|---:|---:|---:|"
 
 
@@ -125,14 +126,21 @@ def _measured(chosen: Chosen) -> str:
     frame = chosen.metrics.filter(pl.col("metric").is_in(list(MEASURES)) & pl.col("value").is_not_null())
     if frame.is_empty():
         return "Nothing was evaluated.\n"
-    frame = frame.join(dense, on=keys, how="left").sort(keys)
-    tasks = frame.filter(pl.col("kind") == "task")
-    many = tasks.height > SHOWN and (frame["kind"] == "group").any()
-    shown = frame.filter(pl.col("kind") != "task") if many else frame
-    lines = ["± is the standard error.\n", _table(shown)]
-    if many:
+    frame = frame.join(dense, on=keys, how="left").sort(pl.col("kind").cast(pl.Enum(KINDS)), "task", "metric")
+    folded = _parts_of_groups(frame)
+    lines = ["± is the standard error.\n", _table(frame.filter(~folded))]
+    if folded.any():
+        tasks = frame.filter(folded)
         lines += ["<details>", f"<summary>{tasks['task'].n_unique()} tasks</summary>\n", _table(tasks), "</details>\n"]
     return "\n".join(lines)
+
+
+def _parts_of_groups(frame: pl.DataFrame) -> pl.Series:
+    """Which rows are single tasks of a group, by their names, where there are too many to be shown."""
+    groups = tuple(f"{name}_" for name in frame.filter(pl.col("kind") == "group")["task"].unique())
+    tasks = frame.get_column("kind") == "task"
+    named = pl.Series([task.startswith(groups) for task in frame["task"]], dtype=pl.Boolean)
+    return tasks & named & (tasks.sum() > SHOWN)
 
 
 def _table(frame: pl.DataFrame) -> str:
