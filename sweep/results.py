@@ -10,8 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sweep.runs.lease import Lease
 from sweep.storage.compact import compact
+from sweep.storage.lease import Lease
 from sweep.storage.schemas import (
     ACCURACY_METRICS,
     CALIBRATION,

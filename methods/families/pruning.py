@@ -4,6 +4,9 @@ Most of them are one expression, the *score* of a weight: `ScoredPruning` asks f
 step pruned goes first, then the smallest scores go, of each group of a pattern, of each row or of the whole matrix. The
 hard case is a share that must be kept to the weight: equal scores are common in 16-bit weights, and go by index
 (`methods/numerics/selection.py`). What each block loses under `allocation: owl` is found in `methods/families/owl.py`.
+
+Words of this room: the *share* is the part of the weights that goes; a *score* says how much a weight matters; a weight
+that is *pruned* by an earlier step stays at zero.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ strips when the strip is done. The errors come back, so that the update of all l
 The hard case is agreeing with the twin in plain torch: a different last bit turns a tie into another code, and the rest
 of that row follows. Hence division rounds correctly, rounding is half to even, products and sums are fused only where
 the update of a column says so, and comparisons break ties by index as there.
+
+Words of this room: a *tile* is what a program holds on the chip, [columns, rows]; a *strip* is 16 columns of it; a
+*launch* is the rows and warps of one program.
 """
 
 from __future__ import annotations

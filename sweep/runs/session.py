@@ -22,11 +22,11 @@ from sweep.config import Study
 from sweep.results import Results
 from sweep.runs.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
 from sweep.runs.interrupts import undisturbed
-from sweep.runs.lease import EXPIRES, Lease
 from sweep.runs.progress import Account, Reporter, duration
 from sweep.runs.repair import lost_sets, read_trials, take_back, told
 from sweep.runs.runner import Runner, RunnerError
 from sweep.runs.schedule import Job
+from sweep.storage.lease import EXPIRES, Lease
 
 
 class Ending(Enum):

@@ -203,7 +203,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Res
     from sweep.launch import app
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sweep.runs.lease.SETTLE", (0.0, 0.0))  # nobody else launches
+    monkeypatch.setattr("sweep.storage.lease.SETTLE", (0.0, 0.0))  # nobody else launches
 
     def call(*arguments: str) -> Result:
         result = CliRunner().invoke(app, list(arguments))

@@ -131,7 +131,7 @@ def test_dry_run_into_a_bucket_leaves_nothing_there(
 def test_second_launch_into_a_bucket_is_refused(
     bucket: Callable[[str], str], launch: Callable[..., Any], write_study: Any, document: dict[str, Any]
 ) -> None:
-    from sweep.runs.lease import FILE, Lease
+    from sweep.storage.lease import FILE, Lease
 
     document["methods"] = ["rtn"]
     study, first = write_study(document), Lease(Results(bucket("tiny")))

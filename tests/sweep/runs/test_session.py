@@ -16,11 +16,11 @@ from sweep.config import parse_study
 from sweep.plan import Pool, RequestSet
 from sweep.results import Results
 from sweep.runs.crew import ClusterError
-from sweep.runs.lease import Lease
 from sweep.runs.outcome import Outcome
 from sweep.runs.progress import Account, Reporter
 from sweep.runs.schedule import EvaluationKey, Job
 from sweep.runs.session import Ending, Session, open_session, run
+from sweep.storage.lease import Lease
 from sweep.trial import describe
 
 

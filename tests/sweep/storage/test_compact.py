@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from sweep.results import DETAILS, Results, ResultsError, TrialRows, main
-from sweep.runs.lease import Lease
 from sweep.runs.repair import read_trials, take_back, told
 from sweep.storage.compact import compact
+from sweep.storage.lease import Lease
 
 IDS = [f"{number:02x}" for number in range(7)]
 TABLES = ("trials", *DETAILS)
@@ -184,7 +184,7 @@ def test_files_with_unknown_columns_are_not_packed(results: Results) -> None:
 def test_command_packs_and_keeps_out_of_the_way_of_a_launch(
     results: Results, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweep.runs.lease.SETTLE", (0.0, 0.0))
+    monkeypatch.setattr("sweep.storage.lease.SETTLE", (0.0, 0.0))
     holder = Lease(Results(results.root))
     holder.acquire()
     assert main(["compact", results.root]) == 2

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from sweep.results import Results, ResultsError
-from sweep.runs import lease as module
-from sweep.runs.lease import EXPIRES, FILE, Lease
+from sweep.storage import lease as module
+from sweep.storage.lease import EXPIRES, FILE, Lease
 
 TAKE = (
-    "import sys; from sweep.runs.lease import Lease; from sweep.results import Results; "
+    "import sys; from sweep.storage.lease import Lease; from sweep.results import Results; "
     "Lease(Results(sys.argv[1])).acquire()"
 )
 
@@ -131,7 +131,7 @@ def test_interrupted_launch_leaves_no_lease(results: Results, monkeypatch: pytes
         assert (Path(results.path) / FILE).exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sweep.runs.lease.time.sleep", interrupted)
+    monkeypatch.setattr("sweep.storage.lease.time.sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Lease(results).acquire()
     assert not (Path(results.path) / FILE).exists()
