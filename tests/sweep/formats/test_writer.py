@@ -276,6 +276,7 @@ def test_pruned_weights_stay_zero_and_in_their_pattern(save: Save, tmp_path: Pat
     assert check_pattern(model, "2:4", report) == 14
     write_model(model, None, tmp_path / "out", "compressed-tensors", grids)
     loaded = load(tmp_path / "out")
+    assert torch.equal(logits(loaded), logits(model))  # and the first call unpacks the weights
     assert check_pattern(loaded, "2:4", report) == 14
     for block in decoder_blocks(loaded):
         assert all((linear.weight == 0).float().mean() >= 0.5 for linear in linears_of(block))
