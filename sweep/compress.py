@@ -28,7 +28,7 @@ from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
 from sweep.formats.grids import grid_of, grids_by_linear
 from sweep.formats.writer import Written, check_target, write_model
-from sweep.models import ModelRef, context_length, load_config, load_tokenizer
+from sweep.models import ModelRef, context_length, load_config, load_tokenizer, resolve_model
 from sweep.plan import Trial, expand
 from sweep.runs.machine import device_name, quiet_torch
 from sweep.runs.provenance import provenance
@@ -45,7 +45,6 @@ NOTHING = pl.DataFrame(
     | {"n": pl.Int64}
 )  # no metric was computed
 LONGEST = 2048  # tokens of a window, where nothing else is asked for and the model's context has room
-SHORTEST = 8  # tokens that any model has room for: stands for the length until the model's context is known
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
 
@@ -124,26 +123,26 @@ def save_compressed(
 
 def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None) -> tuple[Trial, Study]:
     """The one trial, from a study that says everything; the checks are those of a study."""
+    model_entry = dict(model) if isinstance(model, Mapping) else {"model": str(model)}
+    asked = parse_method(method, "methods[0]")
+    if data is None and not asked.data_free:
+        raise SettingsError(f"--data: {asked.label} needs calibration text; give a text or JSONL file, or a source")
+    ref = resolve_model(model_entry, "models[0]")
+    dtype = _stored_dtype(ref)
     document: dict[str, Any] = {
         "study": "compressed",
-        "models": [dict(model) if isinstance(model, Mapping) else {"model": str(model)}],
-        "methods": [{"method": method} if isinstance(method, str) else method],
+        "models": [{**model_entry, "dtype": dtype}],
+        "methods": [_with_scales(method, asked, dtype)],
         "evaluation": {"heldout": HELDOUT, "heldout_windows": 8, "heldout_seqlen": 128},
     }
-    if data is not None:
-        length = {"nsamples": nsamples, "seqlen": seqlen or SHORTEST}
-        document["calibration"] = {"source": _source_entry(data), "sets": 1, **length}
-    first = parse_study(document)
-    ref, chosen = first.models[0], first.methods[0]
-    if data is None and not chosen.data_free:
-        raise SettingsError(f"--data: {chosen.label} needs calibration text; give a text or JSONL file, or a source")
-    dtype = _stored_dtype(ref)
-    document["models"] = [{**document["models"][0], "dtype": dtype}]
-    document["methods"] = [_with_scales(document["methods"][0], chosen, dtype)]
-    if data is not None:
-        document["calibration"]["seqlen"] = seqlen or min(LONGEST, context_length(ref))
-    if chosen.data_free:
-        document.pop("calibration", None)
+    if not asked.data_free:
+        length = seqlen or min(LONGEST, context_length(ref))
+        document["calibration"] = {
+            "source": _source_entry(data),
+            "sets": 1,
+            "nsamples": nsamples,
+            "seqlen": length,
+        }
     study = parse_study(document)
     trial = next(trial for trial in expand(study) if trial.method is not None)
     if trial.spec is not None:

@@ -45,9 +45,8 @@ def test_the_folder_is_that_of_the_whole_model(
         out = tmp_path / type(dense).__name__
         write_model(model, dense.tokenizer, out, kind, grids_by_linear(model, method, report))
     folders = [tmp_path / "DenseModel", tmp_path / "StreamedModel"]
-    assert [sorted(p.name for p in folder.iterdir()) for folder in folders][0] == sorted(
-        p.name for p in folders[1].iterdir()
-    )
+    there, here = (sorted(path.name for path in folder.iterdir()) for folder in folders)
+    assert there == here
     (weights,) = (p.name for p in folders[0].glob("*.safetensors"))
     whole, streamed = (load_file(folder / weights) for folder in folders)
     assert list(whole) == list(streamed)

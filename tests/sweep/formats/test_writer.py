@@ -266,7 +266,7 @@ def test_two_grids_in_one_model_are_both_stored(save: Save, tmp_path: Path) -> N
     write_model(model, None, tmp_path / "out", "compressed-tensors", grids)
     assert torch.equal(logits(load(tmp_path / "out")), logits(model))
     halves = {name: GridSpec(4, True, 32 if "mlp" in name else 16) for name in grids}
-    with pytest.raises(FormatError, match="linears on 4-bit g16 sym, 4-bit g32 sym: it holds one grid"):
+    with pytest.raises(FormatError, match="linears on 4-bit g32 sym, 4-bit g16 sym: it holds one grid"):
         write_model(model.half(), None, tmp_path / "other", "awq", halves)
 
 
