@@ -21,7 +21,7 @@ import typer
 from calib.build import build, preflight
 from calib.settings import SettingsError, one_line, shown
 from calib.yamltext import read_yaml
-from methods.base import Composition, CompressionError, Method
+from methods.base import Composition, CompressionError, Method, parse_method
 from methods.blockwise import CompressionReport, compress_model
 from sweep.config import Study, parse_study
 from sweep.formats.catalog import NAMES, check_method, check_name, usual_format

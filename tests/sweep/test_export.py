@@ -144,6 +144,7 @@ def harness(folder: Path) -> dict[str, float]:
     found = simple_evaluate(
         model="hf",
         model_args={"pretrained": str(folder), "dtype": "float32"},
+        device="cpu",
         tasks=["reference_piqa"],
         task_manager=TaskManager(include_path=str(REFERENCE_TASKS), include_defaults=False),
         limit=24,
