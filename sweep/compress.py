@@ -198,7 +198,7 @@ def command(
         if bits is not None:
             entry["bits"] = bits
         written = compress(model, entry, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
-    except (SettingsError, FormatError, CompressionError, OSError, ValueError) as error:
+    except (SettingsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
     print(f"{told(written, None)}; python -m sweep.launch {out}/recipe.yaml measures it")

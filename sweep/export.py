@@ -21,7 +21,8 @@ from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
 from sweep.formats.writer import check_target
 from sweep.models import MODELS, bundled_models
-from sweep.results import Results, ResultsError
+from sweep.results import ResultsError
+from sweep.runs.session import find_results, usable
 from sweep.shipping.choose import Wanted, choose
 from sweep.shipping.folder import Parcel, leftover_note, method_of, ship, told
 from sweep.shipping.recompress import recompress
@@ -56,12 +57,13 @@ def export(
         if format_ is not None:
             check_name(format_)
         check_target(out)
-        store = Results(results)
-        chosen = choose(store, Wanted(trial, model, method, source, set_))
+        store = find_results(results)
+        with usable(store):
+            chosen = choose(store, Wanted(trial, model, method, source, set_))
         parcel = Parcel(format_ or usual_format(method_of(chosen)), data, why)
         check_method(parcel.format, method_of(chosen), chosen.row["dtype"])
         written = ship(recompress(store, chosen, device), chosen, out, parcel)
-    except (SettingsError, ResultsError, FormatError, CompressionError, OSError, ValueError) as error:
+    except (SettingsError, ResultsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
     print(told(written, chosen.row["average_bits"]))

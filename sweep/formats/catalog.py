@@ -19,9 +19,7 @@ NAMES = (*PACKED, FACTORED, DENSE)
 def check_name(name: str) -> None:
     """Raise SettingsError for a format that there is not."""
     if name not in NAMES:
-        raise SettingsError(
-            f"--format: unknown format {name!r}{suggestion(name, NAMES)}; expected one of {', '.join(NAMES)}"
-        )
+        raise SettingsError(f"--format: unknown format {name!r}{suggestion(name, NAMES)}")
 
 
 def usual_format(method: Method) -> str:
