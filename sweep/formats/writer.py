@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def check_target(out: Path) -> None:
 
 def leftovers(out: Path) -> list[Path]:
     """Folders beside `out` that an export of this name left unfinished, because it was killed or still runs."""
-    return sorted(out.absolute().parent.glob(f"{_literal(out.name)}{PARTIAL}*"))
+    return sorted(out.absolute().parent.glob(f"{escape(out.name)}{PARTIAL}*"))
 
 
 def check_fits(model: Any, packed: Format, grids: Mapping[str, GridSpec]) -> None:
@@ -291,12 +292,6 @@ def _most_bits(grid: GridSpec, cols: int) -> float:
 def _nearest(path: Path) -> Path:
     """`path`, or the nearest folder above it that is there."""
     return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _literal(name: str) -> str:
-    import glob
-
-    return glob.escape(name)
 
 
 def _flush(folder: Path) -> None:
