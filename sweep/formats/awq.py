@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from methods.lazy import torch
 from methods.numerics.codes import Codes
-from sweep.formats.bits import pack_rows
+from sweep.formats.bits import pack_rows, unpack_rows
 from sweep.formats.format import GridSpec, refuse_float32
 
 _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -22,7 +22,11 @@ class AWQFormat:
     """AutoAWQ's `gemm` version."""
 
     name: ClassVar[str] = "awq"
-    loaders: ClassVar[str] = "vLLM (AWQ and Marlin kernels), and transformers with the package gptqmodel"
+    mark: ClassVar[str] = "qweight"
+
+    def loaders(self, grids: Sequence[GridSpec]) -> str:
+        """Symmetric or not is the same to it."""
+        return "vLLM (AWQ and Marlin kernels), and transformers with the package gptqmodel"
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """4 bits and 16-bit numbers."""
@@ -56,7 +60,23 @@ class AWQFormat:
             "modules_to_not_convert": list(dense) or None,
         }
 
+    def grid(self, config: Mapping[str, Any], linear: str) -> GridSpec:
+        """The one grid of the model."""
+        return GridSpec(config["bits"], False, None if config["group_size"] == -1 else config["group_size"])
+
+    def codes(self, stored: Mapping[str, torch.Tensor], grid: GridSpec) -> Codes:
+        """Undo `tensors`."""
+        rows = stored["scales"].shape[1]
+        codes, zero = (unpack_rows(stored[name], grid.bits, rows) for name in ("qweight", "qzeros"))
+        return Codes(_restored(codes).T, stored["scales"].T, _restored(zero).T, grid.bits, grid.sym)
+
 
 def _ordered(codes: torch.Tensor) -> torch.Tensor:
     """Codes [n, rows] with every eight of a row in the order of the kernels."""
     return codes.unflatten(1, (-1, _PER_WORD))[:, :, list(_ORDER)].flatten(1)
+
+
+def _restored(codes: torch.Tensor) -> torch.Tensor:
+    """Undo `_ordered`."""
+    places = [_ORDER.index(place) for place in range(_PER_WORD)]
+    return codes.unflatten(1, (-1, _PER_WORD))[:, :, places].flatten(1)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from methods.lazy import torch
 from methods.numerics.codes import Codes
-from sweep.formats.bits import pack_rows
+from sweep.formats.bits import pack_rows, unpack_rows
 from sweep.formats.format import GridSpec
 
 
@@ -19,7 +19,15 @@ class CompressedTensors:
     """The format of the package `compressed-tensors`, for integer weights of 2 to 8 bits."""
 
     name: ClassVar[str] = "compressed-tensors"
-    loaders: ClassVar[str] = "vLLM, and transformers with the package compressed-tensors"
+    mark: ClassVar[str] = "weight_packed"
+
+    def loaders(self, grids: Sequence[GridSpec]) -> str:
+        """transformers needs a symmetric grid, or an old version of the package (docs/export.md)."""
+        kernels = ["vLLM"] if all(grid.bits in (4, 8) for grid in grids) else []
+        package = "transformers with the package compressed-tensors (0.18 or newer)"
+        if not all(grid.sym for grid in grids):
+            package = "transformers with the package compressed-tensors 0.17 (newer versions refuse zero points there)"
+        return ", ".join([*kernels, package])
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """Every grid of up to 8 bits fits."""
@@ -68,3 +76,18 @@ class CompressedTensors:
             "config_groups": groups,
             "ignore": list(dense),
         }
+
+    def grid(self, config: Mapping[str, Any], linear: str) -> GridSpec:
+        """That of the group that names the linear, or all linears."""
+        groups = config["config_groups"].values()
+        found = next(group["weights"] for group in groups if {linear, "Linear"} & set(group["targets"]))
+        return GridSpec(found["num_bits"], found["symmetric"], found["group_size"])
+
+    def codes(self, stored: Mapping[str, torch.Tensor], grid: GridSpec) -> Codes:
+        """Undo `tensors`."""
+        rows, cols = stored["weight_shape"].tolist()
+        scale = stored["weight_scale"]
+        zero = torch.full(scale.shape, 2 ** (grid.bits - 1), dtype=torch.uint8)
+        if not grid.sym:
+            zero = unpack_rows(stored["weight_zero_point"].T, grid.bits, rows).T
+        return Codes(unpack_rows(stored["weight_packed"], grid.bits, cols), scale, zero, grid.bits, grid.sym)

@@ -44,12 +44,18 @@ def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).to(device)
     for name in described["linears"]:
         _replace(model, name, tensors)
+    fill(model, tensors, place)
+    return model
+
+
+def fill(model: Any, tensors: Mapping[str, torch.Tensor], place: Path) -> None:
+    """Make `tensors` the weights of `model`, for inference. Raises SettingsError when they are not those it has."""
     loaded = model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     if wrong := [*loaded.unexpected_keys, *(set(loaded.missing_keys) - tied)]:
-        raise SettingsError(f"{place}: {WEIGHTS} does not fit config.json: {', '.join(sorted(wrong)[:5])}")
-    return model.requires_grad_(False).eval()
+        raise SettingsError(f"{place}: the tensors do not fit config.json: {', '.join(sorted(wrong)[:5])}")
+    model.requires_grad_(False).eval()
 
 
 def _replace(model: Any, name: str, tensors: Mapping[str, torch.Tensor]) -> None:

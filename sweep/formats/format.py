@@ -35,8 +35,12 @@ class FormatError(ValueError):
 class Format(Protocol):
     """A way to store quantized linears."""
 
-    name: ClassVar[str]
-    loaders: ClassVar[str]  # who reads it, for messages and cards
+    name: ClassVar[str]  # in --format, and `quant_method` in config.json
+    mark: ClassVar[str]  # name of the tensor of codes behind the name of a packed linear
+
+    def loaders(self, grids: Sequence[GridSpec]) -> str:
+        """Who reads a model on these grids, for cards."""
+        ...
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """Why no linear on `grid` of a model in `dtype` can be stored, or None: known before the model is loaded."""
@@ -56,6 +60,14 @@ class Format(Protocol):
 
     def config(self, grids: Mapping[str, GridSpec], dense: Sequence[str]) -> dict[str, Any]:
         """The `quantization_config` of a model whose linears by name are on `grids`; `dense` ones stay as they are."""
+        ...
+
+    def grid(self, config: Mapping[str, Any], linear: str) -> GridSpec:
+        """Undo `config` for one packed linear; where it does not say that a grid is symmetric, it is taken for none."""
+        ...
+
+    def codes(self, stored: Mapping[str, torch.Tensor], grid: GridSpec) -> Codes:
+        """Undo `tensors`."""
         ...
 
 

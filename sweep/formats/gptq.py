@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from methods.lazy import torch
 from methods.numerics.codes import Codes
-from sweep.formats.bits import pack_rows
+from sweep.formats.bits import pack_rows, unpack_rows
 from sweep.formats.format import GridSpec, refuse_float32
 
 _BITS = (2, 3, 4, 8)
@@ -23,7 +23,13 @@ class GPTQFormat:
     """GPTQ's own format. Symmetric models are written as version 1, which everything reads, others as version 2."""
 
     name: ClassVar[str] = "gptq"
-    loaders: ClassVar[str] = "vLLM (Marlin, ExLlama), and transformers with the package gptqmodel"
+    mark: ClassVar[str] = "qweight"
+
+    def loaders(self, grids: Sequence[GridSpec]) -> str:
+        """Marlin's kernels know symmetric grids of 4 and 8 bits."""
+        if all(grid.sym and grid.bits in (4, 8) for grid in grids):
+            return "vLLM (Marlin), and transformers with the package gptqmodel"
+        return "transformers with the package gptqmodel, and versions of vLLM with ExLlama kernels"
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """Kernels know four widths and 16-bit numbers."""
@@ -76,6 +82,18 @@ class GPTQFormat:
             "lm_head": False,
             **({"dynamic": dynamic} if dynamic else {}),
         }
+
+    def grid(self, config: Mapping[str, Any], linear: str) -> GridSpec:
+        """The usual grid, or that of the linear's own rule."""
+        found = {**config, **config.get("dynamic", {}).get(f"+:^{_literal(linear)}$", {})}
+        return GridSpec(found["bits"], found["sym"], None if found["group_size"] == -1 else found["group_size"])
+
+    def codes(self, stored: Mapping[str, torch.Tensor], grid: GridSpec) -> Codes:
+        """Undo `tensors`."""
+        cols, rows = len(stored["g_idx"]), stored["scales"].shape[1]
+        zero = unpack_rows(stored["qzeros"], grid.bits, rows).T
+        codes = unpack_rows(stored["qweight"].T, grid.bits, cols)
+        return Codes(codes, stored["scales"].T, zero + 1 if grid.sym else zero, grid.bits, grid.sym)
 
 
 def _literal(name: str) -> str:

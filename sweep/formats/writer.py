@@ -40,7 +40,8 @@ PARTIAL = ".partial-"  # stands in the name of a folder that is not complete, be
 class Written:
     """What a checkpoint holds: bytes of all tensors and of the packed linears alone, and their weights' number.
 
-    merged: linears whose two factors were multiplied, which rounded their product to the model's type.
+    merged: linears whose two factors were multiplied, which rounded their product to the model's type. grids: those of
+    the packed linears.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Written:
     packed_bytes: int = 0
     packed_weights: int = 0
     merged: list[str] = field(default_factory=list)
+    grids: tuple[GridSpec, ...] = ()
 
     @property
     def bits_per_weight(self) -> float | None:
@@ -83,7 +85,7 @@ def write_model(
     shutil.rmtree(partial, ignore_errors=True)  # of an earlier process of this number
     try:
         partial.mkdir(parents=True)
-        written = Written(partial, kind)
+        written = Written(partial, kind, grids=tuple(dict.fromkeys(grids.values())))
         if kind == DENSE and home_of(model) is None:
             written.merged = merge_factors(model)
             model.save_pretrained(partial)

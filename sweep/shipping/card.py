@@ -164,7 +164,10 @@ def _loading(written: Written) -> str:
             f"`from {factored.__name__} import load; model = load(FOLDER)`. transformers has no class for two factors "
             f"in the place of a linear, so their file is called `{factored.WEIGHTS}` and it does not open it.\n"
         )
-    return f"Format `{written.format}`, read by {PACKED[written.format].loaders}.\n"
+    return (
+        f"Format `{written.format}`, read by {PACKED[written.format].loaders(written.grids)}. Without any of these, "
+        "`from sweep.formats.loading import load; model = load(FOLDER)` multiplies the codes out.\n"
+    )
 
 
 def _layers(report: CompressionReport) -> str:

@@ -56,5 +56,5 @@ def test_a_missing_or_strange_tensor_is_named(folder: Path) -> None:
     tensors = load_file(file)
     norm = tensors.pop("model.norm.weight")
     save_file({**tensors, "strange": norm}, file)
-    with pytest.raises(SettingsError, match=r"does not fit config\.json: model\.norm\.weight, strange"):
+    with pytest.raises(SettingsError, match=r"do not fit config\.json: model\.norm\.weight, strange"):
         factored.load(folder)

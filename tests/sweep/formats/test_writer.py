@@ -21,7 +21,7 @@ from calib.settings import SettingsError
 from methods.base import parse_method
 from methods.blockwise import compress_model, decoder_blocks
 from methods.walk.linears import linears_of
-from sweep.formats import factored, writer
+from sweep.formats import factored, loading, writer
 from sweep.formats.format import FormatError, GridSpec
 from sweep.formats.grids import grids_by_linear
 from sweep.formats.pattern import check_pattern
@@ -197,7 +197,9 @@ def test_zero_points_are_stored_to_the_bit(name: str, method: str, kind: str, sa
     folder = save(name, "float16")
     model, grids, _ = compressed(folder, {**with_scales(GRIDS[method], "float16"), "sym": False})
     write_model(model, None, tmp_path / "out", kind, grids)
-    assert torch.equal(logits(load_unpacked(tmp_path / "out", folder)), logits(model))
+    expected = logits(model)
+    assert torch.equal(logits(load_unpacked(tmp_path / "out", folder)), expected)
+    assert torch.equal(logits(loading.load(tmp_path / "out")), expected)
 
 
 @pytest.mark.parametrize("method", [*DENSE, "gptq"])
@@ -216,6 +218,7 @@ def test_factors_are_stored_to_the_bit(name: str, entry: Any, save: Save, tmp_pa
     written = write_model(model, None, tmp_path / "out", "factored")
     loaded = factored.load(tmp_path / "out")
     assert torch.equal(logits(loaded), logits(model))
+    assert torch.equal(logits(loading.load(tmp_path / "out")), logits(model))
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     whole = sum(parameter.nbytes for parameter in load(save(name, "bfloat16")).parameters())
     assert written.bytes < whole
@@ -265,6 +268,8 @@ def test_two_grids_in_one_model_are_both_stored(save: Save, tmp_path: Path) -> N
     assert set(grids.values()) == {GridSpec(4, True, 16), GridSpec(8, True, 16)}
     write_model(model, None, tmp_path / "out", "compressed-tensors", grids)
     assert torch.equal(logits(load(tmp_path / "out")), logits(model))
+    write_model(model, None, tmp_path / "gptq", "gptq", grids)
+    assert torch.equal(logits(loading.load(tmp_path / "gptq")), logits(model))
     halves = {name: GridSpec(4, True, 32 if "mlp" in name else 16) for name in grids}
     with pytest.raises(FormatError, match="linears on 4-bit g32 sym, 4-bit g16 sym: it holds one grid"):
         write_model(model.half(), None, tmp_path / "other", "awq", halves)

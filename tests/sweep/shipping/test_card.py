@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from methods.blockwise import CompressionReport
+from sweep.formats.format import GridSpec
 from sweep.formats.writer import Written
 from sweep.results import Results
 from sweep.shipping.card import card
@@ -23,7 +24,7 @@ def chosen(finished: Path) -> Chosen:
 
 
 def written(kind: str = "dense") -> Written:
-    return Written(Path("x"), kind, bytes=2**20)
+    return Written(Path("x"), kind, bytes=2**20, grids=(GridSpec(4, True, 16),))
 
 
 def test_every_number_is_that_of_the_rows_with_its_error_and_the_dense_one(chosen: Chosen) -> None:
@@ -73,4 +74,17 @@ def test_the_reason_and_the_pattern_are_quoted(chosen: Chosen) -> None:
     text = card(chosen, CompressionReport(), written("gptq"), why="0.4 points\nbetter", pattern="2:4")
     assert "> 0.4 points better\n" in text
     assert "Every compressed linear keeps to the pattern 2:4" in text
-    assert "Format `gptq`, read by vLLM" in text
+    assert "Format `gptq`, read by vLLM (Marlin)" in text
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        (GridSpec(4, True, 128), "read by vLLM, transformers with the package compressed-tensors (0.18 or newer)."),
+        (GridSpec(3, True, 128), "read by transformers with the package compressed-tensors (0.18 or newer)."),
+        (GridSpec(4, False, 128), "(newer versions refuse zero points there)."),
+    ],
+)
+def test_loaders_are_those_that_read_these_grids(chosen: Chosen, grid: GridSpec, expected: str) -> None:
+    packed = replace(written("compressed-tensors"), grids=(grid,))
+    assert expected in card(chosen, CompressionReport(), packed)
