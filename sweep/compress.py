@@ -30,11 +30,11 @@ from sweep.formats.grids import grid_of, grids_by_linear
 from sweep.formats.writer import Written, check_target, write_model
 from sweep.models import ModelRef, context_length, load_config, load_tokenizer, resolve_model
 from sweep.plan import Trial, expand
-from sweep.runs.machine import device_name, quiet_torch
+from sweep.runs.machine import device_name
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
 from sweep.shipping.folder import Parcel, leftover_note, ship, told
-from sweep.shipping.recompress import Recompressed
+from sweep.shipping.recompress import Recompressed, device_of
 from sweep.trial import describe
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import load_dense
@@ -79,7 +79,7 @@ def compress(
     assert trial.method is not None  # `_plan` takes the one trial that has one
     parcel = Parcel(format or usual_format(trial.method))
     check_method(parcel.format, trial.method, trial.model.dtype)
-    place = quiet_torch(device)
+    place = device_of(device)
     calibration = None
     if trial.spec is not None:
         calibration = build(trial.spec, load_tokenizer(trial.model), trial.model.tokenizer_id)

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import yaml
 
 from calib.export import write_set
 from methods.base import Method
+from methods.blockwise import CompressionReport
 from sweep.formats.grids import grids_by_linear
 from sweep.formats.pattern import check_pattern
 from sweep.formats.writer import Written, leftovers, write_model
 from sweep.shipping.card import card
 from sweep.shipping.choose import Chosen
 from sweep.shipping.recompress import Recompressed
+from sweep.storage.schemas import TABLES
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,20 @@ def ship(made: Recompressed, chosen: Chosen, out: Path, parcel: Parcel) -> Writt
         text = card(chosen, made.report, written, why=parcel.why, pattern=pattern)
         (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / "recipe.yaml").write_text(recipe(chosen), encoding="utf-8")
-        pl.DataFrame([layer.as_row() for layer in made.report.layers]).write_parquet(folder / "layers.parquet")
+        _write_layers(made.report, chosen.trial.id, folder / "layers.parquet")
         if made.calibration is not None and parcel.data:
             write_set(made.calibration, folder / "calibration.parquet")
 
     return write_model(model, made.dense.tokenizer, out, parcel.format, grids, complete)
+
+
+def _write_layers(report: CompressionReport, trial_id: str, file: Path) -> None:
+    """The telemetry as a table of results folders has it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"trial_id": trial_id, **layer.as_row()} for layer in report.layers]
+    pq.write_table(pa.Table.from_pylist(rows, schema=TABLES["layers"]), file)
 
 
 def told(written: Written, average_bits: float | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from calib.export import read_set
-from calib.settings import SettingsError
+from calib.settings import SettingsError, shown
 from calib.spec import CalibrationSet
 from methods.blockwise import CompressionReport, compress_model
 from sweep.models import at_commit
@@ -29,6 +29,7 @@ from sweep.weights.dense import DenseModel
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel, load_dense
 
+DEVICES = ("cuda", "cpu")
 EXPLAINING = ("torch", "transformers", "triton", "numpy")  # versions that can change the last bit of a sum
 
 
@@ -46,7 +47,7 @@ def recompress(store: Results, chosen: Chosen, device: str | None = None) -> Rec
     trial, row = chosen.trial, chosen.row
     assert trial.method is not None
     calibration = stored_set(store, row) if row["calibration_id"] else None
-    place = quiet_torch(device)
+    place = device_of(device)
     dense = load_dense(at_commit(trial.model, row["model_commit"]), place)
     report = compress_model(dense.model, trial.method, calibration.tokens.copy() if calibration else None)
     found = weights_hash(dense.model)
@@ -57,6 +58,16 @@ def recompress(store: Results, chosen: Chosen, device: str | None = None) -> Rec
             "it was measured, or measure it here in a new results folder"
         )
     return Recompressed(dense, report, calibration)
+
+
+def device_of(asked: str | None) -> str:
+    """Set up torch and return its device (None: a GPU if there is one). Raises SettingsError for one there is not."""
+    if asked not in (None, *DEVICES):
+        raise SettingsError(f"--device {shown(asked)}: expected {' or '.join(DEVICES)}")
+    try:
+        return quiet_torch(asked)
+    except RuntimeError:
+        raise SettingsError("--device cuda: torch sees no GPU here; leave the flag out, or use --device cpu") from None
 
 
 def stored_set(store: Results, row: Mapping[str, Any]) -> CalibrationSet:

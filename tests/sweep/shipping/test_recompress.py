@@ -6,11 +6,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from calib.settings import SettingsError
 from sweep.results import Results
 from sweep.shipping.choose import Wanted, choose
-from sweep.shipping.recompress import recompress, stored_set
+from sweep.shipping.recompress import device_of, recompress, stored_set
 from sweep.weights.hashes import weights_hash
 
 RIVERS = Wanted(method="gptq", source="rivers")
@@ -55,3 +56,12 @@ def test_a_changed_calibration_set_is_refused(results: Path) -> None:
     frame.with_columns(tokens=pl.col("tokens").list.reverse()).write_parquet(file)
     with pytest.raises((SettingsError, ValueError), match=r"hash|changed"):
         stored_set(store, chosen.row)
+
+
+def test_devices_that_there_are_not_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of(None) == device_of("cpu") == "cpu"
+    with pytest.raises(SettingsError, match="--device cuda: torch sees no GPU here"):
+        device_of("cuda")
+    with pytest.raises(SettingsError, match="--device 'tpu': expected cuda or cpu"):
+        device_of("tpu")
