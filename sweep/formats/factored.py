@@ -1,10 +1,11 @@
 """Low-rank factors as they are: two small matrices in the place of a linear, and the loader that puts them there.
 
 transformers has no class for such a model, and fills in random numbers where a name is missing, so the weights stand in
-`factored.safetensors`, which it does not open. Beside it are the model's own `config.json`, the tokenizer, and
-`factored.json`, which names the linears. A factor is a linear without a bias, [cols -> rank], in `NAME.0.weight`
-[rank, cols]; the other one, [rank -> rows] with the bias, in `NAME.1.weight` [rows, rank] and `NAME.1.bias`. All other
-tensors have the names of `state_dict`; of tied ones only the first is there. No code comes with the folder:
+`factored.safetensors` (large ones in `factored-00001.safetensors` and so on), which it does not open. Beside it are the
+model's own `config.json`, the tokenizer, and `factored.json`, which names the linears. A factor is a linear without a
+bias, [cols -> rank], in `NAME.0.weight` [rank, cols]; the other one, [rank -> rows] with the bias, in `NAME.1.weight`
+[rows, rank] and `NAME.1.bias`. All other tensors have the names of `state_dict`; of tied ones only the first is there.
+No code comes with the folder:
 
     from sweep.formats.factored import load
     model = load("FOLDER")
@@ -21,7 +22,8 @@ from typing import Any
 from calib.settings import SettingsError
 from methods.lazy import torch
 
-WEIGHTS = "factored.safetensors"
+STEM = "factored"  # of the files with the weights
+WEIGHTS = f"{STEM}.safetensors"
 NAMES = "factored.json"
 
 
@@ -34,16 +36,18 @@ def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
     from safetensors.torch import load_file
 
     place = Path(folder)
-    for name in (NAMES, WEIGHTS, "config.json"):
-        if not (place / name).is_file():
-            raise SettingsError(f"{place}: holds no model in the format factored, {name} is missing")
+    files = sorted(place.glob(f"{STEM}*.safetensors"))
+    missing = [name for name in (NAMES, "config.json") if not (place / name).is_file()]
+    if missing or not files:
+        raise SettingsError(f"{place}: holds no model in the format factored, {[*missing, WEIGHTS][0]} is missing")
     described = json.loads((place / NAMES).read_text())
-    tensors = load_file(place / WEIGHTS, device=device)
+    tensors = {name: tensor for file in files for name, tensor in load_file(file, device=device).items()}
     config = transformers.AutoConfig.from_pretrained(place)
     dtype = getattr(torch, described["dtype"])
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).to(device)
     for name in described["linears"]:
-        _replace(model, name, tensors)
+        if f"{name}.0.weight" in tensors and f"{name}.1.weight" in tensors:
+            _replace(model, name, tensors)
     fill(model, tensors, place)
     return model
 

@@ -32,7 +32,6 @@ from sweep.formats.format import Format, FormatError, GridSpec
 from sweep.formats.grids import blocks_name
 
 SHARD_BYTES = 4 * 2**30
-INDEX = "model.safetensors.index.json"
 PARTIAL = ".partial-"  # stands in the name of a folder that is not complete, before the number of the process
 
 
@@ -88,7 +87,7 @@ def write_model(
         written = Written(partial, kind, grids=tuple(dict.fromkeys(grids.values())))
         if kind == DENSE and home_of(model) is None:
             written.merged = merge_factors(model)
-            model.save_pretrained(partial)
+            model.save_pretrained(partial, max_shard_size=SHARD_BYTES)
             written.bytes = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
         else:
             _Writer(model, kind, grids, written).write()
@@ -164,15 +163,15 @@ class _Writer:
     def __init__(self, model: Any, kind: str, grids: Mapping[str, GridSpec], written: Written) -> None:
         self.model, self.kind, self.grids, self.written = model, kind, grids, written
         self.folder = written.folder
+        self.stem = factored_format.STEM if kind == FACTORED else "model"
         self.files: dict[str, str] = {}  # file by tensor
 
     def write(self) -> None:
         """Write all tensors, then the configuration."""
         shard: dict[str, torch.Tensor] = {}
         size = 0
-        limit = SHARD_BYTES if self.kind != FACTORED else float("inf")
         for name, tensor in self._tensors():
-            if shard and size + tensor.nbytes > limit:
+            if shard and size + tensor.nbytes > SHARD_BYTES:
                 self._write_shard(shard)
                 shard, size = {}, 0
             shard[name] = tensor
@@ -184,7 +183,7 @@ class _Writer:
     def _write_shard(self, shard: Mapping[str, torch.Tensor]) -> None:
         from safetensors.torch import save_file
 
-        name = f"model-{len(set(self.files.values())) + 1:05d}.safetensors"
+        name = f"{self.stem}-{len(set(self.files.values())) + 1:05d}.safetensors"
         save_file(dict(shard), self.folder / name, metadata={"format": "pt"})
         self.files.update(dict.fromkeys(shard, name))
         self.written.bytes += sum(tensor.nbytes for tensor in shard.values())
@@ -193,11 +192,10 @@ class _Writer:
         """One file has the name that loaders look for; several have an index."""
         shards = sorted(set(self.files.values()))
         if len(shards) == 1:
-            single = factored_format.WEIGHTS if self.kind == FACTORED else "model.safetensors"
-            (self.folder / shards[0]).rename(self.folder / single)
+            (self.folder / shards[0]).rename(self.folder / f"{self.stem}.safetensors")
             return
         index = {"metadata": {"total_size": self.written.bytes}, "weight_map": self.files}
-        (self.folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True))
+        (self.folder / f"{self.stem}.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True))
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor of the checkpoint by its name, in host memory; blocks first, each while it is resident."""

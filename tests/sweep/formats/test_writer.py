@@ -74,6 +74,7 @@ LOW_RANK: dict[str, Any] = {
     "svd_llm and rtn": [{"method": "svd_llm", "ratio": 0.6}, {"method": "rtn", "bits": 4, "scale_dtype": "bfloat16"}],
 }
 
+INDEX = "model.safetensors.index.json"
 Save = Callable[[str, str], Path]
 TOKENS = np.random.default_rng(0).integers(3, 96, size=(4, 24), dtype=np.int32)
 
@@ -299,7 +300,7 @@ def test_shards_are_indexed_and_loaded(save: Save, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(writer, "SHARD_BYTES", 4096)
     model, grids, _ = compressed(save("llama-tied", "bfloat16"), with_scales(GRIDS["gptq"], "bfloat16"))
     written = write_model(model, None, tmp_path / "out", "compressed-tensors", grids)
-    index = json.loads((tmp_path / "out" / writer.INDEX).read_text())
+    index = json.loads((tmp_path / "out" / INDEX).read_text())
     files = sorted(set(index["weight_map"].values()))
     assert len(files) > 2
     sizes = {}
@@ -309,6 +310,23 @@ def test_shards_are_indexed_and_loaded(save: Save, tmp_path: Path, monkeypatch: 
     assert set(sizes) == set(index["weight_map"])
     assert sum(sizes.values()) == index["metadata"]["total_size"] == written.bytes
     assert torch.equal(logits(load(tmp_path / "out")), logits(model))
+
+
+def test_factors_and_dense_weights_have_shards_as_well(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SHARD_BYTES", 4096)
+    model, _, _ = compressed(save("llama-tied", "bfloat16"), LOW_RANK["svd"])
+    expected = logits(model)
+    write_model(model, None, tmp_path / "factored", "factored")
+    assert len(list((tmp_path / "factored").glob("factored-*.safetensors"))) > 2
+    assert torch.equal(logits(factored.load(tmp_path / "factored")), expected)
+    next((tmp_path / "factored").glob("factored-*2.safetensors")).unlink()
+    with pytest.raises(SettingsError, match=r"do not fit config\.json"):
+        factored.load(tmp_path / "factored")
+    write_model(model, None, tmp_path / "dense")
+    assert len(list((tmp_path / "dense").glob("model-*.safetensors"))) > 2
+    assert torch.equal(logits(load(tmp_path / "dense")), logits(model))
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(
