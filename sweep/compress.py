@@ -201,7 +201,7 @@ def command(
     except (SettingsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
-    print(f"{told(written, None)}; python -m sweep.launch {out}/recipe.yaml measures it")
+    print(f"{told(written)}; python -m sweep.launch {out}/recipe.yaml measures it")
     print(leftover_note(out), end="", file=sys.stderr)
 
 

@@ -66,14 +66,14 @@ def export(
     except (SettingsError, ResultsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
-    print(told(written, chosen.row["average_bits"]))
+    print(told(written))
     print(leftover_note(out), end="", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export a trial, or build a calibration set and write it. Returns the exit code: 2 when it cannot be done."""
     given = list(sys.argv[1:] if argv is None else argv)
-    if "--tokenizer" in given:
+    if any(flag.partition("=")[0] == "--tokenizer" for flag in given):
         return calibration_sets.main(given, {name: MODELS / name for name in bundled_models()})
     try:
         return int(app(given, prog_name="python -m sweep.export", standalone_mode=False) or 0)

@@ -40,7 +40,7 @@ class Written:
     """What a checkpoint holds: bytes of all tensors and of the packed linears alone, and their weights' number.
 
     merged: linears whose two factors were multiplied, which rounded their product to the model's type. grids: those of
-    the packed linears.
+    the packed linears. counted_bits: bits a weight that the method counts, where a report says it.
     """
 
     folder: Path
@@ -51,6 +51,7 @@ class Written:
     packed_weights: int = 0
     merged: list[str] = field(default_factory=list)
     grids: tuple[GridSpec, ...] = ()
+    counted_bits: float | None = None
 
     @property
     def bits_per_weight(self) -> float | None:

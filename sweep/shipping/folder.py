@@ -53,7 +53,9 @@ def ship(made: Recompressed, chosen: Chosen, out: Path, parcel: Parcel) -> Writt
         if made.calibration is not None and parcel.data:
             write_set(made.calibration, folder / "calibration.parquet")
 
-    return write_model(model, made.dense.tokenizer, out, parcel.format, grids, complete)
+    written = write_model(model, made.dense.tokenizer, out, parcel.format, grids, complete)
+    written.counted_bits = made.report.average_bits
+    return written
 
 
 def _write_layers(report: CompressionReport, trial_id: str, file: Path) -> None:
@@ -65,11 +67,11 @@ def _write_layers(report: CompressionReport, trial_id: str, file: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=TABLES["layers"]), file)
 
 
-def told(written: Written, average_bits: float | None) -> str:
+def told(written: Written) -> str:
     """What was written, in one line; of packed weights the bits that they take and those that the method counts."""
     bits = ""
     if written.bits_per_weight is not None:
-        counted = "" if average_bits is None else f" (the method counts {average_bits:.3f})"
+        counted = "" if written.counted_bits is None else f" (the method counts {written.counted_bits:.3f})"
         bits = f", {written.bits_per_weight:.3f} bits a packed weight{counted}"
     return f"{written.folder}: {written.format}, {written.bytes / 2**20:,.1f} MiB{bits}"
 

@@ -107,7 +107,9 @@ def test_the_command_says_what_it_wrote(
     flags = ["--method", "gptq", "--bits", "3", "--set", "group_size=16", "--nsamples", "2", "--seqlen", "32"]
     data = str(tiny_texts / "rivers.jsonl")
     assert main([str(tiny_model), *flags, "--data", data, "--out", str(out)]) == 0
-    assert f"{out}: compressed-tensors, " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.startswith(f"{out}: compressed-tensors, ")
+    assert "(the method counts 5.188)" in told  # 3 bits, and 32 + 3 for 16 weights
     config = json.loads((out / "config.json").read_text())["quantization_config"]
     assert config["config_groups"]["group_0"]["weights"]["num_bits"] == 3
 

@@ -46,9 +46,10 @@ def test_card_recipe_telemetry_and_tokens_go_along(finished: Path, tmp_path: Pat
 
 
 def test_bits_on_disk_stand_beside_those_that_were_counted() -> None:
-    packed = Written(Path("x"), "gptq", bytes=2**20, packed_linears=1, packed_bytes=9, packed_weights=16)
-    assert told(packed, 4.25) == "x: gptq, 1.0 MiB, 4.500 bits a packed weight (the method counts 4.250)"
-    assert told(Written(Path("x"), "dense", bytes=2**20), 16.0) == "x: dense, 1.0 MiB"
+    parts = {"bytes": 2**20, "packed_linears": 1, "packed_bytes": 9, "packed_weights": 16}
+    packed = Written(Path("x"), "gptq", counted_bits=4.25, **parts)
+    assert told(packed) == "x: gptq, 1.0 MiB, 4.500 bits a packed weight (the method counts 4.250)"
+    assert told(Written(Path("x"), "dense", bytes=2**20)) == "x: dense, 1.0 MiB"
 
 
 def test_what_a_killed_export_left_is_named(tmp_path: Path) -> None:
