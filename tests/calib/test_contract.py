@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -14,13 +14,14 @@ import pytest
 
 from calib.build import build
 from calib.settings import SettingsError
-from calib.source import SOURCES, Source, get_source, located_entry
+from calib.source import SOURCES, Source, TokenDocument, get_source, located_entry
 from calib.sources.bundled import ReferenceText
 from calib.spec import CalibrationSpec
+from tests.calib.fake_writer import FakeWriter
 from tests.calib.shouted import Shouted
 
 NAMES = SOURCES.names()
-TEXT_COLUMNS = ("text", "content", "article")
+NEEDS_NETWORK = {"task"}  # without any file of the user's own
 
 
 def entry(name: str, **changes: Any) -> dict[str, Any]:
@@ -34,7 +35,24 @@ def offline(name: str) -> dict[str, Any]:
 
 
 WITH_FILES = [name for name in NAMES if "my.jsonl" in json.dumps(offline(name))]
-SMALL = [name for name in NAMES if not issubclass(SOURCES.get(name), ReferenceText)]  # quick to read as a whole
+SMALL = [  # quick to read as a whole
+    name for name in NAMES if not issubclass(SOURCES.get(name), ReferenceText) and name not in NEEDS_NETWORK
+]
+
+
+def record(text: str) -> dict[str, Any]:
+    """A text under every name that a source looks for, and as a conversation."""
+    columns = ("text", "content", "article", "instruction", "output")
+    messages = [{"role": "user", "content": text}, {"role": "assistant", "content": "a window"}]
+    return {**dict.fromkeys(columns, text), "messages": messages}
+
+
+def read(source: Source, tokenizer: Any) -> Iterator[TokenDocument]:
+    return source.written(tokenizer, FakeWriter()) if source.writes else source.token_documents(tokenizer)
+
+
+def ids_of(source: Source, tokenizer: Any) -> list[str]:
+    return [document.id for document in read(source, tokenizer)]
 
 
 @pytest.fixture
@@ -43,7 +61,7 @@ def folder(tmp_path: Path, text_of: Callable[..., str]) -> Callable[..., Path]:
 
     def write(name: str, documents: int = 6) -> Path:
         (tmp_path / name).mkdir()
-        records = [dict.fromkeys(TEXT_COLUMNS, text_of(number)) for number in range(documents)]
+        records = [record(text_of(number)) for number in range(documents)]
         (tmp_path / name / "my.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         return tmp_path / name
 
@@ -51,7 +69,7 @@ def folder(tmp_path: Path, text_of: Callable[..., str]) -> Callable[..., Path]:
 
 
 def id_of(source: Source) -> str:
-    return CalibrationSpec(source=source, set=0, nsamples=2, seqlen=8).id("tokenizer")
+    return CalibrationSpec(source=source, set=0, nsamples=2, seqlen=8).id("tokenizer", "model")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,15 +107,15 @@ def test_other_files_are_another_source(name: str, folder: Callable[..., Path]) 
 
 @pytest.mark.parametrize("name", WITH_FILES)
 def test_relative_paths_are_read_from_the_folder_of_the_study(
-    name: str, folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, folder: Callable[..., Path], tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = folder("study")
     monkeypatch.chdir(study)
-    expected = [document.id for document in get_source(offline(name)).documents()]
+    expected = ids_of(get_source(offline(name)), tokenizer)
     monkeypatch.chdir(tmp_path)
     located = get_source(offline(name)).located(study)
     located.check()
-    assert [document.id for document in located.documents()] == expected
+    assert ids_of(located, tokenizer) == expected
     assert located.located(tmp_path) == located
     written = located_entry(offline(name), study)
     assert get_source(written) == located and located_entry(written, tmp_path) == written
@@ -120,7 +138,7 @@ def test_documents_come_in_one_order_under_names_of_their_own(
     name: str, folder: Callable[..., Path], tokenizer: Any
 ) -> None:
     source = get_source(offline(name)).located(folder("study"))
-    first, again = (list(islice(source.token_documents(tokenizer), 20)) for _ in range(2))
+    first, again = (list(islice(read(source, tokenizer), 20)) for _ in range(2))
     assert first and all(len(document.tokens) for document in first)
     assert [document.tokens.tolist() for document in first] == [document.tokens.tolist() for document in again]
     assert len({document.id for document in first}) == len(first)
@@ -132,7 +150,7 @@ def test_capacity_is_never_less_than_there_is(name: str, folder: Callable[..., P
     source = get_source(offline(name)).located(folder("study"))
     capacity = source.capacity()
     if capacity is not None:
-        assert capacity >= sum(len(document.tokens) + 1 for document in source.token_documents(tokenizer))
+        assert capacity >= sum(len(document.tokens) + 1 for document in read(source, tokenizer))
 
 
 def test_a_wrapper_is_built_and_says_what_it_wraps(folder: Callable[..., Path], tokenizer: Any) -> None:
