@@ -46,10 +46,11 @@ FLOORS = {
         lazy
     """,  # `*`: one method a file
     "sweep": """
-        launch  reference  reference.tasks
+        launch  reference  reference.tasks  export  compress
+        shipping
         remote
         runs
-        trial  export
+        trial  formats
         plan
         config
         study_file
