@@ -8,26 +8,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from calib.sampling import Draw, Pool, TooLittleText, Window, apportion, draw_windows, shuffled
-from calib.settings import SettingsError
+from calib.sampling import (
+    Draw,
+    Pool,
+    TooLittleText,
+    Window,
+    apportion,
+    draw_windows,
+    raw_numbers,
+    turns,
+    with_lead,
+    without_lead,
+)
+from calib.select import Candidates, Measure, Selector, choose
+from calib.settings import INT32_MAX, SettingsError
 from calib.source import Source
 from calib.spec import CalibrationSet, CalibrationSpec
 
+CHOICE = 1  # tells the random numbers of a selection from those of the sampling
+MAX_MIXED = 1 << 17  # windows of a mixture's set, whose order is made one by one
 
-def build(spec: CalibrationSpec, tokenizer: Any, tokenizer_id: str = "") -> CalibrationSet:
+
+def build(
+    spec: CalibrationSpec, tokenizer: Any, tokenizer_id: str = "", measure: Measure | None = None
+) -> CalibrationSet:
     """The calibration set of `spec`. `tokenizer` is a transformers tokenizer, `tokenizer_id` its fingerprint.
 
-    Raises SettingsError when the source cannot be read or does not hold enough text.
+    `measure` asks a model for what a rule of selection needs to know of the windows. Raises SettingsError when the
+    source cannot be read or does not hold enough text.
     """
-    return build_sets([spec], tokenizer, tokenizer_id)[0]
+    return build_sets([spec], tokenizer, tokenizer_id, measure)[0]
 
 
-def build_sets(specs: Sequence[CalibrationSpec], tokenizer: Any, tokenizer_id: str = "") -> list[CalibrationSet]:
+def build_sets(
+    specs: Sequence[CalibrationSpec], tokenizer: Any, tokenizer_id: str = "", measure: Measure | None = None
+) -> list[CalibrationSet]:
     """The sets of all `specs`, in their order; each source is read and tokenized once however many sets it gives."""
     pools: dict[str, Pool] = {}
 
@@ -36,7 +56,7 @@ def build_sets(specs: Sequence[CalibrationSpec], tokenizer: Any, tokenizer_id: s
             pools[key] = read_pool(source, tokenizer)
         return pools[key]
 
-    return [_build(spec, tokenizer, tokenizer_id, pool_of) for spec in specs]
+    return [_build(spec, _Tools(tokenizer, tokenizer_id, pool_of, measure)) for spec in specs]
 
 
 def read_pool(source: Source, tokenizer: Any) -> Pool:
@@ -52,40 +72,72 @@ def read_pool(source: Source, tokenizer: Any) -> Pool:
     )
 
 
+def count_sets(spec: CalibrationSpec, tokenizer: Any) -> int:
+    """How many sets of this size and kind the source can give. Reads and tokenizes all of it."""
+    endless = replace(spec, set=INT32_MAX)
+    tools = _Tools(tokenizer, "", lambda source: read_pool(source, tokenizer), None)
+    counts = []
+    for part in _parts(endless):
+        try:
+            _windows_of(endless, part, tools.pool_of(part.source), tools)
+        except TooLittleText as few:
+            counts.append(few.sets)
+    return min(counts, default=INT32_MAX)
+
+
 def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
     """Find what must fail, before any work: unreadable sources, and sets that the sources cannot possibly fill.
 
     Needs neither a tokenizer nor a network. Passing is no promise: only tokenizing tells how much text there is.
     `place` is the setting that asks for the sets, for the error message.
     """
-    most: dict[str, tuple[int, Source, CalibrationSpec, int]] = {}
+    most: dict[str, tuple[int, Source, CalibrationSpec, Draw]] = {}
     checked: set[str] = set()
     for spec in specs:
-        if (key := _key(spec.source)) not in checked:
-            spec.source.check()
-            checked.add(key)
-        for source, windows in _shares(spec):
-            needed = (spec.set + 1) * (windows or 1) * spec.text_length
-            if needed > most.get(_key(source), (0,))[0]:
-                most[_key(source)] = (needed, source, spec, windows or 1)
-    for needed, source, spec, windows in most.values():
+        for source in (spec.source, None if spec.select is None else spec.select.target_source()):
+            if source is not None and (key := _key(source)) not in checked:
+                source.check()
+                checked.add(key)
+        for part in _parts(spec):
+            draw = _draw_of(spec, part)
+            needed = draw.needed * spec.text_length
+            if needed > most.get(_key(part.source), (0,))[0]:
+                most[_key(part.source)] = (needed, part.source, spec, draw)
+    for needed, source, spec, draw in most.values():
         bound = source.capacity()
+        if bound is not None and spec.document_bos:
+            bound *= 2  # no document is without a token of its own
         if bound is not None and bound < needed:
-            raise SettingsError(f"{f'{place}: ' if place else ''}{_too_little(source, bound, spec, windows, needed)}")
+            raise SettingsError(f"{f'{place}: ' if place else ''}{_too_little(source, bound, spec, draw)}")
 
 
-def _too_little(source: Source, bound: int, spec: CalibrationSpec, windows: int, needed: int) -> str:
-    sets, size = bound // (windows * spec.text_length), f"{windows} windows of {spec.seqlen:,} tokens"
-    makes = f"{sets:,} sets of {size}" if sets else f"{bound // spec.text_length:,} windows of {spec.seqlen:,} tokens"
+def _too_little(source: Source, bound: int, spec: CalibrationSpec, draw: Draw) -> str:
+    windows = bound // spec.text_length
+    sets, size = draw.sets_in(windows), f"{draw.nsamples or 1} windows of {spec.seqlen:,} tokens"
+    makes = f"{sets:,} sets of {size}" if sets else f"{windows:,} windows of {spec.seqlen:,} tokens"
     return (
         f"source '{source.label}': at most {bound:,} tokens, which make at most {makes}, but {_sets(spec)} of {size} "
-        f"need {needed:,}; {_remedy(sets)}"
+        f"need {draw.needed * spec.text_length:,}{_room(draw)}; {_remedy(sets)}"
     )
+
+
+def _room(draw: Draw) -> str:
+    kept = draw.set and draw.reserve is not None and draw.nsamples is not None and draw.reserve > draw.nsamples
+    return f" (each set before it has room for {draw.reserve:,} windows)" if kept else ""
 
 
 def _remedy(sets: int) -> str:
     most = f" (at most {sets:,})" if sets else ""
     return f"ask for fewer sets{most}, fewer or shorter windows, or give more text"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A source's part in a set: how many windows it gives, and how many are kept for it in each set."""
+
+    source: Source
+    windows: int | None
+    reserve: int | None
 
 
 @dataclass(frozen=True)
@@ -96,69 +148,142 @@ class _Sample:
     documents: tuple[str, ...]
 
 
-def _build(
-    spec: CalibrationSpec, tokenizer: Any, tokenizer_id: str, pool_of: Callable[[Source], Pool]
-) -> CalibrationSet:
-    separator = _separator(spec, tokenizer)
-    parts = [(source, windows, pool_of(source)) for source, windows in _shares(spec)]
-    samples = [
-        _Sample(window, tuple(_document_id(pool, i, source, len(parts)) for i in window.documents))
-        for source, windows, pool in parts
-        for window in _draw(spec, source, windows, pool, separator)
-    ]
-    if len(parts) > 1:
-        samples = [samples[i] for i in shuffled(len(samples), spec.seed, spec.set)]
+@dataclass(frozen=True)
+class _Tools:
+    """What sets are built with."""
+
+    tokenizer: Any
+    tokenizer_id: str
+    pool_of: Callable[[Source], Pool]
+    measure: Measure | None
+
+    def words_of(self, ids: np.ndarray) -> list[str]:
+        return list(self.tokenizer.batch_decode(ids[:, None], clean_up_tokenization_spaces=False))
+
+
+def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
+    tokenizer = tools.tokenizer
+    parts = [(part, tools.pool_of(part.source)) for part in _parts(spec)]
+    samples = _in_turn(spec, [_draw(spec, part, pool, tools, len(parts)) for part, pool in parts])
     tokens = np.stack([sample.window.tokens for sample in samples]).astype(np.int32)
     if spec.add_bos:
-        bos = np.full((len(tokens), 1), _special(tokenizer, "bos", "add_bos"), dtype=np.int32)
-        tokens = np.concatenate([bos, tokens], axis=1)
+        first = np.full((len(tokens), 1), _special(tokenizer, spec.first_token, "add_bos"), dtype=np.int32)
+        tokens = np.concatenate([first, tokens], axis=1)
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    times = 1 if spec.distinct is None or spec.nsamples is None else spec.nsamples // spec.distinct
+    tokens = np.tile(tokens, (times, 1))
     tokens.setflags(write=False)
     return CalibrationSet(
         spec=spec,
-        id=spec.id(tokenizer_id),
+        id=spec.id(tools.tokenizer_id),
         tokens=tokens,
-        documents_in=tuple(sample.documents for sample in samples),
-        starts=tuple(sample.window.starts for sample in samples),
-        lengths=tuple(sample.window.lengths for sample in samples),
-        texts=tuple(tokenizer.batch_decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)),
+        documents_in=tuple(sample.documents for sample in samples) * times,
+        starts=tuple(sample.window.starts for sample in samples) * times,
+        lengths=tuple(sample.window.lengths for sample in samples) * times,
+        texts=tuple(texts) * times,
         revision=spec.source.resolved_revision(),
-        tokenizer_id=tokenizer_id,
-        pool_documents=sum(len(pool.ids) for _, _, pool in parts),
-        pool_tokens=sum(len(pool.tokens) for _, _, pool in parts),
+        tokenizer_id=tools.tokenizer_id,
+        pool_documents=sum(len(pool.ids) for _, pool in parts),
+        pool_tokens=sum(len(pool.tokens) for _, pool in parts),
     )
 
 
-def _shares(spec: CalibrationSpec) -> list[tuple[Source, int | None]]:
-    """(source, windows) of each part; every part of a mixture gets at least one window."""
-    parts = spec.source.components()
-    if len(parts) == 1:
-        return [(parts[0][0], spec.nsamples)]
-    if spec.nsamples is None:
+def _in_turn(spec: CalibrationSpec, samples: Sequence[Sequence[_Sample]]) -> list[_Sample]:
+    """The samples of the parts in the order in which a mixture takes them."""
+    if len(samples) == 1:
+        return list(samples[0])
+    waiting = [iter(part) for part in samples]
+    return [next(waiting[part]) for part in turns(sum(map(len, samples)), _shares(spec))]
+
+
+def _shares(spec: CalibrationSpec) -> list[float]:
+    return [share for _, share in spec.source.components()]
+
+
+def _parts(spec: CalibrationSpec) -> list[_Part]:
+    """What each source gives; every part of a mixture at least one window."""
+    sources = [source for source, _ in spec.source.components()]
+    if len(sources) == 1:
+        return [_Part(sources[0], spec.drawn, spec.max_nsamples)]
+    if spec.drawn is None:
         raise SettingsError(f"source '{spec.source.label}': a mixture needs a number of windows; set nsamples")
-    counts = apportion(spec.nsamples, [share for _, share in parts])
-    for (source, share), count in zip(parts, counts, strict=True):
+    most = max(spec.drawn, spec.max_nsamples or 0)
+    if most > MAX_MIXED:
+        raise SettingsError(
+            f"source '{spec.source.label}': a mixture makes sets of at most {MAX_MIXED:,} windows, got {most:,}"
+        )
+    counts, reserves = (apportion(total, _shares(spec)) for total in (spec.drawn, most))
+    for source, share, count in zip(sources, _shares(spec), counts, strict=True):
         if not count:
             raise SettingsError(
-                f"source '{spec.source.label}': a share of {share:g} of {spec.nsamples} windows leaves none for "
+                f"source '{spec.source.label}': a share of {share:g} of {spec.drawn} windows leaves none for "
                 f"'{source.label}'; ask for more windows or a larger share"
             )
-    return [(source, count) for (source, _), count in zip(parts, counts, strict=True)]
+    return [_Part(*part) for part in zip(sources, counts, reserves, strict=True)]
 
 
-def _draw(
-    spec: CalibrationSpec, source: Source, windows: int | None, pool: Pool, separator: np.ndarray
-) -> list[Window]:
-    draw = Draw(spec.sampling, spec.set, windows, spec.text_length, spec.seed, separator)
+def _draw_of(spec: CalibrationSpec, part: _Part, separator: Sequence[int] = ()) -> Draw:
+    """What is drawn for a part: its windows, or all of the room from which they are selected."""
+    ids = np.asarray(separator, dtype=np.int32)
+    windows, reserve = part.windows, part.reserve
+    if spec.select is not None:
+        windows = reserve = spec.select.pool * max(windows or 1, reserve or 0)
+    return Draw(spec.sampling, spec.set, windows, spec.text_length, spec.seed, ids, reserve)
+
+
+def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: int) -> list[_Sample]:
+    """The windows that a part gives, with the ids of their documents."""
     try:
-        return draw_windows(pool, draw)
+        windows = _windows_of(spec, part, pool, tools)
     except TooLittleText as few:
+        draw = _draw_of(spec, part)
         longest = int(pool.lengths.max())
         raise SettingsError(
-            f"source '{source.label}': {few.available:,} windows of {spec.seqlen:,} tokens with sampling "
+            f"source '{part.source.label}': {few.available:,} windows of {spec.seqlen:,} tokens with sampling "
             f"'{spec.sampling}' ({len(pool.ids):,} documents, {len(pool.tokens):,} tokens, the longest document has "
-            f"{longest:,}), but {_sets(spec)} of {windows or 1} windows need {few.needed:,}"
+            f"{longest:,}), but {_sets(spec)} of {draw.nsamples or 1} windows need {few.needed:,}{_room(draw)}"
             f"{f', which is enough for {few.sets} sets' if few.sets else ''}; {_remedy(few.sets)}"
         ) from None
+    if spec.select is not None and part.windows is not None:
+        windows = [windows[number] for number in _selected(spec, spec.select, windows, part.windows, tools)]
+    if spec.document_bos:
+        windows = [without_lead(window) for window in windows]
+    named = "" if parts == 1 else f"{part.source.label}/"
+    return [_Sample(window, tuple(f"{named}{pool.ids[i]}" for i in window.documents)) for window in windows]
+
+
+def _windows_of(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools) -> list[Window]:
+    """The windows that are drawn for a part. Raises TooLittleText."""
+    draw = _draw_of(spec, part, separator_ids(spec, tools.tokenizer))
+    _check_bos(spec, part.source, pool, tools.tokenizer)
+    led = with_lead(pool, _special(tools.tokenizer, "bos", "document_bos")) if spec.document_bos else pool
+    return draw_windows(led, draw)
+
+
+def _selected(
+    spec: CalibrationSpec, selector: Selector, windows: Sequence[Window], count: int, tools: _Tools
+) -> list[int]:
+    """The numbers of the windows that the rule keeps, in its order."""
+    tokens = np.stack([window.tokens for window in windows])
+    features = None
+    if selector.needs is not None:
+        if tools.measure is None:
+            raise SettingsError(
+                f"select: '{selector.selector_name}' needs a model's {selector.needs}, and no model is at hand here"
+            )
+        features = tools.measure(selector.needs, tokens)
+    target = selector.target_source()
+    like = None if target is None else _cut(tools.pool_of(target), spec.text_length, target)
+    candidates = Candidates(tokens, tools.words_of, features, like)
+    return choose(selector, candidates, count, raw_numbers(spec.seed, spec.set + 1, CHOICE)).tolist()
+
+
+def _cut(pool: Pool, length: int, source: Source) -> np.ndarray:
+    """All of a pool's tokens in windows, the tail dropped; (windows, length), int32."""
+    windows = len(pool.tokens) // length
+    if not windows:
+        raise SettingsError(f"source '{source.label}': fewer than {length:,} tokens to resemble; give more text")
+    return pool.tokens[: windows * length].reshape(windows, length)
 
 
 def _key(source: Source) -> str:
@@ -169,15 +294,22 @@ def _sets(spec: CalibrationSpec) -> str:
     return "set 0" if spec.set == 0 else f"sets 0 to {spec.set}"
 
 
-def _separator(spec: CalibrationSpec, tokenizer: Any) -> np.ndarray:
-    """The ids that stand between two documents; (k,), int32."""
+def separator_ids(spec: CalibrationSpec, tokenizer: Any) -> list[int]:
+    """The ids that stand between two documents."""
     if spec.separator == "none":
-        ids: list[int] = []
-    elif spec.separator in ("eos", "bos"):
-        ids = [_special(tokenizer, spec.separator, f"separator '{spec.separator}'")]
-    else:
-        ids = list(tokenizer([spec.separator], add_special_tokens=False)["input_ids"][0])
-    return np.asarray(ids, dtype=np.int32)
+        return []
+    if spec.separator in ("eos", "bos"):
+        return [_special(tokenizer, spec.separator, f"separator '{spec.separator}'")]
+    return list(tokenizer([spec.separator], add_special_tokens=False)["input_ids"][0])
+
+
+def _check_bos(spec: CalibrationSpec, source: Source, pool: Pool, tokenizer: Any) -> None:
+    """Refuse a second BOS id beside that of a chat template."""
+    setting = "add_bos" if spec.add_bos and spec.first_token == "bos" else "document_bos" if spec.document_bos else ""
+    if setting and (pool.tokens[pool.offsets[:-1]] == _special(tokenizer, "bos", setting)).any():
+        raise SettingsError(
+            f"{setting}: the documents of source '{source.label}' begin with the BOS id already; leave {setting} out"
+        )
 
 
 def _special(tokenizer: Any, name: str, setting: str) -> int:
@@ -185,7 +317,3 @@ def _special(tokenizer: Any, name: str, setting: str) -> int:
     if value is None:
         raise SettingsError(f"{setting}: the tokenizer has no {name.upper()} token; choose another setting")
     return int(value)
-
-
-def _document_id(pool: Pool, index: int, source: Source, parts: int) -> str:
-    return pool.ids[index] if parts == 1 else f"{source.label}/{pool.ids[index]}"

@@ -1,8 +1,9 @@
 """A calibration set as a file that can be published beside a compressed model: tokens, text, origin, hash.
 
 Studies of calibration data can only be repeated when the very tokens are known. A `.parquet` file has one row a window,
-with the columns of the results' `calibration` table (so a file out of a results folder is such a file as well); a
-`.json` file has the same for readers without Parquet. Reading verifies the hash: an edited or cut file is refused.
+with the columns of the results' `calibration` table (so a file out of a results folder is such a file as well);
+`.jsonl` has the same rows, `.json` the same in one document, and a folder is a data set that `datasets` loads, with a
+card. Reading verifies the hash: an edited or cut file is refused.
 
     python -m calib.export --source books --tokenizer MODEL_FOLDER --nsamples 128 --seqlen 2048 --out books.parquet
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from calib.card import card
+from calib.files import json_records
 from calib.settings import SettingsError, one_line, parse, shown
 from calib.source import get_source
 from calib.spec import CalibrationSet, CalibrationSpec, tokens_hash
@@ -26,22 +30,27 @@ from calib.tokenizer import find_tokenizer, load_tokenizer
 from calib.yamltext import read_yaml
 
 FORMAT_VERSION = 1
+DATA = "data/train-00000-of-00001.parquet"  # in a folder, where `datasets` looks for it
 SHARED = ("calibration_id", "hash", "source", "revision", "spec", "tokenizer", "set")  # equal in all rows of a set
 
 
 def write_set(calibration_set: CalibrationSet, path: str | os.PathLike[str]) -> Path:
-    """Write the set to a `.parquet` or `.json` file, whole or not at all. Returns the path."""
+    """Write the set to a `.parquet`, `.jsonl` or `.json` file, or a folder, whole or not at all. Returns the path."""
     target = Path(path)
-    writers = {".parquet": _write_parquet, ".json": _write_json}
+    writers = {".parquet": _write_parquet, ".json": _write_json, ".jsonl": _write_jsonl, "": _write_folder}
     if target.suffix not in writers:
-        raise SettingsError(f"{target}: expected a name that ends in .parquet or .json")
-    target.parent.mkdir(parents=True, exist_ok=True)
+        raise SettingsError(f"{target}: expected a name that ends in .parquet, .jsonl or .json, or a folder")
+    if target.is_dir() and (target.suffix or any(target.iterdir())):
+        raise SettingsError(f"{target}: is a folder that is there already; choose another name")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         writers[target.suffix](calibration_set, temporary)
         os.replace(temporary, target)
+    except OSError as error:
+        raise SettingsError(f"{target} cannot be written: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(missing_ok=True)
     return target
 
 
@@ -51,6 +60,8 @@ def read_set(path: str | os.PathLike[str]) -> CalibrationSet:
     Raises SettingsError when the file is no calibration set, or its tokens do not have the hash that it states.
     """
     file = Path(path)
+    if file.is_dir():
+        file = file / DATA
     if not file.is_file():
         raise SettingsError(f"{file}: no such file")
     try:
@@ -63,7 +74,8 @@ def read_set(path: str | os.PathLike[str]) -> CalibrationSet:
 
 
 def _read_set(file: Path) -> CalibrationSet:
-    rows, pool = _read_json(file) if file.suffix == ".json" else _read_parquet(file)
+    readers = {".json": _read_json, ".jsonl": _read_jsonl}
+    rows, pool = readers.get(file.suffix, _read_parquet)(file)
     if not rows:
         raise SettingsError(f"{file}: holds no window")
     rows.sort(key=lambda row: int(row["window"]))
@@ -151,6 +163,30 @@ def _write_json(calibration_set: CalibrationSet, path: Path) -> None:
     path.write_text(json.dumps(document, ensure_ascii=False, indent=None) + "\n", encoding="utf-8")
 
 
+def _write_jsonl(calibration_set: CalibrationSet, path: Path) -> None:
+    """A line a window, with the columns of the Parquet file; the first line has the size of the pool as well."""
+    with open(path, "w", encoding="utf-8") as stream:
+        for number, row in enumerate(calibration_set.rows()):
+            more = {"calibration_set_version": FORMAT_VERSION, **_pool(calibration_set)} if number == 0 else {}
+            stream.write(json.dumps({**row, **more}, ensure_ascii=False) + "\n")
+
+
+def _read_jsonl(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    rows = [record for _, record in json_records(path)]
+    for row in rows:
+        if not isinstance(row, dict):
+            raise SettingsError(f"{path}: not a calibration set (a line is no object)")
+        _check_columns(list(row), path)
+    return rows, rows[0] if rows else {}
+
+
+def _write_folder(calibration_set: CalibrationSet, path: Path) -> None:
+    """A folder that `datasets.load_dataset` reads: the Parquet file, and a card."""
+    (path / DATA).parent.mkdir(parents=True)
+    _write_parquet(calibration_set, path / DATA)
+    (path / "README.md").write_text(card(calibration_set), encoding="utf-8")
+
+
 def _read_json(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -173,26 +209,61 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
         raise SettingsError(f"{path}: not a calibration set (it has no column '{missing[0]}')")
 
 
-def _arguments(argv: Sequence[str] | None, program: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m {program}", description="Write a calibration set to a file.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The settings of one set, and where to write it."""
     parser.add_argument("--source", required=True, help="name of a source, or its settings: '{source: file, path: x}'")
     parser.add_argument("--tokenizer", required=True, help="folder, or org/name[@revision] on the hub")
-    parser.add_argument("--out", required=True, help="file to write, .parquet or .json")
+    parser.add_argument("--out", required=True, help="file to write (.parquet, .jsonl or .json), or a folder")
     parser.add_argument("--nsamples", type=int, default=128, help="number of windows (128)")
     parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (2048)")
     parser.add_argument("--set", type=int, default=0, help="number of the disjoint set (0)")
-    parser.add_argument("--sampling", default="windows", help="windows, packed, long_documents or sequential")
+    parser.add_argument("--max-nsamples", type=int, help="size up to which sets are nested and disjoint (nsamples)")
+    parser.add_argument("--distinct", type=int, help="number of different windows, which are repeated (nsamples)")
+    parser.add_argument(
+        "--sampling", default="windows", help="windows, packed, document_start, long_documents or sequential"
+    )
     parser.add_argument("--separator", default="eos", help="between documents that share a window: eos, bos, none")
     parser.add_argument("--add-bos", action="store_true", help="begin each window with the BOS id")
+    parser.add_argument("--first-token", default="bos", help="the id that --add-bos means: bos or eos")
+    parser.add_argument("--document-bos", action="store_true", help="begin each document with the BOS id")
+    parser.add_argument("--select", help="rule that chooses the windows: random, lexical, '{by: herding, pool: 10}'")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
-    return parser.parse_args(argv)
 
 
-def _source_entry(text: str) -> Any:
+SETTINGS = (
+    *("nsamples", "seqlen", "set", "max_nsamples", "distinct"),
+    *("sampling", "separator", "add_bos", "first_token", "document_bos", "seed"),
+)
+
+
+def spec_of(arguments: argparse.Namespace) -> CalibrationSpec:
+    """The spec that the arguments mean. Raises SettingsError."""
+    source = get_source(_entry(arguments.source, "--source"), "--source")
+    chosen = {} if arguments.select is None else {"select": _entry(arguments.select, "--select")}
+    numbers = {name: getattr(arguments, name) for name in SETTINGS}
+    return parse(CalibrationSpec, {"source": source, **numbers, **chosen}, "calibration")
+
+
+def _entry(text: str, option: str) -> Any:
     try:
         return read_yaml(text)
     except SettingsError as error:
-        raise SettingsError(f"--source {shown(text)}: {error}") from None
+        raise SettingsError(f"{option} {shown(text)}: {error}") from None
+
+
+def run(arguments: argparse.Namespace, shipped: Mapping[str, Path] | None = None) -> CalibrationSet:
+    """Build the set that the arguments mean, and write it. Raises SettingsError."""
+    from calib.build import build, preflight
+
+    spec = spec_of(arguments)
+    tokenizer = find_tokenizer(arguments.tokenizer, shipped)
+    preflight([spec])
+    calibration_set = build(spec, load_tokenizer(tokenizer), tokenizer.id)
+    target = write_set(calibration_set, arguments.out)
+    windows, length = calibration_set.tokens.shape
+    print(f"{target}: {windows} windows of {length} tokens, {calibration_set.documents} documents")
+    print(f"sha256 of the tokens: {calibration_set.hash}")
+    return calibration_set
 
 
 def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None = None) -> int:
@@ -200,24 +271,15 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
 
     `shipped` has folders of tokenizers that are known by name.
     """
-    from calib.build import build
-
-    arguments = _arguments(argv, "sweep.export" if shipped else "calib.export")
+    program = "sweep.export" if shipped else "calib.export"
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description="Write a calibration set to a file.")
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
     try:
-        source = get_source(_source_entry(arguments.source), "--source")
-        names = ("nsamples", "seqlen", "set", "sampling", "separator", "add_bos", "seed")
-        numbers = {name: getattr(arguments, name) for name in names}
-        spec = parse(CalibrationSpec, {"source": source, **numbers}, "calibration")
-        tokenizer = find_tokenizer(arguments.tokenizer, shipped)
-        source.check()
-        calibration_set = build(spec, load_tokenizer(tokenizer), tokenizer.id)
-        target = write_set(calibration_set, arguments.out)
+        run(arguments, shipped)
     except SettingsError as error:
         print(*error.lines, sep="\n", file=sys.stderr)
         return 2
-    windows, length = calibration_set.tokens.shape
-    print(f"{target}: {windows} windows of {length} tokens, {calibration_set.documents} documents")
-    print(f"sha256 of the tokens: {calibration_set.hash}")
     return 0
 
 

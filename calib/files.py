@@ -172,6 +172,23 @@ def parquet_values(file: Path, column: str, batch_size: int = 256) -> Iterator[t
         raise SettingsError(f"{file} cannot be read after row {row}: {reason}") from None
 
 
+def parquet_records(file: Path, batch_size: int = 256) -> Iterator[tuple[str, Any]]:
+    """(place, record) of each row of a Parquet file. Raises SettingsError when the file is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=batch_size):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield f"{file}, row {row}", record
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = one_line(" ".join(str(error).split()))[:200]
+        raise SettingsError(f"{file} cannot be read after row {row}: {reason}") from None
+
+
 def _path_of(schema: Any, column: str, file: str) -> list[str]:
     """The names of the column and those it is inside of. A column of the very name goes before one that is inside."""
     import pyarrow as pa

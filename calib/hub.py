@@ -12,18 +12,31 @@ which of them can be drawn at all is decided by `documents`, `every` and `interl
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from calib.files import LOOK, find_files, format_of, json_records, missing_column, parquet_values, revision_of, text_of
+from calib.files import (
+    LOOK,
+    find_files,
+    format_of,
+    json_records,
+    missing_column,
+    parquet_records,
+    parquet_values,
+    revision_of,
+    text_of,
+)
 from calib.records import json_values
-from calib.settings import INT32_MAX, SettingsError, settings
-from calib.source import Document, Source
+from calib.settings import INT32_MAX, SettingsError, identity, settings, shown
+from calib.source import Document, Record, Source
+
+T = TypeVar("T")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 OUTSIDE = frozenset(  # errors of these packages are about the data or the way to it, not about this code
@@ -71,8 +84,12 @@ class HubSource(Source):
             return self.revision()
         return self._reach(lambda: str(_api().dataset_info(self.repository, revision=self.pinned).sha))
 
+    @property
+    def remote(self) -> bool:
+        return self.path is None
+
     def check(self) -> None:
-        if self.path is None:
+        if self.remote:
             return
         next(self.documents(), None)
         read = 0
@@ -91,9 +108,25 @@ class HubSource(Source):
         if not any_text:
             raise SettingsError(f"source '{self.label}': column '{self.column}' holds no usable text")
 
+    def records(self) -> Iterator[Record]:
+        found = self._merged(self._open_records)
+        for number, values in enumerate(islice(found, 0, self.limit * self.every, self.every)):
+            place = f"source '{self.label}': record {number * self.every + 1} of the stream"
+            if not isinstance(values, Mapping):
+                raise SettingsError(f"{place}: expected an object, got {shown(values)}")
+            yield Record(identity(plain(values)), place, values)
+
+    def text_in(self, record: Any, place: str) -> str | None:
+        """The text that a record stands for, None when it has none."""
+        return text_of(record, self.column, place)
+
     def _texts(self) -> Iterator[str | None]:
         """The text of each record of the stream, None where a record has none."""
-        streams = [self._stream(file) for file in self._files()]
+        return self._merged(self._open)
+
+    def _merged(self, opened: Callable[[str], Iterator[T]]) -> Iterator[T]:
+        """What `opened` gives of each file, one file after another or in turns."""
+        streams = [self._stream(file, opened) for file in self._files()]
         if not self.interleave:
             for stream in streams:
                 yield from stream
@@ -101,48 +134,66 @@ class HubSource(Source):
         while streams:
             for stream in list(streams):
                 try:
-                    text = next(stream)
+                    item = next(stream)
                 except StopIteration:
                     streams.remove(stream)
                 else:
-                    yield text
+                    yield item
 
-    def _stream(self, file: str) -> Iterator[str | None]:
-        """The texts of one file, opened when the first is asked for."""
-        texts = self._reach(lambda: self._open(file))
+    def _stream(self, file: str, opened: Callable[[str], Iterator[T]]) -> Iterator[T]:
+        """What `opened` gives of one file, opened when the first is asked for."""
+        items = self._reach(lambda: opened(file))
         end = object()
-        while (text := self._reach(lambda: next(texts, end))) is not end:
-            yield text
+        while (item := self._reach(lambda: next(items, end))) is not end:
+            yield item
 
     def _open(self, file: str) -> Iterator[str | None]:
         place = f"source '{self.label}': {file}"
-        try:
-            for number, record in enumerate(self._records(file), start=1):
-                yield None if record is None else text_of(record, self.column, f"{place}, record {number}")
-        except SettingsError as error:
-            known = str(error).startswith(f"source '{self.label}': ")
-            raise error if known else SettingsError(f"source '{self.label}': {error}") from None
+        for number, record in enumerate(self._named(self._records(file)), start=1):
+            try:
+                yield None if record is None else self.text_in(record, f"{place}, record {number}")
+            except SettingsError as error:
+                raise self._mine(error) from None
 
-    def _records(self, file: str) -> Iterator[Any]:
-        """The records of one file, or their texts where those come alone; None where there is none."""
+    def _open_records(self, file: str) -> Iterator[Any]:
+        return self._named(self._records(file, whole=True))
+
+    def _named(self, records: Iterator[Any]) -> Iterator[Any]:
+        """The records; an error among them tells which source it was."""
+        try:
+            yield from records
+        except SettingsError as error:
+            raise self._mine(error) from None
+
+    def _mine(self, error: SettingsError) -> SettingsError:
+        known = str(error).startswith(f"source '{self.label}': ")
+        return error if known else SettingsError(f"source '{self.label}': {error}")
+
+    def _records(self, file: str, whole: bool = False) -> Iterator[Any]:
+        """The records of one file; unless `whole`, their texts where those come alone. None where there is none."""
         if self.path is not None and format_of(file) == "parquet":
-            yield from (text for _, text in parquet_values(Path(file), self.column))
+            found = parquet_records(Path(file)) if whole else parquet_values(Path(file), self.column)
+            yield from (record for _, record in found)
         elif self.path is not None:
-            yield from (record for _, record in json_records(Path(file), self.column))
+            yield from (record for _, record in json_records(Path(file), "" if whole else self.column))
         elif format_of(file) == "parquet":
-            columns = _load("parquet", file).column_names or []
-            top = self.column if self.column in columns else self.column.partition(".")[0]
-            if top not in columns:
-                raise missing_column(file, self.column, columns)
-            yield from _load("parquet", file, columns=[top])
+            yield from _load("parquet", file, **({} if whole else {"columns": [self._top_column(file)]}))
         else:
             # The JSON reader of `datasets` takes the columns of the first megabytes for those of the whole file and
             # stops where another column changes its type (RedPajama's `meta` does), so records are parsed here.
             lines = (f"{row['text']}\n" for row in _load("text", file))
             try:
-                yield from (record for _, record in json_values(lines, self.column))
+                yield from (record for _, record in json_values(lines, "" if whole else self.column))
             except SettingsError as error:
                 raise SettingsError(f"{file}, {error}") from None
+
+    def _top_column(self, file: str) -> str:
+        """The column of a Parquet file of the hub that holds the text, or holds the column that does."""
+        columns = _load("parquet", file).column_names or []
+        top = self.column if self.column in columns else self.column.partition(".")[0]
+        if top not in columns:
+            raise missing_column(file, self.column, columns)
+        return top
 
     def _files(self) -> list[str]:
         """Addresses of the files, in their order."""
@@ -195,6 +246,11 @@ class HubSource(Source):
             f"then write {{source: {self.source_name}, path: FILES}}, or {{source: file, path: FILES, "
             f"column: {self.column}}}"
         )
+
+
+def plain(value: Any) -> Any:
+    """The value as plain JSON: what JSON does not know (a date in a Parquet file) as its text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _load(kind: str, file: str, **settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which windows make calibration set number k: seeded, disjoint, and the same however many sets are asked for.
+"""Which windows make calibration set number k: seeded, disjoint, nested, and the same however many sets are asked for.
 
 A pool is all documents of a source as token ids. A policy lays some of them out and cuts windows of equal length:
 
@@ -6,14 +6,18 @@ A pool is all documents of a source as token ids. A policy lays some of them out
   the k-th run of them. Sets share no token. Uses text evenly; a window may begin in the middle of a document.
 - `packed`: documents in a seeded order, windows one after another; each set begins with a fresh document. Sets share
   no document.
+- `document_start`: each window begins with a fresh document, in a seeded order; where the document is shorter the next
+  ones follow, and what is left of the last one is dropped. Sets share no document.
 - `long_documents`: one random window out of each document that is long enough. Sets share no document. This conditions
   on length: short documents never take part. It is the convention of the C4 loaders of GPTQ, SparseGPT and Wanda,
   without their replacement.
 - `sequential`: documents in their own order, windows from the start, the tail dropped. No chance; for evaluation.
 
 The hard part is stability. Set k must not depend on the number of sets, so each policy fixes one order of the whole
-pool by the seed and set k takes its place in it. And it must be equal on every machine: the draws use the raw 64-bit
-output of PCG64, which NumPy promises never to change, and not the methods of `Generator`, which it does not promise.
+pool by the seed and set k takes its place in it. Set k must not depend on its size either: a run has room for `reserve`
+windows, of which a smaller set takes the first ones, so it lies inside every larger one and shares nothing with other
+sets of any size. And it must be equal on every machine: the draws use the raw 64-bit output of PCG64, which NumPy
+promises never to change, and not the methods of `Generator`, which it does not promise.
 """
 
 from __future__ import annotations
@@ -47,7 +51,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Draw:
-    """What to draw. `length` is in tokens of text (without an added BOS); nsamples None means every window."""
+    """What to draw. `length` is in tokens of text (without an added BOS); nsamples None means every window.
+
+    `reserve` is the number of windows set apart for each set, at least nsamples; None means nsamples.
+    """
 
     sampling: str
     set: int
@@ -55,6 +62,18 @@ class Draw:
     length: int
     seed: int
     separator: np.ndarray  # (k,), int32: stands between two documents of a stream
+    reserve: int | None = None
+
+    @property
+    def needed(self) -> int:
+        """Windows that a pool must have for this set: the room of those before it, and its own."""
+        own = self.nsamples or 1
+        return self.set * max(self.reserve or 0, own) + own
+
+    def sets_in(self, windows: int) -> int:
+        """How many sets of this size so many windows make."""
+        own = self.nsamples or 1
+        return (windows - own) // max(self.reserve or 0, own) + 1 if windows >= own else 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,23 @@ class Window:
 def draw_windows(pool: Pool, draw: Draw) -> list[Window]:
     """The windows of one set. Raises TooLittleText when the pool cannot fill it."""
     return POLICIES[draw.sampling](pool, draw)
+
+
+def with_lead(pool: Pool, token: int) -> Pool:
+    """The pool with one more token, no text, at the beginning of every document."""
+    tokens = np.insert(pool.tokens, pool.offsets[:-1], np.int32(token))
+    return Pool(pool.ids, tokens.astype(np.int32), pool.offsets + np.arange(len(pool.offsets)))
+
+
+def without_lead(window: Window) -> Window:
+    """The same tokens; the pieces tell of the documents' own tokens, without the one that leads each document."""
+    pieces = [
+        (document, max(start - 1, 0), length - (start == 0))
+        for document, start, length in zip(window.documents, window.starts, window.lengths, strict=True)
+        if length > 1 or start
+    ]
+    documents, starts, lengths = zip(*pieces, strict=True) if pieces else ((), (), ())
+    return Window(window.tokens, documents, starts, lengths)
 
 
 @dataclass(frozen=True)
@@ -141,17 +177,33 @@ def _long_documents(pool: Pool, draw: Draw) -> list[Window]:
     return windows
 
 
+def _document_start(pool: Pool, draw: Draw) -> list[Window]:
+    stream = _lay_out(pool, _permutation(raw_numbers(draw.seed), len(pool.ids)), draw.separator)
+    begins: list[int] = []
+    first = 0  # the next fresh document
+    while len(begins) < draw.needed and first < len(stream.starts):
+        begin = int(stream.starts[first])
+        last = int(np.searchsorted(stream.ends, begin + draw.length, side="left"))
+        if last >= len(stream.ends):
+            break
+        begins.append(begin)
+        first = last + 1
+    return [stream.cut(int(begin), draw.length) for begin in _run(np.asarray(begins, dtype=np.int64), draw)]
+
+
 def _packed(pool: Pool, draw: Draw) -> list[Window]:
     assert draw.nsamples is not None
     stream = _lay_out(pool, _permutation(raw_numbers(draw.seed), len(pool.ids)), draw.separator)
-    need = draw.nsamples * draw.length
+    reserve = max(draw.reserve or 0, draw.nsamples)
     first = 0
     for number in range(draw.set + 1):
         begin = int(stream.starts[first]) if first < len(stream.starts) else stream.length
-        last = int(np.searchsorted(stream.ends, begin + need, side="left"))
+        wanted = reserve if number < draw.set else draw.nsamples
+        last = int(np.searchsorted(stream.ends, begin + wanted * draw.length, side="left"))
         if last >= len(stream.ends):
-            available = number * draw.nsamples + (stream.length - begin) // draw.length
-            raise TooLittleText(available, (draw.set + 1) * draw.nsamples, number)
+            left = (stream.length - begin) // draw.length
+            sets = number + (number < draw.set and left >= draw.nsamples)
+            raise TooLittleText(number * reserve + left, draw.needed, sets)
         if number < draw.set:
             first = last + 1
     return [stream.cut(begin + window * draw.length, draw.length) for window in range(draw.nsamples)]
@@ -160,24 +212,34 @@ def _packed(pool: Pool, draw: Draw) -> list[Window]:
 POLICIES: dict[str, Callable[[Pool, Draw], list[Window]]] = {
     "windows": _windows,
     "packed": _packed,
+    "document_start": _document_start,
     "long_documents": _long_documents,
     "sequential": _sequential,
 }
 
 
+def turns(total: int, shares: Sequence[float]) -> np.ndarray:
+    """Which part of a mixture gives each of its windows; (total,), int64.
+
+    At every point of the order a part has given its share of the windows so far, less than one off, so the order of a
+    small set is the beginning of the order of a large one. Tijdeman's solution of the chairman assignment problem
+    (Discrete Mathematics 32, 1980): of the parts that lag enough, the one whose next turn is due first.
+    """
+    weights = np.asarray(shares, dtype=np.float64) / np.sum(shares)
+    slack = 1 - 1 / (2 * len(weights) - 2) if len(weights) > 1 else 0.0
+    given = np.zeros(len(weights))
+    order = np.empty(total, dtype=np.int64)
+    for turn in range(total):
+        lag = weights * (turn + 1) - given
+        due = np.where(lag >= 1 - slack - 1e-9, (slack - weights * turn + given) / weights, np.inf)
+        order[turn] = chosen = int(np.argmin(np.round(due, 9)))
+        given[chosen] += 1
+    return order
+
+
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """`total` windows divided by `shares` (largest remainders, ties to the first), each at least its share's floor."""
-    exact = [total * share / sum(shares) for share in shares]
-    counts = [int(value) for value in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - exact[i], i))
-    for i in by_remainder[: total - sum(counts)]:
-        counts[i] += 1
-    return counts
-
-
-def shuffled(count: int, seed: int, set_number: int) -> np.ndarray:
-    """A seeded order of the windows of a mixture's set, so that its parts do not stand in blocks."""
-    return _permutation(raw_numbers(seed, set_number + 1), count)
+    """`total` windows divided by `shares`: how often each part has its turn; never fewer for a larger total."""
+    return np.bincount(turns(total, shares), minlength=len(shares)).tolist()
 
 
 def _run(order: np.ndarray, draw: Draw) -> np.ndarray:
@@ -186,10 +248,9 @@ def _run(order: np.ndarray, draw: Draw) -> np.ndarray:
         if not len(order):
             raise TooLittleText(0, 1, 0)
         return order
-    needed = (draw.set + 1) * draw.nsamples
-    if needed > len(order):
-        raise TooLittleText(len(order), needed, len(order) // draw.nsamples)
-    return order[draw.set * draw.nsamples : needed]
+    if draw.needed > len(order):
+        raise TooLittleText(len(order), draw.needed, draw.sets_in(len(order)))
+    return order[draw.needed - draw.nsamples : draw.needed]
 
 
 def raw_numbers(*entropy: int) -> Callable[[int], np.ndarray]:

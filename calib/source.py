@@ -57,19 +57,30 @@ class TokenDocument:
     tokens: np.ndarray  # (length,), int32
 
 
+@dataclass(frozen=True)
+class Record:
+    """One record of a data set, of which a document is made: a conversation, a question with its answer."""
+
+    id: str
+    place: str  # for error messages: the file and the line, item or row
+    values: Mapping[str, Any]
+
+
 @settings
 class Source:
     """Base of all sources. `label` names the source in tables and figures; by default the source's own name.
 
     A subclass says in `paths` which of its settings name files, and in `example` what else it needs to be made: an
     entry of a study file without `source`, in which `my.jsonl` stands for the user's own file. `version` is part of the
-    identity: it is raised when the same settings and data come to give other text than before.
+    identity: it is raised when the same settings and data come to give other text than before. `licence` is that of the
+    text, as those who publish it state it.
     """
 
     source_name: ClassVar[str] = ""
     paths: ClassVar[frozenset[str]] = frozenset({"path"})
     example: ClassVar[Mapping[str, Any]] = {}
     version: ClassVar[int] = 1
+    licence: ClassVar[str] = "unknown"
 
     label: str = ""
 
@@ -124,6 +135,11 @@ class Source:
             return "; ".join(f"{part.label}: {part.resolved_revision()}" for part in parts)
         return self.revision()
 
+    @property
+    def remote(self) -> bool:
+        """Whether reading needs a network, so that `check` reads nothing."""
+        return any(part.remote for part in self.parts())
+
     def check(self) -> None:
         """A quick look before any work starts. Raises SettingsError: missing or empty file, unknown column, ..."""
         for part in self.parts():
@@ -132,6 +148,21 @@ class Source:
     def documents(self) -> Iterator[Document]:
         """All documents, always in the same order. Documents without text are left out."""
         raise NotImplementedError(f"{type(self).__name__} must yield its documents")
+
+    def records(self) -> Iterator[Record]:
+        """The records that the documents are made of, for sources that wrap them (`chat`). Raises SettingsError."""
+        raise SettingsError(
+            f"source '{self.label}': has no records; give a file (.jsonl, .json, .parquet) or a data set of the hub"
+        )
+
+    def messages_of(self, record: Record) -> Any:
+        """The conversation in a record: its `messages` or `conversations`, None when it has none."""
+        return record.values.get("messages", record.values.get("conversations"))
+
+    def licences(self) -> list[str]:
+        """The licences of the text, each once."""
+        inside = [licence for part in self.parts() for licence in part.licences()]
+        return sorted(set(inside)) if inside else [self.licence]
 
     def capacity(self) -> int | None:
         """An upper bound on the tokens of the source, known without tokenizing; None when unknown or huge.
@@ -142,18 +173,24 @@ class Source:
         known = [bound for bound in bounds if bound is not None]
         return sum(known) if bounds and len(known) == len(bounds) else None
 
+    def wrapped(self) -> Source | None:
+        """The one source whose documents this one changes: its only part. None for plain sources and mixtures."""
+        parts = self.parts()
+        return parts[0] if len(parts) == 1 else None
+
     def components(self) -> list[tuple[Source, float]]:
         """(source, share of the windows). A plain source is its own single part; a mixture has several, and so has a
         source that wraps a mixture: itself around each of them."""
-        parts = self.parts()
-        inside = parts[0].components() if len(parts) == 1 else []
+        wrapped = self.wrapped()
+        inside = [] if wrapped is None else wrapped.components()
         if len(inside) < 2:
             return [(self, 1.0)]
         return [(self._around(part), share) for part, share in inside]
 
     def _around(self, inside: Source) -> Source:
         """This source around another one, with the label that follows from it."""
-        values = self._mapped(lambda _: inside)
+        wrapped = self.wrapped()
+        values = self._mapped(lambda part: inside if part is wrapped else part)
         return parse(type(self), {**values, "label": ""}, "source")
 
     def _settings(self) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from calib.select import SelectorSetting
 from calib.settings import INT32_MAX, INT64_MAX, identity, settings
 from calib.source import Source
 
@@ -29,17 +30,28 @@ class CalibrationSpec:
     `set` is the number of the disjoint set (0, 1, ...); `nsamples` windows of `seqlen` tokens are drawn by the policy
     `sampling` (see `calib/sampling.py`) and `seed`. Documents that share a window are joined by `separator`: the
     tokenizer's end-of-text or beginning-of-text id, an empty line, or nothing. With `add_bos` each window begins with
-    the BOS id, which takes one of its positions. `nsamples: null` means every window, for `sequential` alone.
+    the BOS id (or that of `first_token`), which takes one of its positions; with `document_bos` each document does, as
+    tokenizers with special tokens give it. `nsamples: null` means every window, for `sequential` alone.
+
+    Sets of up to `max_nsamples` windows are nested and disjoint: set k of any size begins with set k of every smaller
+    size, and shares nothing with another set of any size. Left out, it is `nsamples`. With `distinct` the set holds
+    only so many different windows, each of them `nsamples / distinct` times. `select` chooses the windows out of a
+    larger pool (see `calib/select.py`).
     """
 
     source: Source
     set: Annotated[int, Field(ge=0, le=INT32_MAX)]
     nsamples: Annotated[int | None, Field(ge=1, le=INT32_MAX)]
     seqlen: Annotated[int, Field(ge=1, le=INT32_MAX)]
-    sampling: Literal["windows", "packed", "long_documents", "sequential"] = "windows"
+    sampling: Literal["windows", "packed", "document_start", "long_documents", "sequential"] = "windows"
     seed: Annotated[int, Field(ge=0, le=INT64_MAX)] = 0
     separator: Literal["eos", "bos", "none", "\n\n"] = "eos"
     add_bos: bool = False
+    first_token: Literal["bos", "eos"] = "bos"
+    document_bos: bool = False
+    max_nsamples: Annotated[int | None, Field(ge=1, le=INT32_MAX)] = None
+    distinct: Annotated[int | None, Field(ge=1, le=INT32_MAX)] = None
+    select: SelectorSetting | None = None
 
     def __post_init__(self) -> None:
         if self.nsamples is None and self.sampling != "sequential":
@@ -50,11 +62,28 @@ class CalibrationSpec:
             raise ValueError(f"set: with nsamples null there is one set, number 0, got {self.set}")
         if self.add_bos and self.seqlen < 2:
             raise ValueError("seqlen: expected at least 2 with add_bos, got 1")
+        if self.first_token != "bos" and not self.add_bos:
+            raise ValueError(f"first_token: '{self.first_token}' needs add_bos: true")
+        if self.distinct is not None and (self.nsamples is None or self.nsamples % self.distinct):
+            raise ValueError(
+                f"distinct: {self.distinct} windows cannot each stand equally often among nsamples {self.nsamples}; "
+                "choose a divisor"
+            )
+        if self.max_nsamples is not None and (self.drawn is None or self.max_nsamples < self.drawn):
+            raise ValueError(f"max_nsamples: expected at least the {self.drawn} windows of the set")
+
+        if self.select is not None and self.nsamples is None:
+            raise ValueError("select: needs a number of windows; set nsamples")
 
     @property
     def text_length(self) -> int:
         """Tokens of text in a window: `seqlen` without the added BOS."""
         return self.seqlen - int(self.add_bos)
+
+    @property
+    def drawn(self) -> int | None:
+        """Number of different windows; None means every window."""
+        return self.nsamples if self.distinct is None else self.distinct
 
     def to_dict(self, revision: str | None = None) -> dict[str, Any]:
         """Plain JSON: every setting, those of the source, and the source's revision (or the one given)."""
@@ -64,9 +93,20 @@ class CalibrationSpec:
     def id(self, tokenizer_id: str) -> str:
         """16 hex digits, equal on every machine for equal tokens. `tokenizer_id` is the tokenizer's fingerprint."""
         source = {"source": self.source.identity(), "revision": self.source.revision()}
-        return identity({**source, **self._numbers(), "tokenizer": tokenizer_id, "version": SAMPLING_VERSION})
+        numbers = self._numbers()
+        if self.select is not None:
+            numbers["select"] = self.select.identity()
+        elif not self.set:  # the room of the sets before this one moves no window
+            numbers.pop("max_nsamples", None)
+        if self.max_nsamples == self.drawn:
+            numbers.pop("max_nsamples", None)
+        if self.distinct == self.nsamples:
+            numbers.pop("distinct", None)
+        return identity({**source, **numbers, "tokenizer": tokenizer_id, "version": SAMPLING_VERSION})
 
     def _numbers(self) -> dict[str, Any]:
+        """Every setting but the source; those that came later only where they are not left out."""
+        later = {name: getattr(self, name) for name in ("first_token", "document_bos", "max_nsamples", "distinct")}
         return {
             "set": self.set,
             "nsamples": self.nsamples,
@@ -75,6 +115,8 @@ class CalibrationSpec:
             "seed": self.seed,
             "separator": self.separator,
             "add_bos": self.add_bos,
+            **{name: value for name, value in later.items() if value not in ("bos", False, None)},
+            **({} if self.select is None else {"select": self.select.to_dict()}),
         }
 
 

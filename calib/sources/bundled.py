@@ -69,6 +69,9 @@ class ReferenceText(Source):
         texts = self._table(["text"]).column("text")
         return int(texts.nbytes) + 2 * len(texts)
 
+    def licences(self) -> list[str]:
+        return sorted(set(self._table(["licence"]).column("licence").to_pylist()))
+
     def _existing(self) -> Path:
         file = self.file()
         if not file.is_file():

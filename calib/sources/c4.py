@@ -6,6 +6,8 @@ studies mean by C4.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from calib.hub import HubSource
@@ -17,6 +19,8 @@ from calib.source import register
 @settings
 class C4(HubSource):
     """allenai/c4. `files`: the shards to read."""
+
+    licence: ClassVar[str] = "ODC-BY"
 
     repository: str = "allenai/c4"
     pinned: str = Field(default="1588ec454efa1a09f29cd18ddd04fe05fc8653a2", alias="revision")

@@ -5,6 +5,8 @@ Most articles are shorter than 2,048 tokens, so `long_documents` sampling would 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from calib.hub import HubSource
@@ -16,6 +18,8 @@ from calib.source import register
 @settings
 class CnnDailymail(HubSource):
     """abisee/cnn_dailymail. `config`: the version of the data set."""
+
+    licence: ClassVar[str] = "Apache-2.0 (the collection; the articles are their publishers')"
 
     repository: str = "abisee/cnn_dailymail"
     pinned: str = Field(default="96df5e686bee6baa90b8bee7c28b81fa3fa6223d", alias="revision")

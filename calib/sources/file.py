@@ -14,9 +14,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from calib.files import LOOK, find_files, format_of, json_records, parquet_values, read_text, revision_of, text_of
-from calib.settings import MAX_LABEL, SettingsError, one_line, settings
-from calib.source import Document, Source, register
+from calib.files import (
+    LOOK,
+    find_files,
+    format_of,
+    json_records,
+    parquet_records,
+    parquet_values,
+    read_text,
+    revision_of,
+    text_of,
+)
+from calib.settings import MAX_LABEL, SettingsError, one_line, settings, shown
+from calib.source import Document, Record, Source, register
 
 SMALL_PARQUET = 64 << 20  # bytes; the text of larger files is not counted beforehand
 
@@ -60,6 +70,25 @@ class File(Source):
             yield document
         if not usable:
             raise self._unusable()
+
+    def records(self) -> Iterator[Record]:
+        files = self._files()
+        names = _distinct_names(files)
+        found = (record for file in files for record in self._records(file, names[file]))
+        return islice(found, self.documents_limit)
+
+    def _records(self, file: Path, name: str) -> Iterator[Record]:
+        kind = format_of(file.name)
+        if kind == "text":
+            raise SettingsError(f"source '{self.label}': {file} is text without records; give JSON or Parquet")
+        read = parquet_records(file) if kind == "parquet" else json_records(file)
+        try:
+            for number, (place, values) in enumerate(read):
+                if not isinstance(values, Mapping):
+                    raise SettingsError(f"{place}: expected an object, got {shown(values)}")
+                yield Record(f"{name}:{number}", place, values)
+        except SettingsError as error:
+            raise SettingsError(f"source '{self.label}': {error}") from None
 
     def capacity(self) -> int | None:
         total = 0

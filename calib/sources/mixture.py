@@ -2,7 +2,7 @@
 
 `{source: mixture, parts: {books: 0.5, code: 0.5}}` gives sets of 128 windows with 64 of each. Shares count windows, so
 they are the same in every set; within its part, set k of a mixture follows the same policy and seed as a set of that
-source alone, and sets stay disjoint. The windows of the parts stand in a seeded order.
+source alone, and sets stay disjoint. The parts take turns, so that the beginning of a set has the shares as well.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ class Mixture(Source):
     its `share`: `[{source: books, share: 0.7}, {source: file, path: my.jsonl, share: 0.3}]`. Shares add up to 1.
     """
 
+    version: ClassVar[int] = 2  # 1: the parts in a shuffled order, their numbers by largest remainders
+
     example: ClassVar[Mapping[str, Any]] = {
-        "parts": [{"source": "books", "share": 0.5}, {"source": "file", "path": "my.jsonl", "share": 0.5}]
+        "parts": [
+            {"source": "file", "path": "my.jsonl", "share": 0.7},
+            {"source": "file", "path": "my.jsonl", "label": "mine", "share": 0.3},
+        ]
     }
 
     shares: dict[str, float] | list[dict[str, Any]] = Field(alias="parts")
@@ -51,7 +56,7 @@ class Mixture(Source):
 
     def identity(self) -> dict[str, Any]:
         parts = [{"share": share, **source.identity()} for source, share in self._sources]
-        return {"source": self.source_name, "parts": parts}
+        return {"source": self.source_name, "parts": parts, "code": self.version}
 
     def parts(self) -> tuple[Source, ...]:
         return tuple(source for source, _ in self._sources)

@@ -6,7 +6,7 @@ A method that does as well with these as with text takes nothing from the text b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,8 @@ MAX_TOKENS = 1 << 28  # of all documents together, which are held in memory: 1 G
 @settings
 class RandomTokens(Source):
     """`documents` of `length` tokens each, drawn by `seed` from the tokenizer's vocabulary without special tokens."""
+
+    licence: ClassVar[str] = "CC0-1.0 (random ids)"
 
     count: Annotated[int, Field(ge=1, alias="documents")] = 2_048
     length: Annotated[int, Field(ge=1)] = 2_048

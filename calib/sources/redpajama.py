@@ -7,6 +7,8 @@ mix and not its first slice. That reads about 3 GB; a single slice is cheaper.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from calib.hub import HubSource
@@ -32,6 +34,8 @@ SLICES = (
 @settings
 class RedPajama(HubSource):
     """togethercomputer/RedPajama-Data-1T-Sample. `slices`: which of its parts to read."""
+
+    licence: ClassVar[str] = "as its slices (Common Crawl terms, MIT/BSD/Apache code, arXiv, CC-BY-SA, books)"
 
     repository: str = "togethercomputer/RedPajama-Data-1T-Sample"
     pinned: str = Field(default="98f93b765c118b999b1af570c3e399c207d08da7", alias="revision")

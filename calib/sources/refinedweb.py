@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from calib.hub import HubSource
@@ -13,6 +15,8 @@ from calib.source import register
 @settings
 class RefinedWeb(HubSource):
     """tiiuae/falcon-refinedweb. `files`: the Parquet files to read."""
+
+    licence: ClassVar[str] = "ODC-By-1.0"
 
     repository: str = "tiiuae/falcon-refinedweb"
     pinned: str = Field(default="c735840575b629292b41da8dde11dcd523d4f91c", alias="revision")

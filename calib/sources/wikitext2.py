@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ TITLE = re.compile(r"\s= [^=].* =\s*")  # " = Robert Boulter = "; sections have 
 @settings
 class WikiText2(HubSource):
     """Salesforce/wikitext. `split`: train, validation or test. `unit`: what one document is, see the module."""
+
+    licence: ClassVar[str] = "CC-BY-SA-3.0 and GFDL"
 
     repository: str = "Salesforce/wikitext"
     pinned: str = Field(default="b08601e04326c79dfdd32d625aee71d232d685c3", alias="revision")

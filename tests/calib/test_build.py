@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from calib.source import Document, Source, get_source
 from calib.sources.file import File
 from calib.spec import CalibrationSpec
 
-POLICIES = ["windows", "packed", "long_documents", "sequential"]
+POLICIES = ["windows", "packed", "document_start", "long_documents", "sequential"]
 
 
 @pytest.fixture
@@ -182,3 +183,77 @@ def test_preflight_says_how_many_sets_there_can_be(source: Source) -> None:
     assert f"make at most {most:,} sets of 2 windows of 24 tokens" in message
     assert f"ask for fewer sets (at most {most:,})" in message
     preflight([CalibrationSpec(source=source, set=most - 1, nsamples=2, seqlen=24)])
+
+
+@pytest.mark.parametrize("sampling", POLICIES)
+def test_a_set_begins_with_itself_at_every_smaller_size(source: Source, tokenizer: Any, sampling: str) -> None:
+    sizes = [
+        specs_of(source, sampling=sampling, nsamples=nsamples, max_nsamples=6, seqlen=16) for nsamples in (1, 2, 4, 6)
+    ]
+    built = [build_sets(specs, tokenizer) for specs in sizes]
+    for small, large in pairwise(built):
+        for one, other in zip(small, large, strict=True):
+            assert np.array_equal(one.tokens, other.tokens[: len(one.tokens)])
+            assert one.documents_in == other.documents_in[: len(one.tokens)]
+    assert len({window.tobytes() for one in built[-1] for window in one.tokens}) == 18
+
+
+def test_room_that_moves_no_window_is_no_part_of_the_id(source: Source) -> None:
+    def ids(**changes: Any) -> list[str]:
+        return [spec.id("tiny") for spec in specs_of(source, **changes)]
+
+    plain, roomy = ids(), ids(max_nsamples=8)
+    assert ids(max_nsamples=4) == plain == ids(distinct=4)
+    assert roomy[0] == plain[0] and not set(roomy[1:]) & set(plain)
+
+
+def test_repeated_windows_are_the_first_ones_of_the_set(source: Source, tokenizer: Any) -> None:
+    spec = specs_of(source, nsamples=6, distinct=2)[1]
+    built = build(spec, tokenizer)
+    assert built.tokens.shape == (6, 24)
+    few = build(specs_of(source, nsamples=2)[1], tokenizer)
+    assert np.array_equal(built.tokens, np.tile(few.tokens, (3, 1)))
+    assert built.documents == few.documents
+    assert [row["text"] for row in built.rows()] == [row["text"] for row in few.rows()] * 3
+
+
+def test_each_document_begins_with_bos(source: Source, tokenizer: Any) -> None:
+    [built] = build_sets(specs_of(source, 1, document_bos=True, separator="none", seqlen=90), tokenizer)
+    texts = {document.id: document.text for document in source.documents()}
+    for window in range(4):
+        expected: list[int] = []
+        pieces = zip(built.documents_in[window], built.starts[window], built.lengths[window], strict=True)
+        for document, start, length in pieces:
+            ids = tokenizer(texts[document], add_special_tokens=False)["input_ids"][start : start + length]
+            expected += ids
+        found = built.tokens[window].tolist()
+        assert [token for token in found if token != tokenizer.bos_token_id] == expected
+        begun = sum(start == 0 for start in built.starts[window])
+        assert begun <= found.count(tokenizer.bos_token_id) <= begun + 2  # one more at either end of a window
+
+
+def test_first_token_can_be_eos(source: Source, tokenizer: Any) -> None:
+    built = build(specs_of(source, 1, add_bos=True, first_token="eos")[0], tokenizer)
+    assert (built.tokens[:, 0] == tokenizer.eos_token_id).all()
+
+
+def test_sums_over_tokens_do_not_care_for_repetition(source: Source, tokenizer: Any) -> None:
+    """Methods that know a set by sums over its tokens compress alike from a set and from its repetition."""
+    import torch
+
+    from methods.base import compress_linear, get_method
+
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(len(tokenizer), 32, generator=generator)
+    weight = torch.randn(16, 32, generator=generator)
+    sets = build_sets([specs_of(source, 1, nsamples=4)[0], specs_of(source, 1, nsamples=16, distinct=4)[0]], tokenizer)
+    for method in (
+        get_method("gptq", bits=4),
+        get_method("sparsegpt", sparsity=0.5),
+        get_method("wanda", sparsity=0.5),
+    ):
+        once, often = (
+            compress_linear(method, weight, embedding[torch.from_numpy(built.tokens.astype(np.int64))]).weight
+            for built in sets
+        )
+        torch.testing.assert_close(once, often, rtol=1e-3, atol=1e-4)

@@ -24,7 +24,7 @@ def built(text_file: Path, tokenizer: Any) -> CalibrationSet:
     return build(CalibrationSpec(source=source, set=1, nsamples=6, seqlen=24, add_bos=True), tokenizer, "tiny")
 
 
-@pytest.mark.parametrize("name", ["set.parquet", "set.json"])
+@pytest.mark.parametrize("name", ["set.parquet", "set.json", "set.jsonl", "set"])
 def test_published_set_is_read_back(built: CalibrationSet, tmp_path: Path, text_file: Path, name: str) -> None:
     path = write_set(built, tmp_path / "published" / name)
     rows = built.rows()
@@ -90,7 +90,7 @@ def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, mess
 def test_missing_file_and_unknown_format_are_refused(built: CalibrationSet, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no such file"):
         read_set(tmp_path / "none.parquet")
-    with pytest.raises(SettingsError, match="expected a name that ends in .parquet or .json"):
+    with pytest.raises(SettingsError, match="expected a name that ends in .parquet, .jsonl or .json, or a folder"):
         write_set(built, tmp_path / "set.csv")
 
 

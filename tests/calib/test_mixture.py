@@ -35,7 +35,30 @@ def test_every_set_has_the_shares(entries: list[dict[str, Any]], tokenizer: Any)
     for built in build_sets(specs_of(mixture(entries)), tokenizer):
         parts = ["a" if documents[0].startswith("a/") else "b" for documents in built.documents_in]
         assert (parts.count("a"), parts.count("b")) == (6, 2)
-        assert parts != sorted(parts) or built.spec.set  # the parts do not always stand in blocks
+        assert [parts[:4].count("a"), parts[4:].count("a")] == [3, 3]  # the parts take turns
+
+
+def test_sets_of_a_mixture_are_nested_and_have_the_shares_at_every_size(
+    entries: list[dict[str, Any]], tokenizer: Any
+) -> None:
+    sizes = (4, 8, 12)
+    built = [
+        build_sets(
+            [
+                CalibrationSpec(source=mixture(entries), set=k, nsamples=size, seqlen=24, max_nsamples=12)
+                for k in range(3)
+            ],
+            tokenizer,
+        )
+        for size in sizes
+    ]
+    for number in range(3):
+        whole = built[-1][number].tokens
+        for size, sets in zip(sizes, built, strict=True):
+            assert np.array_equal(sets[number].tokens, whole[:size])
+            origins = [documents[0][0] for documents in sets[number].documents_in]
+            assert origins.count("b") == size // 4
+    assert len({window.tobytes() for one in built[-1] for window in one.tokens}) == 36
 
 
 def test_sets_of_a_mixture_share_no_window(entries: list[dict[str, Any]], tokenizer: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.sampling import POLICIES, Draw, Pool, TooLittleText, Window, apportion, draw_windows, shuffled
+from calib.sampling import POLICIES, Draw, Pool, TooLittleText, Window, apportion, draw_windows, turns
 
 SEPARATOR = -1  # no token of a pool has this id
 
@@ -42,6 +42,16 @@ def text_tokens(windows: list[Window]) -> list[int]:
     return [int(token) for window in windows for token in window.tokens if token != SEPARATOR]
 
 
+def origins(pool: Pool, windows: list[Window]) -> list[int]:
+    """Where in the pool each token of the windows comes from; separators come from nowhere."""
+    return [
+        int(pool.offsets[document]) + start + token
+        for window in windows
+        for document, start, length in zip(window.documents, window.starts, window.lengths, strict=True)
+        for token in range(length)
+    ]
+
+
 pools = st.lists(st.integers(1, 30), min_size=1, max_size=25).map(make_pool)
 draws = st.builds(
     make_draw,
@@ -50,7 +60,58 @@ draws = st.builds(
     length=st.integers(1, 12),
     seed=st.integers(0, 5),
     separator=st.integers(0, 3).map(lambda count: np.full(count, SEPARATOR, dtype=np.int32)),
+    reserve=st.sampled_from([None, 4, 5, 9]),
 )
+
+
+@settings(max_examples=150, deadline=None)
+@given(pools, draws, st.lists(st.integers(1, 9), min_size=2, max_size=6))
+def test_sets_of_any_size_share_nothing_and_lie_inside_each_other(pool: Pool, draw: Draw, sizes: list[int]) -> None:
+    """Every set at a size of its own; the sizes in any order, and each asked for alone."""
+    largest: dict[int, list[Window]] = {}
+    for number, size in enumerate(sizes):
+        for nsamples in (size, max(1, size // 2), 9):
+            try:
+                windows = draw_windows(pool, replace(draw, set=number, nsamples=nsamples, reserve=9))
+            except TooLittleText:
+                continue
+            known = largest.get(number, [])
+            shared = min(len(known), len(windows))
+            assert [w.tokens.tolist() for w in windows[:shared]] == [w.tokens.tolist() for w in known[:shared]]
+            largest[number] = max(known, windows, key=len)
+    used = [origin for windows in largest.values() for origin in origins(pool, windows)]
+    assert len(used) == len(set(used))
+
+
+@settings(max_examples=100, deadline=None)
+@given(pools, draws)
+def test_a_pool_gives_as_many_sets_as_it_says(pool: Pool, draw: Draw) -> None:
+    made = len(all_sets(pool, draw))
+    with pytest.raises(TooLittleText) as caught:
+        draw_windows(pool, replace(draw, set=made + 3))
+    assert caught.value.sets == made
+
+
+@settings(max_examples=100, deadline=None)
+@given(pools, st.integers(1, 12), st.integers(0, 5))
+def test_sets_of_one_window_cover_the_text(pool: Pool, length: int, seed: int) -> None:
+    """All of it but a tail with `windows`; every document that is long enough with `long_documents`."""
+    draw = make_draw("windows", nsamples=1, length=length, seed=seed, separator=np.empty(0, dtype=np.int32))
+    used = {origin for windows in all_sets(pool, draw) for origin in origins(pool, windows)}
+    assert len(used) == len(pool.tokens) // length * length
+    sets = all_sets(pool, replace(draw, sampling="long_documents"))
+    assert {windows[0].documents[0] for windows in sets} == set(np.flatnonzero(pool.lengths >= length))
+
+
+@settings(max_examples=100, deadline=None)
+@given(pools, draws.filter(lambda draw: draw.sampling == "document_start"))
+def test_document_start_begins_every_window_with_a_fresh_document(pool: Pool, draw: Draw) -> None:
+    seen: set[int] = set()
+    for windows in all_sets(pool, draw):
+        for window in windows:
+            assert window.starts[0] == 0 and window.tokens[0] == pool.tokens[pool.offsets[window.documents[0]]]
+            assert not seen & set(window.documents)
+            seen |= set(window.documents)
 
 
 @settings(max_examples=150, deadline=None)
@@ -61,7 +122,7 @@ def test_sets_share_no_token(pool: Pool, draw: Draw) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(pools, draws.filter(lambda draw: draw.sampling in ("packed", "long_documents")))
+@given(pools, draws.filter(lambda draw: draw.sampling in ("packed", "document_start", "long_documents")))
 def test_packed_and_long_documents_share_no_document_between_sets(pool: Pool, draw: Draw) -> None:
     sets = [{document for window in windows for document in window.documents} for windows in all_sets(pool, draw)]
     assert sum(len(documents) for documents in sets) == len(set().union(*sets))
@@ -146,7 +207,7 @@ def test_packed_begins_each_set_with_a_fresh_document() -> None:
         assert windows[0].starts[0] == 0
 
 
-@pytest.mark.parametrize("sampling", ["windows", "packed", "long_documents"])
+@pytest.mark.parametrize("sampling", ["windows", "packed", "document_start", "long_documents"])
 def test_changed_seed_changes_the_sample(sampling: str) -> None:
     pool = make_pool([10] * 50)
     samples = {tuple(text_tokens(draw_windows(pool, make_draw(sampling, nsamples=8, seed=seed)))) for seed in range(20)}
@@ -170,6 +231,7 @@ def test_order_is_random_and_not_sorted_by_document() -> None:
     [
         ("windows", "0d3b62b63354"),
         ("packed", "53ffbd65fc58"),
+        ("document_start", "5d9534b7013d"),
         ("long_documents", "2032b09e2af7"),
         ("sequential", "45dfbdda3613"),
     ],
@@ -189,14 +251,26 @@ def test_too_little_text_tells_how_much_there_is() -> None:
     assert (caught.value.available, caught.value.needed, caught.value.sets) == (21, 24, 3)
 
 
-def test_mixture_order_differs_between_sets_and_seeds() -> None:
-    orders = {tuple(shuffled(16, seed, number)) for seed in range(3) for number in range(3)}
-    assert len(orders) == 9 and all(sorted(order) == list(range(16)) for order in orders)
+shares_of_parts = st.lists(st.floats(0.01, 1), min_size=1, max_size=6)
 
 
-@given(st.integers(0, 500), st.lists(st.floats(0.01, 1), min_size=1, max_size=6))
-def test_apportioned_windows_add_up_and_follow_the_shares(total: int, shares: list[float]) -> None:
-    counts = apportion(total, shares)
-    assert sum(counts) == total
-    for count, share in zip(counts, shares, strict=True):
-        assert abs(count - total * share / sum(shares)) < 1
+@settings(deadline=None)
+@given(st.integers(0, 300), shares_of_parts)
+def test_at_every_point_the_parts_have_given_their_shares(total: int, shares: list[float]) -> None:
+    order = turns(total, shares)
+    given_so_far = np.cumsum(order[:, None] == np.arange(len(shares)), axis=0).reshape(total, len(shares))
+    due = np.arange(1, total + 1)[:, None] * np.array(shares) / np.sum(shares)
+    assert (abs(given_so_far - due) < 1).all()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 200), st.integers(0, 100), shares_of_parts)
+def test_order_of_a_small_set_begins_that_of_a_large_one(total: int, more: int, shares: list[float]) -> None:
+    assert turns(total + more, shares)[:total].tolist() == turns(total, shares).tolist()
+    assert all(a <= b for a, b in zip(apportion(total, shares), apportion(total + more, shares), strict=True))
+    assert sum(apportion(total, shares)) == total
+
+
+def test_equal_shares_take_turns() -> None:
+    assert turns(8, [0.5, 0.5]).tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert apportion(128, [0.75, 0.25]) == [96, 32]

@@ -32,6 +32,10 @@ def spec(text_file: Path) -> CalibrationSpec:
         {"seed": 1},
         {"separator": "none"},
         {"add_bos": True},
+        {"document_bos": True},
+        {"distinct": 2},
+        {"set": 2, "max_nsamples": 8},
+        {"add_bos": True, "first_token": "eos"},
     ],
 )
 def test_id_changes_with_every_setting(spec: CalibrationSpec, changes: dict[str, Any]) -> None:
@@ -75,6 +79,11 @@ def test_id_is_the_same_on_every_machine() -> None:
         ({"nsamples": None}, "calibration.nsamples: needed for sampling 'windows'"),
         ({"nsamples": None, "sampling": "sequential", "set": 1}, "calibration.set: with nsamples null"),
         ({"seqlen": 1, "add_bos": True}, "calibration.seqlen: expected at least 2 with add_bos"),
+        ({"distinct": 3}, "calibration.distinct: 3 windows cannot each stand equally often among nsamples 4"),
+        ({"max_nsamples": 3}, "calibration.max_nsamples: expected at least the 4 windows of the set"),
+        ({"nsamples": None, "sampling": "sequential", "select": "random"}, "calibration.select: needs a number of"),
+        ({"select": "randon"}, "calibration.select.by: unknown selection 'randon', did you mean 'random'?"),
+        ({"first_token": "eos"}, "calibration.first_token: 'eos' needs add_bos: true"),
         ({"nsample": 3}, "calibration.nsample: unknown key 'nsample', did you mean 'nsamples'?"),
         ({"separator": "tab"}, "calibration.separator: expected"),
     ],

@@ -1,0 +1,138 @@
+"""`python -m calib`: build, read, compare, publish and verify calibration sets.
+
+build    one set, written to a file or folder (`--count` says how many sets the source can give)
+show     the text of a set, with the borders of its documents
+diff     two sets: settings, what they share, how their tokens differ
+export   a set in another format: .parquet, .jsonl, .json, or a folder for `datasets` with a card
+verify   that a file is whole and, with a tokenizer, that its source still gives these tokens
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from calib.compare import compare
+from calib.export import add_arguments, read_set, run, spec_of, write_set
+from calib.reading import windows_as_text
+from calib.settings import SettingsError, one_line
+from calib.tokenizer import find_tokenizer, load_tokenizer
+
+Shipped = Mapping[str, Path]
+CELL = 60  # characters of a value that stand beside each other
+
+
+def main(argv: Sequence[str] | None = None, shipped: Shipped | None = None) -> int:
+    """Returns the exit code: 0, 1 when a set is not what it should be, 2 when the arguments cannot be used."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments, shipped or {}))
+    except SettingsError as error:
+        print(*error.lines, sep="\n", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m calib", description="Calibration sets.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace, Shipped], int], about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(command=command)
+        return added
+
+    build = add("build", _build, "Build one calibration set.")
+    add_arguments(build)
+    build.add_argument("--count", action="store_true", help="say how many such sets the source can give, write nothing")
+    show = add("show", _show, "Read the text of a set.")
+    show.add_argument("file")
+    show.add_argument("--tokenizer", help="shows each piece of a document by itself")
+    show.add_argument("--window", type=int, help="this window alone")
+    show.add_argument("--width", type=int, help="characters of each text (all)")
+    diff = add("diff", _diff, "Compare two sets.")
+    diff.add_argument("one")
+    diff.add_argument("other")
+    export = add("export", _export, "Write a set in another format.")
+    export.add_argument("file")
+    export.add_argument("out", help=".parquet, .jsonl, .json, or a new folder")
+    verify = add("verify", _verify, "Check a set against its hash, and against its source.")
+    verify.add_argument("file")
+    verify.add_argument("--tokenizer", help="builds the set again from its source")
+    verify.add_argument("--path", help="where the text of the source lies here, if it is a local file")
+    return parser
+
+
+def _build(arguments: argparse.Namespace, shipped: Shipped) -> int:
+    if not arguments.count:
+        run(arguments, shipped)
+        return 0
+    from calib.build import count_sets
+
+    spec = spec_of(arguments)
+    count = count_sets(spec, load_tokenizer(find_tokenizer(arguments.tokenizer, shipped)))
+    print(f"source '{spec.source.label}': {count:,} sets of {spec.nsamples} windows of {spec.seqlen} tokens")
+    return 0
+
+
+def _show(arguments: argparse.Namespace, shipped: Shipped) -> int:
+    built = read_set(arguments.file)
+    windows, length = built.tokens.shape
+    if arguments.window is not None and not 0 <= arguments.window < windows:
+        raise SettingsError(f"--window: expected 0 to {windows - 1}, got {arguments.window}")
+    tokenizer = load_tokenizer(find_tokenizer(arguments.tokenizer, shipped)) if arguments.tokenizer else None
+    print(
+        f"{built.id}: {windows} windows of {length} tokens of {one_line(built.spec.source.label)}, set {built.spec.set}"
+    )
+    shown = -1
+    for line in windows_as_text(built, tokenizer, arguments.width):
+        shown += line.startswith("=== window ")
+        if arguments.window in (None, shown):
+            print(line)
+    return 0
+
+
+def _diff(arguments: argparse.Namespace, shipped: Shipped) -> int:
+    one, other = read_set(arguments.one), read_set(arguments.other)
+    rows = [("", arguments.one, arguments.other), *compare(one, other)]
+    cells = [[one_line(cell)[:CELL] for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(3)]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0 if one.hash == other.hash else 1
+
+
+def _export(arguments: argparse.Namespace, shipped: Shipped) -> int:
+    built = read_set(arguments.file)
+    print(f"{write_set(built, arguments.out)}: {len(built.tokens)} windows, sha256 {built.hash}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace, shipped: Shipped) -> int:
+    from dataclasses import replace
+
+    from calib.build import build
+    from calib.source import get_source
+
+    built = read_set(arguments.file)
+    print(f"{arguments.file}: whole, its tokens have the hash {built.hash}")
+    if arguments.tokenizer is None:
+        return 0
+    ref = find_tokenizer(arguments.tokenizer, shipped)
+    spec = built.spec
+    if arguments.path is not None:
+        spec = replace(spec, source=get_source({**spec.source.to_dict(), "path": arguments.path}, "--path"))
+    if ref.id != built.tokenizer_id:
+        print(f"the tokenizer {ref.id} is not the set's, {built.tokenizer_id}", file=sys.stderr)
+        return 1
+    again = build(spec, load_tokenizer(ref), ref.id)
+    if again.hash != built.hash:
+        print(f"the source gives other tokens now: revision {again.revision}, was {built.revision}", file=sys.stderr)
+        return 1
+    print(f"the source gives these tokens: revision {again.revision}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""A calibration set for the eye: its windows as text, with the borders of the documents in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from calib.build import separator_ids
+from calib.settings import one_line
+from calib.spec import CalibrationSet
+
+
+def windows_as_text(calibration_set: CalibrationSet, tokenizer: Any = None, width: int | None = None) -> Iterator[str]:
+    """Each window under a line with its number. `width` cuts each text.
+
+    With the set's tokenizer each piece of a document stands by itself, under its document's id and place; without one
+    the window's text follows the list of its pieces.
+    """
+    separator = None if tokenizer is None else separator_ids(calibration_set.spec, tokenizer)
+    for number, text in enumerate(calibration_set.texts):
+        pieces = _pieces(calibration_set, number)
+        yield f"=== window {number} of {len(calibration_set.texts)}, {len(pieces)} pieces"
+        if separator is None:
+            yield from pieces
+            yield _cut(text, width)
+            continue
+        for line, (before, piece) in zip(pieces, _runs(calibration_set, number, separator), strict=True):
+            if before:
+                yield f"[{tokenizer.decode(before)!r}]"
+            yield line
+            yield _cut(tokenizer.decode(piece), width)
+
+
+def _pieces(calibration_set: CalibrationSet, number: int) -> list[str]:
+    rows = zip(
+        calibration_set.documents_in[number],
+        calibration_set.starts[number],
+        calibration_set.lengths[number],
+        strict=True,
+    )
+    return [f"--- {one_line(document)}, tokens {start} to {start + length}" for document, start, length in rows]
+
+
+def _runs(
+    calibration_set: CalibrationSet, number: int, separator: Sequence[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """(ids before a piece, ids of the piece): separators and an added BOS belong to no piece."""
+    spec, ids = calibration_set.spec, calibration_set.tokens[number].tolist()
+    starts, lengths = calibration_set.starts[number], calibration_set.lengths[number]
+    between = [len(separator) + (spec.document_bos and start == 0) for start in starts[1:]]
+    outer = len(ids) - sum(lengths) - sum(between) - spec.add_bos  # at both ends of the window
+    leading = int(spec.add_bos)
+    while starts and starts[0] == 0 and outer and (ids[leading] in separator or spec.document_bos):
+        leading, outer = leading + 1, outer - 1
+    place = 0
+    for before, length in zip([leading, *between], lengths, strict=bool(lengths)):
+        yield ids[place : place + before], ids[place + before : place + before + length]
+        place += before + length
+
+
+def _cut(text: str, width: int | None) -> str:
+    return text if width is None or len(text) <= width else f"{text[:width]}... ({len(text):,} characters)"

@@ -1,0 +1,137 @@
+"""Conversations as the model meets them: rendered by its tokenizer's chat template, each one a document.
+
+The records come from any source that has them: a file, or a data set of the hub (`ultrachat`, `alpaca`). The template
+is the tokenizer's own, so the set's id knows it through the tokenizer's fingerprint; another family's template
+(`chatml`, `llama2`, or a file) and none at all are the controls. The hard case is the BOS id: most templates write it,
+so the text is tokenized without special tokens, and a conversation has the one that its template gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from calib.chat import TEMPLATES, messages_in
+from calib.files import find_files, read_text, revision_of
+from calib.settings import SettingsError, identity, one_line, settings
+from calib.source import TOKENIZE_BATCH, Document, Record, Source, SourceSetting, TokenDocument, register
+
+LOOKED_AT = 2_000  # records that are read before any work starts
+
+
+@register("chat")
+@settings
+class Chat(Source):
+    """`of`: where the records come from. `messages`: the column of the conversation (`messages` or `conversations`, or
+    what the data set calls it), or `prompt` and `response`: two columns of text. `tools`: the column of the tools.
+    `template`: own, none, chatml or llama2, or `template_file`: a Jinja file. `arguments`: further arguments of the
+    template (`enable_thinking: false`).
+    """
+
+    paths: ClassVar[frozenset[str]] = frozenset({"path", "template_file"})
+    example: ClassVar[Mapping[str, Any]] = {"of": {"source": "file", "path": "my.jsonl"}, "template": "chatml"}
+
+    of: SourceSetting
+    messages: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    tools: str | None = None
+    template: Literal["own", "none", "chatml", "llama2"] = "own"
+    template_file: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) != (self.response is None):
+            raise ValueError("prompt: needs response as well, and response needs prompt")
+        if self.prompt is not None and self.messages is not None:
+            raise ValueError("messages: leave it out where prompt and response are given")
+        if self.template_file is not None and self.template != "own":
+            raise ValueError("template_file: leave template out where a file is given")
+        super().__post_init__()
+
+    def revision(self) -> str:
+        if self.template_file is None:
+            return super().revision()
+        return f"{super().revision()}:{identity(revision_of(find_files(self.template_file, kinds=('text',))))}"
+
+    def check(self) -> None:
+        self._file_template()
+        for record in islice(() if self.of.remote else self.of.records(), LOOKED_AT):
+            self._conversation(record)
+
+    def capacity(self) -> int | None:
+        return None  # a template adds what only the tokenizer knows
+
+    def documents(self) -> Iterator[Document]:
+        raise SettingsError(f"source '{self.label}': conversations are rendered by a tokenizer's chat template")
+
+    def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
+        template = self.template_text(tokenizer)
+        records = self.of.records()
+        while batch := list(islice(records, TOKENIZE_BATCH)):
+            texts = [self._rendered(record, tokenizer, template) for record in batch]
+            encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            for record, ids in zip(batch, encoded["input_ids"], strict=True):
+                if len(ids):
+                    yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32))
+
+    def template_text(self, tokenizer: Any) -> str:
+        """The template that renders the conversations. Raises SettingsError when the tokenizer has none."""
+        if self.template_file is not None:
+            return str(self._file_template())
+        if self.template != "own":
+            return TEMPLATES[self.template]
+        try:
+            return str(tokenizer.get_chat_template())
+        except ValueError:
+            raise SettingsError(
+                f"source '{self.label}': the tokenizer has no chat template; choose template: none, chatml or llama2, "
+                "or give a template_file"
+            ) from None
+
+    def template_id(self, tokenizer: Any) -> str:
+        """16 hex digits of the template's text."""
+        return hashlib.sha256(self.template_text(tokenizer).encode()).hexdigest()[:16]
+
+    def _file_template(self) -> str | None:
+        if self.template_file is None:
+            return None
+        try:
+            return read_text(Path(self.template_file))
+        except SettingsError as error:
+            raise SettingsError(f"source '{self.label}': template_file: {error}") from None
+
+    def _rendered(self, record: Record, tokenizer: Any, template: str) -> str:
+        tools = record.values.get(self.tools) if self.tools else None
+        messages = self._conversation(record)
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tools=tools, chat_template=template, tokenize=False, **self.arguments
+            )
+        except Exception as error:  # a template is a program: what it raises is about the conversation
+            reason = one_line(" ".join(str(error).split()))[:200] or type(error).__name__
+            raise SettingsError(f"{self._place(record)}: the chat template refuses it ({reason})") from None
+        return str(text)
+
+    def _conversation(self, record: Record) -> list[dict[str, Any]]:
+        place = self._place(record)
+        if self.prompt is not None and self.response is not None:
+            sides = (("user", self.prompt), ("assistant", self.response))
+            value = [{"role": role, "content": self._value(record, column)} for role, column in sides]
+        else:
+            value = self.of.messages_of(record) if self.messages is None else self._value(record, self.messages)
+        return messages_in(value, place)
+
+    def _value(self, record: Record, column: str) -> Any:
+        if column not in record.values:
+            raise SettingsError(f"{self._place(record)}: no column '{column}'")
+        return record.values[column]
+
+    def _place(self, record: Record) -> str:
+        return f"source '{self.label}': {record.place}"

@@ -1,0 +1,155 @@
+"""The training examples of an lm-eval task, as its prompt asks them and its answer follows. Never its test examples.
+
+Task data is what the published studies calibrate on when they ask whether a task's own text helps. The prompt is the
+task's own (`doc_to_text`, `doc_to_target`), so the text has the form in which the task is evaluated. The hard case is
+leakage: some tasks offer their test split for training, or repeat questions in it, so an example whose prompt is also
+asked in the evaluated split is left out, whatever its split is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from calib.files import content_hash
+from calib.sampling import raw_numbers
+from calib.settings import INT64_MAX, SettingsError, one_line, settings, suggestion
+from calib.source import Document, Source, register
+
+READ = (".yaml", ".yml", ".jsonl", ".json", ".parquet")  # what a folder of tasks is known by
+
+
+@register("task")
+@settings
+class Task(Source):
+    """`task`: its name in lm-eval, or of a YAML file in the folder `task_path`. `form`: what a document is: one example
+    (`zero_shot`), `shots` of them as a few-shot prompt shows them (`in_context`), or one with the reasoning of the
+    column `rationale` before its answer (`chain_of_thought`). `seed`: the order of the examples.
+    """
+
+    paths: ClassVar[frozenset[str]] = frozenset({"path", "task_path"})
+    example: ClassVar[Mapping[str, Any]] = {"task": "arc_easy"}
+
+    task: str
+    task_path: str | None = None
+    form: Literal["zero_shot", "in_context", "chain_of_thought"] = "zero_shot"
+    shots: Annotated[int, Field(ge=2, le=100)] = 5
+    rationale: str | None = None
+    seed: Annotated[int, Field(ge=0, le=INT64_MAX)] = 0
+
+    def __post_init__(self) -> None:
+        if (self.form == "chain_of_thought") != (self.rationale is not None):
+            raise ValueError("rationale: the column of the reasoning, needed for form: chain_of_thought and only there")
+        super().__post_init__()
+
+    def default_label(self) -> str:
+        return self.task if self.form == "zero_shot" else f"{self.task}-{self.form}"
+
+    @property
+    def remote(self) -> bool:
+        return self.task_path is None
+
+    def revision(self) -> str:
+        if self.task_path is None:
+            return f"lm-eval {version('lm-eval')}"
+        return content_hash(self._files())
+
+    def check(self) -> None:
+        if self.task_path is not None:
+            self._refuse_code()
+
+    def documents(self) -> Iterator[Document]:
+        task = self._load()
+        examples = self._examples(task)
+        if not examples:
+            raise SettingsError(f"{self._called}: no training example that is not evaluated as well")
+        order = np.argsort(raw_numbers(self.seed)(len(examples)), kind="stable")
+        size = self.shots if self.form == "in_context" else 1
+        between = str(task.config.fewshot_delimiter)
+        for first in range(0, len(order) - size + 1, size):
+            numbers = [int(number) for number in order[first : first + size]]
+            text = between.join(examples[number] for number in numbers)
+            yield Document(f"{self.task}:{'+'.join(map(str, numbers))}", text)
+
+    def evaluated(self) -> Iterator[str]:
+        """What the task asks and what it expects, of each example that it is evaluated on; to be excluded, not used."""
+        task = self._load()
+        for doc in task.eval_docs:
+            yield f"{_prompt(task, doc)} {_answer(task, doc)}"
+
+    def _examples(self, task: Any) -> list[str]:
+        """The training examples in the order of the data, without those that are evaluated."""
+        if not task.has_training_docs():
+            raise SettingsError(f"{self._called}: has no training split; calibrate on another task or text")
+        evaluated = {_normal(_prompt(task, doc)) for doc in task.eval_docs}
+        trained = [doc for doc in task.training_docs() if _normal(_prompt(task, doc)) not in evaluated]
+        return [self._text(task, doc) for doc in trained]
+
+    def _text(self, task: Any, doc: Mapping[str, Any]) -> str:
+        prompt, answer = _prompt(task, doc), _answer(task, doc)
+        delimiter = str(task.config.target_delimiter)
+        if self.rationale is None:
+            return f"{prompt}{delimiter}{answer}"
+        reasoning = doc.get(self.rationale)
+        if not isinstance(reasoning, str):
+            raise SettingsError(
+                f"{self._called}: no text in column '{self.rationale}'{suggestion(self.rationale, doc)}"
+            )
+        return f"{prompt}{delimiter}{reasoning.strip()}\n{answer}"
+
+    def _load(self) -> Any:
+        from lm_eval.tasks import TaskManager
+
+        self.check()
+        try:
+            manager = TaskManager(include_path=self.task_path, include_defaults=self.task_path is None)
+            if self.task not in manager.all_tasks:
+                raise SettingsError(f"{self._called}: there is no such task{suggestion(self.task, manager.all_tasks)}")
+            found = manager.load([self.task])["tasks"]
+        except SettingsError:
+            raise
+        except Exception as error:  # data sets, the hub and templates of a task raise anything
+            raise SettingsError(f"{self._called}: {one_line(' '.join(str(error).split()))[:300]}") from None
+        if list(found) != [self.task]:
+            raise SettingsError(f"{self._called}: is a group of {len(found)} tasks; name one of them")
+        return found[self.task]
+
+    def _refuse_code(self) -> None:
+        for file in self._files():
+            if file.suffix in (".yaml", ".yml") and "!function" in file.read_text(encoding="utf-8", errors="replace"):
+                raise SettingsError(f"{self._called}: {file} runs code of its own (!function); write the task without")
+
+    def _files(self) -> list[Path]:
+        folder = Path(str(self.task_path))
+        files = sorted(file for file in folder.rglob("*") if file.suffix in READ) if folder.is_dir() else []
+        if not files:
+            raise SettingsError(f"{self._called}: task_path: no such file or folder with tasks: {self.task_path}")
+        return files
+
+    @property
+    def _called(self) -> str:
+        return f"source '{self.label}': task '{self.task}'"
+
+
+def _prompt(task: Any, doc: Any) -> str:
+    """What the model is asked; of tasks whose choices are the prompts (WinoGrande), the one of the right answer."""
+    text = task.doc_to_text(doc)
+    return str(task.doc_to_choice(doc)[text]) if isinstance(text, int) else str(text)
+
+
+def _answer(task: Any, doc: Any) -> str:
+    """The right answer as text; the first where there are several."""
+    target = task.doc_to_target(doc)
+    if isinstance(target, list) and target:
+        target = target[0]
+    by_number = isinstance(target, int) and task.config.doc_to_choice is not None
+    return str(task.doc_to_choice(doc)[target]) if by_number else str(target)
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -1,0 +1,133 @@
+"""The training examples of a task in the form of its prompt, and never what is evaluated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calib.settings import SettingsError
+from calib.source import Source, get_source
+
+CHOICE = """
+task: rivers
+dataset_path: json
+dataset_kwargs: {{data_files: {{train: "{folder}/train.jsonl", test: "{folder}/test.jsonl"}}}}
+output_type: multiple_choice
+training_split: train
+test_split: test
+doc_to_text: "Q: {{{{question}}}}\\nA:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+metadata: {{version: 1.0}}
+"""
+
+
+def rows(first: int, last: int) -> str:
+    records = [
+        {"question": f"river {n}?", "choices": ["left", f"right {n}"], "answer": 1, "why": f"It flows {n}. "}
+        for n in range(first, last)
+    ]
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rivers.yaml").write_text(CHOICE.format(folder=tmp_path))
+    (tmp_path / "train.jsonl").write_text(rows(0, 12))
+    (tmp_path / "test.jsonl").write_text(rows(10, 15))  # two of the training examples are evaluated as well
+    return tmp_path
+
+
+def task(folder: Path, **values: Any) -> Source:
+    return get_source({"source": "task", "task": "rivers", "task_path": str(folder), **values})
+
+
+def test_an_example_is_the_prompt_and_the_right_answer(folder: Path) -> None:
+    texts = [document.text for document in task(folder).documents()]
+    assert sorted(texts) == sorted(f"Q: river {n}?\nA: right {n}" for n in range(10))
+    assert texts != sorted(texts)
+
+
+def test_evaluated_examples_are_never_among_them(folder: Path) -> None:
+    for form, changes in (
+        ("zero_shot", {}),
+        ("in_context", {"shots": 3}),
+        ("chain_of_thought", {"rationale": "why"}),
+    ):
+        text = "\n".join(document.text for document in task(folder, form=form, **changes).documents())
+        assert "river 9?" in text or form == "in_context"
+        assert not any(f"river {n}?" in text for n in range(10, 15))
+
+
+def test_in_context_shows_several_examples_and_none_twice(folder: Path) -> None:
+    texts = [document.text for document in task(folder, form="in_context", shots=3).documents()]
+    assert [text.count("Q: ") for text in texts] == [3, 3, 3]
+    questions = [line for text in texts for line in text.splitlines() if line.startswith("Q: ")]
+    assert len(set(questions)) == 9
+
+
+def test_chain_of_thought_has_the_reasoning_before_the_answer(folder: Path) -> None:
+    texts = {document.text for document in task(folder, form="chain_of_thought", rationale="why").documents()}
+    assert "Q: river 3?\nA: It flows 3.\nright 3" in texts
+    with pytest.raises(SettingsError, match="no text in column 'wyh', did you mean 'why'"):
+        next(task(folder, form="chain_of_thought", rationale="wyh").documents())
+
+
+def test_what_is_evaluated_can_be_excluded_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list(task(folder).evaluated())  # type: ignore[attr-defined]
+    assert asked == [f"Q: river {n}?\nA: right {n}" for n in range(10, 15)]
+    (folder / "own.jsonl").write_text(json.dumps({"text": f"a b {asked[2]} c"}) + '\n{"text": "the river"}\n')
+    monkeypatch.setattr("calib.sources.exclude_overlap.Task", lambda task: globals()["task"](folder, task=task))
+    of = {"source": "file", "path": str(folder / "own.jsonl")}
+    source = get_source({"source": "exclude_overlap", "of": of, "tasks": ["rivers"], "n": 5})
+    assert [document.text for document in source.documents()] == ["the river"]
+
+
+def test_seed_orders_the_examples(folder: Path) -> None:
+    orders = {tuple(document.id for document in task(folder, seed=seed).documents()) for seed in range(3)}
+    assert len(orders) == 3
+
+
+def test_changed_examples_are_another_source(folder: Path) -> None:
+    before = task(folder).revision()
+    (folder / "train.jsonl").write_text(rows(0, 13))
+    assert task(folder).revision() != before
+
+
+def test_task_without_training_split_is_refused(folder: Path) -> None:
+    file = folder / "rivers.yaml"
+    file.write_text(file.read_text().replace("training_split: train\n", ""))
+    with pytest.raises(SettingsError, match="task 'rivers': has no training split"):
+        next(task(folder).documents())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": "rivres"}, "there is no such task, did you mean 'rivers'?"),
+        ({"form": "chain_of_thought"}, "source.rationale: the column of the reasoning"),
+        ({"rationale": "why"}, "source.rationale: the column of the reasoning"),
+        ({"task_path": "/nowhere"}, "no such file or folder with tasks: /nowhere"),
+    ],
+)
+def test_what_is_wrong_is_one_line(folder: Path, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        source = task(folder, **values)
+        source.check()
+        next(source.documents())
+    assert message in str(caught.value) and len(caught.value.lines) == 1
+
+
+def test_code_of_a_task_is_never_run(folder: Path) -> None:
+    file = folder / "rivers.yaml"
+    file.write_text(file.read_text() + "process_docs: !function evil.run\n")
+    (folder / "evil.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(SettingsError, match="runs code of its own"):
+        task(folder).check()
+    with pytest.raises(SettingsError, match="runs code of its own"):
+        next(task(folder).documents())
