@@ -89,8 +89,8 @@ def converted_folder(path: Path, fingerprint: str, place: str) -> Path:
                 _convert(path, folder, place)
     except OSError as error:
         raise SettingsError(
-            f"{place}: {path} cannot be converted into {folder}: {error.strerror or error}; XDG_CACHE_HOME names another "
-            "place for caches"
+            f"{place}: {path} cannot be converted into {folder}: {error.strerror or error}; XDG_CACHE_HOME names "
+            "another place for caches"
         ) from None
     return folder
 

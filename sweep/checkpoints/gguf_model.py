@@ -1,9 +1,9 @@
 """The model in a GGUF file as transformers names it: config.json, and the tensors under the names of its classes.
 
-llama.cpp writes every LLaMA-like model (LLaMA, Mistral, SmolLM, ...) as the architecture `llama`, and Qwen 2 and 3 under
-their own names. The hard cases are what it changes on the way: rows of q and k of `llama` stand in another order (its
-rotary embedding turns neighbouring pairs, that of transformers the two halves of a head), and the scaled frequencies of
-Llama 3.1 and later are a tensor, out of which the configuration must be found again.
+llama.cpp writes every LLaMA-like model (LLaMA, Mistral, SmolLM, ...) as the architecture `llama`, and Qwen 2 and 3
+under their own names. The hard cases are what it changes on the way: rows of q and k of `llama` stand in another order
+(its rotary embedding turns neighbouring pairs, that of transformers the two halves of a head), and the scaled
+frequencies of Llama 3.1 and later are a tensor, out of which the configuration must be found again.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ def _scaling(gguf: GgufFile, config: Mapping[str, Any], where: str) -> dict[str,
     scaling = {"rope_type": "llama3", "factor": float(divisors.max()), **LLAMA3}
     if tensor.quantization != "F32" or not np.allclose(divisors, _llama3_divisors(config, scaling), rtol=1e-4):
         raise SettingsError(
-            f"{where}: {FREQUENCIES} holds other frequencies than Llama 3 has; give the model in the form of transformers"
+            f"{where}: {FREQUENCIES} holds other frequencies than Llama 3 has; give the model in the form of "
+            "transformers"
         )
     return scaling
 

