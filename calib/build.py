@@ -28,40 +28,53 @@ from calib.sampling import (
 from calib.select import Candidates, Measure, Selector, choose
 from calib.settings import INT32_MAX, SettingsError
 from calib.source import Source
-from calib.spec import CalibrationSet, CalibrationSpec
+from calib.spec import NO_WRITER, CalibrationSet, CalibrationSpec
+from calib.writer import Writer
 
 CHOICE = 1  # tells the random numbers of a selection from those of the sampling
 MAX_MIXED = 1 << 17  # windows of a mixture's set, whose order is made one by one
 
 
 def build(
-    spec: CalibrationSpec, tokenizer: Any, tokenizer_id: str = "", measure: Measure | None = None
+    spec: CalibrationSpec,
+    tokenizer: Any,
+    tokenizer_id: str = "",
+    measure: Measure | None = None,
+    writer: Writer | None = None,
 ) -> CalibrationSet:
     """The calibration set of `spec`. `tokenizer` is a transformers tokenizer, `tokenizer_id` its fingerprint.
 
-    `measure` asks a model for what a rule of selection needs to know of the windows. Raises SettingsError when the
-    source cannot be read or does not hold enough text.
+    `measure` asks a model for what a rule of selection needs to know of the windows, `writer` is the model that writes
+    the text of such sources. Raises SettingsError when the source cannot be read or does not hold enough text.
     """
-    return build_sets([spec], tokenizer, tokenizer_id, measure)[0]
+    return build_sets([spec], tokenizer, tokenizer_id, measure, writer)[0]
 
 
 def build_sets(
-    specs: Sequence[CalibrationSpec], tokenizer: Any, tokenizer_id: str = "", measure: Measure | None = None
+    specs: Sequence[CalibrationSpec],
+    tokenizer: Any,
+    tokenizer_id: str = "",
+    measure: Measure | None = None,
+    writer: Writer | None = None,
 ) -> list[CalibrationSet]:
     """The sets of all `specs`, in their order; each source is read and tokenized once however many sets it gives."""
     pools: dict[str, Pool] = {}
 
     def pool_of(source: Source) -> Pool:
         if (key := _key(source)) not in pools:
-            pools[key] = read_pool(source, tokenizer)
+            pools[key] = read_pool(source, tokenizer, writer)
         return pools[key]
 
-    return [_build(spec, _Tools(tokenizer, tokenizer_id, pool_of, measure)) for spec in specs]
+    model_id = "" if writer is None else writer.id
+    return [_build(spec, _Tools(tokenizer, tokenizer_id, pool_of, measure, model_id)) for spec in specs]
 
 
-def read_pool(source: Source, tokenizer: Any) -> Pool:
-    """All documents of a source as token ids. Raises SettingsError when there are none."""
-    documents = list(source.token_documents(tokenizer))
+def read_pool(source: Source, tokenizer: Any, writer: Writer | None = None) -> Pool:
+    """All documents of a source as token ids, those that a model writes by `writer`. Raises SettingsError."""
+    if source.writes and writer is None:
+        raise SettingsError(f"source '{source.label}': {NO_WRITER}")
+    found = source.written(tokenizer, writer) if source.writes and writer else source.token_documents(tokenizer)
+    documents = list(found)
     if not documents:
         raise SettingsError(f"source '{source.label}': no document with usable text")
     lengths = [len(document.tokens) for document in documents]
@@ -75,7 +88,7 @@ def read_pool(source: Source, tokenizer: Any) -> Pool:
 def count_sets(spec: CalibrationSpec, tokenizer: Any) -> int:
     """How many sets of this size and kind the source can give. Reads and tokenizes all of it."""
     endless = replace(spec, set=INT32_MAX)
-    tools = _Tools(tokenizer, "", lambda source: read_pool(source, tokenizer), None)
+    tools = _Tools(tokenizer, "", lambda source: read_pool(source, tokenizer))
     counts = []
     for part in _parts(endless):
         try:
@@ -155,7 +168,8 @@ class _Tools:
     tokenizer: Any
     tokenizer_id: str
     pool_of: Callable[[Source], Pool]
-    measure: Measure | None
+    measure: Measure | None = None
+    model_id: str = ""
 
     def words_of(self, ids: np.ndarray) -> list[str]:
         return list(self.tokenizer.batch_decode(ids[:, None], clean_up_tokenization_spaces=False))
@@ -175,7 +189,7 @@ def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
     tokens.setflags(write=False)
     return CalibrationSet(
         spec=spec,
-        id=spec.id(tools.tokenizer_id),
+        id=spec.id(tools.tokenizer_id, tools.model_id),
         tokens=tokens,
         documents_in=tuple(sample.documents for sample in samples) * times,
         starts=tuple(sample.window.starts for sample in samples) * times,

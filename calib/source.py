@@ -35,6 +35,7 @@ from calib.settings import (
     settings,
     shown,
 )
+from calib.writer import Writer
 
 S = TypeVar("S", bound="type[Source]")
 
@@ -139,6 +140,15 @@ class Source:
     def remote(self) -> bool:
         """Whether reading needs a network, so that `check` reads nothing."""
         return any(part.remote for part in self.parts())
+
+    @property
+    def writes(self) -> bool:
+        """Whether a model writes some of the text, so that a set is that model's own."""
+        return any(part.writes for part in self.parts())
+
+    def written(self, tokenizer: Any, writer: Writer) -> Iterator[TokenDocument]:
+        """The documents of a source that `writes`, as token ids."""
+        raise SettingsError(f"source '{self.label}': cannot change what a model writes; wrap its prompts instead")
 
     def check(self) -> None:
         """A quick look before any work starts. Raises SettingsError: missing or empty file, unknown column, ..."""

@@ -17,9 +17,10 @@ import numpy as np
 from pydantic import Field
 
 from calib.select import SelectorSetting
-from calib.settings import INT32_MAX, INT64_MAX, identity, settings
+from calib.settings import INT32_MAX, INT64_MAX, SettingsError, identity, settings
 from calib.source import Source
 
+NO_WRITER = "its text is written by a model, and no model is at hand here"
 SAMPLING_VERSION = 1  # raise it when the same spec would give other tokens than before
 
 
@@ -90,9 +91,17 @@ class CalibrationSpec:
         revision = self.source.revision() if revision is None else revision
         return {"source": self.source.to_dict(), "revision": revision, **self._numbers()}
 
-    def id(self, tokenizer_id: str) -> str:
-        """16 hex digits, equal on every machine for equal tokens. `tokenizer_id` is the tokenizer's fingerprint."""
+    def id(self, tokenizer_id: str, model_id: str = "") -> str:
+        """16 hex digits, equal on every machine for equal tokens. `tokenizer_id` is the tokenizer's fingerprint.
+
+        `model_id` is that of the model which writes the text, for sources of which one does. Raises SettingsError
+        when it is not known then.
+        """
         source = {"source": self.source.identity(), "revision": self.source.revision()}
+        if self.source.writes:
+            if not model_id:
+                raise SettingsError(f"source '{self.source.label}': {NO_WRITER}")
+            source["model"] = model_id
         numbers = self._numbers()
         if self.select is not None:
             numbers["select"] = self.select.identity()

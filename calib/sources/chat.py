@@ -81,6 +81,19 @@ class Chat(Source):
                 if len(ids):
                     yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32))
 
+    def prompts(self, tokenizer: Any) -> Iterator[TokenDocument]:
+        """Each conversation up to its last answer, rendered so that the model's answer follows."""
+        template = self.template_text(tokenizer)
+        for record in self.of.records():
+            messages = self._conversation(record)
+            while messages and messages[-1]["role"] == "assistant":
+                messages = messages[:-1]
+            if not messages:
+                raise SettingsError(f"{self._place(record)}: nobody asks anything in this conversation")
+            text = self._text(record, messages, tokenizer, template, add_generation_prompt=True)
+            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32))
+
     def template_text(self, tokenizer: Any) -> str:
         """The template that renders the conversations. Raises SettingsError when the tokenizer has none."""
         if self.template_file is not None:
@@ -108,11 +121,14 @@ class Chat(Source):
             raise SettingsError(f"source '{self.label}': template_file: {error}") from None
 
     def _rendered(self, record: Record, tokenizer: Any, template: str) -> str:
+        return self._text(record, self._conversation(record), tokenizer, template)
+
+    def _text(self, record: Record, messages: list[dict[str, Any]], tokenizer: Any, template: str, **more: Any) -> str:
         tools = record.values.get(self.tools) if self.tools else None
-        messages = self._conversation(record)
+        arguments = {**self.arguments, **more}
         try:
             text = tokenizer.apply_chat_template(
-                messages, tools=tools, chat_template=template, tokenize=False, **self.arguments
+                messages, tools=tools, chat_template=template, tokenize=False, **arguments
             )
         except Exception as error:  # a template is a program: what it raises is about the conversation
             reason = one_line(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -105,8 +105,9 @@ def _whole(results: Results, sizes: Mapping[str, Mapping[str, int]]) -> Iterator
     """Trials that ended well and whose own files have the bytes that their rows state."""
     paths = [f"{results.path}/trials/{trial_id}.parquet" for trial_id in sizes["trials"]]
     for trial_id, status, files in results.read_exactly("trials", paths, ("trial_id", "status", "files")).iter_rows():
-        stated = json.loads(files) if files and status == "ok" else None
-        if stated and all(sizes[name].get(trial_id, -1) == stated.get(name) for name in DETAILS):
+        there = {name: sizes[name][trial_id] for name in DETAILS if trial_id in sizes[name]}
+        stated = json.loads(files) if files else there  # rows of earlier versions: any size will do
+        if status == "ok" and len(there) == len(DETAILS) and there == stated:
             yield trial_id
 
 

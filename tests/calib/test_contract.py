@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,10 @@ import pytest
 
 from calib.build import build
 from calib.settings import SettingsError
-from calib.source import SOURCES, Source, get_source, located_entry
+from calib.source import SOURCES, Source, TokenDocument, get_source, located_entry
 from calib.sources.bundled import ReferenceText
 from calib.spec import CalibrationSpec
+from tests.calib.fake_writer import FakeWriter
 from tests.calib.shouted import Shouted
 
 NAMES = SOURCES.names()
@@ -46,8 +47,12 @@ def record(text: str) -> dict[str, Any]:
     return {**dict.fromkeys(columns, text), "messages": messages}
 
 
+def read(source: Source, tokenizer: Any) -> Iterator[TokenDocument]:
+    return source.written(tokenizer, FakeWriter()) if source.writes else source.token_documents(tokenizer)
+
+
 def ids_of(source: Source, tokenizer: Any) -> list[str]:
-    return [document.id for document in source.token_documents(tokenizer)]
+    return [document.id for document in read(source, tokenizer)]
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def folder(tmp_path: Path, text_of: Callable[..., str]) -> Callable[..., Path]:
 
 
 def id_of(source: Source) -> str:
-    return CalibrationSpec(source=source, set=0, nsamples=2, seqlen=8).id("tokenizer")
+    return CalibrationSpec(source=source, set=0, nsamples=2, seqlen=8).id("tokenizer", "model")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -133,7 +138,7 @@ def test_documents_come_in_one_order_under_names_of_their_own(
     name: str, folder: Callable[..., Path], tokenizer: Any
 ) -> None:
     source = get_source(offline(name)).located(folder("study"))
-    first, again = (list(islice(source.token_documents(tokenizer), 20)) for _ in range(2))
+    first, again = (list(islice(read(source, tokenizer), 20)) for _ in range(2))
     assert first and all(len(document.tokens) for document in first)
     assert [document.tokens.tolist() for document in first] == [document.tokens.tolist() for document in again]
     assert len({document.id for document in first}) == len(first)
@@ -145,7 +150,7 @@ def test_capacity_is_never_less_than_there_is(name: str, folder: Callable[..., P
     source = get_source(offline(name)).located(folder("study"))
     capacity = source.capacity()
     if capacity is not None:
-        assert capacity >= sum(len(document.tokens) + 1 for document in source.token_documents(tokenizer))
+        assert capacity >= sum(len(document.tokens) + 1 for document in read(source, tokenizer))
 
 
 def test_a_wrapper_is_built_and_says_what_it_wraps(folder: Callable[..., Path], tokenizer: Any) -> None:

@@ -103,7 +103,7 @@ def test_sum_of_column_errors_is_the_proxy_loss(problem, settings, device):
     hessian = collect(method, problem.inputs, problem.weight).hessian.double()
     delta = (problem.weight - result.compressed.weight).double()
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(64, device=device)
-    assert result.compressed.loss == pytest.approx((delta @ damped * delta).sum().item(), rel=1e-3)
+    assert float(result.compressed.loss) == pytest.approx((delta @ damped * delta).sum().item(), rel=1e-3)
 
 
 def test_linears_solved_together_equal_each_alone(problem, make_problem):

@@ -52,6 +52,6 @@ def test_hidden_states_in_host_memory_are_the_same(device: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_what_tensors_take_is_no_longer_free() -> None:
-    before = device_memory(torch.device("cuda"))
+    before = device_memory(torch.device("cuda", 0))
     taken = torch.empty(2**28, dtype=torch.uint8, device="cuda")
-    assert before - device_memory(torch.device("cuda")) >= taken.numel() // 2
+    assert before - device_memory(torch.device("cuda", 0)) >= taken.numel() // 2
