@@ -123,7 +123,10 @@ class RayRunner:
         for key, asked in requests.items():
             of_requests[key], self._requests[key] = build_requests.remote(asked.trial, self.results, asked.seqlens)
         for pool in pools:
-            receipt, *sets = build_sets.options(num_returns=len(pool.ids) + 1).remote(pool, self.results)
+            written_on = self._device if pool.writes else "cpu"
+            gpus = self.options.gpus_per_worker if written_on == "cuda" else 0
+            task = build_sets.options(num_returns=len(pool.ids) + 1, num_gpus=gpus)
+            receipt, *sets = task.remote(pool, self.results, written_on)
             self._sets.update(zip(pool.ids, sets, strict=True))
             of_sets.append(receipt)
         waiting = [*(reference for _, _, reference in rows), *of_requests.values(), *of_sets]

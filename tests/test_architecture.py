@@ -53,7 +53,7 @@ FLOORS = {
         config
         study_file
         evaluation
-        evaluation.scorer
+        evaluation.scorer  generation
         weights
         models  evaluation.questions
         checkpoints  evaluation.tasks
