@@ -29,26 +29,29 @@ def draw(logits: np.ndarray, request: Request, place: int) -> tuple[int, bool]:
     margin = LOGIT_MARGIN / request.temperature
     scaled = logits.astype(np.float64) / request.temperature
     kept, at_the_edge = _kept(scaled, request, margin)
-    noisy = np.full(len(scaled), -np.inf)
-    eligible = kept | at_the_edge
-    noisy[eligible] = scaled[eligible] + gumbel(request.seed, place, len(scaled))[eligible]
-    token, close = _largest(np.where(kept, noisy, -np.inf), margin)
-    challenged = bool((noisy[at_the_edge] > noisy[token] - margin).any())
-    return token, close or challenged
+    eligible = np.flatnonzero(kept | at_the_edge)
+    noisy = scaled[eligible] + gumbel(request.seed, place, len(scaled), eligible)
+    best, close = _largest(np.where(kept[eligible], noisy, -np.inf), margin)
+    challenged = bool((noisy[at_the_edge[eligible]] > noisy[best] - margin).any())
+    return int(eligible[best]), close or challenged
 
 
-def gumbel(seed: int, place: int, size: int) -> np.ndarray:
-    """Standard Gumbel noise of each token of a vocabulary, for token number `place` of a text; (size,), float64."""
+def gumbel(seed: int, place: int, size: int, tokens: np.ndarray) -> np.ndarray:
+    """Standard Gumbel noise of some of the `size` tokens of a vocabulary, for token number `place` of a text; float64.
+
+    A token's noise is the same whichever others are asked for.
+    """
     generator = np.random.Philox(key=seed, counter=place << 64)  # a token takes fewer than 2**64 numbers
-    raw = np.asarray(generator.random_raw(size), dtype=np.uint64)
+    raw = np.asarray(generator.random_raw(size), dtype=np.uint64)[tokens]
     uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # within (0, 1)
     return np.asarray(-np.log(-np.log(uniform)))
 
 
 def _largest(values: np.ndarray, margin: float) -> tuple[int, bool]:
     """(place of the largest, whether the second is within the margin of it)."""
-    second, best = np.partition(values, -2)[-2:] if len(values) > 1 else (-np.inf, values[0])
-    return int(values.argmax()), bool(best - second < margin)
+    best = int(values.argmax())
+    others = (part.max() for part in (values[:best], values[best + 1 :]) if len(part))
+    return best, bool(values[best] - max(others, default=-np.inf) < margin)
 
 
 def _kept(scaled: np.ndarray, request: Request, margin: float) -> tuple[np.ndarray, np.ndarray]:
