@@ -45,6 +45,13 @@ def test_batch_size_changes_no_token(tiny_model: Path, temperature: float) -> No
         assert len({tuple(answer) for answer in one}) == len(asked)
 
 
+@pytest.mark.gpu
+def test_a_gpu_writes_the_tokens_of_a_cpu() -> None:
+    ref = resolve_model("reference-2m", "m")
+    asked = requests(40, max_new_tokens=60)
+    assert ModelWriter(ref, "cuda").write(asked) == ModelWriter(ref, "cpu").write(asked)
+
+
 def test_a_text_depends_on_its_own_request_alone(tiny_model: Path) -> None:
     asked = requests()
     together = write(tiny_model, asked, 8)
