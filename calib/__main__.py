@@ -12,12 +12,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from calib.build import build, count_sets
 from calib.compare import compare
 from calib.export import add_arguments, read_set, run, spec_of, write_set
 from calib.reading import windows_as_text
 from calib.settings import SettingsError, one_line
+from calib.source import get_source
 from calib.tokenizer import find_tokenizer, load_tokenizer
 
 Shipped = Mapping[str, Path]
@@ -68,8 +71,6 @@ def _build(arguments: argparse.Namespace, shipped: Shipped) -> int:
     if not arguments.count:
         run(arguments, shipped)
         return 0
-    from calib.build import count_sets
-
     spec = spec_of(arguments)
     count = count_sets(spec, load_tokenizer(find_tokenizer(arguments.tokenizer, shipped)))
     print(f"source '{spec.source.label}': {count:,} sets of {spec.nsamples} windows of {spec.seqlen} tokens")
@@ -110,11 +111,6 @@ def _export(arguments: argparse.Namespace, shipped: Shipped) -> int:
 
 
 def _verify(arguments: argparse.Namespace, shipped: Shipped) -> int:
-    from dataclasses import replace
-
-    from calib.build import build
-    from calib.source import get_source
-
     built = read_set(arguments.file)
     print(f"{arguments.file}: whole, its tokens have the hash {built.hash}")
     if arguments.tokenizer is None:

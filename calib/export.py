@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from calib.build import build, preflight
 from calib.card import card
 from calib.files import json_records
 from calib.settings import SettingsError, one_line, parse, shown
@@ -210,10 +211,10 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The settings of one set, and where to write it."""
+    """The settings of one set, and where to write it; `run` needs the latter."""
     parser.add_argument("--source", required=True, help="name of a source, or its settings: '{source: file, path: x}'")
     parser.add_argument("--tokenizer", required=True, help="folder, or org/name[@revision] on the hub")
-    parser.add_argument("--out", required=True, help="file to write (.parquet, .jsonl or .json), or a folder")
+    parser.add_argument("--out", help="file to write (.parquet, .jsonl or .json), or a folder")
     parser.add_argument("--nsamples", type=int, default=128, help="number of windows (128)")
     parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (2048)")
     parser.add_argument("--set", type=int, default=0, help="number of the disjoint set (0)")
@@ -253,8 +254,8 @@ def _entry(text: str, option: str) -> Any:
 
 def run(arguments: argparse.Namespace, shipped: Mapping[str, Path] | None = None) -> CalibrationSet:
     """Build the set that the arguments mean, and write it. Raises SettingsError."""
-    from calib.build import build, preflight
-
+    if arguments.out is None:
+        raise SettingsError("--out: required, but not given; name a file (.parquet, .jsonl or .json), or a folder")
     spec = spec_of(arguments)
     tokenizer = find_tokenizer(arguments.tokenizer, shipped)
     preflight([spec])

@@ -23,13 +23,14 @@ ROOMS = house.between_rooms(ARROWS)
 FLOORS = {
     "calib": """
         __main__
-        export
-        build  sources  describe  selectors
+        export  compare  reading
+        build  sources  describe  selectors  card
         instructions  overlap  descriptor
-        hub  sampling  spec  ngrams  chat
+        hub  spec  ngrams  chat
         select
         source
-        files  registry
+        writer
+        files  registry  sampling
         records  tokenizer  yamltext
         settings
     """,

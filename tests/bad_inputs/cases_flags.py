@@ -96,7 +96,7 @@ CASES: dict[str, Case] = {
     ),
     "results with a file for a table, on paper": Case(results(trials="x", dry=True), r"--results out: cannot be used"),
     "results with a lease that is none": Case(results(lease_dot_json="[" * 99_999), r"lease\.json there says nothing"),
-    "a study without a name": Case(lambda folder: ["", "--local"], r"unknown study ''; choose from methods, paper_a"),
+    "a study without a name": Case(lambda folder: ["", "--local"], r"unknown study ''; choose from .*methods, "),
     "a study with a typo": Case(lambda folder: ["refrence", "--local"], r"unknown study 'refrence', did you mean"),
     "a study that is not there": Case(
         lambda folder: [f"{write_study(folder)[:-5]}s.yaml", "--local"], r"studys\.yaml' does not exist, did you mean"

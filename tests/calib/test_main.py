@@ -65,8 +65,14 @@ def test_build_writes_what_was_asked_for(text_file: Path, folder: str, tmp_path:
 
 def test_count_is_the_number_of_sets_that_can_be_built(text_file: Path, folder: str, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "set.json"
-    code, printed, _ = _build(run, text_file, folder, out, "--count")
+    source = f"{{source: file, path: {text_file}}}"
+    asked = ("--source", source, "--tokenizer", folder, "--nsamples", "4", "--seqlen", "40", "--max-nsamples", "8")
+    code, printed, _ = run("build", *asked, "--count")
     assert code == 0 and not out.exists()
+    assert run("build", *asked)[::2] == (
+        2,
+        "--out: required, but not given; name a file (.parquet, .jsonl or .json), or a folder\n",
+    )
     count = int(printed.split("': ")[1].split()[0])
     assert _build(run, text_file, folder, out, "--set", str(count - 1))[0] == 0
     code, _, err = _build(run, text_file, folder, out, "--set", str(count))
