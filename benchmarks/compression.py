@@ -123,7 +123,7 @@ def main() -> None:
             if name in wanted:
                 tables[name] = part(work) if clock.left() > 0 else {"failed": "left out: the deadline has passed"}
                 torch.cuda.empty_cache()
-    show(tables, arguments.cpu)
+    show(tables, on_cpu=arguments.cpu)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(tables, indent=1))
     if arguments.picture:
@@ -341,7 +341,7 @@ def host_memory(name: str) -> int:
 # --- parts of a method ---------------------------------------------------------------------------------------------
 
 
-def median_ms(work: Callable[[], Any], repeats: int = 3, warm: bool = True) -> float:
+def median_ms(work: Callable[[], Any], repeats: int = 3, *, warm: bool = True) -> float:
     """Median milliseconds by device events, after one warm-up."""
     if warm:
         work()
@@ -655,7 +655,7 @@ def print_row(row: dict[str, Any]) -> None:
         print(f"  {row['label']} ({row['backend']}): {row['block']:.3f} s a block, {row['runs']} runs", flush=True)
 
 
-def show(tables: dict[str, Any], on_cpu: bool) -> None:
+def show(tables: dict[str, Any], *, on_cpu: bool) -> None:
     """Print everything; the table of methods last."""
     methods = tables.get("methods", [])
     for name, table in tables.items():

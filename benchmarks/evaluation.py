@@ -174,7 +174,7 @@ def print_tokens(scorer: Scorer) -> None:
         )
 
 
-def outside(share: float, inside: float | None, beside: bool) -> None:
+def outside(share: float, inside: float | None, *, beside: bool) -> None:
     """Print what happens outside the model, for lm-eval tasks of the suite's shape and random answers.
 
     `inside` is the seconds that the model itself takes, for the share of the whole; `beside`: lm-eval's own as well.
@@ -283,7 +283,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if arguments.outside:
-        outside(arguments.share, arguments.inside, arguments.beside)
+        outside(arguments.share, arguments.inside, beside=arguments.beside)
         return
     torch.set_num_threads(arguments.threads)
     dtype = getattr(torch, arguments.dtype)

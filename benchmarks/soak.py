@@ -198,7 +198,7 @@ def disturbed_launch(place: Place, soak: Soak, rng: random.Random, portion: int)
     finish(place, soak, process, killed=how == "driver")
 
 
-def finish(place: Place, soak: Soak, process: subprocess.Popen[str], killed: bool = False) -> int | None:
+def finish(place: Place, soak: Soak, process: subprocess.Popen[str], *, killed: bool = False) -> int | None:
     """Wait until a launch ends, and see that it ends in our words; returns its exit code."""
     soak.launches += 1
     try:

@@ -24,7 +24,7 @@ MAX_VALUES = 100_000  # in a document, those of aliases counted each time
 MAX_DEPTH = 50  # lists and mappings inside each other
 MAX_DIGITS = 100  # of a number
 
-_PARSER = getattr(yaml, "CLoader", yaml.Loader)  # five times as fast, where libyaml is there
+PARSER = getattr(yaml, "CLoader", yaml.Loader)  # five times as fast, where libyaml is there
 _TAGS = "tag:yaml.org,2002:"
 _BOOLEANS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -40,7 +40,7 @@ def read_yaml(text: str, max_values: int = MAX_VALUES) -> Any:
     documents, or more values than a file that people write has.
     """
     try:
-        return _Builder(max_values).build(yaml.parse(text, Loader=_PARSER))
+        return _Builder(max_values).build(yaml.parse(text, Loader=PARSER))
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text) from None
     except yaml.reader.ReaderError as error:

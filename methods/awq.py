@@ -99,7 +99,7 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         try:
             for scale in scales:
                 for linear, weight in zip(group.linears, dense, strict=True):
-                    linear.store(self._grid(weight * scale) / scale)
+                    linear.store(self.on_grid(weight * scale) / scale)
                 changes = [_squared(a, b) for a, b in zip(calls.outputs(parent), expected, strict=True)]
                 losses.append(torch.stack(changes).sum())
         finally:
@@ -120,7 +120,8 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         duo = [inputs.pow(each) / (sizes.pow(1 - each) + DUO_OFFSET) for each in exponents]
         return [torch.ones_like(inputs), *(_centred(each.clamp_min(SMALLEST_SCALE)) for each in duo)]
 
-    def _grid(self, weight: torch.Tensor) -> torch.Tensor:
+    def on_grid(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight [rows, cols], each group rounded on a grid of its own."""
         return quantize_groups(weight, self.rule, self.group_size)
 
     def _round(
@@ -130,13 +131,13 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         weight = linear.weight.float()
         if self.search_clip and not any(fnmatch.fnmatchcase(linear.name, pattern) for pattern in self.clip_exclude):
             sample = statistic.sample() if scale is None else statistic.sample() / scale
-            limit = self._clip(weight, sample)
+            limit = self.clip_limits(weight, sample)
             weight = weight.unflatten(1, (-1, self.group_size or weight.shape[1]))
             weight = torch.maximum(torch.minimum(weight, limit[..., None]), -limit[..., None]).flatten(1)
-        rounded = self._grid(weight)
+        rounded = self.on_grid(weight)
         linear.store(rounded if pruned is None else rounded.masked_fill(pruned, 0))
 
-    def _clip(self, weight: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+    def clip_limits(self, weight: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
         """The largest |w| to keep for every row and group, [rows, groups].
 
         The error of a group's partial outputs, mean over the sample of (x · δ)², is δᵀ(XᵀX)δ with XᵀX of the group.
@@ -150,7 +151,7 @@ class AWQ(ScalingMethod, GridMethod):  # in this order: defaults of the walk are
         for step in range(CLIP_STEPS):
             limit = largest if step == 0 else self._storable(largest * (1 - step * CLIP_STEP))
             clipped = torch.maximum(torch.minimum(groups, limit[..., None]), -limit[..., None])
-            delta = self._grid(clipped.flatten(1)).unflatten(1, (-1, size)) - groups
+            delta = self.on_grid(clipped.flatten(1)).unflatten(1, (-1, size)) - groups
             partial = torch.bmm(delta.transpose(0, 1), gram).transpose(0, 1)  # one product for each group of inputs
             error = (partial * delta).sum(-1)
             better = error < best_error

@@ -114,7 +114,7 @@ def expand(study: Study) -> list[Trial]:
     return trials
 
 
-def pending(trials: Sequence[Trial], done: Iterable[str], failed: Iterable[str], retry_failed: bool) -> list[Trial]:
+def pending(trials: Sequence[Trial], done: Iterable[str], failed: Iterable[str], *, retry_failed: bool) -> list[Trial]:
     """The trials still to run: those not committed; failed ones only when `retry_failed`."""
     skip = set(done) if retry_failed else set(done) | set(failed)
     return [trial for trial in trials if trial.id not in skip]

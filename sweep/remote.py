@@ -1,5 +1,5 @@
 """Runs trials on Ray, on this machine or a cluster: makes calls and keeps their references. The only file that imports
-Ray; what is decided is decided in `sweep/runs/crew.py`.
+Ray; what is decided is decided in `sweep/runs/crew.py` and `hiring.py`.
 
 Calibration sets and requests are built by CPU tasks and stay in the object store as task results: the driver owns
 them, so Ray rebuilds what a lost node held. Workers are actors that each hold one dense model and write their own
@@ -24,6 +24,7 @@ from sweep.results import ResultsError
 from sweep.runs import connection
 from sweep.runs.crew import ClusterError, Crew
 from sweep.runs.errors import last_line, short_line
+from sweep.runs.hiring import Hiring
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.model_check import check_model
 from sweep.runs.outcome import Outcome, commit_failure, committed, patient_store
@@ -75,6 +76,7 @@ class RayRunner:
         self.notify = notify
         self.workers = 0
         self.crew = Crew()
+        self.hiring = Hiring(self.crew)
         self._calls: dict[Any, Any] = {}  # reference of a call -> the actor that runs it
         self._device = "cpu"
         self._held = ExitStack()
@@ -95,7 +97,7 @@ class RayRunner:
         self._device = self._room().device
         grows = self.options.address is not None and self.options.workers is None
         # on CPUs none waits for room: it would take the one that is left to rebuild what a lost node held
-        self.crew = Crew(grows=grows, asks_ahead=grows and self._device == "cuda")
+        self.hiring = Hiring(self.crew, grows=grows, asks_ahead=grows and self._device == "cuda")
         if self.options.address and not self._room().workers:
             self._wait_for_a_node()
         if shortage := self._room().shortage():
@@ -155,7 +157,8 @@ class RayRunner:
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs on all workers; yields each outcome when its row is committed."""
         crew, silence = self.crew, Silence(QUIET_MINUTES)
-        crew.begin(jobs, self.workers)
+        crew.begin(jobs)
+        self.hiring.begin(self.workers)
         ended: list[Outcome] = []
         try:
             while crew.unfinished:
@@ -187,27 +190,27 @@ class RayRunner:
         """Start workers until there are `size`; returns the references of the first calls to those that start."""
         gpus = self.options.gpus_per_worker
         need: dict[str, Any] = {"num_gpus": gpus} if self._device == "cuda" else {"num_cpus": 1}
-        while self.crew.size < size:
+        while self.hiring.size < size:
             actor: Any = ray.remote(**need)(Actor).remote(self.results, self.provenance, self._device)
             self._calls[actor.process.remote()] = actor
-            self.crew.hired(actor)
-        return [reference for reference, actor in self._calls.items() if actor in self.crew.starting]
+            self.hiring.hired(actor)
+        return [reference for reference, actor in self._calls.items() if actor in self.hiring.starting]
 
     def _hire_and_end(self) -> None:
-        """As many workers as the crew wants. Demand is shown by actors that wait, and not by `request_resources`,
+        """As many workers as are wanted. Demand is shown by actors that wait, and not by `request_resources`,
         which would outlive a killed driver."""
-        self.workers = self.crew.places
-        self.hire(self.crew.wanted())
-        for actor in self.crew.surplus():
-            self.crew.ended(actor)
+        self.workers = self.hiring.places
+        self.hire(self.hiring.wanted())
+        for actor in self.hiring.surplus():
+            self.hiring.ended(actor)
             self._calls = {reference: other for reference, other in self._calls.items() if other is not actor}
             ray.kill(actor)
 
     def _dismiss(self) -> None:
         """End all workers, so that their CPUs and GPUs are free; those of a lost cluster end with it."""
-        for actor in () if self._lost else self.crew.members:
-            ray.kill(actor)
-        self.crew.disband()
+        for actor in self.hiring.disband():
+            if not self._lost:
+                ray.kill(actor)
         self._calls = {}
 
     def _greet(self, reference: Any, actor: Any) -> None:
@@ -217,10 +220,10 @@ class RayRunner:
         except ray.exceptions.RayError as error:
             ray.kill(actor)
             self.notify(f"a worker could not start: {last_line(error)}")
-            if line := self.crew.did_not_start(actor, last_line(error)):
+            if line := self.hiring.did_not_start(actor, last_line(error)):
                 self.notify(line)
         else:
-            self.crew.started(actor)
+            self.hiring.started(actor)
 
     def submit(self, actor: Any, job: Job) -> Any:
         """Have a worker run a trial; returns the reference of its outcome."""
@@ -243,7 +246,7 @@ class RayRunner:
     def _hear(self, reference: Any) -> Outcome | None:
         """What a finished call says: that a worker has started, or the outcome of a trial (None: it is tried again)."""
         actor = self._calls.pop(reference)
-        if actor in self.crew.starting:
+        if actor in self.hiring.starting:
             self._greet(reference, actor)
             return None
         outcome = self._outcome(reference, actor)
@@ -283,7 +286,7 @@ class RayRunner:
             return
         self._check_alive()
         self._looked = time.monotonic()
-        self.crew.grow(self._room().workers)
+        self.hiring.grow(self._room().workers)
 
     def _check_alive(self) -> None:
         """Raise ClusterError when the head does not answer any more, or no node is alive."""

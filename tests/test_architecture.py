@@ -93,6 +93,7 @@ LATE = {
     "safetensors": "needed only where the tensors of a checkpoint are looked at",
     "ray": "types alone: a study that runs here needs no Ray",
 }
+SHORT = {"trial.py": 180, "launch.py": 180, "remote.py": 320}  # the experiment, the command, Ray: lines at most
 # Our own modules that are loaded by their name: Triton's decorators need Triton, which only machines with a GPU have.
 KERNELS = ("methods.kernels.", "sweep.evaluation.scorer.kernels")
 
@@ -180,6 +181,16 @@ def test_only_kernels_are_loaded_by_their_name() -> None:
     named = {found.module for _, found in house.late_imports(FILES) if found.place == "name"}
     own = {name for name in named if name.split(".")[0] in house.PACKAGES}
     assert sorted(name for name in own if not name.startswith(KERNELS)) == []
+
+
+def test_what_is_long_is_cut() -> None:
+    assert not house.long_functions(FILES) and not house.large_classes(FILES)
+    assert len(house.long_files(FILES)) <= 3, "and CONTRIBUTING gives the reason of each"
+
+
+def test_the_pages_that_a_newcomer_reads_first_stay_short() -> None:
+    lines = {name: len((house.PROJECT / "sweep" / name).read_text().splitlines()) for name in SHORT}
+    assert {name: count for name, count in lines.items() if count > SHORT[name]} == {}
 
 
 def test_ray_lives_in_one_file() -> None:

@@ -27,13 +27,13 @@ class Hessian(Statistic):
     def __init__(self, cols: int, device: torch.device | str | None = None) -> None:
         super().__init__(cols, device)
         self._sum = torch.zeros(cols, cols, dtype=torch.float32, device=device)
-        self._half = False  # of 16-bit inputs on a CUDA device
+        self.in_halves = False  # of 16-bit inputs on a CUDA device
         self._closed = 0  # windows when the sum became the Hessian, 0 while it is a sum
         self._factors: dict[FactorSettings, Factor] = {}
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         self._reopen()
-        self._half = inputs.is_cuda and is_short(inputs)
+        self.in_halves = inputs.is_cuda and is_short(inputs)
         add_gram(self._sum, inputs)
 
     @property
@@ -71,7 +71,7 @@ class Hessian(Statistic):
 
     def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hessian = self._unchecked()
-        halves = halves_of(hessian) if self._half else None
+        halves = halves_of(hessian) if self.in_halves else None
         error = size = torch.zeros((), device=delta.device)
         rows = max(1, self.errors_at_once // self.cols)
         for part, dense in zip(delta.split(rows), weight.split(rows), strict=True):

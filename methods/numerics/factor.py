@@ -81,13 +81,13 @@ def inverse_factor(hessian: torch.Tensor, settings: FactorSettings) -> Factor:
     backwards = torch.arange(hessian.shape[0], device=hessian.device) if order is None else order
     backwards = backwards.flip(0)
     for dtype in (torch.float32, torch.float64):
-        for retry, damping in _dampings(settings.percdamp, dtype is torch.float64):
+        for retry, damping in _dampings(settings.percdamp, last=dtype is torch.float64):
             matrix = hessian.flip(0, 1) if order is None else hessian[backwards][:, backwards]
             matrix = matrix.to(dtype)
             damped = diagonal.to(dtype) + damping * mean
             damped = damped if damp_dead else torch.where(dead, 1.0, damped)
             matrix.diagonal().copy_(damped[backwards])
-            upper = _upper_inverse(matrix)
+            upper = upper_inverse(matrix)
             if upper is not None:
                 return Factor(upper.float(), dead, order, damping, retry, _describe(retry, damping, dtype))
             if retry == 0:
@@ -127,7 +127,7 @@ def inverse_factors(hessians: Sequence[torch.Tensor], settings: FactorSettings) 
     ]
 
 
-def _dampings(percdamp: float, last: bool) -> list[tuple[int, float]]:
+def _dampings(percdamp: float, *, last: bool) -> list[tuple[int, float]]:
     """(retries so far, damping): float32 tries every step, float64 only the last one."""
     raised = [percdamp] + [max(percdamp, SMALLEST_RAISED) * step for step in DAMPING_STEPS[1:]]
     return [(len(raised), raised[-1])] if last else list(enumerate(raised))
@@ -139,7 +139,7 @@ def _describe(retries: int, damping: float, dtype: torch.dtype) -> str | None:
     return f"damping raised to {damping:g}" if retries else None
 
 
-def _upper_inverse(reversed_matrix: torch.Tensor) -> torch.Tensor | None:
+def upper_inverse(reversed_matrix: torch.Tensor) -> torch.Tensor | None:
     """U [cols, cols] with UᵀU = M⁻¹, or None when M is not positive definite in its dtype.
 
     Takes M with rows and columns in reversed order, and its memory: a Hessian of 29 thousand inputs fills 3 GiB.

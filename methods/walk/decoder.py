@@ -71,14 +71,14 @@ def record(
 
 
 def in_place_of_blocks(
-    blocks: torch.nn.ModuleList, forward: BlockForward, call: Callable[[], Any], tuples: bool | None = None
+    blocks: torch.nn.ModuleList, forward: BlockForward, call: Callable[[], Any], *, tuples: bool | None = None
 ) -> Any:
     """`call()` with `forward(number, hidden, arguments, keywords)` in place of every block's own.
 
     tuples: whether blocks of this model give back a tuple; None finds it out by trying.
     """
 
-    def stand_in(number: int, as_tuple: bool, given: list[Any]) -> Callable[..., Any]:
+    def stand_in(number: int, given: list[Any], *, as_tuple: bool) -> Callable[..., Any]:
         def run(hidden: Any, *arguments: Any, **keywords: Any) -> Any:
             if len(given) != number:
                 raise SettingsError(
@@ -97,7 +97,7 @@ def in_place_of_blocks(
         try:
             given: list[Any] = []
             for number, block in enumerate(blocks):
-                block.forward = stand_in(number, as_tuple, given)
+                block.forward = stand_in(number, given, as_tuple=as_tuple)
             return call()
         except (IndexError, AttributeError, TypeError):
             if as_tuple or tuples is not None:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 Forward = Callable[..., Any]
 
-_agreed: dict[Any, Any] = {}  # by what was compared: how it is fused, or None when it is not
+agreed: dict[Any, Any] = {}  # by what was compared: how it is fused, or None when it is not
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def fused(model: torch.nn.Module, *, force: bool = False) -> Iterator[None]:
             files.add(type(module).__module__)
             if "forward" in vars(module):
                 continue
-            forward = _norm_forward(module, kernels) or _mlp_forward(module, kernels)
+            forward = norm_forward(module, kernels) or _mlp_forward(module, kernels)
             if forward is not None:
                 module.forward = forward
                 stack.callback(delattr, module, "forward")
@@ -64,7 +64,8 @@ def fused(model: torch.nn.Module, *, force: bool = False) -> Iterator[None]:
         yield
 
 
-def _norm_forward(module: Any, kernels: ModuleType) -> Forward | None:
+def norm_forward(module: Any, kernels: ModuleType) -> Forward | None:
+    """A fused forward of an RMS norm; None for any other module."""
     weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if "RMSNorm" not in type(module).__name__ or weight is None or weight.dim() != 1 or not isinstance(eps, float):
         return None
@@ -77,12 +78,12 @@ def _norm_forward(module: Any, kernels: ModuleType) -> Forward | None:
         if not _usable(inputs) or inputs.dtype != module.weight.dtype or inputs.shape[-1:] != module.weight.shape:
             return original(module, inputs)
         key = (type(module), inputs.dtype)
-        if key not in _agreed:
-            _agreed[key] = _norm_variant(module, eps, kernels)
-            _say(_agreed[key], type(module).__name__)
-        if _agreed[key] is None:
+        if key not in agreed:
+            agreed[key] = _norm_variant(module, eps, kernels)
+            _say(agreed[key], type(module).__name__)
+        if agreed[key] is None:
             return original(module, inputs)
-        return kernels.rms_norm(inputs, module.weight, eps, **_agreed[key])
+        return kernels.rms_norm(inputs, module.weight, eps, **agreed[key])
 
     return forward
 
@@ -96,7 +97,7 @@ def _norm_variant(module: Any, eps: float, kernels: ModuleType) -> dict[str, Any
     clone = copy.copy(module)
     vars(clone)["_parameters"] = {**module._parameters, "weight": torch.nn.Parameter(weight, requires_grad=False)}
     wanted = type(module).forward(clone, probe)
-    tried = [v for v in NORM_VARIANTS if _same(kernels.rms_norm(probe, weight, eps, **v), wanted)]
+    tried = [v for v in NORM_VARIANTS if agree(kernels.rms_norm(probe, weight, eps, **v), wanted)]
     return tried[0] if tried else None
 
 
@@ -108,7 +109,7 @@ def _mlp_forward(module: Any, kernels: ModuleType) -> Forward | None:
     joined = "gate_up_proj" in parts
     if kind is None or "down_proj" not in parts or not (joined or {"gate_proj", "up_proj"} <= set(parts)):
         return None
-    if not _is_gated(module, activation, joined):
+    if not _is_gated(module, activation, joined=joined):
         return None
     original = type(module).forward
 
@@ -118,11 +119,11 @@ def _mlp_forward(module: Any, kernels: ModuleType) -> Forward | None:
         (inputs,) = arguments
         gate, up = _halves(module, inputs) if joined else (module.gate_proj(inputs), module.up_proj(inputs))
         key = (kind, type(activation), gate.dtype)
-        if key not in _agreed:
+        if key not in agreed:
             first, second = (part.reshape(-1, part.shape[-1])[:PROBE_ROWS] for part in (gate, up))
-            _agreed[key] = _same(kernels.gated(first, second, kind), activation(first) * second)
-            _say(_agreed[key], type(activation).__name__)
-        product = kernels.gated(gate, up, kind) if _agreed[key] else activation(gate) * up
+            agreed[key] = agree(kernels.gated(first, second, kind), activation(first) * second)
+            _say(agreed[key], type(activation).__name__)
+        product = kernels.gated(gate, up, kind) if agreed[key] else activation(gate) * up
         return module.down_proj(product)
 
     return forward
@@ -133,11 +134,11 @@ def _halves(module: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return gate, up
 
 
-def _is_gated(module: Any, activation: Any, joined: bool) -> bool:
+def _is_gated(module: Any, activation: Any, *, joined: bool) -> bool:
     """Whether the module's class computes a gated MLP: tried on a copy of it that holds small linears."""
     like = next(module.parameters())
     key = (type(module), joined)
-    if key not in _agreed:
+    if key not in agreed:
         generator = torch.Generator().manual_seed(0)
 
         def linear(cols: int, rows: int) -> torch.nn.Linear:
@@ -159,10 +160,10 @@ def _is_gated(module: Any, activation: Any, joined: bool) -> bool:
             with torch.no_grad():
                 found = type(module).forward(clone, inputs)
                 wanted = down(activation(gate(inputs)) * up(inputs))
-            _agreed[key] = found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-5, atol=1e-5)
+            agreed[key] = found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-5, atol=1e-5)
         except (TypeError, RuntimeError, AttributeError, KeyError, ValueError):
-            _agreed[key] = False
-    return like.dim() == 2 and bool(_agreed[key])
+            agreed[key] = False
+    return like.dim() == 2 and bool(agreed[key])
 
 
 def _rotary(original: Forward, kernels: ModuleType) -> Forward:
@@ -173,12 +174,12 @@ def _rotary(original: Forward, kernels: ModuleType) -> Forward:
         if not _usable(q) or not (_rotatable(q, cos, sin) and _rotatable(k, cos, sin)):
             return original(q, k, cos, sin)
         key = (original, q.dtype)
-        if key not in _agreed:
+        if key not in agreed:
             some = [part[..., :PROBE_ROWS, :] for part in (q, k, cos, sin)]
             wanted = original(*some)
-            _agreed[key] = all(_same(kernels.rotate(a, *some[2:]), b) for a, b in zip(some[:2], wanted, strict=True))
-            _say(_agreed[key], f"{original.__module__}.{ROTARY}")
-        if not _agreed[key]:
+            agreed[key] = all(agree(kernels.rotate(a, *some[2:]), b) for a, b in zip(some[:2], wanted, strict=True))
+            _say(agreed[key], f"{original.__module__}.{ROTARY}")
+        if not agreed[key]:
             return original(q, k, cos, sin)
         return kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
 
@@ -203,7 +204,7 @@ def _usable(inputs: torch.Tensor) -> bool:
     return half and inputs.numel() > 0 and not torch.is_grad_enabled()
 
 
-def _same(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+def agree(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     """Equal bit by bit in nearly all entries, and nowhere off by more than a rounding of the largest."""
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return False

@@ -52,7 +52,7 @@ class Description:
     stored_dtype: str | None  # of the checkpoint, where its config says so
 
 
-def describe_folder(folder: Path, place: str, trusted: bool = False) -> Description:
+def describe_folder(folder: Path, place: str, *, trusted: bool = False) -> Description:
     """The model in `folder`; `place` is where the study names it. `trusted`: its own code is allowed.
 
     Raises SettingsError for a folder that holds no model which a study can use.
@@ -68,7 +68,7 @@ def describe_folder(folder: Path, place: str, trusted: bool = False) -> Descript
     return _description(config, tensors)
 
 
-def describe_snapshot(folder: Path, place: str, trusted: bool = False) -> Description:
+def describe_snapshot(folder: Path, place: str, *, trusted: bool = False) -> Description:
     """As `describe_folder`, for a hub model in the local cache, of which files may still be missing."""
     config = read_config(folder / "config.json", place)
     check_config(config, folder / "config.json", place, trusted=trusted)
@@ -116,8 +116,8 @@ def linear_shapes_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[i
 
 # fingerprints
 
-_WHOLE = 64 * 2**20  # files up to 64 MiB are hashed whole
-_SAMPLES, _SAMPLE = 256, 64 * 2**10  # of larger ones, 256 evenly spaced pieces of 64 KiB (16 MiB)
+HASHED_WHOLE = 64 * 2**20  # files up to 64 MiB are hashed whole
+SAMPLES, SAMPLE = 256, 64 * 2**10  # of larger ones, 256 evenly spaced pieces of 64 KiB (16 MiB)
 
 
 @lru_cache(maxsize=256)
@@ -137,13 +137,13 @@ def fingerprint_folder(folder: str, *, with_code: bool = False) -> str:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(root) if file in code else file.name}:{size}:".encode())
         with file.open("rb") as stream:
-            if size <= _WHOLE:
+            if size <= HASHED_WHOLE:
                 digest.update(stream.read())
                 continue
             digest.update(stream.read(8 + int.from_bytes(stream.read(8), "little")))
-            for number in range(_SAMPLES):
-                stream.seek((size - _SAMPLE) * number // (_SAMPLES - 1))
-                digest.update(stream.read(_SAMPLE))
+            for number in range(SAMPLES):
+                stream.seek((size - SAMPLE) * number // (SAMPLES - 1))
+                digest.update(stream.read(SAMPLE))
     return digest.hexdigest()[:16]
 
 

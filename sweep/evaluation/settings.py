@@ -84,7 +84,7 @@ class EvaluationSettings:
         if self.task_path is not None and not Path(self.task_path).is_dir():
             raise SettingsError(f"{path}.task_path: no folder {self.task_path!r}; give the folder with the task YAML")
         self.parsed_perturbations(path)
-        check_tasks(self.tasks, self.task_path, self.allow_code, f"{path}.tasks")
+        check_tasks(self.tasks, self.task_path, f"{path}.tasks", allow_code=self.allow_code)
         if self.heldout and max_length is not None and self.heldout_seqlen > max_length:
             raise SettingsError(
                 f"{path}.heldout_seqlen: {self.heldout_seqlen} tokens do not fit the model's context of "

@@ -4,6 +4,9 @@
 worker, from the dense model before anything is compressed; it keeps what comparisons need: the dense model's final
 hidden states on the held-out windows and its outcome on every example. They are the dense model's evaluation as well,
 so the dense trial does not run the model a second time; a hash of the weights says that it is the same model.
+
+Words of this room: *windows* are held-out texts cut to one length; *divergence* is how far a compressed model's
+predictions are from the dense model's; a *flip* is an example that only one of the two gets right.
 """
 
 from __future__ import annotations

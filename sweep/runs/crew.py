@@ -1,4 +1,4 @@
-"""The crew: which workers start, are free or run a trial, which of them died, and what each does next.
+"""The crew: which workers are free or run a trial, which of them died, and what each does next.
 
 Pure bookkeeping. A worker is any handle that can be a key; whoever starts workers and makes calls tells the crew what
 became of them and asks what to do. The hard case is a worker that dies in the middle of a trial: the trial is queued
@@ -21,7 +21,6 @@ Handle = Any  # of a worker: whatever can be a key
 
 RETRIES = 2  # of a trial whose worker died
 DEATHS_OF_A_MODEL = 3  # trials whose worker died, without any trial of the model finishing in between
-FALSE_STARTS = 10  # workers that could not even start, one after the other: something is wrong with them all
 
 
 class ClusterError(RunnerError):
@@ -37,41 +36,20 @@ class Running:
 
 
 class Crew:
-    """`places` is how many workers there is room for, which may change while a cluster `grows`.
+    """The workers that have started, and the jobs. `now` is a clock that only goes forward, in seconds."""
 
-    A crew that `asks_ahead` has more workers than that wait for room, while trials wait for workers. `now` is a clock
-    that only goes forward, in seconds.
-    """
-
-    def __init__(
-        self, *, grows: bool = False, asks_ahead: bool = False, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.queue = Queue()
-        self.places = 0
-        self.grows = grows
-        self.asks_ahead = asks_ahead
-        self.starting: list[Handle] = []
         self.free: list[Handle] = []
         self.running: dict[Handle, Running] = {}
         self._now = now
         self._held: dict[Handle, object] = {}
         self._deaths = Deaths()
-        self._false_starts = 0  # in a row
-
-    # who is there
-
-    @property
-    def up(self) -> int:
-        """Workers that have started."""
-        return len(self.free) + len(self.running)
 
     @property
     def size(self) -> int:
-        return len(self.starting) + self.up
-
-    @property
-    def members(self) -> list[Handle]:
-        return [*self.starting, *self.free, *self.running]
+        """Workers that have started."""
+        return len(self.free) + len(self.running)
 
     @property
     def unfinished(self) -> int:
@@ -82,63 +60,19 @@ class Crew:
         """The trials that run, for a person."""
         return ", ".join(str(run.job.trial) for run in self.running.values()) or "no trial, workers are starting"
 
-    # how many
-
-    def begin(self, jobs: Sequence[Job], places: int) -> None:
-        """The jobs to do, on so many workers (no more than there are jobs). Workers may have been hired before."""
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """The jobs to do. Workers may have joined before."""
         self.queue = Queue(jobs)
-        self.places = min(places, len(self.queue))
 
-    def wanted(self) -> int:
-        """Workers that there should be. Those beyond `places` are the demand that an autoscaler sees: as many again as
-        there is room for, so that a cluster doubles."""
-        more = max(1, self.places) if self.asks_ahead else 0
-        return min(self.places + more, self.unfinished)
-
-    def missing(self) -> int:
-        """Workers to start."""
-        return max(0, self.wanted() - self.size)
-
-    def surplus(self) -> list[Handle]:
-        """Workers to end: of those that have not started the latest, since they wait for room that nobody needs."""
-        count = min(len(self.starting), max(0, self.size - self.wanted()))
-        return self.starting[len(self.starting) - count :][::-1]
-
-    def grow(self, room: int) -> None:
-        """There is room for so many workers now; a crew never shrinks because a node is away."""
-        if self.grows:
-            self.places = max(self.places, min(room, self.unfinished))
-
-    # starting
-
-    def hired(self, worker: Handle) -> None:
-        """A worker was asked for; it gets a trial only when it has started."""
-        self.starting.append(worker)
-
-    def started(self, worker: Handle) -> None:
-        self.starting.remove(worker)
+    def joined(self, worker: Handle) -> None:
+        """A worker has started and is free."""
         self.free.append(worker)
-        self._false_starts = 0
 
-    def did_not_start(self, worker: Handle, reason: str) -> str | None:
-        """Returns what to say of many that cannot. Raises ClusterError when none is up that could go on."""
-        self.starting.remove(worker)
-        self._false_starts += 1
-        if self._false_starts < FALSE_STARTS:
-            return None
-        count = f"{self._false_starts} workers one after the other could not start"
-        if not self.up:
-            raise ClusterError(f"{count}: {reason}; see Ray's logs ({LOGS}) for memory or start-up errors")
-        self.places, self.grows, self.asks_ahead, self._false_starts = self.up, False, False, 0
-        return f"{count}; going on with {self.up}"
-
-    def ended(self, worker: Handle) -> None:
-        """A worker that had not started was ended."""
-        self.starting.remove(worker)
-
-    def disband(self) -> None:
-        """All workers were ended."""
-        self.starting, self.free, self.running, self._held = [], [], {}, {}
+    def disband(self) -> list[Handle]:
+        """All workers, which the caller ends; the crew has none any more."""
+        everyone = [*self.free, *self.running]
+        self.free, self.running, self._held = [], {}, {}
+        return everyone
 
     # trials
 

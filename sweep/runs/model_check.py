@@ -38,7 +38,7 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
     folder = _folder(ref)
     if folder is not None:
         describe = describe_snapshot if ref.on_hub else describe_folder  # the files may have changed since planning
-        describe(folder, f"models: {ref.name}", ref.trust_remote_code)
+        describe(folder, f"models: {ref.name}", trusted=ref.trust_remote_code)
     skeleton = build_skeleton(ref, load_config(ref))
     blocks = decoder_blocks(skeleton)
     if folder is not None and has_all_weights(folder):

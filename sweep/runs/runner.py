@@ -1,6 +1,10 @@
 """What runs trials: a plain loop in this process, or Ray. The session knows no more of them than this.
 
 `start`, `prepare`, `run`, `close` are called in this order, each once; `close` also after an error.
+
+Words of this room: a *session* is one command in a results folder; a *job* is a trial to run with its starts so far,
+its *outcome* how it ended; the *crew* are the workers that have started, *places* how many there is room for; a
+*receipt* says of data that lies elsewhere what must be known of it here.
 """
 
 from __future__ import annotations

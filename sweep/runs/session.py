@@ -146,7 +146,7 @@ def jobs_to_run(
     """
     failed = {row["trial_id"]: row["attempts"] or 0 for row in before.iter_rows(named=True) if row["status"] != "ok"}
     done = before.filter(pl.col("status") == "ok").get_column("trial_id").to_list()
-    todo = plan.pending(trials, done, failed, retry_failed)
+    todo = plan.pending(trials, done, failed, retry_failed=retry_failed)
     return [Job(trial, max([failed.get(trial.id, 0), *started.get(trial.id, ())]) + 1) for trial in todo]
 
 

@@ -86,7 +86,7 @@ def _unlike(results: Results, name: str, trial_ids: Collection[str], own: Mappin
     if not both:
         return missing
     rows = _by_trial(results.read_exactly(name, [own[trial_id] for trial_id in both]), name)
-    packed = results._scan_paths(name, sound).filter(pl.col("trial_id").is_in(both)).collect()
+    packed = results.scan_paths(name, sound).filter(pl.col("trial_id").is_in(both)).collect()
     there = _by_trial(packed, name)
     return missing | {key for key in both if not _same(rows.get(key), there.get(key))}
 

@@ -47,7 +47,7 @@ class Lease:
         if there is not None and self._is_held(there):
             raise self._refusal(there)
         try:
-            self._write()
+            self.claim()
             time.sleep(SETTLE[0] if self.results.is_local else SETTLE[1])
             there = self._read()
             if not self._is_mine(there):
@@ -82,7 +82,7 @@ class Lease:
                 if self._is_anothers():
                     self.lost = True
                     return
-                self._write()
+                self.claim()
             except OSError:
                 continue  # the next heartbeat may get through; when none does, the lease expires as it should
 
@@ -127,7 +127,8 @@ class Lease:
     def _is_mine(self, lease: Mapping[str, Any] | None) -> bool:
         return lease is not None and lease.get("token") == self._token
 
-    def _write(self) -> None:
+    def claim(self) -> None:
+        """Write that the folder is ours, with the heartbeat of now."""
         content = {"token": self._token, **_this_process(), "since": self._since, "heartbeat": time.time_ns() / 1e9}
         self.results.write_text(FILE, json.dumps(content, indent=1))
 

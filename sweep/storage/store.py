@@ -2,6 +2,9 @@
 
 A file appears under its final name only when it is whole: a local rename, or one put in an object store. The hard case
 is a kill at any moment: what is left then is a hidden temporary file, which no reader sees and a later launch removes.
+
+Words of this room: a trial's *own* files hold its rows alone, *packed* ones those of many; its row in `trials/`
+*commits* it; `started/` keeps the starts that no row counts yet; a *lease* keeps other launches out of the folder.
 """
 
 from __future__ import annotations
@@ -45,11 +48,11 @@ class Store:
         self.is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
         self.patience = 0.0 if self.is_local else patience
 
-    def _put(self, relative: str, content: pa.Buffer | bytes) -> None:
+    def put(self, relative: str, content: pa.Buffer | bytes) -> None:
         """A file that appears whole or not at all."""
         final = f"{self.path}/{relative}"
         if not self.is_local:  # a put in an object store is atomic
-            patiently(partial(self._upload, final, content), self.patience, f"writing {relative}")
+            patiently(partial(self.upload, final, content), self.patience, f"writing {relative}")
             return
         folder, _, base = final.rpartition("/")
         os.makedirs(folder, exist_ok=True)
@@ -68,7 +71,7 @@ class Store:
             if os.path.exists(temporary):
                 os.unlink(temporary)
 
-    def _upload(self, path: str, content: pa.Buffer | bytes) -> None:
+    def upload(self, path: str, content: pa.Buffer | bytes) -> None:
         with self.filesystem.open_output_stream(path) as file:
             file.write(content)
 
@@ -87,7 +90,7 @@ class Store:
 
     def write_text(self, name: str, text: str) -> None:
         """Put the text file `name`, whole or not at all."""
-        self._put(name, text.encode())
+        self.put(name, text.encode())
 
     def delete(self, name: str) -> None:
         """Remove the text file `name`."""
@@ -96,7 +99,7 @@ class Store:
     def check_writable(self) -> None:
         """Raise OSError when nothing can be written there."""
         probe = f".probe.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-        self._put(probe, b"")
+        self.put(probe, b"")
         self.delete(probe)
 
     def written(self, name: str) -> float | None:
@@ -113,17 +116,17 @@ class Store:
             os.makedirs(f"{self.path}/started", exist_ok=True)
             Path(path).touch()
         else:
-            patiently(partial(self._upload, path, b""), self.patience, f"writing started/{trial_id}.{attempt}")
+            patiently(partial(self.upload, path, b""), self.patience, f"writing started/{trial_id}.{attempt}")
 
     def forget_started(self, trial_id: str, attempts: Iterable[int]) -> None:
         """The trial's row counts these starts by now."""
         for attempt in attempts:
-            self._delete_if_there(f"{self.path}/started/{trial_id}.{attempt}")
+            self.delete_if_there(f"{self.path}/started/{trial_id}.{attempt}")
 
     def started(self) -> dict[str, list[int]]:
         """Attempts of trials that were started and are not forgotten, by trial, from one listing."""
         found: dict[str, list[int]] = {}
-        for path in self._listing("started"):
+        for path in self.listing("started"):
             trial_id, _, attempt = path.rpartition("/")[2].rpartition(".")
             if trial_id and re.fullmatch("[0-9]{1,6}", attempt):
                 found.setdefault(trial_id, []).append(int(attempt))
@@ -131,13 +134,13 @@ class Store:
 
     # files
 
-    def _listing(self, folder: str) -> dict[str, int]:
+    def listing(self, folder: str) -> dict[str, int]:
         """Bytes by path of the files in a folder, none when it is not there."""
         selector = pafs.FileSelector(f"{self.path}/{folder}", allow_not_found=True)
         found = patiently(partial(self.filesystem.get_file_info, selector), self.patience, f"listing {folder}")
         return {info.path: info.size for info in found if info.type == pafs.FileType.File}
 
-    def _delete_if_there(self, path: str) -> None:
+    def delete_if_there(self, path: str) -> None:
         if self.filesystem.get_file_info(path).type == pafs.FileType.File:
             self.filesystem.delete_file(path)
 

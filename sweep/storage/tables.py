@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from sweep.storage import packs
-from sweep.storage.patience import patiently
-from sweep.storage.schemas import DETAILS, KEYS, SCHEMA_VERSION, TABLES
-from sweep.storage.store import PACKED, ResultsError, Store, is_table_file, stem
-
-FILES_AT_ONCE = 64  # a scan of thousands of files keeps 60 KB for each of them, one of 64 gives that back
-READS = 5  # of a table whose files are packed meanwhile: a listing then names files that are gone
+from sweep.storage.reading import TableReader
+from sweep.storage.schemas import KEYS, SCHEMA_VERSION, TABLES
+from sweep.storage.store import PACKED, ResultsError
 
 
 @dataclass(frozen=True)
@@ -39,19 +33,8 @@ class TrialRows:
     layers: Sequence[Mapping[str, Any]] = ()
 
 
-class Results(Store):
-    """One study's results: `root` is a folder or an `s3://`, `gs://` URI that holds the five tables.
-
-    An object store that cannot be reached is asked again for `patience` seconds before an OSError is raised.
-    """
-
-    def __init__(self, root: str | os.PathLike[str], patience: float = 0.0) -> None:
-        """Raises ResultsError for a URI that holds a secret, OSError and ValueError for one that cannot be opened."""
-        super().__init__(root, patience)
-        self._indexes: dict[str, packs.Index] = {}  # by path: a packed file never changes
-        self._packed_trials: set[str] | None = None
-
-    # writing
+class Results(TableReader):
+    """One study's results: `root` is a folder or an `s3://`, `gs://` URI that holds the five tables."""
 
     def write_trial(self, rows: TrialRows) -> None:
         """Write the trial's tables; its row in `trials/` last. Writing the same trial again replaces it."""
@@ -95,14 +78,14 @@ class Results(Store):
             raise ResultsError(f"{name}: columns differ from the schema in sweep/storage/schemas.py")
         _check_key(name, table)
         content = _encode(name, table)
-        self._put(f"{name}/{key}.parquet", content)
+        self.put(f"{name}/{key}.parquet", content)
         return int(content.size)
 
     def put_packed(self, name: str, number: int, table: pa.Table, index: packs.Index) -> str:
         """A packed file of a table, sorted by its key; returns its path."""
         content = packs.encode(table, index)
         relative = f"{name}/{PACKED}/{packs.name_for(number, content)}"
-        self._put(relative, content)
+        self.put(relative, content)
         if self.is_local:  # what it holds may be deleted next: its name must be on the disk before
             folder = os.open(f"{self.path}/{name}/{PACKED}", os.O_RDONLY)
             try:
@@ -114,7 +97,7 @@ class Results(Store):
     def remove_trials(self, trial_ids: Collection[str]) -> None:
         """Take back rows in `trials/`, those that are there, so that the trials count as missing."""
         for trial_id in trial_ids:
-            self._delete_if_there(f"{self.path}/trials/{trial_id}.parquet")
+            self.delete_if_there(f"{self.path}/trials/{trial_id}.parquet")
         for path in self.packed_files("trials"):
             if self.pack_fault("trials", path) is None and (gone := set(trial_ids) & self.index(path).keys()):
                 self._without(path, gone)
@@ -135,167 +118,7 @@ class Results(Store):
     def delete_files(self, paths: Iterable[str]) -> None:
         """Remove files of tables."""
         for path in paths:
-            self._delete_if_there(path)
-
-    # reading
-
-    def files(self, name: str) -> list[str]:
-        """Paths of the table's whole files, sorted, then those of packed ones, in the order of packing."""
-        own = sorted(self.own_files(name))  # listed first: what is packed between the two listings is seen twice
-        return own + self.packed_files(name)
-
-    def own_files(self, name: str) -> dict[str, int]:
-        """Bytes by path of the files that hold one trial (or set) each, from one listing."""
-        return {path: size for path, size in self._listing(name).items() if is_table_file(path)}
-
-    def packed_files(self, name: str) -> list[str]:
-        """Paths of the table's packed files, in the order of packing."""
-        return sorted(self._listed_packs(name), key=lambda path: (packs.number_of(path), path))
-
-    def _listed_packs(self, name: str) -> dict[str, int]:
-        before = None
-        while (found := self._listing(f"{name}/{PACKED}")) != before:  # one may take another's place meanwhile
-            if not found:
-                return {}
-            before = found
-        return {path: size for path, size in found.items() if is_table_file(path)}
-
-    def pack_fault(self, name: str, path: str) -> str | None:
-        """What is wrong with a packed file of the table, None when nothing is."""
-        size = self.filesystem.get_file_info(path).size
-        return packs.fault(self.filesystem, name, path, size or 0)
-
-    def index(self, path: str) -> packs.Index:
-        """The trials in a packed file, with the bytes of their own files. Raises OSError and ValueError."""
-        if path not in self._indexes:
-            read = partial(packs.read_index, self.filesystem, path)
-            self._indexes[path] = patiently(read, self.patience, "reading packed trials")
-        return self._indexes[path]
-
-    def sizes(self, name: str, without: Collection[str] = ()) -> dict[str, int]:
-        """Bytes of each trial's (or set's) own file as it is, or was before it was packed, by key."""
-        own = {stem(path): size for path, size in self.own_files(name).items() if path not in without}
-        packed = [self.index(path) for path in self.packed_files(name) if path not in without]
-        return {key: size for found in (*packed, own) for key, size in found.items()}
-
-    def keys(self, name: str) -> set[str]:
-        """Keys (trial or calibration ids) that have rows in the table, read from names and footers alone."""
-        files = self.files(name)
-        own = {stem(path) for path in files if not packs.is_packed(path)}
-        return own.union(*(self.index(path) for path in files if packs.is_packed(path)))
-
-    def status(self, trial_id: str) -> str | None:
-        """`ok` or `failed` as the trial's committed row says now; None when there is none, or a damaged one."""
-        return patiently(partial(self._status, trial_id), self.patience, f"reading trials/{trial_id}.parquet")
-
-    def _status(self, trial_id: str) -> str | None:
-        path = f"{self.path}/trials/{trial_id}.parquet"
-        if self.filesystem.get_file_info(path).type != pafs.FileType.File:
-            return "ok" if trial_id in self._packed() else None  # no others are packed
-        with self.filesystem.open_input_file(path) as file:
-            try:
-                return str(pq.read_table(file, columns=["status"]).column("status")[0].as_py())
-            except (pa.ArrowInvalid, IndexError):
-                return None
-
-    def _packed(self) -> set[str]:
-        """Trials with a packed row, looked up once: nothing is packed while a launch writes."""
-        if self._packed_trials is None:
-            sound = [path for path in self.packed_files("trials") if self.pack_fault("trials", path) is None]
-            self._packed_trials = {key for path in sound for key in self.index(path)}
-        return self._packed_trials
-
-    def scan(self, name: str) -> pl.LazyFrame:
-        """The table as a lazy frame, all files together. Rows of trials that failed or never committed are left out."""
-        frame = self._scan_paths(name, self.files(name))
-        if name in DETAILS:
-            trials = self._scan_paths("trials", self.files("trials"))
-            frame = frame.join(trials.filter(pl.col("status") == "ok").select("trial_id"), on="trial_id", how="semi")
-        return frame
-
-    def read(self, name: str, without: Collection[str] = ()) -> pl.DataFrame:
-        """The whole table but for the files `without`, sorted by its key. Raises ResultsError for a key twice."""
-        frame = patiently(partial(self._read, name, without), self.patience, f"reading {name}")
-        if twice := _first_twice(frame, KEYS[name]):
-            raise ResultsError(f"{self.root}/{name}: {twice} occurs twice")
-        return frame
-
-    def _read(self, name: str, without: Collection[str]) -> pl.DataFrame:
-        for tries_left in reversed(range(READS)):
-            try:
-                ended = self._ok_trials(without) if name in DETAILS else None
-                return _in_order(self._parts(name, without, ended), KEYS[name])
-            except FileNotFoundError:  # it was packed after the listing: the next one says where it is
-                if not tries_left:
-                    raise
-        raise AssertionError("the last try returns or raises")
-
-    def _ok_trials(self, without: Collection[str]) -> pl.DataFrame:
-        parts = self._parts("trials", without, columns=("trial_id", "status"))
-        return pl.concat(parts).filter(pl.col("status") == "ok").select("trial_id")
-
-    def _parts(
-        self, name: str, without: Collection[str], ended: pl.DataFrame | None = None, columns: Sequence[str] = ()
-    ) -> list[pl.DataFrame]:
-        """The table, a few files at a time, each part sorted by its key; with `ended`, the rows of these trials."""
-        parts = []
-        for frame in self._frames(name, [path for path in self.files(name) if path not in without]):
-            part = frame.select(columns or pl.all()).collect()
-            if ended is not None:
-                part = part.join(ended, on="trial_id", how="semi")
-            parts.append(part.sort([key for key in KEYS[name] if key in part.columns]))
-        return parts
-
-    def read_file(self, name: str, path: str) -> pl.DataFrame:
-        """One file of a table, with the table's columns."""
-        return self._scan_files(name, [path]).collect()
-
-    def read_exactly(self, name: str, paths: Sequence[str], columns: Sequence[str] = ()) -> pl.DataFrame:
-        """Some own files of a table. Raises ResultsError for one that cannot be read or has columns that it should not
-        have."""
-        try:
-            parts = [self._scan_files(name, list(paths[i : i + FILES_AT_ONCE]), strict=True) for i in _steps(paths)]
-            return pl.concat([part.select(columns or pl.all()).collect() for part in parts])
-        except (pl.exceptions.PolarsError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise ResultsError(
-                f"{self.root}/{name}: a file there is damaged or of another version ({reason}); a launch with the same "
-                "study names it and makes its trial again"
-            ) from None
-
-    def _scan_paths(self, name: str, paths: list[str]) -> pl.LazyFrame:
-        """These files together. A trial that is in several of them counts once."""
-        return pl.concat(list(self._frames(name, paths, at_once=max(len(paths), 1))))
-
-    def _frames(self, name: str, paths: list[str], at_once: int = FILES_AT_ONCE) -> Iterator[pl.LazyFrame]:
-        own = [path for path in paths if not packs.is_packed(path)]
-        packed = paths if not own else [path for path in paths if packs.is_packed(path)]
-        if own or not packed:
-            yield from (self._scan_files(name, own[first : first + at_once]) for first in _steps(own, at_once))
-        indexes = {path: self.index(path) for path in packed}
-        for path, elsewhere in packs.superseded(map(stem, own), packed, indexes):
-            frame = self._scan_files(name, [path])
-            yield frame.filter(~pl.col(KEYS[name][0]).is_in(sorted(elsewhere))) if elsewhere else frame
-
-    def _scan_files(self, name: str, paths: list[str], strict: bool = False) -> pl.LazyFrame:
-        schema = TABLES[name]
-        wanted = pl.DataFrame(pa.Table.from_batches([], schema=schema)).schema  # empty_table() would import pandas
-        if not paths:
-            return pl.LazyFrame(schema=wanted)
-        if self.is_local:
-            extra: Literal["raise", "ignore"] = "raise" if strict else "ignore"
-            return pl.scan_parquet(paths, schema=wanted, missing_columns="insert", extra_columns=extra)
-        import pyarrow.dataset as ds
-
-        files = ds.dataset(paths, schema=schema, filesystem=self.filesystem, format="parquet")
-        for file in files.get_fragments() if strict else ():
-            if extras := set(file.physical_schema.names) - set(schema.names):
-                raise pl.exceptions.SchemaError(f"extra column {min(extras)} in {file.path}")
-        return pl.scan_pyarrow_dataset(files)
-
-
-def _steps(paths: Sequence[str], at_once: int = FILES_AT_ONCE) -> range:
-    return range(0, max(len(paths), 1), at_once)
+            self.delete_if_there(path)
 
 
 def arrow_table(name: str, frame: pl.DataFrame) -> pa.Table:
@@ -318,23 +141,6 @@ def _encode(name: str, table: pa.Table) -> pa.Buffer:
         store_schema=False,
     )
     return buffer.getvalue()
-
-
-def _in_order(parts: list[pl.DataFrame], key: Sequence[str]) -> pl.DataFrame:
-    """Parts that are sorted, as one frame that is: without a second copy of it where they follow one another."""
-    full = sorted((part for part in parts if part.height), key=lambda part: str(part.item(0, key[0])))
-    whole = pl.concat(full or parts[:1])
-    ends = [(part.select(key).row(0), part.select(key).row(-1)) for part in full]
-    known = all(value is not None for pair in ends for row in pair for value in row)
-    follow = known and all(before[1] <= after[0] for before, after in pairwise(ends))
-    return whole if follow else whole.sort(key)
-
-
-def _first_twice(frame: pl.DataFrame, key: Sequence[str]) -> dict[str, Any] | None:
-    """The first key that a frame sorted by it holds twice."""
-    same = pl.all_horizontal(pl.col(column).eq_missing(pl.col(column).shift(1)) for column in key)
-    twice = frame.lazy().select(key).with_row_index("row").filter(same & (pl.col("row") > 0)).head(1).collect()
-    return None if twice.is_empty() else twice.drop("row").row(0, named=True)
 
 
 def _check_key(name: str, table: pa.Table) -> None:

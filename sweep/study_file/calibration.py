@@ -28,7 +28,10 @@ MANY_SERIES = 100  # kinds of calibration sets that are tried on their text when
 
 @settings
 class CalibrationFile:
-    """The keys of `calibration`. Every value but `seed` may be a list: one level of the factor each."""
+    """The keys of `calibration`. Every value but `seed` and `max_nsamples` may be a list: a level of the factor each.
+
+    Sets of several sizes are nested and disjoint up to `max_nsamples`, by default the largest of the sizes.
+    """
 
     source: Any
     sets: Any = 1
@@ -37,6 +40,7 @@ class CalibrationFile:
     sampling: Any = "windows"
     separator: Any = "eos"
     add_bos: Any = False
+    max_nsamples: int | None = Field(default=None, ge=1, le=INT32_MAX)
     seed: int | None = Field(default=None, ge=0)
 
 
@@ -51,10 +55,11 @@ class _Grid:
     series: list[tuple[Source, tuple[Any, ...]]]  # source, and its levels of AXES
     sets: Sequence[int]
     seed: int
+    max_nsamples: int | None
 
     def spec(self, source: Source, levels: Sequence[Any], number: int) -> CalibrationSpec:
-        values = {"source": source, "set": number, "seed": self.seed, **dict(zip(AXES, levels, strict=True))}
-        return parse(CalibrationSpec, values, self.path)
+        alike = {"source": source, "set": number, "seed": self.seed, "max_nsamples": self.max_nsamples}
+        return parse(CalibrationSpec, {**alike, **dict(zip(AXES, levels, strict=True))}, self.path)
 
     def expand(self) -> list[CalibrationSpec]:
         """All specs, source by source, level by level, set by set."""
@@ -141,7 +146,15 @@ def _calibration_grid(grid: CalibrationFile, seed: int, path: str) -> _Grid:
         series=[(source, levels) for source in sources for levels in itertools.product(*axes)],
         sets=_set_numbers(grid.sets, f"{path}.sets"),
         seed=seed if grid.seed is None else grid.seed,
+        max_nsamples=_largest_size(grid),
     )
+
+
+def _largest_size(grid: CalibrationFile) -> int | None:
+    """The size up to which the sets are nested: the one asked for, or the largest of several."""
+    if grid.max_nsamples is not None or not isinstance(grid.nsamples, list):
+        return grid.max_nsamples
+    return max((size for size in grid.nsamples if type(size) is int), default=None)
 
 
 def _set_numbers(sets: Any, path: str) -> Sequence[int]:

@@ -320,9 +320,9 @@ NUMBERS: dict[str, Case] = {
     "too many models and methods": Case(
         sections(
             models=[{"model": "reference-2m", "name": f"m{n}"} for n in range(100)],
-            methods=[{"method": "rtn", "bits": [2, 3, 4, 5, 6, 7, 8], "group_size": list(range(1, 41))}],
+            methods=[{"method": "rtn", "bits": [2, 3, 4, 5, 6, 7, 8], "group_size": list(range(1, 145))}],
         ),
-        r"methods: 100 models and 280 methods make 28,100 trials without any calibration set; a study has",
+        r"methods: 100 models and 1,008 methods make 100,900 trials without any calibration set; a study has",
     ),
     "a seed of 64 bits and more": Case(sections(seed=BIG), rf"seed: {BITS}"),
     "a seed below none": Case(sections(seed=-1), r"seed: expected at least 0, got -1"),

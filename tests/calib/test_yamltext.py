@@ -19,7 +19,7 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     if request.param == "libyaml":
         pytest.importorskip("yaml._yaml")
     else:
-        monkeypatch.setattr(yamltext, "_PARSER", yaml.Loader)
+        monkeypatch.setattr(yamltext, "PARSER", yaml.Loader)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_finished_trial_waits_until_the_store_is_back(server: Any, bucket: Calla
     results = Results(bucket("away"), patience=60)
     host, port = server.get_host_and_port()
     again = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
-    put = results._put
+    put = results.put
 
     def put_into_a_store_that_went_away(relative: str, content: Any) -> None:
         if relative.startswith("samples/"):
@@ -68,7 +68,7 @@ def test_finished_trial_waits_until_the_store_is_back(server: Any, bucket: Calla
             threading.Timer(0.5, again.start).start()
         put(relative, content)
 
-    results._put = put_into_a_store_that_went_away  # type: ignore[method-assign]
+    results.put = put_into_a_store_that_went_away  # type: ignore[method-assign]
     metric = {"kind": "task", "task": "t", "metric": "acc", "value": 0.5}
     results.write_trial(TrialRows({"trial_id": "1f", "status": "ok", "study": "tiny"}, [metric]))
     assert results.status("1f") == "ok"
@@ -93,7 +93,7 @@ def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(_: Results, path: str, content: Any) -> None:
         raise OSError(f"When uploading '{path}': AWS Error ACCESS_DENIED during PutObject operation: Access Denied")
 
-    monkeypatch.setattr(Results, "_upload", denied)
+    monkeypatch.setattr(Results, "upload", denied)
 
 
 def test_dry_run_says_in_one_line_that_a_bucket_is_missing(

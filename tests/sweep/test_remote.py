@@ -129,7 +129,7 @@ def test_killed_worker_is_replaced_and_its_trial_started_again(
         if len(outcomes) == 1:
             worker = Results(runner.results).read("trials")["worker"][0]
             os.kill(int(worker.rpartition(":")[2]), signal.SIGKILL)
-        size = max(size, runner.crew.size)
+        size = max(size, runner.hiring.size)
     assert sorted(outcome.trial.id for outcome in outcomes) == sorted(trial.id for trial in trials)
     assert {outcome.status for outcome in outcomes} == {"ok"}
     rows = Results(runner.results).read("trials")

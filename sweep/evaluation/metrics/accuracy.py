@@ -1,7 +1,7 @@
 """Which metric of a task is its accuracy, and what an example is worth under it.
 
 One rule for every task, and the only place where it is decided. The accuracy is the first metric of `ACCURACY_METRICS`
-(`sweep/results.py`) that the task has, under the first filter that gives it, provided that lm-eval averages one number
+(`schemas.py`) that the task has, under the first filter that gives it, provided that lm-eval averages one number
 per example and more is better. Then the mean of what `samples/` say of the examples is the task's accuracy, whatever
 the repeats and filters behind a number, and tables, components, flips and comparisons are about the same thing. The
 hard case is a number that is neither right nor wrong, such as the probability mass of TruthfulQA's right answers: it

@@ -34,7 +34,7 @@ def load_tasks(settings: Asked, path: str = "evaluation") -> tuple[dict[str, Tas
     if not settings.tasks:
         return {}, {}
     names = settings.task_names
-    check_tasks(settings.tasks, settings.task_path, settings.allow_code, f"{path}.tasks")
+    check_tasks(settings.tasks, settings.task_path, f"{path}.tasks", allow_code=settings.allow_code)
     tasks: dict[str, Task] = {}
     groups: dict[str, Group] = {}
     shots = fewshot_of(settings.tasks)

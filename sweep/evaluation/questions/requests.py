@@ -115,7 +115,7 @@ class Tokenization:
             raise SettingsError("nothing stands before the text, and the tokenizer has neither a BOS nor an EOS token")
         return self.prefix_token
 
-    def encode(self, texts: Iterable[str], special: bool | None = None) -> dict[str, list[int]]:
+    def encode(self, texts: Iterable[str], *, special: bool | None = None) -> dict[str, list[int]]:
         """Token ids by text. `special`: None adds what the tokenizer adds, unless the text begins with the prefix."""
         distinct = list(dict.fromkeys(texts))
         if special is not None:

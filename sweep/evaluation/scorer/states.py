@@ -157,6 +157,6 @@ def _finish(
         return hidden if number == last else given
 
     finished: torch.Tensor = in_place_of_blocks(
-        blocks, pass_on, lambda: forward(model, call.tokens, **call.arguments), tuples
+        blocks, pass_on, lambda: forward(model, call.tokens, **call.arguments), tuples=tuples
     )
     return finished

@@ -27,7 +27,7 @@ MOST_GROUPS = 50  # that hold one another; lm-eval's own are three deep
 ALLOW = "`allow_code: true` in the study's `evaluation` lets it run; read it first"
 
 
-def check_tasks(names: Sequence[str], task_path: str | None, allow_code: bool | None, path: str) -> None:
+def check_tasks(names: Sequence[str], task_path: str | None, path: str, *, allow_code: bool | None) -> None:
     """Raise SettingsError for the first thing that is wrong with the tasks `names`; reads file text only.
 
     `path` is where the names stand. Code of a task file that is not trusted is refused when `allow_code` is False;

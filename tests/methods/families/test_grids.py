@@ -188,13 +188,13 @@ def test_awq_clips_to_ranges_whose_scales_are_stored_as_they_are(scale_dtype, sy
     sample = torch.randn(256, 128, generator=generator) * torch.linspace(0.1, 3, 128)
 
     def error(method):
-        limit = method._clip(weight, sample)[..., None]
+        limit = method.clip_limits(weight, sample)[..., None]
         groups = weight.unflatten(1, (-1, 32))
         clipped = torch.maximum(torch.minimum(groups, limit), -limit)
         both = (clipped.amax(-1, keepdim=True) == limit) & (clipped.amin(-1, keepdim=True) == -limit)
         assert both.float().mean() > 0.1
         scale = 2 * limit[both] / 7
         assert method is exact or torch.equal(scale, scale.to(getattr(torch, scale_dtype)).float())
-        return (sample @ (method._grid(clipped.flatten(1)) - weight).T).square().mean()
+        return (sample @ (method.on_grid(clipped.flatten(1)) - weight).T).square().mean()
 
     assert error(stored) < 1.002 * error(exact)

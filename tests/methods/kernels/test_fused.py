@@ -65,7 +65,7 @@ def swapped(model):
 def verdicts(monkeypatch):
     """What agreed with its kernel: norm, gate, rotary."""
     found = {}
-    monkeypatch.setattr(fusing, "_agreed", found)
+    monkeypatch.setattr(fusing, "agreed", found)
 
     def agreed():
         parts = set()
@@ -135,7 +135,7 @@ def test_a_verdict_does_not_come_from_the_weights_of_one_model(verdicts):
     plain = transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**SMALL)).to(DEVICE, DTYPE).eval()
     with torch.inference_mode(), fused(plain, force=True):
         plain(tokens())
-    (verdict,) = [v for (what, *_), v in fusing._agreed.items() if getattr(what, "__name__", "") == "Olmo2RMSNorm"]
+    (verdict,) = [v for (what, *_), v in fusing.agreed.items() if getattr(what, "__name__", "") == "Olmo2RMSNorm"]
     assert verdict == {"offset": 0.0, "late": True}
 
 
@@ -163,7 +163,7 @@ def test_norm_of_any_width(cols, offset, late):
     normed = inputs.float() * torch.rsqrt(inputs.float().square().mean(-1, keepdim=True) + 1e-5)
     wanted = ((normed if late else normed.to(DTYPE).float()) * (weight.float() + offset)).to(DTYPE)
     found = rms_norm(inputs, weight, 1e-5, offset=offset, late=late)
-    assert fusing._same(found, wanted)
+    assert fusing.agree(found, wanted)
 
 
 @needs_kernels
@@ -175,7 +175,7 @@ def test_gate_of_halves_and_of_odd_widths(activation):
     for cols in (7, 2048, 5000):
         both = (2 * torch.randn(3, 11, 2 * cols, generator=generator)).to(DEVICE, DTYPE)
         gate, up = both.chunk(2, -1)
-        assert fusing._same(gated(gate, up, activation), functions[activation](gate) * up)
+        assert fusing.agree(gated(gate, up, activation), functions[activation](gate) * up)
 
 
 @needs_kernels
@@ -187,7 +187,7 @@ def test_rotation_keeps_the_layout_of_its_input():
     cos, sin = angles.cos().to(DEVICE, DTYPE), angles.sin().to(DEVICE, DTYPE)
     turned = torch.cat([-states[..., 8:], states[..., :8]], -1)
     found = rotate(states, cos, sin)
-    assert fusing._same(found, states * cos[:, None] + turned * sin[:, None])
+    assert fusing.agree(found, states * cos[:, None] + turned * sin[:, None])
     assert found.stride() == states.stride()
 
 

@@ -119,8 +119,8 @@ def test_zero_damping_on_a_singular_hessian_is_raised_from_a_floor(make_problem)
 def test_float64_is_tried_and_recorded_before_failing(monkeypatch):
     import methods.numerics.factor as solver
 
-    plain = solver._upper_inverse
-    monkeypatch.setattr(solver, "_upper_inverse", lambda m: plain(m) if m.dtype == torch.float64 else None)
+    plain = solver.upper_inverse
+    monkeypatch.setattr(solver, "upper_inverse", lambda m: plain(m) if m.dtype == torch.float64 else None)
     factor = solver.inverse_factor(torch.eye(4), FactorSettings(0.01))
     assert factor.retries == len(DAMPING_STEPS)
     assert "float64" in factor.fallback

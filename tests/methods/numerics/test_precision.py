@@ -45,7 +45,7 @@ def test_output_error_from_halves_is_holds_where_the_change_avoids_the_strongest
     delta -= torch.outer(delta @ strong, strong) / strong.square().sum()
     statistic = Hessian(256, device)
     statistic.update(inputs.to(device), windows=1)
-    statistic._half = True
+    statistic.in_halves = True
     error, size = statistic.output_error(delta.to(device), weight.to(device))
     exact = inputs.double()
     assert error.item() == pytest.approx(2 * (exact @ delta.T.double()).square().sum().item(), rel=2e-4)

@@ -139,8 +139,8 @@ def test_fingerprint_depends_on_content_and_not_on_the_place(
 def test_large_file_is_sampled_from_end_to_end(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_files, "_WHOLE", 1000)
-    monkeypatch.setattr(model_files, "_SAMPLE", 256)
+    monkeypatch.setattr(model_files, "HASHED_WHOLE", 1000)
+    monkeypatch.setattr(model_files, "SAMPLE", 256)
     seen = set()
     for number, place in enumerate((None, 0.0, 0.5, 0.999)):
         folder = Path(shutil.copytree(tiny_model, tmp_path / str(number)))

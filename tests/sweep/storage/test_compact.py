@@ -102,8 +102,8 @@ def test_kill_at_any_step_loses_and_doubles_nothing(
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(Results, "_put", dying(Results._put))
-        patch.setattr(Results, "_delete_if_there", dying(Results._delete_if_there))
+        patch.setattr(Results, "put", dying(Results.put))
+        patch.setattr(Results, "delete_if_there", dying(Results.delete_if_there))
         try:
             compact(results, trials_a_file=4)
         except Killed:

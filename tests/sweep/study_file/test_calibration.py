@@ -16,6 +16,16 @@ def test_axes_of_the_calibration_multiply(document: dict[str, Any]) -> None:
     assert found == [(source, n, k) for source in ("rivers", "stones") for n in (2, 4) for k in (0, 5)]
 
 
+def test_sets_of_several_sizes_are_nested_up_to_the_largest(document: dict[str, Any]) -> None:
+    alone = parse_study(changed(document, "calibration.nsamples=2", "calibration.sets=2")).calibration
+    several = parse_study(changed(document, "calibration.nsamples=[2, 4]", "calibration.sets=2"))
+    assert {spec.max_nsamples for spec in alone} == {None}
+    assert {spec.max_nsamples for spec in several.calibration} == {4}
+    stated = parse_study(changed(document, "calibration.nsamples=2", "calibration.max_nsamples=8")).calibration
+    assert {spec.max_nsamples for spec in stated} == {8}
+    assert parse_study(several.document).calibration == several.calibration
+
+
 def test_several_grids_of_calibration_add_up(document: dict[str, Any]) -> None:
     grid = document["calibration"]
     document["calibration"] = [grid, {**grid, "source": grid["source"][0], "nsamples": 2}]

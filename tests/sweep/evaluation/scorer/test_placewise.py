@@ -123,7 +123,7 @@ def test_nests_with_fused_forwards_and_leaves_no_trace(
 
     kernels = types.SimpleNamespace(gated=lambda gate, up, _: torch.nn.functional.silu(gate) * up)
     monkeypatch.setitem(sys.modules, "methods.kernels.elementwise", kernels)
-    monkeypatch.setattr("methods.walk.fused._norm_forward", lambda *_: None)
+    monkeypatch.setattr("methods.walk.fused.norm_forward", lambda *_: None)
     monkeypatch.setattr("methods.walk.fused.ROTARY", "none")
     model = make_model("llama", dtype=torch.bfloat16)
     block = decoder_blocks(model)[-1]

@@ -48,7 +48,7 @@ def check(tmp_path: Path) -> Checker:
         contents = {"docs.jsonl": "{}\n", "mine.yaml": TASK, "coded.yaml": CODED, "rules.py": "rate = max\n", **files}
         for name, content in contents.items():
             (tmp_path / name).write_text(content)
-        check_tasks(names, str(tmp_path), allow_code, "evaluation.tasks")
+        check_tasks(names, str(tmp_path), "evaluation.tasks", allow_code=allow_code)
 
     return call
 
@@ -106,7 +106,7 @@ def test_code_runs_where_it_is_allowed(check: Checker, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["reference", "hellaswag", "mmlu_anatomy", "squadv2"])
 def test_tasks_that_come_with_lm_eval_and_ours_need_no_word(name: str) -> None:
-    check_tasks([name], None, False, "evaluation.tasks")
+    check_tasks([name], None, "evaluation.tasks", allow_code=False)
 
 
 def test_code_that_lm_evals_own_file_names_is_trusted_through_an_include(check: Checker) -> None:

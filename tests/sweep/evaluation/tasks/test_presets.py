@@ -348,7 +348,7 @@ def test_a_mistyped_preset_gets_a_suggestion() -> None:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_task_of_a_preset_exists_in_lm_eval(preset: str) -> None:
-    check_tasks([preset], None, False, "tasks")
+    check_tasks([preset], None, "tasks", allow_code=False)
     for mean in means_of([preset]):
         assert set(mean.tasks) <= set(expand_tasks([preset]))
 

@@ -1,0 +1,99 @@
+"""Which workers are hired and which are ended, on machines of paper."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweep.plan import Trial
+from sweep.runs.crew import ClusterError, Crew
+from sweep.runs.hiring import Hiring
+from sweep.runs.schedule import Job
+from tests.sweep.runs.machines import Machines, ids, jobs
+
+
+def test_cluster_grows_while_trials_wait(many_trials: list[Trial]) -> None:
+    machines = Machines(nodes=2, most=8)
+    hiring = machines.hiring(on_cluster=True)
+    ended = dict(machines.work(hiring, jobs(many_trials), 2))
+    assert set(ended) == ids(many_trials)
+    assert machines.together == machines.nodes == hiring.places == 8
+    assert max(machines.waiting) == 8  # as many again as there are
+    assert machines.waiting[0] == 2
+
+
+def test_no_more_workers_wait_than_trials(many_trials: list[Trial]) -> None:
+    machines = Machines(nodes=2, most=2)
+    hiring = machines.hiring(on_cluster=True)
+    assert len(list(machines.work(hiring, jobs(many_trials[:5]), 2))) == 5
+    assert machines.waiting == sorted(machines.waiting, reverse=True)
+    assert machines.waiting[0] == 2
+    assert machines.waiting[-1] == 0
+    assert machines.ended  # those that nobody needs any more
+    assert not hiring.starting
+
+
+def test_latest_of_the_waiting_workers_is_ended_first(many_trials: list[Trial]) -> None:
+    hiring = Hiring(Crew())
+    hiring.crew.begin(jobs(many_trials[:2]))
+    hiring.begin(2)
+    for worker in ("first", "second", "third", "fourth"):
+        hiring.hired(worker)
+    assert hiring.surplus() == ["fourth", "third"]
+
+
+def test_given_number_of_workers_is_kept(many_trials: list[Trial]) -> None:
+    machines = Machines(nodes=8, most=8)
+    assert len(list(machines.work(machines.hiring(), jobs(many_trials), 3))) == len(many_trials)
+    assert machines.hired == machines.together == 3
+
+
+def test_workers_hired_before_the_trials_are_used(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    hiring = Hiring(crew)
+    hiring.hired("early")
+    crew.begin(jobs(many_trials[:3]))
+    hiring.begin(8)
+    assert (hiring.places, hiring.wanted(), hiring.size) == (3, 3, 1)
+    hiring.started("early")
+    assert (hiring.size, crew.size) == (1, 1)
+    assigned = crew.assign()
+    assert assigned is not None
+    assert assigned == ("early", Job(many_trials[0]))
+    assert crew.assign() is None  # nobody is free
+
+
+def test_workers_that_cannot_start_stop_the_sweep_with_the_reason(many_trials: list[Trial]) -> None:
+    machines = Machines(nodes=1, most=1)
+    machines.cannot_start = lambda: True
+    with pytest.raises(ClusterError, match="10 workers one after the other could not start: RuntimeError: no GPU"):
+        list(machines.work(machines.hiring(on_cluster=True), jobs(many_trials), 1))
+    assert machines.hired >= 10
+
+
+def test_nodes_where_no_worker_starts_do_not_stop_those_that_work(many_trials: list[Trial]) -> None:
+    started: list[int] = []
+    machines = Machines(nodes=2, most=8)
+
+    def third() -> bool:
+        started.append(1)
+        return len(started) > 2
+
+    machines.cannot_start = third
+    hiring = machines.hiring(on_cluster=True)
+    assert dict(machines.work(hiring, jobs(many_trials), 2)) == dict.fromkeys(ids(many_trials), "ok")
+    assert len(started) == 12
+    assert hiring.places == 2
+    assert any("going on with 2" in line for line in machines.said)
+
+
+def test_all_workers_are_handed_back_when_the_crew_is_disbanded(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    hiring = Hiring(crew)
+    for worker in ("running", "free", "starting"):
+        hiring.hired(worker)
+    crew.begin(jobs(many_trials[:1]))
+    for worker in ("free", "running"):
+        hiring.started(worker)
+    crew.assign()
+    assert sorted(hiring.disband()) == ["free", "running", "starting"]
+    assert (hiring.size, crew.size) == (0, 0)
