@@ -113,10 +113,7 @@ class RayRunner:
             time.sleep(5)
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
-        """Look at the models, and build all calibration sets and requests, in parallel.
-
-        Raises SettingsError as soon as one of them cannot be.
-        """
+        """Look at the models, and build all sets and requests in parallel. Raises SettingsError once one cannot be."""
         check: Any = ray.remote(num_cpus=1, max_retries=2)(check_model)
         build_sets: Any = ray.remote(num_cpus=1, max_retries=2)(sets_and_receipt)
         build_requests: Any = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(requests_and_receipt)
