@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from pydantic import BeforeValidator
@@ -68,13 +68,15 @@ class Record:
 
 
 @settings
-class Source:
-    """Base of all sources. `label` names the source in tables and figures; by default the source's own name.
+class SourceSettings:
+    """What a source is before it is read: its settings, its identity, and what is known of its text.
 
-    A subclass says in `paths` which of its settings name files, and in `example` what else it needs to be made: an
-    entry of a study file without `source`, in which `my.jsonl` stands for the user's own file. `version` is part of the
-    identity: it is raised when the same settings and data come to give other text than before. `licence` is that of the
-    text, as those who publish it state it.
+    All of it folds over the sources among its settings, so one that wraps another says nothing of this itself. `label`
+    names the source in tables and figures; by default the source's own name. A subclass says in `paths` which of its
+    settings name files, and in `example` what else it needs to be made: an entry of a study file without `source`, in
+    which `my.jsonl` stands for the user's own file. `version` is part of the identity: it is raised when the same
+    settings and data come to give other text than before. `licence` is that of the text, as those who publish it state
+    it.
     """
 
     source_name: ClassVar[str] = ""
@@ -122,7 +124,7 @@ class Source:
         values = self._mapped(lambda part: part.located(folder, place))
         for key in self.paths & values.keys():
             values[key] = _located(values[key], Path(folder), f"{place}.{key}")
-        return parse(type(self), values, place)
+        return cast("Source", parse(type(self), values, place))
 
     def revision(self) -> str:
         """The version of the data, known without a network: a hash of local content, or the pinned hub revision."""
@@ -146,28 +148,10 @@ class Source:
         """Whether a model writes some of the text, so that a set is that model's own."""
         return any(part.writes for part in self.parts())
 
-    def written(self, tokenizer: Any, writer: Writer) -> Iterator[TokenDocument]:
-        """The documents of a source that `writes`, as token ids."""
-        raise SettingsError(f"source '{self.label}': cannot change what a model writes; wrap its prompts instead")
-
     def check(self) -> None:
         """A quick look before any work starts. Raises SettingsError: missing or empty file, unknown column, ..."""
         for part in self.parts():
             part.check()
-
-    def documents(self) -> Iterator[Document]:
-        """All documents, always in the same order. Documents without text are left out."""
-        raise NotImplementedError(f"{type(self).__name__} must yield its documents")
-
-    def records(self) -> Iterator[Record]:
-        """The records that the documents are made of, for sources that wrap them (`chat`). Raises SettingsError."""
-        raise SettingsError(
-            f"source '{self.label}': has no records; give a file (.jsonl, .json, .parquet) or a data set of the hub"
-        )
-
-    def messages_of(self, record: Record) -> Any:
-        """The conversation in a record: its `messages` or `conversations`, None when it has none."""
-        return record.values.get("messages", record.values.get("conversations"))
 
     def licences(self) -> list[str]:
         """The licences of the text, each once."""
@@ -182,6 +166,48 @@ class Source:
         bounds = [part.capacity() for part in self.parts()]
         known = [bound for bound in bounds if bound is not None]
         return sum(known) if bounds and len(known) == len(bounds) else None
+
+    def _settings(self) -> Iterator[tuple[str, Any]]:
+        """(key in a study file, value) of each setting."""
+        for name, key in _setting_keys(type(self)):
+            yield key, getattr(self, name)
+
+    def _mapped(self, change: Callable[[Source], Any]) -> dict[str, Any]:
+        """The settings by their keys, with every source among them changed."""
+        return {key: _map_sources(value, change) for key, value in self._settings()}
+
+
+@settings
+class Source(SourceSettings):
+    """Base of all sources: what it is, and its documents."""
+
+    def documents(self) -> Iterator[Document]:
+        """All documents, always in the same order. Documents without text are left out."""
+        raise NotImplementedError(f"{type(self).__name__} must yield its documents")
+
+    def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
+        """The documents as token ids, without special tokens. Documents that give no token are left out."""
+        documents = self.documents()
+        while batch := list(islice(documents, TOKENIZE_BATCH)):
+            texts = [document.text for document in batch]
+            encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            for document, ids in zip(batch, encoded["input_ids"], strict=True):
+                if len(ids):
+                    yield TokenDocument(document.id, np.asarray(ids, dtype=np.int32))
+
+    def records(self) -> Iterator[Record]:
+        """The records that the documents are made of, for sources that wrap them (`chat`). Raises SettingsError."""
+        raise SettingsError(
+            f"source '{self.label}': has no records; give a file (.jsonl, .json, .parquet) or a data set of the hub"
+        )
+
+    def messages_of(self, record: Record) -> Any:
+        """The conversation in a record: its `messages` or `conversations`, None when it has none."""
+        return record.values.get("messages", record.values.get("conversations"))
+
+    def written(self, tokenizer: Any, writer: Writer) -> Iterator[TokenDocument]:
+        """The documents of a source that `writes`, as token ids."""
+        raise SettingsError(f"source '{self.label}': cannot change what a model writes; wrap its prompts instead")
 
     def wrapped(self) -> Source | None:
         """The one source whose documents this one changes: its only part. None for plain sources and mixtures."""
@@ -202,25 +228,6 @@ class Source:
         wrapped = self.wrapped()
         values = self._mapped(lambda part: inside if part is wrapped else part)
         return parse(type(self), {**values, "label": ""}, "source")
-
-    def _settings(self) -> Iterator[tuple[str, Any]]:
-        """(key in a study file, value) of each setting."""
-        for name, key in _setting_keys(type(self)):
-            yield key, getattr(self, name)
-
-    def _mapped(self, change: Callable[[Source], Any]) -> dict[str, Any]:
-        """The settings by their keys, with every source among them changed."""
-        return {key: _map_sources(value, change) for key, value in self._settings()}
-
-    def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
-        """The documents as token ids, without special tokens. Documents that give no token are left out."""
-        documents = self.documents()
-        while batch := list(islice(documents, TOKENIZE_BATCH)):
-            texts = [document.text for document in batch]
-            encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            for document, ids in zip(batch, encoded["input_ids"], strict=True):
-                if len(ids):
-                    yield TokenDocument(document.id, np.asarray(ids, dtype=np.int32))
 
 
 def _setting(entry: Any) -> Source:
@@ -290,7 +297,7 @@ def _known() -> str:
     return ", ".join(SOURCES.names())
 
 
-def _setting_keys(cls: type[Source]) -> Iterator[tuple[str, str]]:
+def _setting_keys(cls: type[SourceSettings]) -> Iterator[tuple[str, str]]:
     """(attribute, key in a study file) of each setting; they differ only where pydantic has an alias."""
     described = getattr(cls, "__pydantic_fields__", {})
     for field in fields(cls):
