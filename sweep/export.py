@@ -1,20 +1,85 @@
-"""`python -m sweep.export`: write a calibration set to a file, with the tokenizer of a model that ships, by its name.
+"""`python -m sweep.export TRIAL --results R --out DIR`: a measured trial as a checkpoint that loads elsewhere.
 
-The same command as `python -m calib.export`, which knows folders and hub ids; calib does not know the sweep's models.
+The trial is compressed again from what its results folder keeps; its weights must have the hash that was measured, and
+are stored without a change. With `--tokenizer` the command is `python -m calib.export`, which writes a calibration set
+to a file, and knows the models that ship by their name.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-from calib import export
+import typer
+
+from calib import export as calibration_sets
+from calib.settings import SettingsError, one_line
+from methods.base import CompressionError
+from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
+from sweep.formats.format import FormatError
+from sweep.formats.writer import check_target
 from sweep.models import MODELS, bundled_models
+from sweep.results import ResultsError
+from sweep.runs.session import find_results, usable
+from sweep.shipping.choose import Wanted, choose
+from sweep.shipping.folder import Parcel, leftover_note, method_of, ship, told
+from sweep.shipping.recompress import recompress
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def export(
+    results: Annotated[str, typer.Option(help="Folder or s3:// gs:// URI of the results.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+    trial: Annotated[str | None, typer.Argument(help="Id of the trial, or its beginning.")] = None,
+    model: Annotated[str | None, typer.Option(help="Its model.")] = None,
+    method: Annotated[str | None, typer.Option(help="Its method: a name (gptq) or a label ('GPTQ 3-bit g32').")] = None,
+    source: Annotated[str | None, typer.Option(help="The source of its calibration set.")] = None,
+    set_: Annotated[int | None, typer.Option("--set", help="The number of its calibration set.")] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help=f"{', '.join(NAMES)} [default: the smallest that changes no weight]."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu [default: a GPU if there is one].")] = None,
+    data: Annotated[bool, typer.Option(help="Put the calibration set into the folder.")] = True,
+    why: Annotated[str | None, typer.Option(help="Why this trial: a text, quoted by the card.")] = None,
+) -> None:
+    """Write the compressed model of a trial as a folder for transformers and vLLM.
+
+    Exit codes: 0 written, 2 it cannot be written as asked.
+    """
+    try:
+        if format_ is not None:
+            check_name(format_)
+        check_target(out)
+        store = find_results(results)
+        with usable(store):
+            chosen = choose(store, Wanted(trial, model, method, source, set_))
+        parcel = Parcel(format_ or usual_format(method_of(chosen)), data, why)
+        check_method(parcel.format, method_of(chosen), chosen.row["dtype"])
+        written = ship(recompress(store, chosen, device), chosen, out, parcel)
+    except (SettingsError, ResultsError, FormatError, CompressionError, OSError) as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(told(written))
+    print(leftover_note(out), end="", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build one set and write it. Returns the exit code: 2 when the settings cannot be used."""
-    return export.main(argv, {name: MODELS / name for name in bundled_models()})
+    """Export a trial, or build a calibration set and write it. Returns the exit code: 2 when it cannot be done."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if any(flag.partition("=")[0] == "--tokenizer" for flag in given):
+        return calibration_sets.main(given, {name: MODELS / name for name in bundled_models()})
+    try:
+        return int(app(given, prog_name="python -m sweep.export", standalone_mode=False) or 0)
+    except UsageError as error:
+        print(f"error: {one_line(error.format_message())}; --help lists all flags", file=sys.stderr)  # type: ignore[attr-defined]
+        return 2
 
 
 if __name__ == "__main__":

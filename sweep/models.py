@@ -27,6 +27,8 @@ from sweep.checkpoints.files import (
     fingerprint_folder,
     linear_shapes_in,
 )
+from sweep.checkpoints.gguf import converted_folder, describe_gguf
+from sweep.checkpoints.packaged import PACKAGED, packaged_file
 
 MODELS = Path(__file__).parent / "reference" / "models"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -39,7 +41,7 @@ class ModelEntry:
     """The keys of an entry of `models`; plain text stands for `model` alone."""
 
     model: str
-    """A bundled name, a folder, or a hub id, with an optional `@revision`."""
+    """A bundled name, a folder, a GGUF file, `smollm2` (of the extra), or a hub id, with an optional `@revision`."""
     revision: str | None = None
     """Hub revision (a commit pins the model); the hub's `main` when none is given."""
     dtype: str = "auto"
@@ -65,7 +67,7 @@ class ModelRef:
     """A model that a study names, known without loading it."""
 
     name: str
-    path: str  # a folder, or a hub id
+    path: str  # a folder, a GGUF file, or a hub id
     revision: str | None  # of a hub id
     fingerprint: str  # of config and weights; for a hub id its name and revision
     tokenizer_id: str
@@ -76,6 +78,7 @@ class ModelRef:
     stored_dtype: str | None = None  # of the checkpoint, where its config says so
     length_given: bool = False  # part of a trial's identity: max_length is not the folder's own, or of a hub model
     on_hub: bool = False
+    gguf: bool = False  # path is a GGUF file, and not yet the folder that it is converted into (`local_files`)
     placement: str = "auto"  # not part of a trial's identity
     trust_remote_code: bool = False  # part of a trial's identity when true
 
@@ -121,8 +124,14 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         location, at_revision = given.model, ""
     if at_revision and given.revision and at_revision != given.revision:
         raise SettingsError(f"{path}: two revisions, {at_revision} and {given.revision}; give one")
-    folder = MODELS / location if location in bundled_models() else expanded(location, path)
-    if os.path.isdir(folder):  # which answers for any text, also one too long for a name
+    folder = _place_of(location, path)
+    if os.path.isfile(folder):
+        ref = _gguf_model(folder, path, name=location if location in PACKAGED else None)
+        if at_revision or given.revision:
+            raise SettingsError(f"{path}.revision: {location} is a file, which has no revisions; leave it out")
+        if given.trust_remote_code:
+            raise SettingsError(f"{path}.trust_remote_code: a GGUF file brings no code; leave it out")
+    elif os.path.isdir(folder):  # which answers for any text, also one too long for a name
         ref = _folder_model(folder, path, trusted=given.trust_remote_code)
         if at_revision or given.revision:
             raise SettingsError(f"{path}.revision: {location} is a folder, which has no revisions; leave it out")
@@ -132,8 +141,8 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         raise SettingsError(f"{path}: there is no model folder '{location}'")
     else:
         raise SettingsError(
-            f"{path}: unknown model '{location}'{suggestion(location, bundled_models())} "
-            "(or give a folder such as ./my-model, or a hub id such as org/name)"
+            f"{path}: unknown model '{location}'{suggestion(location, [*bundled_models(), *PACKAGED])} "
+            "(or give a folder such as ./my-model, a GGUF file, or a hub id such as org/name)"
         )
     if given.max_length and ref.max_length and given.max_length > ref.max_length:
         raise SettingsError(f"{path}.max_length: expected at most the model's {ref.max_length}, got {given.max_length}")
@@ -145,6 +154,31 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         length_given=given.max_length is not None and (ref.on_hub or given.max_length != ref.max_length),
         placement=given.placement,
         trust_remote_code=given.trust_remote_code,
+    )
+
+
+def _place_of(location: str, path: str) -> Path:
+    """The folder or file that a name means; there may be none."""
+    if location in bundled_models():
+        return MODELS / location
+    return packaged_file(location, path) if location in PACKAGED else expanded(location, path)
+
+
+def _gguf_model(file: Path, path: str, name: str | None) -> ModelRef:
+    if file.suffix != ".gguf":
+        raise SettingsError(f"{path}: {file} is a file, and no *.gguf; give the folder of a saved transformers model")
+    found = describe_gguf(file, path)
+    return ModelRef(
+        name=name or file.stem,
+        path=str(file.resolve()),
+        revision=None,
+        fingerprint=found.fingerprint,
+        tokenizer_id=found.tokenizer_id,
+        max_length=found.about.max_length,
+        parameters=found.about.parameters,
+        architecture=found.about.architecture,
+        stored_dtype=found.about.stored_dtype,
+        gguf=True,
     )
 
 
@@ -196,14 +230,26 @@ def linear_shapes(ref: ModelRef) -> dict[str, tuple[int, int]]:
 
     Empty where the names say nothing for sure: a hub model that is not here, or another architecture.
     """
+    if ref.gguf:
+        return dict(describe_gguf(Path(ref.path), f"models: {ref.name}").linear_shapes)
     return {} if ref.on_hub else linear_shapes_in(Path(ref.path))
 
 
 # loading
 
 
+def local_files(ref: ModelRef) -> ModelRef:
+    """The model with its files as transformers reads them: a GGUF file converted (on this machine, once), any other as
+    it is. Raises SettingsError when the file has changed since planning, or cannot be converted."""
+    if not ref.gguf:
+        return ref
+    folder = converted_folder(Path(ref.path), ref.fingerprint, f"models: {ref.name}")
+    return replace(ref, path=str(folder), gguf=False)
+
+
 def load_tokenizer(ref: ModelRef) -> Any:
     """The model's tokenizer. Raises SettingsError when it is neither on this machine nor reachable, or is none."""
+    ref = local_files(ref)
     given = TokenizerRef(ref.path, ref.revision, ref.tokenizer_id)
     return read_tokenizer(given, f"models: {ref.name}", trust_remote_code=ref.trust_remote_code)
 
@@ -212,6 +258,7 @@ def load_config(ref: ModelRef) -> Any:
     """The model's configuration as transformers reads it (of a hub model fetched now). Raises SettingsError."""
     import transformers
 
+    ref = local_files(ref)
     try:
         return transformers.AutoConfig.from_pretrained(
             ref.path, revision=ref.revision, trust_remote_code=ref.trust_remote_code

@@ -67,9 +67,14 @@ class Trial:
 class Pool:
     """Calibration sets that one pass over a source builds, for one tokenizer."""
 
-    model: ModelRef  # any model with this tokenizer
+    model: ModelRef  # any model with this tokenizer; the one that writes the text, where a model does
     specs: tuple[CalibrationSpec, ...]
     ids: tuple[str, ...]  # of the sets, in the order of the specs
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes some of the text."""
+        return any(spec.source.writes for spec in self.specs)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def expand(study: Study) -> list[Trial]:
         named = _Naming(_text(model.identity()), evaluation_id)
         trials += [_trial(study, model, choice, None, None, named) for choice in (_DENSE, *shared)]
         for spec in study.calibration if needing else ():
-            calibration_id = spec.id(model.tokenizer_id)
+            calibration_id = spec.id(model.tokenizer_id, model.fingerprint)
             trials += [_trial(study, model, choice, spec, calibration_id, named) for choice in needing]
     _refuse_same_ids(trials)
     return trials
@@ -119,15 +124,16 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
     """The calibration sets that these trials need, each once, in groups that one pass over a source builds."""
     groups: dict[str, dict[str, tuple[ModelRef, CalibrationSpec]]] = defaultdict(dict)
     seen: set[str] = set()
-    names: dict[tuple[str, int], str] = {}  # by tokenizer and source: the specs of a study share a few sources
+    names: dict[tuple[str, str, int], str] = {}  # by writer, tokenizer and source: a study has a few of each
     for trial in trials:
         spec, calibration_id = trial.spec, trial.calibration_id
         if spec is None or calibration_id is None or calibration_id in seen:
             continue
         seen.add(calibration_id)
-        key = trial.model.tokenizer_id, id(spec.source)
+        writer = trial.model.fingerprint if spec.source.writes else ""
+        key = writer, trial.model.tokenizer_id, id(spec.source)
         if key not in names:
-            names[key] = identity({"tokenizer": key[0], "source": spec.source.to_dict()})
+            names[key] = identity({"writer": writer, "tokenizer": key[1], "source": spec.source.to_dict()})
         groups[names[key]][calibration_id] = (trial.model, spec)
     return [
         Pool(
@@ -183,6 +189,7 @@ def check(study: Study) -> None:
     preflight(_last_sets(study.calibration), "calibration.sets")
     for model in study.models:
         _check_placement(model, study.methods)
+        _check_writer(model, study.calibration)
         for linear, (rows, cols) in linear_shapes(model).items():
             for method in study.methods:
                 _check_shape(method, linear, rows, cols, model.name)
@@ -292,6 +299,15 @@ def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
                     f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
                     "leave the method out, or the model's `placement`"
                 )
+
+
+def _check_writer(model: ModelRef, specs: Sequence[CalibrationSpec]) -> None:
+    for spec in specs:
+        if model.placement == "streamed" and spec.source.writes:
+            raise SettingsError(
+                f"calibration.source: {spec.source.label}: {model.name} is streamed, and text can only be written by a "
+                "model that is held whole; leave the source out, or the model's `placement`"
+            )
 
 
 def _refuse_same_ids(trials: Sequence[Trial]) -> None:

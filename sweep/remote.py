@@ -113,10 +113,7 @@ class RayRunner:
             time.sleep(5)
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
-        """Look at the models, and build all calibration sets and requests, in parallel.
-
-        Raises SettingsError as soon as one of them cannot be.
-        """
+        """Look at the models, and build all sets and requests in parallel. Raises SettingsError once one cannot be."""
         check: Any = ray.remote(num_cpus=1, max_retries=2)(check_model)
         build_sets: Any = ray.remote(num_cpus=1, max_retries=2)(sets_and_receipt)
         build_requests: Any = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(requests_and_receipt)
@@ -125,7 +122,10 @@ class RayRunner:
         for key, asked in requests.items():
             of_requests[key], self._requests[key] = build_requests.remote(asked.trial, self.results, asked.seqlens)
         for pool in pools:
-            receipt, *sets = build_sets.options(num_returns=len(pool.ids) + 1).remote(pool, self.results)
+            written_on = self._device if pool.writes else "cpu"
+            gpus = self.options.gpus_per_worker if written_on == "cuda" else 0
+            task = build_sets.options(num_returns=len(pool.ids) + 1, num_gpus=gpus)
+            receipt, *sets = task.remote(pool, self.results, written_on)
             self._sets.update(zip(pool.ids, sets, strict=True))
             of_sets.append(receipt)
         waiting = [*(reference for _, _, reference in rows), *of_requests.values(), *of_sets]

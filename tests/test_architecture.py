@@ -46,15 +46,16 @@ FLOORS = {
         lazy
     """,  # `*`: one method a file
     "sweep": """
-        launch  reference  reference.tasks
+        launch  reference  reference.tasks  export  compress
+        shipping
         remote
         runs
-        trial  export
+        trial  formats
         plan
         config
         study_file
         evaluation
-        evaluation.scorer
+        evaluation.scorer  generation
         weights
         models  evaluation.questions
         checkpoints  evaluation.tasks
@@ -89,6 +90,7 @@ LATE = {
     "datasets": "loading it takes a second, and it loads pandas",
     "huggingface_hub": "needed only for what is on the hub",
     "pyarrow": "its Parquet and data set readers are slow to load, and few commands read Parquet",
+    "gguf": "an optional extra",
     "safetensors": "needed only where the tensors of a checkpoint are looked at",
     "ray": "types alone: a study that runs here needs no Ray",
 }

@@ -26,7 +26,7 @@ from calib.writer import Request, Writer, seeds
 class Traces(Source):
     """`of`: a `chat` source, whose conversations up to their last answer are the prompts, the first `documents` of
     them. `temperature`, `top_p`, `top_k`, `max_new_tokens`: how the answers are written. `unfinished`: drop or keep the
-    traces that reach `max_new_tokens` without an end.
+    traces that reach `max_new_tokens` without an end. `part`: of a trace, the prompt or the response alone.
     """
 
     example: ClassVar[Mapping[str, Any]] = {
@@ -41,6 +41,7 @@ class Traces(Source):
     top_k: Annotated[int | None, Field(ge=1)] = None
     max_new_tokens: Annotated[int, Field(ge=1, le=1 << 17)] = 8_192
     unfinished: Literal["drop", "keep"] = "drop"
+    part: Literal["both", "prompt", "response"] = "both"
     seed: Annotated[int, Field(ge=0, le=INT64_MAX)] = 0
 
     def __post_init__(self) -> None:
@@ -70,7 +71,8 @@ class Traces(Source):
             finished = bool(answer) and answer[-1] == tokenizer.eos_token_id
             ended += finished
             if finished or self.unfinished == "keep":
-                yield TokenDocument(prompt.id, np.asarray([*prompt.tokens, *answer], dtype=np.int32))
+                tokens = {"both": [*prompt.tokens, *answer], "prompt": prompt.tokens, "response": answer}[self.part]
+                yield TokenDocument(prompt.id, np.asarray(tokens, dtype=np.int32))
         if not ended and self.unfinished == "drop":
             raise SettingsError(
                 f"source '{self.label}': none of {len(prompts):,} traces ended within {self.max_new_tokens:,} tokens; "

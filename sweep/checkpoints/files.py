@@ -101,11 +101,16 @@ def linear_shapes_in(folder: Path) -> dict[str, tuple[int, int]]:
 
     Empty for another architecture, whose names say nothing for sure.
     """
+    return linear_shapes_of({name: tensor.shape for name, tensor in checkpoint_tensors(folder).items()})
+
+
+def linear_shapes_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    """(rows, cols) of the linears of a block by their name in it, from the shapes of all tensors."""
     found = {}
-    for name, tensor in checkpoint_tensors(folder).items():
+    for name, shape in shapes.items():
         match = _BLOCK_LINEAR.fullmatch(name)
-        if match and len(tensor.shape) == 2:
-            found[match.group(1)] = (tensor.shape[0], tensor.shape[1])
+        if match and len(shape) == 2:
+            found[match.group(1)] = (shape[0], shape[1])
     return found
 
 
@@ -157,8 +162,8 @@ def _check_is_model(folder: Path, place: str) -> None:
     has = f" (it has {found[0]})" if found else ""
     if found and found[0].endswith(".gguf"):
         raise SettingsError(
-            f"{place}: {folder} holds {found[0]} and no config.json; GGUF files are not read: give the model in "
-            "the form of transformers (config.json and *.safetensors)"
+            f"{place}: {folder} holds {found[0]} and no config.json; to measure a GGUF file, name the file itself: "
+            f"{folder / found[0]}"
         )
     raise SettingsError(f"{place}: {folder} holds no config.json{has}; give the folder of a saved transformers model")
 

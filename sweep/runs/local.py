@@ -32,7 +32,8 @@ class LocalRunner:
 
     def start(self) -> str:
         """Returns the device of the trials, `cuda` or `cpu`."""
-        return quiet_torch(self.device)
+        self.device = quiet_torch(self.device)
+        return self.device
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Look at the models, and build all requests and calibration sets. Raises SettingsError."""
@@ -42,11 +43,14 @@ class LocalRunner:
         for key, asked in requests.items():
             self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)
         for pool in pools:
-            self._sets.update(zip(pool.ids, make_calibration_sets(pool, self.results), strict=True))
+            self._sets.update(zip(pool.ids, self._sets_of(pool), strict=True))
         of_sets = largest_in_sets(list(self._sets.values()))
         for key, found in uses.items():
             for use, rows in found:
                 refuse_unknown_ids(use, rows, of_sets, self._requests[key].largest_ids)
+
+    def _sets_of(self, pool: Pool) -> list[CalibrationSet]:
+        return make_calibration_sets(pool, self.results, self.device or "cpu")
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""

@@ -21,7 +21,7 @@ from methods.walk.tied import refuse_tied
 from sweep.checkpoints.files import describe_folder, describe_snapshot, has_all_weights
 from sweep.checkpoints.integrity import refuse_not_finite
 from sweep.checkpoints.tensors import DERIVED, FLOATS, Stored, checkpoint_tensors
-from sweep.models import ModelRef, at_commit, cached_snapshot, hub_commit, load_config
+from sweep.models import ModelRef, at_commit, cached_snapshot, hub_commit, load_config, local_files
 from sweep.weights.skeleton import build_skeleton, check_headers
 from sweep.weights.streaming import sources_of_streamed
 
@@ -34,7 +34,7 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
     `methods` are those that will compress it. Raises SettingsError naming the model, the tensor or file, the value and
     the remedy.
     """
-    ref = at_commit(ref, hub_commit(ref))
+    ref = local_files(at_commit(ref, hub_commit(ref)))
     folder = _folder(ref)
     if folder is not None:
         describe = describe_snapshot if ref.on_hub else describe_folder  # the files may have changed since planning

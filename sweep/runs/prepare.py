@@ -12,10 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import polars as pl
+
 from calib.build import CalibrationSet, build_sets
 from calib.settings import SettingsError, identity
+from calib.spec import CalibrationSpec, tokens_hash
 from sweep.evaluation.questions.largest import LargestId, largest_ids
 from sweep.evaluation.suite import EvaluationData, build_evaluation, refuse_generation
+from sweep.generation.writer import ModelWriter
 from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
 from sweep.plan import Pool, Trial
 from sweep.results import Results
@@ -25,18 +30,22 @@ from sweep.runs.vocabulary import largest_in_sets
 from sweep.storage.patience import WRITE_PATIENCE
 
 
-def make_calibration_sets(pool: Pool, results: str) -> list[CalibrationSet]:
+def make_calibration_sets(pool: Pool, results: str, device: str = "cpu") -> list[CalibrationSet]:
     """Build the sets of a pool, in its order, and write them to `calibration/`.
 
-    Raises SettingsError when the source holds too little text, or other text than when the stored sets were built, and
-    when the tokenizer is one of another commit.
+    Text that the model writes is written once, on `device`: where all sets are stored already, they are read. Raises
+    SettingsError when the source holds too little text, or other text than when the stored sets were built, and when
+    the tokenizer is one of another commit.
     """
     store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(pool.model)
     check_commit(store, pool.model, commit)
     model = at_commit(pool.model, commit)
-    sets = build_sets(list(pool.specs), load_tokenizer(model), pool.model.tokenizer_id)
     known = store.keys("calibration")
+    if pool.writes and known.issuperset(pool.ids) and (there := _stored_sets(store, pool)):
+        return there
+    writer = ModelWriter(model, device) if pool.writes else None
+    sets = build_sets(list(pool.specs), load_tokenizer(model), pool.model.tokenizer_id, writer=writer)
     for calibration in sets:
         if calibration.id in known:
             _check_stored(store, calibration)
@@ -74,9 +83,9 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
     return data
 
 
-def sets_and_receipt(pool: Pool, results: str) -> tuple[Any, ...]:
+def sets_and_receipt(pool: Pool, results: str, device: str = "cpu") -> tuple[Any, ...]:
     """The largest ids, so that a driver can wait without fetching tokens, and then the sets one by one."""
-    sets = make_calibration_sets(pool, results)
+    sets = make_calibration_sets(pool, results, device)
     return (largest_in_sets(sets), *sets)
 
 
@@ -84,6 +93,34 @@ def requests_and_receipt(trial: Trial, results: str, seqlens: Sequence[int]) -> 
     """The largest ids, and the requests."""
     data = make_requests(trial, results, seqlens)
     return data.largest_ids, data
+
+
+def _stored_sets(store: Results, pool: Pool) -> list[CalibrationSet] | None:
+    """The sets of a pool as they are stored; None when a file of one cannot be read, or holds other tokens."""
+    paths = [f"{store.path}/calibration/{set_id}.parquet" for set_id in pool.ids]
+    if any(why_unreadable(store, "calibration", path) for path in paths):
+        return None
+    sets = [_as_set(store.read_file("calibration", path), spec) for path, spec in zip(paths, pool.specs, strict=True)]
+    return None if None in sets else [found for found in sets if found is not None]
+
+
+def _as_set(stored: pl.DataFrame, spec: CalibrationSpec) -> CalibrationSet | None:
+    rows = stored.sort("window").to_dicts()
+    tokens = np.asarray([row["tokens"] for row in rows], dtype=np.int32)
+    tokens.setflags(write=False)
+    if not rows or tokens_hash(tokens) != rows[0]["hash"]:
+        return None
+    return CalibrationSet(
+        spec=spec,
+        id=rows[0]["calibration_id"],
+        tokens=tokens,
+        documents_in=tuple(tuple(row["documents"]) for row in rows),
+        starts=tuple(tuple(row["starts"]) for row in rows),
+        lengths=tuple(tuple(row["lengths"]) for row in rows),
+        texts=tuple(row["text"] for row in rows),
+        revision=rows[0]["revision"],
+        tokenizer_id=rows[0]["tokenizer"],
+    )
 
 
 def _check_stored(store: Results, calibration: CalibrationSet) -> None:

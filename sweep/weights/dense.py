@@ -13,7 +13,7 @@ from typing import Any
 
 from methods.lazy import torch
 from sweep.checkpoints.integrity import refuse_differences, refuse_not_finite, refuse_untied
-from sweep.models import ModelRef, context_length, load_tokenizer, unusable
+from sweep.models import ModelRef, context_length, load_tokenizer, local_files, unusable
 
 
 class DenseModel:
@@ -24,7 +24,7 @@ class DenseModel:
     def __init__(self, ref: ModelRef, device: str = "cpu", dtype: str | None = None) -> None:
         import transformers
 
-        self.ref = ref
+        self.ref = ref = local_files(ref)
         chosen = dtype or ref.dtype
         if chosen == "auto" and device == "cpu":
             chosen = "float32"

@@ -21,7 +21,7 @@ from methods.walk.decoder import decoder_blocks
 from methods.walk.residency import device_memory
 from sweep.checkpoints.integrity import refuse_not_finite
 from sweep.checkpoints.tensors import INDEX, SINGLE, Stored, checkpoint_files, checkpoint_tensors, indexed_files
-from sweep.models import ModelRef, context_length, load_config, load_tokenizer, unreachable
+from sweep.models import ModelRef, context_length, load_config, load_tokenizer, local_files, unreachable
 from sweep.weights.blocks import StreamedBlocks
 from sweep.weights.dense import DenseModel, Snapshot
 from sweep.weights.memory import host_memory
@@ -86,7 +86,7 @@ def local_folder(ref: ModelRef) -> Path | None:
     Raises SettingsError when the hub cannot be reached.
     """
     if not ref.on_hub:
-        return Path(ref.path)
+        return Path(local_files(ref).path)
     import huggingface_hub
 
     def fetch(patterns: list[str]) -> Path:

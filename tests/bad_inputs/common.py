@@ -21,16 +21,18 @@ STUDY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A bad input of the launcher.
+    """A bad input of the launcher, or of another `command`.
 
     `build(folder)` writes files into an empty folder, which is the working directory of the launch, and returns the
-    arguments of `python -m sweep.launch`. `message` is a regular expression that the one line `error: ...` matches.
-    `torch` says that torch or a tokenizer may be needed to find the fault; the others are found without.
+    arguments of `python -m sweep.launch` (or of that command). `message` is a regular expression that the one line
+    `error: ...` matches. `torch` says that torch or a tokenizer may be needed to find the fault; the others are found
+    without.
     """
 
     build: Callable[[Path], list[str]]
     message: str
     torch: bool = False
+    command: str = "sweep.launch"
 
 
 def write_study(folder: Path, **sections: Any) -> str:

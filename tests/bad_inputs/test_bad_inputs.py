@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sweep.launch import app
 from tests.bad_inputs.common import Case
 
 HEAVY = ("torch", "ray", "transformers", "datasets")  # lm-eval needs them, and its folder is looked for
@@ -41,7 +40,7 @@ def test_bad_input_ends_in_one_line(case: Case, tmp_path: Path, monkeypatch: pyt
     if not case.torch:
         for name in HEAVY:  # an import of them would raise
             monkeypatch.setitem(sys.modules, name, None)
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(importlib.import_module(case.command).app, arguments)
     assert isinstance(result.exception, SystemExit), f"{result.exception!r}\n{result.output}"
     assert result.exit_code == 2, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]

@@ -91,6 +91,20 @@ def test_traces_without_an_end_are_left_out_or_kept(talks: dict[str, Any], token
         texts(get_source(entry), tokenizer, FakeWriter(endless=1))
 
 
+@pytest.mark.parametrize("part", ["prompt", "response"])
+def test_a_part_of_a_trace_is_a_text_of_its_own(talks: dict[str, Any], tokenizer: Any, part: str) -> None:
+    entry = {"source": "traces", "of": talks}
+    whole, alone = (get_source({**entry, "part": name}) for name in ("both", part))
+    writer = FakeWriter()
+    found = texts(alone, tokenizer, writer)
+    for request, trace, own in zip(
+        writer.asked, texts(whole, tokenizer, FakeWriter()).values(), found.values(), strict=True
+    ):
+        cut = len(request.prompt)
+        assert own == (trace[:cut] if part == "prompt" else trace[cut:])
+    assert alone.identity() != whole.identity()
+
+
 def test_set_is_the_models_own(prompts: dict[str, Any], tokenizer: Any) -> None:
     source = get_source({"source": "self_generated", "prompts": prompts, "documents": 20})
     spec = spec_of(source)

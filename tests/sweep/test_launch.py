@@ -21,6 +21,7 @@ from sweep.config import study_names
 from sweep.results import Results, TrialRows
 from sweep.runs.local import LocalRunner
 from sweep.trial import run_trial
+from tests.sweep.checkpoints.gguf_files import write_package
 from tests.sweep.conftest import launch_environment
 
 BENCHMARK_STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
@@ -312,8 +313,13 @@ def test_local_runs_take_no_cluster_options(launch: Launch, write_study: Write, 
 
 
 @pytest.mark.parametrize("name", study_names())
-def test_every_shipped_study_plans_without_network(name: str, launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shipped_study_plans_without_network(
+    name: str, launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import socket
+
+    if name == "smollm2":  # whose model is an extra
+        monkeypatch.syspath_prepend(write_package(tmp_path / "packages"))
 
     def offline(*_: Any) -> None:
         raise AssertionError("planning must not touch the network")

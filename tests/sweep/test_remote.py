@@ -21,6 +21,7 @@ from sweep import plan, remote
 from sweep.config import parse_study
 from sweep.remote import RayRunner, connect
 from sweep.results import Results
+from sweep.runs.prepare import make_calibration_sets
 from sweep.runs.provenance import provenance
 from sweep.runs.runner import RunOptions
 from sweep.runs.schedule import Job
@@ -165,6 +166,16 @@ def test_trial_that_kills_its_worker_becomes_a_failed_row_and_the_rest_goes_on(
 def test_what_cannot_work_is_found_before_any_worker_starts(runner: Any, document: Document) -> None:
     with pytest.raises(SettingsError, match=r"sets 0 to 5 of 8 windows need 48, which is enough for 5 sets"):
         prepare(runner, document, sampling="long_documents", seqlen=64, nsamples=8, sets=6)
+
+
+def test_a_model_writes_the_same_text_in_a_task(
+    runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runner, "results", str(tmp_path / "task"))
+    trials = prepare(runner, document, source={"source": "self_generated", "documents": 12, "length": 40})
+    (pool,) = plan.pools(trials)
+    (here,) = make_calibration_sets(pool, str(tmp_path / "here"))
+    assert set(Results(tmp_path / "task").read("calibration")["hash"]) == {here.hash}
 
 
 @pytest.mark.parametrize("failures", [1, 2])

@@ -1,0 +1,230 @@
+"""`python -m sweep.compress MODEL --method gptq --bits 4 --data my.jsonl --out DIR`: one model, compressed and written.
+
+The one-command way, for those who know which method and text they want. What is written is what `sweep.export` writes
+of a measured trial, with the same recipe: `python -m sweep.launch DIR/recipe.yaml` measures it. From Python:
+
+    from sweep.compress import compress
+    compress("my-model", {"method": "gptq", "bits": 4, "group_size": 128}, "my.jsonl", "my-model-4bit")
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+
+from calib.build import build, preflight
+from calib.settings import SettingsError, one_line, shown
+from calib.yamltext import read_yaml
+from methods.base import Composition, CompressionError, Method, parse_method
+from methods.blockwise import CompressionReport, compress_model
+from sweep.config import Study, parse_study
+from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
+from sweep.formats.format import FormatError
+from sweep.formats.grids import grid_of, grids_by_linear
+from sweep.formats.writer import Written, check_target, write_model
+from sweep.models import ModelRef, context_length, load_config, load_tokenizer, resolve_model
+from sweep.plan import Trial, expand
+from sweep.runs.machine import device_name
+from sweep.runs.provenance import provenance
+from sweep.shipping.choose import Chosen
+from sweep.shipping.folder import Parcel, leftover_note, ship, told
+from sweep.shipping.recompress import Recompressed, device_of
+from sweep.trial import describe
+from sweep.weights.hashes import weights_hash
+from sweep.weights.streaming import load_dense
+
+HELDOUT = ["books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs"]
+NOTHING = pl.DataFrame(
+    schema={"kind": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64, "stderr": pl.Float64}
+    | {"n": pl.Int64}
+)  # no metric was computed
+LONGEST = 2048  # tokens of a window, where nothing else is asked for and the model's context has room
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def compress(
+    model: str | Mapping[str, Any],
+    method: str | Mapping[str, Any] | Sequence[Any],
+    data: str | os.PathLike[str] | Mapping[str, Any] | None,
+    out: str | os.PathLike[str],
+    *,
+    nsamples: int = 128,
+    seqlen: int | None = None,
+    format: str | None = None,
+    device: str | None = None,
+) -> Written:
+    """Compress a model with calibration text, and write it to the new folder `out`.
+
+    model: a bundled name, folder, hub id, or an entry of a study. method: a name, an entry such as
+    `{"method": "gptq", "bits": 4}`, or a list of those. data: a text or JSONL file, the name of a source, an entry of a
+    study, or None for a method without data. seqlen: tokens of a window, by default 2,048 or the model's context.
+    format: by default the smallest that changes no weight: compressed-tensors for integer grids, factored for low rank,
+    else dense. Grids get scales in the model's type unless the method says otherwise, since only those can be stored
+    without a change. Raises SettingsError, FormatError or CompressionError with the remedy.
+    """
+    target = Path(out)
+    check_target(target)
+    if format is not None:
+        check_name(format)
+    trial, study = _plan(model, method, data, nsamples, seqlen)
+    assert trial.method is not None  # `_plan` takes the one trial that has one
+    parcel = Parcel(format or usual_format(trial.method))
+    check_method(parcel.format, trial.method, trial.model.dtype)
+    place = device_of(device)
+    calibration = None
+    if trial.spec is not None:
+        calibration = build(trial.spec, load_tokenizer(trial.model), trial.model.tokenizer_id)
+    dense = load_dense(trial.model, place)
+    report = compress_model(dense.model, trial.method, calibration.tokens.copy() if calibration else None)
+    row = {
+        **describe(trial),
+        **provenance(),
+        "average_bits": report.average_bits,
+        "achieved_sparsity": report.achieved_sparsity,
+        "calibration_hash": calibration.hash if calibration else None,
+        "calibration_documents": calibration.documents if calibration else None,
+        "weights_hash": weights_hash(dense.model),
+        "dtype": dense.dtype,
+        "device": device_name(place),
+    }
+    chosen = Chosen(trial, study, row, NOTHING, NOTHING)
+    return ship(Recompressed(dense, report, calibration), chosen, target, parcel)
+
+
+def save_compressed(
+    model: Any,
+    method: Method,
+    report: CompressionReport,
+    out: str | os.PathLike[str],
+    *,
+    tokenizer: Any = None,
+    format: str | None = None,
+) -> Written:
+    """Write a model that `compress_model(model, method, ...)` compressed in place to the new folder `out`.
+
+    format: by default the smallest that changes no weight; `dense` multiplies low-rank factors, in `model` as well.
+    Raises FormatError when the format cannot hold it without a change, SettingsError for a folder that is not empty.
+    """
+    kind = format or usual_format(method)
+    check_name(kind)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    check_method(kind, method, dtype)
+    return write_model(model, tokenizer, Path(out), kind, grids_by_linear(model, method, report))
+
+
+def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None) -> tuple[Trial, Study]:
+    """The one trial, from a study that says everything; the checks are those of a study."""
+    model_entry = dict(model) if isinstance(model, Mapping) else {"model": str(model)}
+    asked = parse_method(method, "methods[0]")
+    if data is None and not asked.data_free:
+        raise SettingsError(f"--data: {asked.label} needs calibration text; give a text or JSONL file, or a source")
+    ref = resolve_model(model_entry, "models[0]")
+    dtype = _stored_dtype(ref)
+    document: dict[str, Any] = {
+        "study": "compressed",
+        "models": [{**model_entry, "dtype": dtype}],
+        "methods": [_with_scales(method, asked, dtype)],
+        "evaluation": {"heldout": HELDOUT, "heldout_windows": 8, "heldout_seqlen": 128},
+    }
+    if not asked.data_free:
+        length = seqlen or min(LONGEST, context_length(ref))
+        document["calibration"] = {
+            "source": _source_entry(data),
+            "sets": 1,
+            "nsamples": nsamples,
+            "seqlen": length,
+        }
+    study = parse_study(document)
+    trial = next(trial for trial in expand(study) if trial.method is not None)
+    if trial.spec is not None:
+        preflight([trial.spec])
+    return trial, study
+
+
+def _source_entry(data: Any) -> Any:
+    """A path is a file, a name a source. A relative path is made absolute: the recipe stands in another folder."""
+    if isinstance(data, os.PathLike) or (isinstance(data, str) and (os.path.exists(data) or Path(data).suffix)):
+        return {"source": "file", "path": str(Path(data).expanduser().absolute())}
+    return data
+
+
+def _stored_dtype(ref: ModelRef) -> str:
+    """The type of the model's weights: what was asked for, else what the checkpoint says."""
+    if ref.dtype != "auto":
+        return ref.dtype
+    stored = ref.stored_dtype or getattr(load_config(ref), "dtype", None) or "float32"
+    return str(stored).removeprefix("torch.")
+
+
+def _with_scales(entry: Any, method: Method, dtype: str) -> Any:
+    """The method's entry with scales in the model's type, where it has scales and does not say which."""
+    if isinstance(method, Composition):
+        return [_with_scales(*pair, dtype) for pair in zip(entry, method.steps, strict=True)]
+    entry = {"method": entry} if isinstance(entry, str) else dict(entry)
+    return {"scale_dtype": dtype, **entry} if grid_of(method) is not None else entry
+
+
+@app.command()
+def command(
+    model: Annotated[str, typer.Argument(help="A bundled name, a folder, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+    method: Annotated[str, typer.Option(help="gptq, rtn, awq, wanda, sparsegpt, ...")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, such as bits=4.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Short for --set bits=.")] = None,
+    data: Annotated[str | None, typer.Option(help="A text or JSONL file, or a source such as c4.")] = None,
+    nsamples: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
+    seqlen: Annotated[int | None, typer.Option(help="Tokens of a window [default: 2048, or the context].")] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help=f"{', '.join(NAMES)} [default: the smallest that changes no weight]."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu [default: a GPU if there is one].")] = None,
+) -> None:
+    """Compress one model and write a folder for transformers and vLLM.
+
+    Exit codes: 0 written, 2 it cannot be done as asked.
+    """
+    try:
+        entry: dict[str, Any] = {"method": method, **_settings(set_ or [])}
+        if bits is not None:
+            entry["bits"] = bits
+        written = compress(model, entry, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
+    except (SettingsError, FormatError, CompressionError, OSError) as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(f"{told(written)}; python -m sweep.launch {out}/recipe.yaml measures it")
+    print(leftover_note(out), end="", file=sys.stderr)
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`bits=4` as a setting, its value read as a study file reads it."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set {shown(pair)}: expected key=value, such as bits=4")
+        found[key] = read_yaml(value)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(app(given, prog_name="python -m sweep.compress", standalone_mode=False) or 0)
+    except UsageError as error:
+        print(f"error: {one_line(error.format_message())}; --help lists all flags", file=sys.stderr)  # type: ignore[attr-defined]
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""`compressed-tensors`, pack-quantized: what llm-compressor writes, read by vLLM and (with that package) transformers.
+
+Codes are stored with an offset of 2^(bits − 1), 32 of them in `bits` words along the inputs; zero points along the
+outputs. A loader computes (code − zero) · scale in the type of the scale, which is why scales have the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from methods.lazy import torch
+from methods.numerics.codes import Codes
+from sweep.formats.bits import pack_rows, unpack_rows
+from sweep.formats.format import GridSpec
+
+
+class CompressedTensors:
+    """The format of the package `compressed-tensors`, for integer weights of 2 to 8 bits."""
+
+    name: ClassVar[str] = "compressed-tensors"
+    mark: ClassVar[str] = "weight_packed"
+
+    def loaders(self, grids: Sequence[GridSpec]) -> str:
+        """transformers needs a symmetric grid, or an old version of the package (docs/export.md)."""
+        kernels = ["vLLM"] if all(grid.bits in (4, 8) for grid in grids) else []
+        package = "transformers with the package compressed-tensors (0.18 or newer)"
+        if not all(grid.sym for grid in grids):
+            package = "transformers with the package compressed-tensors 0.17 (newer versions refuse zero points there)"
+        return ", ".join([*kernels, package])
+
+    def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
+        """Every grid of up to 8 bits fits."""
+        return None
+
+    def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
+        """The last word of a row is filled with zeros."""
+        return None
+
+    def refuses_mix(self, grids: Sequence[GridSpec]) -> str | None:
+        """Every linear may have its own grid."""
+        return None
+
+    def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
+        """weight_packed int32 [rows, words], weight_scale [rows, groups], weight_shape; zero points if asymmetric."""
+        stored = {
+            "weight_packed": pack_rows(codes.codes, codes.bits),
+            "weight_scale": codes.scale.contiguous(),
+            "weight_shape": torch.tensor(codes.codes.shape, dtype=torch.int64),
+        }
+        if not codes.sym:
+            stored["weight_zero_point"] = pack_rows(codes.zero.T, codes.bits).T.contiguous()
+        return stored
+
+    def config(self, grids: Mapping[str, GridSpec], dense: Sequence[str]) -> dict[str, Any]:
+        """One group of linears for every grid; a single grid applies to all linears but the dense ones."""
+        kinds = list(dict.fromkeys(grids.values()))
+        groups = {}
+        for number, kind in enumerate(kinds):
+            names = ["Linear"] if len(kinds) == 1 else [name for name, grid in grids.items() if grid == kind]
+            groups[f"group_{number}"] = {
+                "targets": names,
+                "weights": {
+                    "num_bits": kind.bits,
+                    "type": "int",
+                    "symmetric": kind.sym,
+                    "strategy": "channel" if kind.group_size is None else "group",
+                    "group_size": kind.group_size,
+                    "dynamic": False,
+                },
+            }
+        return {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "quantization_status": "compressed",
+            "config_groups": groups,
+            "ignore": list(dense),
+        }
+
+    def grid(self, config: Mapping[str, Any], linear: str) -> GridSpec:
+        """That of the group that names the linear, or all linears."""
+        groups = config["config_groups"].values()
+        found = next(group["weights"] for group in groups if {linear, "Linear"} & set(group["targets"]))
+        return GridSpec(found["num_bits"], found["symmetric"], found["group_size"])
+
+    def codes(self, stored: Mapping[str, torch.Tensor], grid: GridSpec) -> Codes:
+        """Undo `tensors`."""
+        rows, cols = stored["weight_shape"].tolist()
+        scale = stored["weight_scale"]
+        zero = torch.full(scale.shape, 2 ** (grid.bits - 1), dtype=torch.uint8)
+        if not grid.sym:
+            zero = unpack_rows(stored["weight_zero_point"].T, grid.bits, rows).T
+        return Codes(unpack_rows(stored["weight_packed"], grid.bits, cols), scale, zero, grid.bits, grid.sym)

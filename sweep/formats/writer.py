@@ -1,0 +1,303 @@
+"""A compressed model as a folder that transformers and vLLM load: written block by block, whole or not at all.
+
+Every packed weight is checked before it is written: the codes must give the weight that is in the model to the bit.
+The folder is written under another name beside its place and renamed last, so what stands there is complete. Only one
+block is in memory besides what the model holds itself, so a model that is streamed can be written too. The hard cases:
+weights that are tied are written once, under the name that transformers reads; a model whose checkpoints transformers
+converts while it loads them (fused experts) is left to its own `save_pretrained`, and only dense.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from calib.settings import SettingsError
+from methods.blockwise import decoder_blocks
+from methods.lazy import torch
+from methods.numerics.codes import NotOnGridError, find_codes
+from methods.walk.factored import factored, merge_factors
+from methods.walk.linears import experts_of
+from methods.walk.residency import home_of, resident
+from sweep.formats import factored as factored_format
+from sweep.formats.catalog import DENSE, FACTORED, PACKED, check_name
+from sweep.formats.format import Format, FormatError, GridSpec
+from sweep.formats.grids import blocks_name
+
+SHARD_BYTES = 4 * 2**30
+PARTIAL = ".partial-"  # stands in the name of a folder that is not complete, before the number of the process
+
+
+@dataclass
+class Written:
+    """What a checkpoint holds: bytes of all tensors and of the packed linears alone, and their weights' number.
+
+    merged: linears whose two factors were multiplied, which rounded their product to the model's type. grids: those of
+    the packed linears. counted_bits: bits a weight that the method counts, where a report says it.
+    """
+
+    folder: Path
+    format: str
+    bytes: int = 0
+    packed_linears: int = 0
+    packed_bytes: int = 0
+    packed_weights: int = 0
+    merged: list[str] = field(default_factory=list)
+    grids: tuple[GridSpec, ...] = ()
+    counted_bits: float | None = None
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """Bits on disk per weight of the packed linears: codes, scales, zero points, padding; None without any."""
+        return 8 * self.packed_bytes / self.packed_weights if self.packed_weights else None
+
+
+def write_model(
+    model: Any,
+    tokenizer: Any,
+    out: Path,
+    kind: str = DENSE,
+    grids: Mapping[str, GridSpec] | None = None,
+    complete: Callable[[Path, Written], None] | None = None,
+) -> Written:
+    """Write `model` to the folder `out`, which must not be there or be empty, in the format of the name `kind`.
+
+    `grids` has the linears by name that a packed format holds; `factored` writes low-rank factors as they are, and all
+    others multiply them, in a model that is not streamed in place. `complete` adds files before the folder appears
+    under its name. Raises FormatError or SettingsError.
+    """
+    check_name(kind)
+    check_target(out)
+    grids = (grids or {}) if kind in PACKED else {}
+    if kind in PACKED:
+        check_fits(model, PACKED[kind], grids)
+    if kind == FACTORED and not factored(model):
+        raise FormatError(f"--format {FACTORED}: the model holds no low-rank factors; use --format {DENSE}")
+    _check_room(model, out, grids)
+    partial = out.with_name(f"{out.name}{PARTIAL}{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier process of this number
+    try:
+        partial.mkdir(parents=True)
+        written = Written(partial, kind, grids=tuple(dict.fromkeys(grids.values())))
+        if kind == DENSE and home_of(model) is None:
+            written.merged = merge_factors(model)
+            model.save_pretrained(partial, max_shard_size=SHARD_BYTES)
+            written.bytes = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
+        else:
+            _Writer(model, kind, grids, written).write()
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        if complete is not None:
+            complete(partial, written)
+        _flush(partial)
+        os.rename(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    written.folder = out
+    return written
+
+
+def check_target(out: Path) -> None:
+    """Raise SettingsError unless `out` can become a new folder: an empty one may be there, or a missing parent."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise SettingsError(f"--out {out}: is there already and no folder; give another name")
+    if out.is_dir() and any(out.iterdir()):
+        raise SettingsError(f"--out {out}: is there already and not empty; give another folder")
+    above = _nearest(out.absolute().parent)
+    if not above.is_dir():
+        raise SettingsError(f"--out {out}: {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise SettingsError(f"--out {out}: nothing can be written in {above}")
+
+
+def leftovers(out: Path) -> list[Path]:
+    """Folders beside `out` that an export of this name left unfinished, because it was killed or still runs."""
+    return sorted(out.absolute().parent.glob(f"{escape(out.name)}{PARTIAL}*"))
+
+
+def check_fits(model: Any, packed: Format, grids: Mapping[str, GridSpec]) -> None:
+    """Raise FormatError when the format cannot hold one of the linears, or none is on a grid."""
+    remedy = f"use --format {DENSE}, which holds every model"
+    if not grids:
+        raise FormatError(f"--format {packed.name}: no linear is on an integer grid; {remedy}")
+    if names := factored(model):
+        raise FormatError(f"--format {packed.name}: two factors stand in the place of {names[0]}; {remedy}")
+    for index, block in enumerate(decoder_blocks(model)):
+        if experts := experts_of(block):
+            raise FormatError(
+                f"--format {packed.name}: block {index} {experts[0][0].group} holds all experts in one parameter, and "
+                f"checkpoints store them otherwise; {remedy}"
+            )
+    modules = dict(model.named_modules())
+    for name, grid in grids.items():
+        linear = modules[name]
+        if not isinstance(linear, torch.nn.Linear):
+            raise FormatError(f"--format {packed.name}: {name} is a {type(linear).__name__}, no nn.Linear; {remedy}")
+        rows, cols = linear.weight.shape
+        dtype = str(linear.weight.dtype).removeprefix("torch.")
+        reason = packed.refuses_grid(grid, dtype) or packed.refuses_shape(grid, rows, cols)
+        if dtype == "float64":
+            reason = "no loader computes with float64"
+        if reason:
+            raise FormatError(f"--format {packed.name} cannot hold {name} ({grid.describe()}): {reason}; {remedy}")
+    kinds = list(dict.fromkeys(grids.values()))
+    if len(kinds) > 1 and (reason := packed.refuses_mix(kinds)):
+        text = ", ".join(kind.describe() for kind in kinds)
+        raise FormatError(f"--format {packed.name} cannot hold linears on {text}: {reason}; {remedy}")
+
+
+def dense_linears(model: Any, grids: Mapping[str, GridSpec]) -> list[str]:
+    """Names of the linears that no grid holds, the head among them."""
+    return [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name not in grids]
+
+
+class _Writer:
+    """Tensors on their way into shards, and config.json: all that is written while `save_pretrained` is not used."""
+
+    def __init__(self, model: Any, kind: str, grids: Mapping[str, GridSpec], written: Written) -> None:
+        self.model, self.kind, self.grids, self.written = model, kind, grids, written
+        self.folder = written.folder
+        self.stem = factored_format.STEM if kind == FACTORED else "model"
+        self.files: dict[str, str] = {}  # file by tensor
+
+    def write(self) -> None:
+        """Write all tensors, then the configuration."""
+        shard: dict[str, torch.Tensor] = {}
+        size = 0
+        for name, tensor in self._tensors():
+            if shard and size + tensor.nbytes > SHARD_BYTES:
+                self._write_shard(shard)
+                shard, size = {}, 0
+            shard[name] = tensor
+            size += tensor.nbytes
+        self._write_shard(shard)
+        self._name_shards()
+        self._write_config()
+
+    def _write_shard(self, shard: Mapping[str, torch.Tensor]) -> None:
+        from safetensors.torch import save_file
+
+        name = f"{self.stem}-{len(set(self.files.values())) + 1:05d}.safetensors"
+        save_file(dict(shard), self.folder / name, metadata={"format": "pt"})
+        self.files.update(dict.fromkeys(shard, name))
+        self.written.bytes += sum(tensor.nbytes for tensor in shard.values())
+
+    def _name_shards(self) -> None:
+        """One file has the name that loaders look for; several have an index."""
+        shards = sorted(set(self.files.values()))
+        if len(shards) == 1:
+            (self.folder / shards[0]).rename(self.folder / f"{self.stem}.safetensors")
+            return
+        index = {"metadata": {"total_size": self.written.bytes}, "weight_map": self.files}
+        (self.folder / f"{self.stem}.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True))
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor of the checkpoint by its name, in host memory; blocks first, each while it is resident."""
+        prefix, blocks = blocks_name(self.model), decoder_blocks(self.model)
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        for index in range(len(blocks)):
+            following = index + 1 if index + 1 < len(blocks) else None
+            with resident(self.model, index, following):
+                for name, tensor in self._block(blocks[index], f"{prefix}.{index}"):
+                    if name not in tied:
+                        yield from self._stored(name, tensor)
+        for name, tensor in self.model.state_dict().items():
+            if not name.startswith(f"{prefix}.") and name not in tied:
+                yield name, _plain(tensor)
+
+    def _block(self, block: Any, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of a resident block by their names in the model; factors are multiplied where they must be."""
+        if self.kind != FACTORED and factored(block):
+            block = copy.deepcopy(block)
+            self.written.merged += [f"{prefix}.{name}" for name in merge_factors(block)]
+        for name, tensor in block.state_dict().items():
+            yield f"{prefix}.{name}", tensor
+
+    def _stored(self, name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """What the checkpoint holds of one tensor of the model: itself, or the parts of a packed weight."""
+        linear = name.removesuffix(".weight")
+        if linear == name or linear not in self.grids:
+            yield name, _plain(tensor)
+            return
+        packed = PACKED[self.kind]
+        self.written.packed_linears += 1
+        self.written.packed_weights += tensor.numel()
+        for suffix, part in packed_tensors(linear, tensor, packed, self.grids[linear]).items():
+            self.written.packed_bytes += part.nbytes
+            yield f"{linear}.{suffix}", _plain(part)
+
+    def _write_config(self) -> None:
+        self.model.config.save_pretrained(self.folder)
+        if getattr(self.model, "generation_config", None) is not None and self.model.can_generate():
+            self.model.generation_config.save_pretrained(self.folder)
+        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        file = self.folder / "config.json"
+        config = {**json.loads(file.read_text()), "dtype": dtype}
+        if self.kind in PACKED:
+            dense = dense_linears(self.model, self.grids)
+            config["quantization_config"] = PACKED[self.kind].config(self.grids, dense)
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        if self.kind == FACTORED:
+            described = {"dtype": dtype, "linears": factored(self.model)}
+            (self.folder / factored_format.NAMES).write_text(json.dumps(described, indent=2) + "\n")
+
+
+def packed_tensors(linear: str, weight: torch.Tensor, packed: Format, grid: GridSpec) -> dict[str, torch.Tensor]:
+    """What `packed` stores of a weight [rows, cols] on `grid`. Raises FormatError unless it gives the weight back."""
+    try:
+        codes = find_codes(weight, grid.bits, sym=grid.sym, group_size=grid.group_size)
+    except NotOnGridError as error:
+        dtype = str(weight.dtype).removeprefix("torch.")
+        fix = f"scale_dtype: {dtype}" if dtype != "float32" else "a method whose weights stay on its grids"
+        raise FormatError(
+            f"--format {packed.name}: {linear} cannot be stored without a change: {error}; measure the method with "
+            f"{fix}, which is what ships, or use --format {DENSE}"
+        ) from None
+    if not torch.equal(codes.weight(), weight):
+        raise FormatError(f"--format {packed.name}: the codes of {linear} do not give its weights back")
+    return packed.tensors(codes)
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in host memory with a storage of its own, as safetensors wants it."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _check_room(model: Any, out: Path, grids: Mapping[str, GridSpec]) -> None:
+    """Raise SettingsError when the disk has not got room for the weights."""
+    needed = 0.0
+    for name, tensor in model.state_dict().items():
+        grid = grids.get(name.removesuffix(".weight"))
+        bits = 8 * tensor.element_size() if grid is None else _most_bits(grid, tensor.shape[1])
+        needed += tensor.numel() * bits / 8
+    free = shutil.disk_usage(_nearest(out.absolute())).free
+    if free < needed:
+        raise SettingsError(
+            f"--out {out}: the disk has {free / 2**30:.1f} GiB free, the model may take {needed / 2**30:.1f} GiB; "
+            "give a folder on a larger disk"
+        )
+
+
+def _most_bits(grid: GridSpec, cols: int) -> float:
+    """Bits of a packed weight at most: its code, and its share of a scale in float32, a zero point and padding."""
+    return grid.bits + 1 + (32 + grid.bits + 8) / (grid.group_size or cols)
+
+
+def _nearest(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _flush(folder: Path) -> None:
+    """Wait until all files are on the disk, so that a power cut leaves no folder with holes under the final name."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())

@@ -1,0 +1,133 @@
+"""Which trial of a results folder is meant: by its id, or by model, method, source and set.
+
+The row says what was measured, the study file beside it how; together they give the trial again. The hard case is a
+folder whose study can no longer make the trial, since its model or its data changed: ids differ then, and it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from calib.settings import SettingsError, suggestion
+from sweep.config import Study, parse_study
+from sweep.plan import Trial, expand
+from sweep.results import Results
+from sweep.runs.folder import read_study
+
+SHOWN = 6  # candidates that are named
+LONG_ID = 8  # digits of an id that are enough
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person asks for; what is None is not asked for."""
+
+    trial: str | None = None  # an id, or its beginning
+    model: str | None = None
+    method: str | None = None  # a name (`gptq`) or a label (`GPTQ 3-bit g32`)
+    source: str | None = None
+    set: int | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A measured trial: its row in `trials/`, its rows in `metrics/`, those of the dense model, and its study."""
+
+    trial: Trial
+    study: Study
+    row: Mapping[str, Any]
+    metrics: pl.DataFrame
+    dense: pl.DataFrame
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the row is that of a trial, and not of a compression that nothing measured."""
+        return not self.metrics.is_empty()
+
+
+def choose(store: Results, wanted: Wanted) -> Chosen:
+    """The one trial that is wanted. Raises SettingsError when there is none or several, or it failed or changed."""
+    document = read_study(store)
+    trials = store.read("trials")
+    if document is None or trials.is_empty():
+        raise SettingsError(f"--results {store.root}: holds no study with trials; give the folder that a launch wrote")
+    row = _one(trials, wanted, store.root)
+    study = parse_study(document)
+    trial = next((trial for trial in expand(study) if trial.id == row["trial_id"]), None)
+    if trial is None:
+        raise SettingsError(
+            f"--results {store.root}: trial {row['trial_id']} ({_name(row)}) can no longer be made: the files of its "
+            "model or its data, or the version of its method, are not those of then; put them back, or measure anew"
+        )
+    metrics = store.read("metrics")
+    dense = trials.filter(
+        (pl.col("method") == "dense") & (pl.col("status") == "ok"),
+        *(pl.col(name) == row[name] for name in ("model", "evaluation_id", "dtype")),
+    ).head(1)
+    return Chosen(
+        trial=trial,
+        study=study,
+        row=row,
+        metrics=metrics.filter(pl.col("trial_id") == row["trial_id"]),
+        dense=metrics.filter(pl.col("trial_id").is_in(dense["trial_id"].to_list())),
+    )
+
+
+def _one(trials: pl.DataFrame, wanted: Wanted, root: str) -> Mapping[str, Any]:
+    found = trials.filter(_condition(wanted))
+    if found.is_empty():
+        raise SettingsError(f"--results {root}: no trial there is {_asked(wanted)}{_nearest(trials, wanted)}")
+    usable = found.filter((pl.col("status") == "ok") & (pl.col("method") != "dense"))
+    if usable.is_empty():
+        row = found.row(0, named=True)
+        if row["method"] == "dense":
+            why = "is the dense model, which has nothing to export; give a trial that compressed it"
+        else:
+            why = f"failed, so there are no weights to ship ({row['error']}); the launch command tries it again"
+        raise SettingsError(f"--results {root}: trial {row['trial_id']} {why}")
+    if usable.height > 1:
+        names = [f"{row['trial_id']} ({_name(row)})" for row in usable.head(SHOWN).iter_rows(named=True)]
+        more = f" and {usable.height - SHOWN} more" if usable.height > SHOWN else ""
+        raise SettingsError(
+            f"--results {root}: {usable.height} trials are {_asked(wanted)}: {', '.join(names)}{more}; give one of "
+            "the ids, or more of --model, --method, --source and --set"
+        )
+    return usable.row(0, named=True)
+
+
+def _condition(wanted: Wanted) -> pl.Expr:
+    given = pl.lit(True)
+    if wanted.trial is not None:
+        whole = pl.col("trial_id") == wanted.trial
+        given &= whole if len(wanted.trial) < LONG_ID else pl.col("trial_id").str.starts_with(wanted.trial)
+    if wanted.method is not None:
+        given &= pl.any_horizontal(pl.col("method", "method_label") == wanted.method)
+    for column in ("model", "source", "set"):
+        if (value := getattr(wanted, column)) is not None:
+            given &= pl.col(column) == value
+    return given
+
+
+def _asked(wanted: Wanted) -> str:
+    given = {name: value for name, value in vars(wanted).items() if value is not None}
+    return ", ".join(f"{name} {value}" for name, value in given.items()) or "any trial"
+
+
+def _nearest(trials: pl.DataFrame, wanted: Wanted) -> str:
+    for column in ("model", "method", "source"):
+        value = getattr(wanted, column)
+        names = trials[column].drop_nulls().unique().sort().to_list()
+        if column == "method":
+            names += trials["method_label"].unique().sort().to_list()
+        if value is not None and value not in names:
+            return f" (unknown {column} {value!r}{suggestion(value, names)})"
+    return ""
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    data = "" if row["source"] is None else f", {row['source']} set {row['set']}"
+    return f"{row['model']}, {row['method_label']}{data}"

@@ -1,0 +1,65 @@
+"""A streamed model is written block by block, and its folder is that of the whole model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from methods.base import parse_method
+from methods.blockwise import compress_model, decoder_blocks
+from sweep.formats import writer
+from sweep.formats.grids import grids_by_linear
+from sweep.formats.writer import write_model
+from sweep.models import resolve_model
+from sweep.weights.dense import DenseModel
+from sweep.weights.streaming import StreamedModel
+
+METHODS: dict[str, tuple[str, Any]] = {
+    "gptq": ("compressed-tensors", {"method": "gptq", "bits": 4, "group_size": 16, "scale_dtype": "float32"}),
+    "awq": ("compressed-tensors", {"method": "awq", "group_size": 16, "scale_steps": 3}),
+    "wanda": ("dense", {"method": "wanda"}),
+    "svd": ("factored", {"method": "svd", "ratio": 0.6}),
+    "svd merged": ("dense", {"method": "svd", "ratio": 0.6}),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_folder_is_that_of_the_whole_model(
+    name: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, entry = METHODS[name]
+    method = parse_method(entry, "method")
+    tokens = np.random.default_rng(0).integers(3, 257, size=(4, 24), dtype=np.int32)
+    ref = resolve_model(str(tiny_model), "models[0]")
+    resident: list[int] = []
+    for dense in (DenseModel(ref), StreamedModel(ref, scratch=str(tmp_path))):
+        model = dense.model
+        report = compress_model(model, method, None if method.data_free else tokens)
+        if isinstance(dense, StreamedModel):
+            monkeypatch.setattr(writer, "_plain", counting(decoder_blocks(model), resident))
+        out = tmp_path / type(dense).__name__
+        write_model(model, dense.tokenizer, out, kind, grids_by_linear(model, method, report))
+    folders = [tmp_path / "DenseModel", tmp_path / "StreamedModel"]
+    there, here = (sorted(path.name for path in folder.iterdir()) for folder in folders)
+    assert there == here
+    (weights,) = (p.name for p in folders[0].glob("*.safetensors"))
+    whole, streamed = (load_file(folder / weights) for folder in folders)
+    assert list(whole) == list(streamed)
+    assert all(torch.equal(whole[key], streamed[key]) for key in whole)
+    assert max(resident) == 1
+
+
+def counting(blocks: Any, resident: list[int]) -> Any:
+    """`writer._plain`, noting how many blocks have their weights when a tensor is copied."""
+    plain = writer._plain
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        resident.append(sum(not any(p.is_meta for p in block.parameters()) for block in blocks))
+        return plain(tensor)
+
+    return note

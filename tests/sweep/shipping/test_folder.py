@@ -1,0 +1,58 @@
+"""A shipped folder holds all that belongs to it, and its recipe measures the same trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import yaml
+from polars.testing import assert_frame_equal
+
+from calib.export import read_set
+from sweep.config import parse_study
+from sweep.formats.writer import Written
+from sweep.plan import expand
+from sweep.results import Results
+from sweep.shipping.choose import Wanted, choose
+from sweep.shipping.folder import Parcel, leftover_note, recipe, ship, told
+from sweep.shipping.recompress import recompress
+
+
+def test_the_recipe_of_every_trial_measures_that_trial(finished: Path) -> None:
+    store = Results(finished)
+    for trial in store.read("trials").filter(pl.col("method") != "dense")["trial_id"]:
+        again = expand(parse_study(yaml.safe_load(recipe(choose(store, Wanted(trial=trial))))))
+        assert trial in {each.id for each in again}
+        assert len(again) == 2  # and the dense model
+
+
+def test_card_recipe_telemetry_and_tokens_go_along(finished: Path, tmp_path: Path) -> None:
+    store = Results(finished)
+    chosen = choose(store, Wanted(method="sparsegpt", source="rivers"))
+    made = recompress(store, chosen, "cpu")
+    ship(made, chosen, tmp_path / "with", Parcel("dense", why="the smallest loss"))
+    names = {path.name for path in (tmp_path / "with").iterdir()}
+    assert {"README.md", "recipe.yaml", "layers.parquet", "calibration.parquet", "tokenizer.json"} <= names
+    assert read_set(tmp_path / "with" / "calibration.parquet").hash == chosen.row["calibration_hash"]
+    measured = store.read("layers").filter(pl.col("trial_id") == chosen.trial.id)
+    shipped = pl.read_parquet(tmp_path / "with" / "layers.parquet")
+    assert_frame_equal(shipped.drop("seconds"), measured.drop("seconds"), check_row_order=False)
+    text = (tmp_path / "with" / "README.md").read_text()
+    assert "keeps to the pattern 2:4" in text
+    assert "> the smallest loss" in text
+    ship(made, chosen, tmp_path / "without", Parcel("dense", data=False))
+    assert not (tmp_path / "without" / "calibration.parquet").exists()
+    assert chosen.row["calibration_hash"] in (tmp_path / "without" / "README.md").read_text()
+
+
+def test_bits_on_disk_stand_beside_those_that_were_counted() -> None:
+    parts = {"bytes": 2**20, "packed_linears": 1, "packed_bytes": 9, "packed_weights": 16}
+    packed = Written(Path("x"), "gptq", counted_bits=4.25, **parts)
+    assert told(packed) == "x: gptq, 1.0 MiB, 4.500 bits a packed weight (the method counts 4.250)"
+    assert told(Written(Path("x"), "dense", bytes=2**20)) == "x: dense, 1.0 MiB"
+
+
+def test_what_a_killed_export_left_is_named(tmp_path: Path) -> None:
+    assert leftover_note(tmp_path / "out") == ""
+    (tmp_path / "out.partial-7").mkdir()
+    assert "out.partial-7 is no model" in leftover_note(tmp_path / "out")

@@ -1,0 +1,37 @@
+"""Licences are those that files state, and nothing is made up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calib.source import get_source
+from sweep.models import resolve_model
+from sweep.shipping.licences import model_licence, text_licences
+
+
+def test_bundled_models_and_texts_know_theirs(tiny_model: Path) -> None:
+    assert model_licence(resolve_model("reference-2m", "m")) == "apache-2.0"
+    assert "MIT" in text_licences(get_source("code"))
+    assert model_licence(resolve_model(str(tiny_model), "m")) is None
+    assert text_licences(get_source({"source": "file", "path": "my.jsonl"})) == []
+    assert text_licences(None) == []
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ("---\nlicense: llama3.1\ntags: [a]\n---\n# A model\n", "llama3.1"),
+        ("---\ntags: [a]\n---\n", None),
+        ("# license: mit\n", None),
+        ("---\nlicense: mit\n", None),
+        ("---\nlicense: [mit\n---\n", None),
+        ("", None),
+    ],
+)
+def test_a_card_says_it_at_its_head(tiny_model: Path, tmp_path: Path, card: str, expected: str | None) -> None:
+    (tmp_path / "README.md").write_text(card)
+    ref = replace(resolve_model(str(tiny_model), "m"), path=str(tmp_path))
+    assert model_licence(ref) == expected

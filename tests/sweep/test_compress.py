@@ -1,0 +1,145 @@
+"""One command, or one call, turns a model and a text into a folder that loads, and whose recipe measures it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from calib.export import read_set
+from calib.settings import SettingsError
+from methods.base import get_method
+from methods.blockwise import compress_model
+from sweep.compress import compress, main, save_compressed
+from sweep.config import parse_study
+from sweep.formats import factored
+from sweep.formats.format import FormatError
+from sweep.plan import expand
+
+GPTQ = {"method": "gptq", "bits": 4, "group_size": 16}
+
+
+def load(folder: Path) -> Any:
+    import transformers
+
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(3, 257, size=(2, 24)))
+    with torch.no_grad():
+        found: torch.Tensor = model(tokens, use_cache=False).logits
+    return found
+
+
+def test_a_call_writes_a_folder_whose_recipe_is_its_trial(tiny_model: Path, tiny_texts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    text = tiny_texts / "rivers.jsonl"
+    written = compress(str(tiny_model), {**GPTQ, "sym": True}, text, tmp_path / "out", nsamples=4, seqlen=32)
+    assert (written.folder, written.format) == (tmp_path / "out", "compressed-tensors")
+    study = parse_study(yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text()))
+    (trial,) = (trial for trial in expand(study) if trial.method)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert trial.id in card
+    assert "Nothing was evaluated." in card
+    assert "those that were evaluated" not in card
+    assert trial.method.scale_dtype == "float32"  # the checkpoint's type, so that scales can be stored
+    assert read_set(tmp_path / "out" / "calibration.parquet").id == trial.calibration_id
+    model = load(tiny_model)
+    tokens = read_set(tmp_path / "out" / "calibration.parquet").tokens
+    compress_model(model, trial.method, tokens.copy())
+    assert torch.equal(logits(load(tmp_path / "out")), logits(model))
+
+
+def test_relative_texts_are_found_again_from_the_folder(
+    tiny_model: Path, tiny_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_texts)
+    compress(str(tiny_model), {"method": "wanda"}, "rivers.jsonl", tmp_path / "out", nsamples=2, seqlen=32)
+    (entry,) = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["calibration"]
+    assert entry["source"]["path"] == str(tiny_texts / "rivers.jsonl")
+
+
+def test_the_length_is_that_of_the_context_where_none_is_given(
+    tiny_model: Path, tiny_texts: Path, tmp_path: Path
+) -> None:
+    compress(str(tiny_model), "wanda", tiny_texts / "rivers.jsonl", tmp_path / "out", nsamples=2)
+    assert read_set(tmp_path / "out" / "calibration.parquet").tokens.shape == (2, 64)
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        ("rtn", "compressed-tensors"),
+        ({"method": "svd", "ratio": 0.7}, "factored"),
+        ("magnitude", "dense"),
+        (["magnitude", {"method": "rtn", "bits": 8}], "compressed-tensors"),
+    ],
+)
+def test_methods_without_data_need_none(entry: Any, kind: str, tiny_model: Path, tmp_path: Path) -> None:
+    assert compress(str(tiny_model), entry, None, tmp_path / "out").format == kind
+    assert not (tmp_path / "out" / "calibration.parquet").exists()
+    loaded = factored.load(tmp_path / "out") if kind == "factored" else None
+    assert loaded is None or torch.isfinite(logits(loaded)).all()
+
+
+def test_a_model_that_was_compressed_by_hand_is_saved(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    model = load(tiny_model)
+    method = get_method("rtn", bits=4, group_size=16, sym=True)
+    report = compress_model(model, method, None)
+    written = save_compressed(model, method, report, tmp_path / "out")
+    assert written.bits_per_weight is not None
+    assert torch.equal(logits(load(tmp_path / "out")), logits(model))
+    with pytest.raises(FormatError, match="--format awq cannot hold RTN .*measured in float32"):
+        save_compressed(model, method, report, tmp_path / "awq", format="awq")
+
+
+def test_the_command_says_what_it_wrote(
+    tiny_model: Path, tiny_texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ["--method", "gptq", "--bits", "3", "--set", "group_size=16", "--nsamples", "2", "--seqlen", "32"]
+    data = str(tiny_texts / "rivers.jsonl")
+    assert main([str(tiny_model), *flags, "--data", data, "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{out}: compressed-tensors, ")
+    assert "(the method counts 5.188)" in told  # 3 bits, and 32 + 3 for 16 weights
+    config = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert config["config_groups"]["group_0"]["weights"]["num_bits"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "gptq"], "--data: GPTQ 4-bit needs calibration text"),
+        (["--method", "gtpq"], "unknown method 'gtpq', did you mean 'gptq'?"),
+        (["--method", "rtn", "--bits", "99"], "methods[0].bits: expected 2 to 8, got 99"),
+        (["--method", "rtn", "--set", "bits"], "--set 'bits': expected key=value, such as bits=4"),
+        (["--method", "rtn", "--format", "gguf"], "--format: unknown format 'gguf'"),
+        (["--method", "rtn", "--format", "awq"], "measured in float32"),
+        (["--method", "gptq", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--method", "gptq", "--data", "boks"], "unknown source 'boks', did you mean 'books'?"),
+        (["--method", "rtn", "--speed", "9"], "No such option: --speed"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    arguments: list[str], message: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tiny_model), *arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_that_is_there_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(SettingsError, match="is there already and not empty"):
+        compress("no such model", "rtn", None, tmp_path)
