@@ -70,7 +70,7 @@ FLOORS = {
         findings  published  figures
         evidence  charts
         compare  answers  budget
-        variance  ranking  correlation
+        variance  ranking  correlation  reliability
         tables
         estimates
         frames
