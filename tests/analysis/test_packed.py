@@ -12,7 +12,7 @@ from sweep.results import main as results_main
 
 
 def test_packed_results_give_the_same_frames(simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.runs.lease.SETTLE", (0.0, 0.0))
+    monkeypatch.setattr("sweep.storage.lease.SETTLE", (0.0, 0.0))
     shutil.copytree(simulated, tmp_path / "packed")
     before = load(str(simulated))
     assert results_main(["compact", str(tmp_path / "packed")]) == 0

@@ -19,7 +19,7 @@ from calib.settings import SettingsError, settings
 from calib.source import Source, get_source
 from calib.spec import CalibrationSpec
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "zipcal_40_8.npz")
+GOLDEN = np.load(Path(__file__).parent / "golden" / "zipcal_40_8.npz")
 MODEL_FREE = ("herding", "lexical", "random")
 
 

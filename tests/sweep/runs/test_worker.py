@@ -67,7 +67,7 @@ def test_every_trial_writes_all_its_tables(trials: list[Trial], tmp_path: Any) -
     assert len({row["weights_hash"] for row in rows.values()}) == 6
     assert results.read("layers").get_column("trial_id").n_unique() == 5  # the dense model has no layers to report
     kinds = set(results.read("metrics").get_column("kind").to_list())
-    assert kinds == {"task", "group", "perplexity", "divergence"}
+    assert kinds == {"task", "group", "answers", "perplexity", "divergence"}
     assert results.read("samples").get_column("trial_id").n_unique() == 6
 
 
