@@ -319,7 +319,12 @@ def separator_ids(spec: CalibrationSpec, tokenizer: Any) -> list[int]:
 
 def _check_bos(spec: CalibrationSpec, source: Source, pool: Pool, tokenizer: Any) -> None:
     """Refuse a second BOS id beside that of a chat template."""
-    setting = "add_bos" if spec.add_bos and spec.first_token == "bos" else "document_bos" if spec.document_bos else ""
+    given = {
+        "add_bos": spec.add_bos and spec.first_token == "bos",
+        "document_bos": spec.document_bos,
+        "separator": spec.separator == "bos" and spec.sampling != "long_documents",  # whose windows have no separator
+    }
+    setting = next((name for name, twice in given.items() if twice), "")
     if setting and (pool.tokens[pool.offsets[:-1]] == _special(tokenizer, "bos", setting)).any():
         raise SettingsError(
             f"{setting}: the documents of source '{source.label}' begin with the BOS id already; leave {setting} out"

@@ -3,13 +3,17 @@
 The records come from any source that has them: a file, or a data set of the hub (`ultrachat`, `alpaca`). The template
 is the tokenizer's own, so the set's id knows it through the tokenizer's fingerprint; another family's template
 (`chatml`, `llama2`, or a file) and none at all are the controls. The hard case is the BOS id: most templates write it,
-so the text is tokenized without special tokens, and a conversation has the one that its template gives.
+so the text is tokenized without special tokens, and a conversation has the one that its template gives. Templates that
+write today's date (Llama 3.2) are given one day for ever, since the same spec gives the same tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,6 +27,8 @@ from calib.settings import SettingsError, identity, one_line, settings
 from calib.source import TOKENIZE_BATCH, Document, Record, Source, SourceSetting, TokenDocument, register
 
 LOOKED_AT = 2_000  # records that are read before any work starts
+TODAY = datetime(2024, 7, 26)  # the day that the templates of Llama 3 name where there is no clock
+CLOCK = re.compile(r"""strftime_now\(\s*(?P<mark>["'])(?P<form>[^"']*)(?P=mark)\s*\)""")
 
 
 @register("chat")
@@ -53,6 +59,8 @@ class Chat(Source):
             raise ValueError("messages: leave it out where prompt and response are given")
         if self.template_file is not None and self.template != "own":
             raise ValueError("template_file: leave template out where a file is given")
+        if self.tools is not None and self.template != "own":
+            raise ValueError(f"tools: the template {self.template} shows no tools; leave tools or template out")
         super().__post_init__()
 
     def revision(self) -> str:
@@ -62,7 +70,7 @@ class Chat(Source):
 
     def check(self) -> None:
         self._file_template()
-        for record in islice(() if self.of.remote else self.of.records(), LOOKED_AT):
+        for record in islice(() if self.of.remote else self._records(), LOOKED_AT):
             self._conversation(record)
 
     def capacity(self) -> int | None:
@@ -73,7 +81,7 @@ class Chat(Source):
 
     def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
         template = self.template_text(tokenizer)
-        records = self.of.records()
+        records = self._records()
         while batch := list(islice(records, TOKENIZE_BATCH)):
             texts = [self._rendered(record, tokenizer, template) for record in batch]
             encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
@@ -84,7 +92,7 @@ class Chat(Source):
     def prompts(self, tokenizer: Any) -> Iterator[TokenDocument]:
         """Each conversation up to its last answer, rendered so that the model's answer follows."""
         template = self.template_text(tokenizer)
-        for record in self.of.records():
+        for record in self._records():
             messages = self._conversation(record)
             while messages and messages[-1]["role"] == "assistant":
                 messages = messages[:-1]
@@ -120,6 +128,15 @@ class Chat(Source):
         except SettingsError as error:
             raise SettingsError(f"source '{self.label}': template_file: {error}") from None
 
+    def _records(self) -> Iterator[Record]:
+        """The records; at their end an error when none of them has the column of the tools."""
+        found = self.tools is None
+        for record in self.of.records():
+            found = found or self.tools in record.values
+            yield record
+        if not found:
+            raise SettingsError(f"source '{self.label}': tools: no record has a column '{self.tools}'")
+
     def _rendered(self, record: Record, tokenizer: Any, template: str) -> str:
         return self._text(record, self._conversation(record), tokenizer, template)
 
@@ -128,11 +145,13 @@ class Chat(Source):
         arguments = {**self.arguments, **more}
         try:
             text = tokenizer.apply_chat_template(
-                messages, tools=tools, chat_template=template, tokenize=False, **arguments
+                messages, tools=tools, chat_template=_dated(template), tokenize=False, **arguments
             )
         except Exception as error:  # a template is a program: what it raises is about the conversation
             reason = one_line(" ".join(str(error).split()))[:200] or type(error).__name__
             raise SettingsError(f"{self._place(record)}: the chat template refuses it ({reason})") from None
+        if lost := next((name for name in _called(messages) if name not in str(text)), None):
+            raise SettingsError(f"{self._place(record)}: the chat template leaves out the call of the tool '{lost}'")
         return str(text)
 
     def _conversation(self, record: Record) -> list[dict[str, Any]]:
@@ -142,7 +161,13 @@ class Chat(Source):
             value = [{"role": role, "content": self._value(record, column)} for role, column in sides]
         else:
             value = self.of.messages_of(record) if self.messages is None else self._value(record, self.messages)
-        return messages_in(value, place)
+        messages = messages_in(value, place)
+        if self.template != "own" and (calls := _called(messages)):
+            raise SettingsError(
+                f"{place}: the template {self.template} leaves out the call of the tool '{calls[0]}'; leave template "
+                "out, or give a template_file that shows tools"
+            )
+        return messages
 
     def _value(self, record: Record, column: str) -> Any:
         if column not in record.values:
@@ -151,3 +176,18 @@ class Chat(Source):
 
     def _place(self, record: Record) -> str:
         return f"source '{self.label}': {record.place}"
+
+
+def _called(messages: list[dict[str, Any]]) -> list[str]:
+    """The names of the tools that the messages call."""
+    calls = [call for message in messages for call in message.get("tool_calls") or () if isinstance(call, Mapping)]
+    functions = [call.get("function", call) for call in calls]
+    return [str(function["name"]) for function in functions if isinstance(function, Mapping) and "name" in function]
+
+
+def _dated(template: str) -> str:
+    """The template with one day in the place of the clock. Raises ValueError where it asks for it in another way."""
+    dated = CLOCK.sub(lambda asked: json.dumps(TODAY.strftime(asked["form"])), template)
+    if re.search(r"strftime_now\s*\(", dated):
+        raise ValueError("it writes the time in a form of its own, so its text would not be the same twice")
+    return dated

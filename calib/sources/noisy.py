@@ -71,7 +71,8 @@ Random = Callable[[int], np.ndarray]
 
 def _chosen(random: Random, count: int, rate: float) -> list[int]:
     """Each of `count` places with probability `rate`."""
-    return np.flatnonzero(random(count) < np.uint64(int(rate * (2**64 - 1)))).tolist()
+    highest = 2**64 - 1
+    return np.flatnonzero(random(count) < np.uint64(min(int(rate * highest), highest))).tolist()
 
 
 def _replaced(pieces: list[str], change: Callable[[str, int], str], random: Random, rate: float) -> str:

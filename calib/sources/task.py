@@ -9,6 +9,7 @@ asked in the evaluated split is left out, whatever its split is called.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from glob import glob
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -117,7 +118,22 @@ class Task(Source):
             raise SettingsError(f"{self._called}: {one_line(' '.join(str(error).split()))[:300]}") from None
         if list(found) != [self.task]:
             raise SettingsError(f"{self._called}: is a group of {len(found)} tasks; name one of them")
+        if self.task_path is not None:
+            self._refuse_outside(found[self.task])
         return found[self.task]
+
+    def _refuse_outside(self, task: Any) -> None:
+        """Refuse a task that reads files which the revision does not know."""
+        asked = dict(task.config.dataset_kwargs or {})
+        home = Path(str(self.task_path)).resolve()
+        for name in _texts([task.config.dataset_path, asked.get("data_files"), asked.get("data_dir")]):
+            for found in glob(name):
+                file = Path(found).resolve()
+                if not file.is_relative_to(home) or (file.is_file() and file.suffix not in READ):
+                    raise SettingsError(
+                        f"{self._called}: reads {file}, which the id of a set would not know; put it into {home} as "
+                        f"one of {', '.join(READ)}"
+                    )
 
     def _refuse_code(self) -> None:
         for file in self._files():
@@ -149,6 +165,15 @@ def _answer(task: Any, doc: Any) -> str:
         target = target[0]
     by_number = isinstance(target, int) and task.config.doc_to_choice is not None
     return str(task.doc_to_choice(doc)[target]) if by_number else str(target)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(inner)
 
 
 def _normal(text: str) -> str:

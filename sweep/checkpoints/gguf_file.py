@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from calib.settings import SettingsError
+
+T = TypeVar("T")
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -161,13 +164,32 @@ def _read(path: Path, data: mmap.mmap, where: str) -> GgufFile:
         kind = "is big-endian" if swapped else f"has version {version} of the format"
         raise _Broken(f"{where} {kind}; expected a little-endian GGUF file of version 2 or 3")
     tensors, entries = cursor.take("Q", 2)
-    fields = dict(_entry(cursor) for _ in range(entries))
+    fields = _each_once((_entry(cursor) for _ in range(entries)), where)
     infos = [_info(cursor) for _ in range(tensors)]
     alignment = fields.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
         raise _Broken(f"{where}: general.alignment is {alignment!r}, expected a number of bytes; {AGAIN}")
     begin = -(-cursor.at // alignment) * alignment
-    return GgufFile(path, fields, dict(_tensor(*info, begin, len(data), where) for info in infos))
+    found = _each_once((_tensor(*info, begin, len(data), where) for info in infos), where)
+    _refuse_overlap(found, where)
+    return GgufFile(path, fields, found)
+
+
+def _each_once(items: Iterable[tuple[str, T]], where: str) -> dict[str, T]:
+    """The items by name. Raises _Broken for a name that comes twice: readers would differ in which one they take."""
+    found: dict[str, T] = {}
+    for name, item in items:
+        if name in found:
+            raise _Broken(f"{where} holds {name} twice; {AGAIN}")
+        found[name] = item
+    return found
+
+
+def _refuse_overlap(tensors: Mapping[str, GgufTensor], where: str) -> None:
+    order = sorted(tensors, key=lambda name: tensors[name].start)
+    for first, second in pairwise(order):
+        if tensors[first].start + tensors[first].size > tensors[second].start:
+            raise _Broken(f"{where}: {first} and {second} lie over each other; {AGAIN}")
 
 
 def _entry(cursor: _Cursor) -> tuple[str, Any]:
@@ -185,12 +207,14 @@ def _value(cursor: _Cursor, kind: int, key: str) -> Any:
         raise _Broken(f"{cursor.where}: {key} has the unknown type {kind}; {AGAIN}")
     (inner,) = cursor.take("I")
     (count,) = cursor.take("Q")
+    if inner == _ARRAY:
+        raise _Broken(f"{cursor.where}: {key} is a list of lists, which no model needs; {AGAIN}")
     if inner in _NUMBERS:
         return list(cursor.take(_NUMBERS[inner], count))
     cursor.check(count)  # every item has a byte at least, so a broken count is found before anything is listed
     if inner == _STRING:
         return [cursor.text() for _ in range(count)]
-    return [_value(cursor, inner, key) for _ in range(count)]
+    raise _Broken(f"{cursor.where}: {key} has items of the unknown type {inner}; {AGAIN}")
 
 
 def _info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:

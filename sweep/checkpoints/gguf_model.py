@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import pi
+from math import inf, pi
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,11 @@ def config_of(gguf: GgufFile, place: str) -> dict[str, Any]:
     head_dim = _count(gguf, "attention.key_length", where, hidden // heads)
     if _count(gguf, "attention.value_length", where, head_dim) != head_dim:
         raise SettingsError(f"{where}: keys and values have different lengths, which transformers' {name} has not")
-    window = gguf.fields.get(f"{name}.attention.sliding_window") if name == "llama" else None
+    if head_dim % 2 or _count(gguf, "rope.dimension_count", where, head_dim) != head_dim:
+        raise SettingsError(f"{where}: positions turn a part of a head's {head_dim} numbers, and in transformers all")
+    window = None
+    if name == "llama" and gguf.fields.get(f"{name}.attention.sliding_window"):
+        window = _count(gguf, "attention.sliding_window", where)
     config = {
         "architectures": ["MistralForCausalLM" if window else CLASSES[name]],
         "model_type": "mistral" if window else name,
@@ -61,7 +65,7 @@ def config_of(gguf: GgufFile, place: str) -> dict[str, Any]:
         "head_dim": head_dim,
         "max_position_embeddings": _count(gguf, "context_length", where),
         "rms_norm_eps": _shortest(gguf.fields.get(f"{name}.attention.layer_norm_rms_epsilon"), where),
-        "rope_theta": gguf.fields.get(f"{name}.rope.freq_base", 10000.0),
+        "rope_theta": _positive(gguf, "rope.freq_base", where, 10000.0),
         "tie_word_embeddings": "output.weight" not in gguf.tensors,
         "vocab_size": _rows(gguf, where),
         "dtype": dtype_of(gguf),
@@ -137,11 +141,9 @@ def _architecture(gguf: GgufFile, where: str) -> str:
 
 
 def _refuse_splits(gguf: GgufFile, where: str) -> None:
-    if gguf.fields.get("split.count", 1) > 1:
-        raise SettingsError(
-            f"{where} is part {gguf.fields.get('split.no', 0) + 1} of {gguf.fields['split.count']}; merge them with "
-            "llama-gguf-split --merge"
-        )
+    count = gguf.fields.get("split.count", 1)
+    if not isinstance(count, int) or count > 1:
+        raise SettingsError(f"{where} is one part of {count} (split.count); merge them with llama-gguf-split --merge")
 
 
 def _count(gguf: GgufFile, key: str, where: str, default: int | None = None) -> int:
@@ -150,6 +152,14 @@ def _count(gguf: GgufFile, key: str, where: str, default: int | None = None) -> 
     if not isinstance(value, int) or value < 1:
         raise SettingsError(f"{where}: {full} is {value!r}, expected a whole number of at least 1; {AGAIN}")
     return value
+
+
+def _positive(gguf: GgufFile, key: str, where: str, default: float) -> float:
+    full = f"{gguf.fields['general.architecture']}.{key}"
+    value = gguf.fields.get(full, default)
+    if not isinstance(value, int | float) or not 0 < value < inf:
+        raise SettingsError(f"{where}: {full} is {value!r}, expected a number above 0; {AGAIN}")
+    return float(value)
 
 
 def _rows(gguf: GgufFile, where: str) -> int:
@@ -170,7 +180,7 @@ def _scaling(gguf: GgufFile, config: Mapping[str, Any], where: str) -> dict[str,
     name = gguf.fields["general.architecture"]
     kind = gguf.fields.get(f"{name}.rope.scaling.type", "none")
     if kind == "linear":
-        return {"rope_type": "linear", "factor": gguf.fields.get(f"{name}.rope.scaling.factor", 1.0)}
+        return {"rope_type": "linear", "factor": _positive(gguf, "rope.scaling.factor", where, 1.0)}
     if kind != "none":
         raise SettingsError(
             f"{where}: positions scaled by '{kind}' are not read from GGUF; give the form of transformers"

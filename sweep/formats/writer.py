@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
@@ -88,7 +89,9 @@ def write_model(
         written = Written(partial, kind, grids=tuple(dict.fromkeys(grids.values())))
         if kind == DENSE and home_of(model) is None:
             written.merged = merge_factors(model)
-            model.save_pretrained(partial, max_shard_size=SHARD_BYTES)
+            with _without_generation(model):
+                model.save_pretrained(partial, max_shard_size=SHARD_BYTES)
+            _write_generation(model, partial)
             written.bytes = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
         else:
             _Writer(model, kind, grids, written).write()
@@ -106,6 +109,8 @@ def write_model(
 
 def check_target(out: Path) -> None:
     """Raise SettingsError unless `out` can become a new folder: an empty one may be there, or a missing parent."""
+    if out.name in ("", ".."):
+        raise SettingsError(f"--out {out}: names no new folder; give one a name")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise SettingsError(f"--out {out}: is there already and no folder; give another name")
     if out.is_dir() and any(out.iterdir()):
@@ -235,8 +240,7 @@ class _Writer:
 
     def _write_config(self) -> None:
         self.model.config.save_pretrained(self.folder)
-        if getattr(self.model, "generation_config", None) is not None and self.model.can_generate():
-            self.model.generation_config.save_pretrained(self.folder)
+        _write_generation(self.model, self.folder)
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         file = self.folder / "config.json"
         config = {**json.loads(file.read_text()), "dtype": dtype}
@@ -247,6 +251,27 @@ class _Writer:
         if self.kind == FACTORED:
             described = {"dtype": dtype, "linears": factored(self.model)}
             (self.folder / factored_format.NAMES).write_text(json.dumps(described, indent=2) + "\n")
+
+
+def _write_generation(model: Any, folder: Path) -> None:
+    """generation_config.json as the model has it: that of some models (a temperature without sampling) is refused by
+    `save_pretrained`, and loaded by `from_pretrained`."""
+    if getattr(model, "generation_config", None) is not None and model.can_generate():
+        model.generation_config.to_json_file(folder / "generation_config.json")
+
+
+@contextmanager
+def _without_generation(model: Any) -> Iterator[None]:
+    """The model with a generation configuration that `save_pretrained` takes."""
+    given = getattr(model, "generation_config", None)
+    if given is None:
+        yield
+        return
+    model.generation_config = type(given)()
+    try:
+        yield
+    finally:
+        model.generation_config = given
 
 
 def packed_tensors(linear: str, weight: torch.Tensor, packed: Format, grid: GridSpec) -> dict[str, torch.Tensor]:

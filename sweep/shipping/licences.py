@@ -1,7 +1,8 @@
 """Under which licence a shipped model and its calibration text stand, as far as their files say so.
 
 A model's licence is the line `license` at the head of its README.md, as on the hub; the models that ship with the
-project are under its own. The bundled texts know the licence of every document. Other text is the user's to look up.
+project are under its own. Sources say the licence of their text where they know it; other text is
+the user's to look up.
 """
 
 from __future__ import annotations
@@ -9,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import polars as pl
-
 from calib.settings import SettingsError
-from calib.source import Source
-from calib.sources.bundled import ReferenceText
+from calib.source import Source, SourceSettings
 from calib.yamltext import read_yaml
 from sweep.models import MODELS, ModelRef, cached_snapshot
 
@@ -40,10 +38,9 @@ def model_licence(ref: ModelRef) -> str | None:
 
 
 def text_licences(source: Source | None) -> list[str]:
-    """The licences of the documents of a bundled text, sorted; empty where the source does not know them."""
-    if not isinstance(source, ReferenceText):
-        return []
-    return pl.read_parquet(source.file(), columns=["licence"])["licence"].unique().sort().to_list()
+    """The licences of a source's text, sorted; empty where the source does not know all of them."""
+    found = [] if source is None else source.licences()
+    return [] if SourceSettings.licence in found else found
 
 
 def _front_matter(text: str) -> str:

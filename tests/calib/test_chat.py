@@ -51,6 +51,12 @@ def talks(jsonl: Callable[..., Path]) -> dict[str, Any]:
     return {"source": "file", "path": str(path)}
 
 
+@pytest.fixture
+def words(jsonl: Callable[..., Path]) -> dict[str, Any]:
+    """Conversations without tools."""
+    return {"source": "file", "path": str(jsonl([{"messages": TALK}], "words.jsonl"))}
+
+
 def chat(of: Any, **values: Any) -> Source:
     return get_source({"source": "chat", "of": of, **values})
 
@@ -76,22 +82,22 @@ def test_arguments_reach_the_template_and_are_part_of_the_identity(talks: dict[s
     assert plain.identity() != quiet.identity()
 
 
-def test_other_templates_and_none_are_controls(talks: dict[str, Any], chatty: Any, tokenizer: Any) -> None:
+def test_other_templates_and_none_are_controls(words: dict[str, Any], chatty: Any, tokenizer: Any) -> None:
     texts = {
-        template: tokenizer.decode(ids(chat(talks, template=template), tokenizer)[0])
+        template: tokenizer.decode(ids(chat(words, template=template), tokenizer)[0])
         for template in ("none", "chatml", "llama2")
     }
     assert texts["none"] == "the model\n\na stream of weight?\n\nthe river"
     assert texts["chatml"].startswith("<|im_start|>system\nthe model<|im_end|>\n<|im_start|>user\n")
     assert "[INST] a stream of weight? [/INST] the river" in texts["llama2"]
-    hashes = {chat(talks, template=template).template_id(chatty) for template in ("own", "none", "chatml", "llama2")}  # type: ignore[attr-defined]
+    hashes = {chat(words, template=template).template_id(chatty) for template in ("own", "none", "chatml", "llama2")}  # type: ignore[attr-defined]
     assert len(hashes) == 4
 
 
-def test_a_template_of_a_file_counts_by_its_content(talks: dict[str, Any], tokenizer: Any, tmp_path: Path) -> None:
+def test_a_template_of_a_file_counts_by_its_content(words: dict[str, Any], tokenizer: Any, tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("{% for message in messages %}<{{ message['content'] }}>{% endfor %}")
-    source = chat(talks, template_file="mine.txt").located(tmp_path)
+    source = chat(words, template_file="mine.txt").located(tmp_path)
     assert tokenizer.decode(ids(source, tokenizer)[0]) == "<the model><a stream of weight?><the river>"
     before = source.revision()
     file.write_text("{{ messages[0]['content'] }}")
@@ -105,6 +111,33 @@ def test_a_second_bos_is_refused(talks: dict[str, Any], chatty: Any) -> None:
         values = {"source": chat(talks), "set": 0, "nsamples": 1, "seqlen": 8, "separator": "none", setting: True}
         with pytest.raises(SettingsError, match=f"{setting}: the documents of source .* begin with the BOS id already"):
             build(CalibrationSpec(**values), chatty)
+    between = CalibrationSpec(source=chat(talks), set=0, nsamples=1, seqlen=8, separator="bos")
+    with pytest.raises(SettingsError, match="separator: the documents of source .* begin with the BOS id already"):
+        build(between, chatty)
+
+
+def test_calls_of_tools_are_never_lost(talks: dict[str, Any], chatty: Any, tokenizer: Any) -> None:
+    for template in ("none", "chatml", "llama2"):
+        with pytest.raises(SettingsError, match=f"line 2: the template {template} leaves out the call of the tool 'l"):
+            chat(talks, template=template).check()
+    forgetful = copy.deepcopy(tokenizer)
+    forgetful.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    with pytest.raises(SettingsError, match="line 2: the chat template leaves out the call of the tool 'look'"):
+        ids(chat(talks), forgetful)
+    with pytest.raises(SettingsError, match="tools: no record has a column 'tolls'"):
+        chat(talks, tools="tolls").check()
+    assert '"look"' in chatty.decode(ids(chat(talks, tools="tools"), chatty)[1])
+
+
+def test_the_date_in_a_template_is_always_the_same_one(words: dict[str, Any], tokenizer: Any) -> None:
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = '{% if strftime_now is defined %}{{ strftime_now( "%Y %f" ) }}{% endif %}'
+    assert dated.decode(ids(chat(words), dated)[0]) == "2024 000000"
+    dated.chat_template = "{{ date_string or strftime_now('%d %b') }}"
+    assert dated.decode(ids(chat(words, arguments={"date_string": "1 May"}), dated)[0]) == "1 May"
+    dated.chat_template = "{% set form = '%f' %}{{ strftime_now(form) }}"
+    with pytest.raises(SettingsError, match="the time in a form of its own"):
+        ids(chat(words), dated)
 
 
 def test_prompt_and_response_make_a_conversation(jsonl: Callable[..., Path], tokenizer: Any) -> None:
@@ -161,6 +194,7 @@ def test_what_a_template_refuses_is_named_with_its_record(talks: dict[str, Any],
         ({"prompt": "a"}, "source.prompt: needs response as well"),
         ({"prompt": "a", "response": "b", "messages": "c"}, "source.messages: leave it out"),
         ({"template": "chatml", "template_file": "x.txt"}, "source.template_file: leave template out"),
+        ({"template": "chatml", "tools": "tools"}, "source.tools: the template chatml shows no tools"),
         ({"template": "vicuna"}, "source.template: expected 'own', 'none', 'chatml' or 'llama2'"),
     ],
 )

@@ -32,6 +32,10 @@ def test_noise_follows_the_seed_and_the_text_alone(clean: Source, kind: str) -> 
     assert copies(few, source="noisy", kind=kind) == once[:3]
 
 
+def test_every_place_can_be_noisy(clean: Source) -> None:
+    assert copies(clean, source="noisy", kind="casing", rate=1) == [d.text.swapcase() for d in clean.documents()]
+
+
 @pytest.mark.parametrize("kind", sorted(NOISE))
 def test_more_noise_leaves_less_of_the_text(clean: Source, kind: str) -> None:
     texts = [document.text for document in clean.documents()]

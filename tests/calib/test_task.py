@@ -131,3 +131,17 @@ def test_code_of_a_task_is_never_run(folder: Path) -> None:
         task(folder).check()
     with pytest.raises(SettingsError, match="runs code of its own"):
         next(task(folder).documents())
+
+
+@pytest.mark.parametrize("name", ["elsewhere/train.jsonl", "tasks/train.csv"])
+def test_data_that_the_id_would_not_know_is_refused(folder: Path, name: str) -> None:
+    tasks = folder / "tasks"
+    tasks.mkdir()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / "test.jsonl").rename(tasks / "test.jsonl")
+    (folder / "train.jsonl").rename(folder / name)
+    text = (folder / "rivers.yaml").read_text().replace(f"{folder}/test", f"{tasks}/test")
+    (tasks / "rivers.yaml").write_text(text.replace(f"{folder}/train.jsonl", f"{folder / name}"))
+    (folder / "rivers.yaml").unlink()
+    with pytest.raises(SettingsError, match=rf"reads .*{name}, which the id of a set would not know"):
+        next(task(tasks).documents())

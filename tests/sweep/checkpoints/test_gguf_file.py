@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import gguf
@@ -41,6 +42,36 @@ def test_a_file_that_is_cut_anywhere_is_refused(small: Path, tmp_path: Path) -> 
         (tmp_path / "cut.gguf").write_bytes(content[:length])
         with pytest.raises(SettingsError, match=r"models\[0\]: .*cut\.gguf (is cut off|is no GGUF file)"):
             read_gguf(tmp_path / "cut.gguf", "models[0]")
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def tensor(name: str, offset: int) -> bytes:
+    """A float32 matrix of 4 x 4."""
+    return text(name) + struct.pack("<IQQIQ", 2, 4, 4, 0, offset)
+
+
+LISTS = text("a") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5_000 + struct.pack("<IQ", 0, 0)
+NUMBER = text("k") + struct.pack("<II", 4, 1)
+HOSTILE = {  # numbers of tensors and entries, what follows, what is said
+    "counts": (2**63, 2**63, b"\xff" * 64, "is cut off"),
+    "lists of lists": (0, 1, LISTS, "a is a list of lists"),
+    "items of no type": (0, 1, text("a") + struct.pack("<IIQ", 9, 99, 1) + b"0", "unknown type 99"),
+    "an entry twice": (0, 2, NUMBER + NUMBER, "holds k twice"),
+    "a tensor twice": (2, 0, tensor("a", 0) + tensor("a", 64), "holds a twice"),
+    "tensors in one place": (2, 0, tensor("b", 32) + tensor("a", 0), "a and b lie over each other"),
+    "a place before the data": (1, 0, tensor("a", 2**64 - 64), "is cut off"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_headers_that_no_writer_makes_are_refused(name: str, tmp_path: Path) -> None:
+    tensors, entries, rest, message = HOSTILE[name]
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, tensors, entries) + rest + bytes(256))
+    with pytest.raises(SettingsError, match=rf"^models\[0\]: .*m\.gguf.*{message}"):
+        read_gguf(tmp_path / "m.gguf", "models[0]")
 
 
 def test_fingerprint_knows_the_content_and_not_the_place(small: Path, tmp_path: Path) -> None:

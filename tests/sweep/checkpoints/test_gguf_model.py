@@ -54,7 +54,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "experts": ({"fields": {"llama.expert_count": 8}}, "mixtures of experts are not read"),
     "yarn": ({"fields": {"llama.rope.scaling.type": "yarn"}}, "scaled by 'yarn' are not read"),
     "other frequencies": ({"tensors": {"rope_freqs.weight": np.linspace(1, 8, 8, dtype=np.float32)}}, "other frequen"),
-    "part of a split": ({"fields": {"split.count": 3, "split.no": 1}}, "part 2 of 3; merge them"),
+    "part of a split": ({"fields": {"split.count": 3, "split.no": 1}}, r"one part of 3 \(split\.count\); merge them"),
+    "no number of parts": ({"fields": {"split.count": "many"}}, "one part of many"),
+    "no number for positions": ({"fields": {"llama.rope.freq_base": "x"}}, "freq_base is 'x'"),
+    "positions of no size": ({"fields": {"llama.rope.freq_base": float("nan")}}, "freq_base is nan"),
+    "half of the head turns": ({"fields": {"llama.rope.dimension_count": 8}}, "positions turn a part of a head's 16"),
+    "no number for a window": ({"fields": {"llama.attention.sliding_window": "x"}}, "sliding_window is 'x'"),
     "architecture": ({"architecture": "mamba"}, "the architecture 'mamba' is not read from GGUF"),
 }
 

@@ -388,6 +388,24 @@ def test_a_killed_export_leaves_no_folder_under_the_final_name(save: Save, tmp_p
     assert leftovers(out) == [left]
 
 
+@pytest.mark.parametrize("kind", ["dense", "compressed-tensors"])
+def test_generation_settings_that_contradict_are_shipped_as_they_are(kind: str, save: Save, tmp_path: Path) -> None:
+    model = load(save("llama", "float16"))
+    model.generation_config.temperature = 0.25  # without sampling, as several published models have it
+    method = parse_method({**GRIDS["rtn"], "scale_dtype": "float16"}, "methods[0]")
+    grids = grids_by_linear(model, method, compress_model(model, method, None))
+    write_model(model, None, tmp_path / "out", kind, grids)
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["temperature"] == 0.25
+    assert model.generation_config.temperature == 0.25
+
+
+def test_targets_without_a_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (Path("."), Path("a/..")):
+        with pytest.raises(SettingsError, match="names no new folder"):
+            check_target(out)
+
+
 def test_targets_that_cannot_become_a_new_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()

@@ -20,6 +20,18 @@ def test_bundled_models_and_texts_know_theirs(tiny_model: Path) -> None:
     assert text_licences(None) == []
 
 
+def test_published_sources_say_theirs_and_a_part_without_one_leaves_it_open() -> None:
+    mine = {"source": "file", "path": "my.jsonl"}
+    assert text_licences(get_source("c4")) == ["ODC-BY"]
+    assert text_licences(get_source({"source": "noisy", "of": "alpaca", "kind": "typos"})) == ["CC-BY-NC-4.0"]
+    assert (
+        text_licences(
+            get_source({"source": "mixture", "parts": [{**mine, "share": 0.5}, {"source": "c4", "share": 0.5}]})
+        )
+        == []
+    )
+
+
 @pytest.mark.parametrize(
     ("card", "expected"),
     [
