@@ -30,7 +30,7 @@ class Mixture(Source):
     example: ClassVar[Mapping[str, Any]] = {
         "parts": [
             {"source": "file", "path": "my.jsonl", "share": 0.7},
-            {"source": "file", "path": "my.jsonl", "label": "mine", "share": 0.3},
+            {"source": "books", "share": 0.3},
         ]
     }
 
@@ -42,6 +42,9 @@ class Mixture(Source):
             raise ValueError("parts: a mixture has at least two sources")
         if twice := {label for label in labels if labels.count(label) > 1}:
             raise ValueError(f"parts: two sources are called '{min(twice)}'; give one of them a label")
+        texts = [{**source.to_dict(), "label": None} for source, _ in self._sources]
+        if same := [label for text, label in zip(texts, labels, strict=True) if texts.count(text) > 1]:
+            raise ValueError(f"parts: {' and '.join(same)} are one text, and give the same windows; give one share")
         for source, share in self._sources:
             if not 0 < share < 1:
                 raise ValueError(f"parts: expected a share between 0 and 1 for '{source.label}', got {share!r}")

@@ -145,3 +145,9 @@ def test_random_tokens_depend_on_their_seed_and_have_no_text(tokenizer: Any) -> 
     assert hash_of(0) == hash_of(0) != hash_of(1)
     with pytest.raises(SettingsError, match="no text"):
         next(get_source("random_tokens").documents())
+
+
+def test_one_text_under_two_names_is_refused() -> None:
+    parts = [{"source": "books", "share": 0.5}, {"source": "books", "label": "again", "share": 0.5}]
+    with pytest.raises(SettingsError, match="books and again are one text"):
+        get_source({"source": "mixture", "parts": parts})

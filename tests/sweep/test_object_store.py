@@ -124,7 +124,9 @@ def test_dry_run_into_a_bucket_leaves_nothing_there(
 ) -> None:
     result = launch(write_study(document), "--dry-run", "--results", bucket("new"))
     assert result.exit_code == 0, result.output
-    there = Results(bucket("new")).filesystem.get_file_info(FileSelector("results/new", recursive=True, allow_not_found=True))
+    there = Results(bucket("new")).filesystem.get_file_info(
+        FileSelector("results/new", recursive=True, allow_not_found=True)
+    )
     assert all(info.type == FileType.Directory for info in there)
 
 

@@ -115,7 +115,8 @@ def test_one_weight_off_the_grid_is_seen_wherever_it_stands(make_problem: Any) -
     weight = quantize_groups(make_problem().weight, GridRule(4, scale_dtype="float16"), 16).half()
     for column in range(16):
         changed = weight.clone()
-        changed[5, column] = torch.nextafter(changed[5, column] + 2 * weight.abs().max(), torch.zeros_like(weight[0, 0]))
+        largest = 2 * weight.abs().max()
+        changed[5, column] = torch.nextafter(changed[5, column] + largest, torch.zeros_like(largest))
         with pytest.raises(NotOnGridError, match="1 of 96 groups"):
             find_codes(changed, 4, sym=False, group_size=16)
 
