@@ -18,14 +18,14 @@ import polars as pl
 
 from analysis.compare import method_pairs
 from analysis.estimates.components import RESIDUAL, SET, SOURCE
-from analysis.estimates.equivalence import ANY, UNCLEAR, USE
+from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE
 from analysis.estimates.outcomes import COLUMN_OF
 from analysis.estimates.reliability_rows import WANTED
 from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES, TASK_MEASURES
 from analysis.page.marks import span
-from analysis.page.render import number, percent
+from analysis.page.render import number, percent, percent_below
 from analysis.ranking import sensitivity_table
 from analysis.reliability import lead_table
 from analysis.tables import baseline_table, baselines, measures_of, source_table
@@ -107,12 +107,13 @@ def _answers(evidence: Evidence) -> list[Finding]:
         row = named.sort("probability", "model", "method_label", descending=[True, False, False]).row(0, named=True)
         first = "surest" if clear.height else "closest"
         verb = {USE: "use", ANY: "any of", UNCLEAR: "perhaps"}[row["answer"]]
+        chance = percent(row["probability"]) if clear.height else percent_below(row["probability"], LEVEL)
         text = (
             f"{_title(evidence.study, measure)}: for {count[USE]} of {table.height} pairs of model and method one "
             f"source can be named, for {count[ANY]} any of several will do, and for {count[UNCLEAR]} it cannot be "
             f"told yet; {first} is {row['method_label']} on {row['model']}: {verb} {row['sources']}, within "
             f"{number(row['matters'], 2)}{_unit(measure)} of the best source with a probability of "
-            f"{percent(row['probability'])} ({row['about']})."
+            f"{chance} ({row['about']})."
         )
         found.append(Finding(text, f"table-answers-{measure}"))
     return found

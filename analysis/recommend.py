@@ -36,7 +36,7 @@ from analysis.estimates.settle import settling
 from analysis.estimates.spreads import far_words, typical
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
-from analysis.page.render import number, percent
+from analysis.page.render import number, percent, percent_below
 from analysis.tables import over_sets
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
@@ -246,7 +246,7 @@ def _what_to_use(question: _Question, said: Answer, named: Sequence[str]) -> str
     size = f"{question.amount(question.matters.value)} ({question.matters.why})"
     count = len(question.cells)
     within = f"within {size} of the best of {count} sources"
-    chance = percent(said.probability)
+    chance = percent(said.probability) if said.kind != UNCLEAR else percent_below(said.probability, LEVEL)
     if said.kind == USE:
         return (
             f"For {question.what}, use {named[0]}: {_value(question, named[0])}; with a probability of {chance} it is "
@@ -268,13 +268,16 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     regret = known.regret.mean(axis=0)
     second = min((index for index in range(len(names)) if index != first), key=lambda index: float(regret[index]))
     gap, low, high = known.gap(first, second)
+    verdict = "worse"
+    if gap < 0:
+        verdict, gap, low, high = "better", -gap, -high, -low
     examples = "questions" if MEASURES[question.measure].name == "accuracy" else "examples"
     where = f"on new test {examples} " if question.noise is not None else ""
     wins = known.wins(first, second, 2 * (question.noise or 0.0))
     text = (
         f"How sure: {names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and "
         f"costs {question.amount(float(regret[first]))} on average against the best; next is {names[second]}, "
-        f"{question.amount(abs(gap))} {'worse' if gap >= 0 else 'better'} (95 % interval {number(low, 2)} to "
+        f"{question.amount(gap)} {verdict} (95 % interval {number(low, 2)} to "
         f"{number(high, 2)}, drawn towards zero as far as the leader leads by luck); one new set of {names[first]} "
         f"beats one of {names[second]} {where}with a probability of {percent(wins)}"
     )
@@ -295,7 +298,7 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
     plan = settling(known, said.matters)
     never = f"with a probability of {percent(plan.never)} even {plan.most} more would not"
     if plan.sets is None:
-        hint = " A larger test would help more." if question.noise else ""
+        hint = " Part of the doubt is about the test examples; only more of them remove it." if question.noise else ""
         return f"What would settle it: no affordable number of sets; {never}.{hint}"
     return (
         f"What would settle it: {plan.sets} more set{'s' if plan.sets > 1 else ''} of each source would allow an "
@@ -343,7 +346,8 @@ def main(
         console.print(sentence, highlight=False, markup=False)
     table = _rich(said.table)
     needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
-    console.print(table, width=max(console.width, needed), crop=False, no_wrap=True)  # a number is never cut
+    console.width = max(console.width, needed)  # a number is never cut
+    console.print(table)
 
 
 if __name__ == "__main__":

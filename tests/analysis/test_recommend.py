@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from analysis.frames import Study, load
+from analysis.page.render import percent_below
 from analysis.recommend import recommend
 from calib.settings import SettingsError
 
@@ -98,3 +100,16 @@ def test_command_prints_three_sentences_and_a_table(simulated: Path) -> None:
     for start in ("For large", "How sure:", "What would settle it:"):
         assert start in done.stdout
     assert "P best" in done.stdout
+
+
+def test_no_number_of_the_table_is_cut_in_a_narrow_terminal(simulated: Path) -> None:
+    command = [sys.executable, "-m", "analysis.recommend", str(simulated), "--model", "large", "--method", "gptq"]
+    narrow = {**os.environ, "COLUMNS": "40"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=narrow)
+    assert done.returncode == 0, done.stderr
+    assert "…" not in done.stdout
+    assert "P best, one set" in done.stdout
+
+
+def test_a_probability_that_falls_short_of_the_level_never_reads_like_it() -> None:
+    assert [percent_below(p, 0.9) for p in (0.62, 0.894, 0.897, 0.89999)] == ["62 %", "89 %", "89.7 %", "89.9 %"]
