@@ -12,6 +12,7 @@ then it says so.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,8 +95,8 @@ def recommend(
 
     Raises SettingsError for an unknown model, method, task or measure, too few sources, or a difference of no size.
     """
-    if matters is not None and not matters > 0:
-        raise SettingsError(f"--matters: a difference above 0, got {matters}")
+    if matters is not None and not (matters > 0 and math.isfinite(matters)):
+        raise SettingsError(f"--matters: expected a finite difference above 0, got {matters}")
     rows, measure, what, labels = _chosen(study, model, method, tasks, measure)
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
     cells = {str(s): sign * p["value"].to_numpy() for (s,), p in rows.group_by("source", maintain_order=True)}

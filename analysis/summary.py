@@ -64,6 +64,7 @@ def main(
     console = Console()
     try:
         evidence = Evidence(load(results), parse_matters(matters))
+        evidence.check_matters()
         show(evidence, console)
         if report:
             path, written = write_report(results, evidence=evidence)

@@ -75,8 +75,9 @@ def test_sentences_speak_of_the_source_that_leads_the_answer(study: Study) -> No
 
 
 def test_a_difference_of_no_size_is_refused(study: Study) -> None:
-    with pytest.raises(SettingsError, match="--matters: a difference above 0, got 0"):
-        recommend(study, "small", matters=0)
+    for size in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match=f"--matters: expected a finite difference above 0, got {size}"):
+            recommend(study, "small", matters=size)
 
 
 @pytest.mark.parametrize(
