@@ -146,7 +146,9 @@ def _far_off(evidence: Evidence) -> list[Finding]:
         if table.is_empty():
             continue
         row = table.sort("times", "model", "method_label", descending=[True, False, False]).row(0, named=True)
-        more = "" if table.height == 1 else f" The same happened in {table.height - 1} other pairs of model and method."
+        others = table.height - 1
+        pairs = "pairs" if others > 1 else "pair"
+        more = f" The same happened in {others} other {pairs} of model and method." if others else ""
         text = (
             f"{_title(study, measure)}, {row['method_label']} on {row['model']}: {row['note']}; with all sets one "
             f"draw has an SD of {number(row['sd_within'], 2)}{_unit(measure)}, without them of "
@@ -168,11 +170,12 @@ def _matching(evidence: Evidence) -> list[Finding]:
     verdict = f"lowers the perplexity increase in {clear} of {table.height} model and method pairs with 95 % confidence"
     verdict += f" and raises it in {against}" if against else ""
     about = "" if texts else " on these windows"
+    less, bounds = ("less", (best[low], best[high])) if best["difference"] >= 0 else ("more", (-best[high], -best[low]))
     text = (
         f"Calibrating on a text's own domain instead of another one {verdict}{about}; {best['method_label']} on "
-        f"{best['model']}{_middle_of(table)}: +{best['matched']:.1f} % on the own domain, "
-        f"+{best['mismatched']:.1f} % on the others, {best['difference']:.1f} points less (95 % interval "
-        f"{best[low]:.1f} to {best[high]:.1f}, {best['texts']} texts, {best['trials']} trials)."
+        f"{best['model']}{_middle_of(table)}: {best['matched']:+.1f} % on the own domain, "
+        f"{best['mismatched']:+.1f} % on the others, {abs(best['difference']):.1f} points {less} (95 % interval "
+        f"{bounds[0]:.1f} to {bounds[1]:.1f}, {best['texts']} texts, {best['trials']} trials)."
     )
     return [Finding(text, "table-domain-match")]
 
@@ -294,7 +297,7 @@ def _proxies(evidence: Evidence) -> list[Finding]:
     text = (
         f"Cheap metrics order calibration data as {accuracy[0].lower()}{accuracy[1:]} does in {clear} of "
         f"{table.height} comparisons within or between sources (95 % interval of Spearman's correlation above zero; "
-        f"below zero in {against}); the closest is {MEASURES[best['metric']].title}, {best['level']} of "
+        f"below zero in {against}); in the middle is {MEASURES[best['metric']].title}, {best['level']} of "
         f"{best['model']}: {best['spearman']:+.2f} ({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, "
         f"{best['n']} points)."
     )
