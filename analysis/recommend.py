@@ -270,6 +270,7 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     second = min((index for index in range(len(names)) if index != first), key=lambda index: float(regret[index]))
     gap, low, high = known.gap(first, second)
     verdict = "worse"
+    plain = question.cells[names[second]].mean() > question.cells[names[first]].mean()
     if gap < 0:
         verdict, gap, low, high = "better", -gap, -high, -low
     examples = "questions" if MEASURES[question.measure].name == "accuracy" else "examples"
@@ -277,7 +278,8 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     wins = known.wins(first, second, 2 * (question.noise or 0.0))
     text = (
         f"How sure: {names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and "
-        f"costs {question.amount(float(regret[first]))} on average against the best; next is {names[second]}, "
+        f"costs {question.amount(float(regret[first]))} on average against the best; next is {names[second]}"
+        f"{' (whose plain mean is better)' if plain else ''}, "
         f"{question.amount(gap)} {verdict} (95 % interval {number(low, 2)} to "
         f"{number(high, 2)}, drawn towards zero as far as the leader leads by luck); one new set of {names[first]} "
         f"beats one of {names[second]} {where}with a probability of {percent(wins)}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from analysis.frames import Study, load
@@ -114,3 +116,20 @@ def test_no_number_of_the_table_is_cut_in_a_narrow_terminal(simulated: Path) -> 
 
 def test_a_probability_that_falls_short_of_the_level_never_reads_like_it() -> None:
     assert [percent_below(p, 0.9) for p in (0.62, 0.894, 0.897, 0.89999)] == ["62 %", "89 %", "89.7 %", "89.9 %"]
+
+
+def test_a_runner_up_with_the_better_plain_mean_is_told_to_have_it(study: Study) -> None:
+    made = {"books": [60.0, 60.1, 60.2], "code": [55.4, 60.4, 65.4], "legal": [59.7, 59.8, 59.9]}
+    rows = study.calibrated.filter(model="small", method="wanda", measure="accuracy", task="mean").sort("source", "set")
+    value = pl.Series(
+        "value", [made[source][index] for source, index in zip(rows["source"], [0, 1, 2] * 3, strict=True)]
+    )
+    said = recommend(
+        replace(study, values=rows.with_columns(value, pl.lit("top1_agreement").alias("measure"))),
+        "small",
+        "wanda",
+        measure="top1_agreement",
+        matters=0.3,
+    )
+    assert said.best == "books"
+    assert "next is code (whose plain mean is better)" in said.sentences[1]
