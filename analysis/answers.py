@@ -81,7 +81,7 @@ def matters_of(
     spread = float(np.mean(spreads)) ** 0.5 if spreads else 0.0
     uncontrolled = [label for label in labels if label not in pairs]
     wanting = [] if dense or _is_relative(measure) else ["a dense model"]
-    wanting += [f"a data-free control of the size of {' and '.join(uncontrolled)}"] if uncontrolled else []
+    wanting += [f"a data-free control of the size of {', '.join(uncontrolled)}"] if uncontrolled else []
     if wanting:
         why = f"for want of {' and '.join(wanting)}"
     elif len(known) < len(gaps):

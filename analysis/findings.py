@@ -224,7 +224,7 @@ def _draws(evidence: Evidence) -> list[Finding]:
             f"{_title(study, measure)}: one draw of a source has an SD of "
             f"{number(row['sd_within'], 2)}{_unit(measure)} (95 % interval {number(row['low'], 2)} to "
             f"{number(row['high'], 2)}) with {row['method_label']} on {row['model']} "
-            f"({row['n']} sets of {row['sources']} sources{_middle_of(table)})."
+            f"({row['n']} sets of {row['sources']} source{'s' if row['sources'] > 1 else ''}{_middle_of(table)})."
         )
         found.append(Finding(text, f"table-sensitivity-{measure}"))
     return found
@@ -243,13 +243,15 @@ def _luck(evidence: Evidence) -> list[Finding]:
     if wide.is_empty():
         return []
     top = _middle(wide, f"sd_{SOURCE}")
+    place = _middle_of(wide)
+    among = f"{place}," if place else ""
 
     def told(name: str) -> str:
         low, high = (number(top[f"{kind}_{name}"], 2) for kind in ("low", "high"))
         return f"{number(top[f'sd_{name}'], 2)}{_unit(lead)} ({low} to {high})"
 
     text = (
-        f"{_title(evidence.study, lead)} with {top['method_label']} on {top['model']}{_middle_of(wide)} has an SD "
+        f"{_title(evidence.study, lead)} with {top['method_label']} on {top['model']}{among} has an SD "
         f"over sources of {told(SOURCE)}, over draws within a source of {told(SET)}, and from chance on single "
         f"test questions of {told(RESIDUAL)}; 95 % intervals in brackets."
     )

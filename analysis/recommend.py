@@ -33,7 +33,7 @@ from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE, Answer, ans
 from analysis.estimates.outcomes import COLUMN_OF, answered, read_outcomes, tabled
 from analysis.estimates.posterior import Posterior
 from analysis.estimates.ranks import posterior_of
-from analysis.estimates.settle import settling
+from analysis.estimates.settle import WANTED, settling
 from analysis.estimates.spreads import far_words, typical
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
@@ -144,9 +144,12 @@ def _without_spread(question: _Question, table: pl.DataFrame) -> Recommendation:
     """Nothing is known of the luck of a draw: means are all there is."""
     best = str(table.item(0, "source"))
     why = no_answer(question.cells)
+    leads = f"{best} has the best mean, {_value(question, best)}"
+    if len(set(question.means.values())) == 1:
+        leads = f"all {len(question.means)} have the same mean, {_value(question, best)}"
     sentences = (
-        f"For {question.what}, it cannot be told yet which source to use: {best} has the best mean, "
-        f"{_value(question, best)}, and nothing says how far another set of it would lie.",
+        f"For {question.what}, it cannot be told yet which source to use: {leads}, and nothing says how far another "
+        "set would lie.",
         f"How sure: that cannot be said, because {why}.",
         "What would settle it: two more sets of each source, for a start; without a spread nothing can be planned.",
     )
@@ -302,7 +305,7 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
     never = f"with a probability of {percent(plan.never)} even {plan.most} more would not"
     if plan.sets is None:
         hint = " Part of the doubt is about the test examples; only more of them remove it." if question.noise else ""
-        return f"What would settle it: no affordable number of sets; {never}.{hint}"
+        return f"What would settle it: no number of sets does so with {percent(WANTED)}; {never}.{hint}"
     return (
         f"What would settle it: {plan.sets} more set{'s' if plan.sets > 1 else ''} of each source would allow an "
         f"answer with a probability of {percent(plan.chance)}; {never}."

@@ -78,3 +78,11 @@ def test_the_comparison_in_the_middle_is_not_called_the_closest(simulated: Path)
     (finding,) = _proxies(evidence)
     assert "in the middle is" in finding.text
     assert "closest" not in finding.text
+
+
+def test_a_single_source_is_counted_in_the_singular(simulated: Path) -> None:
+    study = load(str(simulated))
+    one = study.values.filter(pl.col("source").is_null() | (pl.col("source") == "code"))
+    text = " ".join(finding.text for finding in findings(Evidence(replace(study, values=one))))
+    assert "3 sets of 1 source" in text
+    assert "1 sources" not in text

@@ -133,3 +133,15 @@ def test_a_runner_up_with_the_better_plain_mean_is_told_to_have_it(study: Study)
     )
     assert said.best == "books"
     assert "next is code (whose plain mean is better)" in said.sentences[1]
+
+
+def test_among_sources_with_one_mean_none_has_the_best(study: Study) -> None:
+    same = study.values.with_columns(pl.lit(50.0).alias("value"))
+    said = recommend(replace(study, values=same), "small", "wanda")
+    assert "all 3 have the same mean, Accuracy 50.0 %" in said.sentences[0]
+    assert "best mean" not in said.sentences[0]
+
+
+def test_sets_that_settle_nothing_are_told_with_their_chance(study: Study) -> None:
+    said = recommend(study, "small", "wanda", ["piqa"], matters=0.01)
+    assert "no number of sets does so with 80 %" in said.sentences[2]
