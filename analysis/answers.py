@@ -7,6 +7,7 @@ when it sees no data at all. Without a dense model or a control it is half an SD
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,16 @@ def matters_of(
     kept, _ = typical(list(cells.values()))
     spreads = [group.var(ddof=1) for group in kept if len(group) > 1]
     spread = float(np.mean(spreads)) ** 0.5 if spreads else 0.0
-    return Matters(DRAW_SHARE * spread, "half an SD of one draw, for want of a dense model and a data-free control")
+    uncontrolled = [label for label in labels if label not in pairs]
+    wanting = [] if dense or _is_relative(measure) else ["a dense model"]
+    wanting += [f"a data-free control of the size of {', '.join(uncontrolled)}"] if uncontrolled else []
+    if wanting:
+        why = f"for want of {' and '.join(wanting)}"
+    elif len(known) < len(gaps):
+        why = "for want of values of dense or of the data-free control"
+    else:
+        why = "as dense and the data-free control do not differ"
+    return Matters(DRAW_SHARE * spread, f"half an SD of one draw, {why}")
 
 
 def _is_relative(measure: str) -> bool:
@@ -97,8 +107,8 @@ def parse_matters(text: str) -> dict[str, float]:
             found[measure] = float(value)
         except ValueError:
             raise SettingsError(f"--matters: expected {measure}=NUMBER, got '{part}'") from None
-        if not found[measure] > 0:
-            raise SettingsError(f"--matters: {measure} must be above 0, got {value}")
+        if not (found[measure] > 0 and math.isfinite(found[measure])):
+            raise SettingsError(f"--matters: {measure} must be above 0 and finite, got {value}")
     return found
 
 

@@ -19,7 +19,9 @@ from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.ranking import rank_table
 from analysis.reliability import leading
+from analysis.tables import measures_of
 from analysis.variance import component_table
+from calib.settings import SettingsError
 
 
 class Evidence:
@@ -59,6 +61,19 @@ class Evidence:
         """What the sections ask about, the measure that can tell first."""
         return tuple(dict.fromkeys((self.lead, "accuracy", "perplexity_increase", "perplexity")))
 
+    def asked(self, measure: str) -> float | None:
+        """The difference that was said to matter; of a change against dense it is the one of the measure itself."""
+        return self.matters.get(measure, self.matters.get(measure.removesuffix("_change")))
+
+    def check_matters(self) -> None:
+        """Raises SettingsError for a difference of a measure that no answer of this study is about; reads samples/."""
+        answered = measures_of(self.study, self.answered)
+        used = {name for measure in answered for name in (measure, measure.removesuffix("_change"))}
+        for measure in self.matters:
+            if measure not in used:
+                told = ", ".join(answered) or "none"
+                raise SettingsError(f"--matters: no answer is about {measure}; the measures answered here: {told}")
+
     def components(self, measure: str = "accuracy") -> pl.DataFrame:
         """See `component_table`."""
         return component_table(self.study, measure, examples=self.examples)
@@ -72,6 +87,6 @@ class Evidence:
     def answers(self, measure: str = "accuracy") -> pl.DataFrame:
         """See `answer_table`."""
         if measure not in self._answers:
-            size = self.matters.get(measure)
+            size = self.asked(measure)
             self._answers[measure] = answer_table(self.study, measure, matters=size, examples=self.examples)
         return self._answers[measure]

@@ -18,14 +18,14 @@ import polars as pl
 
 from analysis.compare import method_pairs
 from analysis.estimates.components import RESIDUAL, SET, SOURCE
-from analysis.estimates.equivalence import ANY, UNCLEAR, USE
+from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE
 from analysis.estimates.outcomes import COLUMN_OF
 from analysis.estimates.reliability_rows import WANTED
 from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES, TASK_MEASURES
 from analysis.page.marks import span
-from analysis.page.render import number, percent
+from analysis.page.render import number, percent, percent_below
 from analysis.ranking import sensitivity_table
 from analysis.reliability import lead_table
 from analysis.tables import baseline_table, baselines, measures_of, source_table
@@ -107,12 +107,13 @@ def _answers(evidence: Evidence) -> list[Finding]:
         row = named.sort("probability", "model", "method_label", descending=[True, False, False]).row(0, named=True)
         first = "surest" if clear.height else "closest"
         verb = {USE: "use", ANY: "any of", UNCLEAR: "perhaps"}[row["answer"]]
+        chance = percent(row["probability"]) if clear.height else percent_below(row["probability"], LEVEL)
         text = (
             f"{_title(evidence.study, measure)}: for {count[USE]} of {table.height} pairs of model and method one "
             f"source can be named, for {count[ANY]} any of several will do, and for {count[UNCLEAR]} it cannot be "
             f"told yet; {first} is {row['method_label']} on {row['model']}: {verb} {row['sources']}, within "
             f"{number(row['matters'], 2)}{_unit(measure)} of the best source with a probability of "
-            f"{percent(row['probability'])} ({row['about']})."
+            f"{chance} ({row['about']})."
         )
         found.append(Finding(text, f"table-answers-{measure}"))
     return found
@@ -145,7 +146,9 @@ def _far_off(evidence: Evidence) -> list[Finding]:
         if table.is_empty():
             continue
         row = table.sort("times", "model", "method_label", descending=[True, False, False]).row(0, named=True)
-        more = "" if table.height == 1 else f" The same happened in {table.height - 1} other pairs of model and method."
+        others = table.height - 1
+        pairs = "pairs" if others > 1 else "pair"
+        more = f" The same happened in {others} other {pairs} of model and method." if others else ""
         text = (
             f"{_title(study, measure)}, {row['method_label']} on {row['model']}: {row['note']}; with all sets one "
             f"draw has an SD of {number(row['sd_within'], 2)}{_unit(measure)}, without them of "
@@ -167,11 +170,12 @@ def _matching(evidence: Evidence) -> list[Finding]:
     verdict = f"lowers the perplexity increase in {clear} of {table.height} model and method pairs with 95 % confidence"
     verdict += f" and raises it in {against}" if against else ""
     about = "" if texts else " on these windows"
+    less, bounds = ("less", (best[low], best[high])) if best["difference"] >= 0 else ("more", (-best[high], -best[low]))
     text = (
         f"Calibrating on a text's own domain instead of another one {verdict}{about}; {best['method_label']} on "
-        f"{best['model']}{_middle_of(table)}: +{best['matched']:.1f} % on the own domain, "
-        f"+{best['mismatched']:.1f} % on the others, {best['difference']:.1f} points less (95 % interval "
-        f"{best[low]:.1f} to {best[high]:.1f}, {best['texts']} texts, {best['trials']} trials)."
+        f"{best['model']}{_middle_of(table)}: {best['matched']:+.1f} % on the own domain, "
+        f"{best['mismatched']:+.1f} % on the others, {abs(best['difference']):.1f} points {less} (95 % interval "
+        f"{bounds[0]:.1f} to {bounds[1]:.1f}, {best['texts']} texts, {best['trials']} trials)."
     )
     return [Finding(text, "table-domain-match")]
 
@@ -220,7 +224,7 @@ def _draws(evidence: Evidence) -> list[Finding]:
             f"{_title(study, measure)}: one draw of a source has an SD of "
             f"{number(row['sd_within'], 2)}{_unit(measure)} (95 % interval {number(row['low'], 2)} to "
             f"{number(row['high'], 2)}) with {row['method_label']} on {row['model']} "
-            f"({row['n']} sets of {row['sources']} sources{_middle_of(table)})."
+            f"({row['n']} sets of {row['sources']} source{'s' if row['sources'] > 1 else ''}{_middle_of(table)})."
         )
         found.append(Finding(text, f"table-sensitivity-{measure}"))
     return found
@@ -239,13 +243,15 @@ def _luck(evidence: Evidence) -> list[Finding]:
     if wide.is_empty():
         return []
     top = _middle(wide, f"sd_{SOURCE}")
+    place = _middle_of(wide)
+    among = f"{place}," if place else ""
 
     def told(name: str) -> str:
         low, high = (number(top[f"{kind}_{name}"], 2) for kind in ("low", "high"))
         return f"{number(top[f'sd_{name}'], 2)}{_unit(lead)} ({low} to {high})"
 
     text = (
-        f"{_title(evidence.study, lead)} with {top['method_label']} on {top['model']}{_middle_of(wide)} has an SD "
+        f"{_title(evidence.study, lead)} with {top['method_label']} on {top['model']}{among} has an SD "
         f"over sources of {told(SOURCE)}, over draws within a source of {told(SET)}, and from chance on single "
         f"test questions of {told(RESIDUAL)}; 95 % intervals in brackets."
     )
@@ -293,7 +299,7 @@ def _proxies(evidence: Evidence) -> list[Finding]:
     text = (
         f"Cheap metrics order calibration data as {accuracy[0].lower()}{accuracy[1:]} does in {clear} of "
         f"{table.height} comparisons within or between sources (95 % interval of Spearman's correlation above zero; "
-        f"below zero in {against}); the closest is {MEASURES[best['metric']].title}, {best['level']} of "
+        f"below zero in {against}); in the middle is {MEASURES[best['metric']].title}, {best['level']} of "
         f"{best['model']}: {best['spearman']:+.2f} ({best['spearman_low']:+.2f} to {best['spearman_high']:+.2f}, "
         f"{best['n']} points)."
     )

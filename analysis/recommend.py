@@ -12,6 +12,7 @@ then it says so.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +33,11 @@ from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE, Answer, ans
 from analysis.estimates.outcomes import COLUMN_OF, answered, read_outcomes, tabled
 from analysis.estimates.posterior import Posterior
 from analysis.estimates.ranks import posterior_of
-from analysis.estimates.settle import settling
+from analysis.estimates.settle import WANTED, settling
 from analysis.estimates.spreads import far_words, typical
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
-from analysis.page.render import number, percent
+from analysis.page.render import number, percent, percent_below
 from analysis.tables import over_sets
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
@@ -94,8 +95,8 @@ def recommend(
 
     Raises SettingsError for an unknown model, method, task or measure, too few sources, or a difference of no size.
     """
-    if matters is not None and not matters > 0:
-        raise SettingsError(f"--matters: a difference above 0, got {matters}")
+    if matters is not None and not (matters > 0 and math.isfinite(matters)):
+        raise SettingsError(f"--matters: expected a finite difference above 0, got {matters}")
     rows, measure, what, labels = _chosen(study, model, method, tasks, measure)
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
     cells = {str(s): sign * p["value"].to_numpy() for (s,), p in rows.group_by("source", maintain_order=True)}
@@ -143,9 +144,12 @@ def _without_spread(question: _Question, table: pl.DataFrame) -> Recommendation:
     """Nothing is known of the luck of a draw: means are all there is."""
     best = str(table.item(0, "source"))
     why = no_answer(question.cells)
+    leads = f"{best} has the best mean, {_value(question, best)}"
+    if len(set(question.means.values())) == 1:
+        leads = f"all {len(question.means)} have the same mean, {_value(question, best)}"
     sentences = (
-        f"For {question.what}, it cannot be told yet which source to use: {best} has the best mean, "
-        f"{_value(question, best)}, and nothing says how far another set of it would lie.",
+        f"For {question.what}, it cannot be told yet which source to use: {leads}, and nothing says how far another "
+        "set would lie.",
         f"How sure: that cannot be said, because {why}.",
         "What would settle it: two more sets of each source, for a start; without a spread nothing can be planned.",
     )
@@ -246,7 +250,7 @@ def _what_to_use(question: _Question, said: Answer, named: Sequence[str]) -> str
     size = f"{question.amount(question.matters.value)} ({question.matters.why})"
     count = len(question.cells)
     within = f"within {size} of the best of {count} sources"
-    chance = percent(said.probability)
+    chance = percent(said.probability) if said.kind != UNCLEAR else percent_below(said.probability, LEVEL)
     if said.kind == USE:
         return (
             f"For {question.what}, use {named[0]}: {_value(question, named[0])}; with a probability of {chance} it is "
@@ -268,13 +272,18 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     regret = known.regret.mean(axis=0)
     second = min((index for index in range(len(names)) if index != first), key=lambda index: float(regret[index]))
     gap, low, high = known.gap(first, second)
+    verdict = "worse"
+    plain = question.cells[names[second]].mean() > question.cells[names[first]].mean()
+    if gap < 0:
+        verdict, gap, low, high = "better", -gap, -high, -low
     examples = "questions" if MEASURES[question.measure].name == "accuracy" else "examples"
     where = f"on new test {examples} " if question.noise is not None else ""
     wins = known.wins(first, second, 2 * (question.noise or 0.0))
     text = (
         f"How sure: {names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and "
-        f"costs {question.amount(float(regret[first]))} on average against the best; next is {names[second]}, "
-        f"{question.amount(abs(gap))} {'worse' if gap >= 0 else 'better'} (95 % interval {number(low, 2)} to "
+        f"costs {question.amount(float(regret[first]))} on average against the best; next is {names[second]}"
+        f"{' (whose plain mean is better)' if plain else ''}, "
+        f"{question.amount(gap)} {verdict} (95 % interval {number(low, 2)} to "
         f"{number(high, 2)}, drawn towards zero as far as the leader leads by luck); one new set of {names[first]} "
         f"beats one of {names[second]} {where}with a probability of {percent(wins)}"
     )
@@ -295,8 +304,8 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
     plan = settling(known, said.matters)
     never = f"with a probability of {percent(plan.never)} even {plan.most} more would not"
     if plan.sets is None:
-        hint = " A larger test would help more." if question.noise else ""
-        return f"What would settle it: no affordable number of sets; {never}.{hint}"
+        hint = " Part of the doubt is about the test examples; only more of them remove it." if question.noise else ""
+        return f"What would settle it: no number of sets does so with {percent(WANTED)}; {never}.{hint}"
     return (
         f"What would settle it: {plan.sets} more set{'s' if plan.sets > 1 else ''} of each source would allow an "
         f"answer with a probability of {percent(plan.chance)}; {never}."
@@ -343,7 +352,8 @@ def main(
         console.print(sentence, highlight=False, markup=False)
     table = _rich(said.table)
     needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
-    console.print(table, width=max(console.width, needed), crop=False, no_wrap=True)  # a number is never cut
+    console.width = max(console.width, needed)  # a number is never cut
+    console.print(table)
 
 
 if __name__ == "__main__":

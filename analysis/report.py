@@ -155,6 +155,7 @@ def main(
     """Write the report of a study."""
     try:
         evidence = Evidence(load(results), parse_matters(matters))
+        evidence.check_matters()
         path, written = write_report(results, output, figures, evidence=evidence)
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)

@@ -45,7 +45,9 @@ def _rich(frame: pl.DataFrame, measure: str) -> RichTable:
     table = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     shown = [name for name in frame.columns if name in ("model", "method") or (frame[name] != "").any()]
     for name in shown:
-        table.add_column(name, justify="right" if name in ("no data", "range", "SD of draws") else "left")
+        is_number = name in ("no data", "range", "SD of draws")
+        # A narrow terminal breaks names, it cuts none.
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for (model,), part in frame.group_by("model", maintain_order=True):
         for index, row in enumerate(part.select(shown).rows()):
             table.add_row(str(model) if index == 0 else "", *row[1:])
@@ -64,6 +66,7 @@ def main(
     console = Console()
     try:
         evidence = Evidence(load(results), parse_matters(matters))
+        evidence.check_matters()
         show(evidence, console)
         if report:
             path, written = write_report(results, evidence=evidence)

@@ -42,14 +42,18 @@ def correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, groups: np.n
     why = "" if freedom >= FEWEST else f"{freedom} degrees of freedom are too few for an interval"
     points = len(x) - len(np.unique(groups)) + 1
     found = []
-    for measure, error in ((_spearman, _spearman_error), (_kendall, _kendall_error)):
+    for measure, error, step in (
+        (_spearman, _spearman_error, _spearman_step),
+        (_kendall, _kendall_error, _kendall_step),
+    ):
         value = measure(centred(x, groups), centred(y, groups))
         low = high = None
         if not why and not np.isnan(value):
             cost = _cost(measure, x, y, clusters, groups) if len(np.unique(clusters)) < len(x) else 1.0
             half = float(stats.norm.ppf(0.975)) * error(value, points) * cost**0.5
-            centre = float(np.arctanh(np.clip(value, -0.999999, 0.999999)))
-            low, high = float(np.tanh(centre - half)), float(np.tanh(centre + half))
+            most = 1 - step(points) / 2  # a perfect order of few points is certain of no more than its last step
+            centre = float(np.arctanh(np.clip(value, -most, most)))
+            low, high = min(float(np.tanh(centre - half)), value), max(float(np.tanh(centre + half)), value)
         found.append((value, low, high))
     return Correlation(found[0], found[1], freedom, why)
 
@@ -60,6 +64,15 @@ def _spearman_error(value: float, points: int) -> float:
 
 def _kendall_error(value: float, points: int) -> float:
     return float((0.437 / max(points - 4, 1)) ** 0.5)
+
+
+def _spearman_step(points: int) -> float:
+    """From a perfect order to the next one: two neighbours changed."""
+    return 12 / (max(points, 3) * (max(points, 3) ** 2 - 1))
+
+
+def _kendall_step(points: int) -> float:
+    return 4 / (max(points, 3) * (max(points, 3) - 1))
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:

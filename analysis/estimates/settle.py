@@ -45,7 +45,9 @@ def settling(known: Posterior, matters: float, level: float = LEVEL, wanted: flo
     # Asked again with other draws: the first option that reaches the mark does so by luck as well.
     again = np.linspace(0, len(known.truth) - 1, OUTER + 2).astype(int)[1:-1]
     chance = _settled(known, again, OPTIONS[first], matters, level, rng)
-    return Settling(OPTIONS[first] if len(enough) else None, chance, OPTIONS[-1], float(1 - chances[-1]))
+    # One number of sets has one chance, and more sets have no smaller one: the two sentences never disagree.
+    never = float(1 - (chance if first == len(OPTIONS) - 1 else max(chance, chances[-1])))
+    return Settling(OPTIONS[first] if len(enough) else None, chance, OPTIONS[-1], never)
 
 
 def _settled(

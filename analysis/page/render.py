@@ -104,6 +104,12 @@ def percent(probability: float) -> str:
     return "under 1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
 
 
+def percent_below(probability: float, level: float) -> str:
+    """`62 %`, or `89.7 %` where whole percents would say the level that the probability falls short of."""
+    told = percent(probability)
+    return told if told != percent(level) else f"{math.floor(1000 * probability) / 10:.1f} %"
+
+
 def _exponent(size: float) -> int:
     return int(f"{size:e}".partition("e")[2])
 

@@ -73,8 +73,8 @@ def _answers(evidence: Evidence, measure: str) -> list[Table]:
     if frame.is_empty():
         return []
     arguments = [f'"{measure}"']
-    if measure in evidence.matters:
-        arguments.append(f"matters={evidence.matters[measure]!r}")
+    if (asked := evidence.asked(measure)) is not None:
+        arguments.append(f"matters={asked!r}")
     query = f"from analysis.answers import answer_table\nanswer_table(study, {', '.join(arguments)})"
     caption = (
         "Probability: that all sources named are within `matters` of the best one (in the measure's unit; by default a "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
-from analysis.answers import answer_table, parse_matters
+from analysis.answers import answer_table, matters_of, parse_matters
 from analysis.budget import budget_table
 from analysis.estimates.equivalence import ANY, UNCLEAR, USE
 from analysis.estimates.examples import ExampleTables, read_examples
+from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from calib.settings import SettingsError
 
@@ -56,7 +59,12 @@ def test_differences_that_matter_are_read_by_measure() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("acuracy=1", "did you mean 'accuracy'"), ("accuracy", "expected accuracy=NUMBER"), ("accuracy=-1", "above 0")],
+    [
+        ("acuracy=1", "did you mean 'accuracy'"),
+        ("accuracy", "expected accuracy=NUMBER"),
+        ("accuracy=-1", "above 0"),
+        ("accuracy=inf", "finite"),
+    ],
 )
 def test_other_differences_are_refused(text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
@@ -65,3 +73,33 @@ def test_other_differences_are_refused(text: str, message: str) -> None:
 
 def test_without_recorded_seconds_there_is_no_budget(study: Study, examples: ExampleTables) -> None:
     assert budget_table(study, examples=examples).is_empty()
+
+
+def test_why_there_is_no_gap_is_said(study: Study) -> None:
+    cells = {"books": np.array([1.0, 2.0]), "code": np.array([1.0, 3.0])}
+    told = {
+        name: matters_of(changed, "small", ["Wanda 50%"], "accuracy", ["mean"], cells).why
+        for name, changed in {
+            "no dense": replace(study, values=study.values.filter(pl.col("method") != "dense")),
+            "no control": replace(study, trials=study.trials.filter(pl.col("method_label") != "Magnitude 50%")),
+            "no gap": replace(study, values=study.values.with_columns(pl.lit(50.0).alias("value"))),
+        }.items()
+    }
+    assert told == {
+        "no dense": "half an SD of one draw, for want of a dense model",
+        "no control": "half an SD of one draw, for want of a data-free control of the size of Wanda 50%",
+        "no gap": "half an SD of one draw, as dense and the data-free control do not differ",
+    }
+
+
+def test_a_difference_of_a_measure_is_one_of_its_change(study: Study) -> None:
+    evidence = Evidence(study, {"loglikelihood": 0.5, "accuracy": 1.0})
+    assert evidence.asked("loglikelihood_change") == 0.5
+    assert evidence.asked("accuracy") == 1.0
+    assert evidence.asked("perplexity_increase") is None
+
+
+def test_a_difference_that_no_answer_uses_is_refused(study: Study) -> None:
+    Evidence(study, {"accuracy": 1.0}).check_matters()
+    with pytest.raises(SettingsError, match="no answer is about top1_agreement; .*accuracy"):
+        Evidence(study, {"top1_agreement": 1.0}).check_matters()

@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 
 from analysis.evidence import Evidence
-from analysis.findings import MOST, Finding, findings
+from analysis.findings import MOST, Finding, _proxies, findings
 from analysis.frames import load
 from analysis.measures import MEASURES
+
+TEXT_BOUNDS = (("low", "high"), ("low_new_text", "high_new_text"))
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,35 @@ def test_a_set_that_is_far_off_is_named(simulated: Path) -> None:
     text = next(f.text for f in findings(evidence) if "far off" in f.text)
     assert "one of 3 sets of code is far off" in text
     assert "without them" in text
+
+
+def test_a_domain_that_harms_is_told_with_the_signs_that_it_has(simulated: Path) -> None:
+    evidence = Evidence(load(str(simulated)))
+    table = evidence.match
+    turned = [
+        (-pl.col("mismatched")).alias("matched"),
+        (-pl.col("matched")).alias("mismatched"),
+        (pl.col("matched") - pl.col("mismatched")).alias("difference"),
+        *((-pl.col(b)).alias(a) for low, high in TEXT_BOUNDS for a, b in ((low, high), (high, low))),
+    ]
+    evidence.match = table.with_columns(turned).with_columns(
+        pl.col("mismatched", "matched") - 50.0  # below the dense model
+    )
+    text = next(f.text for f in findings(evidence) if f.table == "table-domain-match")
+    said = re.search(r"([+-][\d.]+) % on the own .* points more \(95 % interval ([\d.]+) to ([\d.]+)", text)
+    assert said and float(said[1]) < 0 < float(said[2]) < float(said[3]), text
+
+
+def test_the_comparison_in_the_middle_is_not_called_the_closest(simulated: Path) -> None:
+    evidence = Evidence(load(str(simulated)))
+    (finding,) = _proxies(evidence)
+    assert "in the middle is" in finding.text
+    assert "closest" not in finding.text
+
+
+def test_a_single_source_is_counted_in_the_singular(simulated: Path) -> None:
+    study = load(str(simulated))
+    one = study.values.filter(pl.col("source").is_null() | (pl.col("source") == "code"))
+    text = " ".join(finding.text for finding in findings(Evidence(replace(study, values=one))))
+    assert "3 sets of 1 source" in text
+    assert "1 sources" not in text

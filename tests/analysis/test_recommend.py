@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from analysis.frames import Study, load
+from analysis.page.render import percent_below
 from analysis.recommend import recommend
 from calib.settings import SettingsError
 
@@ -73,8 +77,9 @@ def test_sentences_speak_of_the_source_that_leads_the_answer(study: Study) -> No
 
 
 def test_a_difference_of_no_size_is_refused(study: Study) -> None:
-    with pytest.raises(SettingsError, match="--matters: a difference above 0, got 0"):
-        recommend(study, "small", matters=0)
+    for size in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match=f"--matters: expected a finite difference above 0, got {size}"):
+            recommend(study, "small", matters=size)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +103,45 @@ def test_command_prints_three_sentences_and_a_table(simulated: Path) -> None:
     for start in ("For large", "How sure:", "What would settle it:"):
         assert start in done.stdout
     assert "P best" in done.stdout
+
+
+def test_no_number_of_the_table_is_cut_in_a_narrow_terminal(simulated: Path) -> None:
+    command = [sys.executable, "-m", "analysis.recommend", str(simulated), "--model", "large", "--method", "gptq"]
+    narrow = {**os.environ, "COLUMNS": "40"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=narrow)
+    assert done.returncode == 0, done.stderr
+    assert "…" not in done.stdout
+    assert "P best, one set" in done.stdout
+
+
+def test_a_probability_that_falls_short_of_the_level_never_reads_like_it() -> None:
+    assert [percent_below(p, 0.9) for p in (0.62, 0.894, 0.897, 0.89999)] == ["62 %", "89 %", "89.7 %", "89.9 %"]
+
+
+def test_a_runner_up_with_the_better_plain_mean_is_told_to_have_it(study: Study) -> None:
+    made = {"books": [60.0, 60.1, 60.2], "code": [55.4, 60.4, 65.4], "legal": [59.7, 59.8, 59.9]}
+    rows = study.calibrated.filter(model="small", method="wanda", measure="accuracy", task="mean").sort("source", "set")
+    value = pl.Series(
+        "value", [made[source][index] for source, index in zip(rows["source"], [0, 1, 2] * 3, strict=True)]
+    )
+    said = recommend(
+        replace(study, values=rows.with_columns(value, pl.lit("top1_agreement").alias("measure"))),
+        "small",
+        "wanda",
+        measure="top1_agreement",
+        matters=0.3,
+    )
+    assert said.best == "books"
+    assert "next is code (whose plain mean is better)" in said.sentences[1]
+
+
+def test_among_sources_with_one_mean_none_has_the_best(study: Study) -> None:
+    same = study.values.with_columns(pl.lit(50.0).alias("value"))
+    said = recommend(replace(study, values=same), "small", "wanda")
+    assert "all 3 have the same mean, Accuracy 50.0 %" in said.sentences[0]
+    assert "best mean" not in said.sentences[0]
+
+
+def test_sets_that_settle_nothing_are_told_with_their_chance(study: Study) -> None:
+    said = recommend(study, "small", "wanda", ["piqa"], matters=0.01)
+    assert "no number of sets does so with 80 %" in said.sentences[2]

@@ -16,3 +16,8 @@ def test_summary_shows_every_model_and_method_and_the_findings(simulated: Path, 
     printed = capsys.readouterr().out
     for word in ("small", "large", "dense", "RTN 3-bit g32", "SparseGPT 2:4", "Perplexity increase", "Calibrating on"):
         assert word in printed
+
+
+def test_a_narrow_terminal_cuts_no_name(simulated: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    show(Evidence(load(str(simulated))), Console(width=60))
+    assert "…" not in capsys.readouterr().out

@@ -52,13 +52,13 @@ def comparable(lls: Sequence[float], choices: Sequence[str], accuracy: str | Non
 
 
 def forecast(scores: np.ndarray, right: Collection[int]) -> Forecast | None:
-    """The forecast that scores [choices] make; None where no choice has a finite score."""
+    """The forecast that scores [choices] make; None where no choice has a finite score, or none can be wrong."""
     largest = scores.max(initial=-np.inf)
-    if not np.isfinite(largest):
+    good = np.isin(np.arange(len(scores)), list(right))
+    if not np.isfinite(largest) or good.all():
         return None
     weights = np.exp(scores - largest)
     p = weights / weights.sum()
-    good = np.isin(np.arange(len(p)), list(right))
     probability = float(p[good].sum())
     brier = (1 - probability) ** 2 + float((p[~good] ** 2).sum())
     answer = int(scores.argmax())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy import stats
 
 from analysis.estimates.correlations import FEWEST, centred, correlation
@@ -51,3 +52,14 @@ def test_what_groups_have_in_common_is_no_correlation() -> None:
     inside = correlation(x, y, np.arange(60), groups, 54)
     assert abs(inside.spearman[0]) < 0.4
     assert np.isclose(np.bincount(groups, centred(x, groups)), 0).all()
+
+
+def test_a_perfect_order_of_few_points_is_not_certain() -> None:
+    x = np.arange(6.0)
+    for sign in (1, -1):
+        found = correlation(x, sign * x, np.arange(6), np.zeros(6, int), 5)
+        for value, low, high in (found.spearman, found.kendall):
+            assert low is not None and high is not None
+            assert value == pytest.approx(sign)
+            assert low <= value <= high
+            assert high - low > 0.2

@@ -53,3 +53,13 @@ def test_luck_of_the_test_is_settled_by_no_number_of_sets() -> None:
     plan = settling(posterior(sources((0, 0.6, 1.2), 3), noise=2.0), 0.2)
     assert plan.sets is None
     assert plan.never > 0.5
+
+
+def test_what_is_promised_of_a_hundred_sets_is_said_once() -> None:
+    for noise in (0.02, 0.05, 0.1):
+        known = posterior(sources((0, 0.6, 1.2), 3), noise=noise)
+        for matters in (0.1, 0.2):
+            plan = settling(known, matters)
+            assert plan.never <= 1 - plan.chance
+            if plan.sets in (None, OPTIONS[-1]):
+                assert plan.never == 1 - plan.chance

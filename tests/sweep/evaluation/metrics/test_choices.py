@@ -72,6 +72,11 @@ def test_impossible_choices_have_no_probability_and_all_of_them_no_forecast() ->
     assert forecast(np.array([-np.inf, -np.inf]), [0]) is None
 
 
+def test_where_no_choice_is_wrong_nothing_is_forecast() -> None:
+    assert forecast(np.array([-3.0]), [0]) is None
+    assert forecast(np.array([-3.0, -4.0]), [0, 1]) is None
+
+
 def test_calibration_error_equals_a_loop_over_bins() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.25, 1, 500)
