@@ -35,6 +35,7 @@ from analysis.estimates.posterior import Posterior
 from analysis.estimates.ranks import posterior_of
 from analysis.estimates.settle import WANTED, settling
 from analysis.estimates.spreads import far_words, typical
+from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number, percent, percent_below
@@ -170,7 +171,7 @@ def _chosen(
             raise SettingsError(f"--method: no '{method}' on {model}{suggestion(method, names)}")
         rows = rows.filter((pl.col("method") == method) | (pl.col("method_label") == method))
     present = rows.drop_nulls("value").select("measure", "task").unique()
-    measure = measure or _default_measure(present, tasks)
+    measure = measure or _default_measure(study, present, tasks)
     if measure not in set(present["measure"]):
         raise SettingsError(f"--measure: no '{measure}' on {model}{suggestion(measure, set(present['measure']))}")
     known = present.filter(pl.col("measure") == measure)["task"].to_list()
@@ -191,9 +192,9 @@ def _chosen(
     return tagged, measure, f"{model} with {by} on {over}", labels
 
 
-def _default_measure(present: pl.DataFrame, tasks: Sequence[str]) -> str:
-    """Accuracy if the wanted tasks have one, else perplexity."""
-    for measure in ("accuracy", "perplexity_increase", "perplexity"):
+def _default_measure(study: Study, present: pl.DataFrame, tasks: Sequence[str]) -> str:
+    """The measure that the report leads with if the wanted tasks have it, then accuracy, then perplexity."""
+    for measure in (Evidence(study).lead, "accuracy", "perplexity_increase", "perplexity"):
         known = set(present.filter(pl.col("measure") == measure)["task"])
         if known and (not tasks or set(tasks) & known):
             return measure
