@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,13 +31,16 @@ from calib.source import Source
 from calib.spec import NO_WRITER, CalibrationSet, CalibrationSpec
 from calib.writer import Writer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 CHOICE = 1  # tells the random numbers of a selection from those of the sampling
 MAX_MIXED = 1 << 17  # windows of a mixture's set, whose order is made one by one
 
 
 def build(
     spec: CalibrationSpec,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     tokenizer_id: str = "",
     measure: Measure | None = None,
     writer: Writer | None = None,
@@ -52,7 +55,7 @@ def build(
 
 def build_sets(
     specs: Sequence[CalibrationSpec],
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     tokenizer_id: str = "",
     measure: Measure | None = None,
     writer: Writer | None = None,
@@ -69,7 +72,7 @@ def build_sets(
     return [_build(spec, _Tools(tokenizer, tokenizer_id, pool_of, measure, model_id)) for spec in specs]
 
 
-def read_pool(source: Source, tokenizer: Any, writer: Writer | None = None) -> Pool:
+def read_pool(source: Source, tokenizer: PreTrainedTokenizerBase, writer: Writer | None = None) -> Pool:
     """All documents of a source as token ids, those that a model writes by `writer`. Raises SettingsError."""
     if source.writes and writer is None:
         raise SettingsError(f"source '{source.label}': {NO_WRITER}")
@@ -85,7 +88,7 @@ def read_pool(source: Source, tokenizer: Any, writer: Writer | None = None) -> P
     )
 
 
-def count_sets(spec: CalibrationSpec, tokenizer: Any) -> int:
+def count_sets(spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase) -> int:
     """How many sets of this size and kind the source can give. Reads and tokenizes all of it."""
     endless = replace(spec, set=INT32_MAX)
     tools = _Tools(tokenizer, "", lambda source: read_pool(source, tokenizer))
@@ -165,7 +168,7 @@ class _Sample:
 class _Tools:
     """What sets are built with."""
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     tokenizer_id: str
     pool_of: Callable[[Source], Pool]
     measure: Measure | None = None
@@ -308,7 +311,7 @@ def _sets(spec: CalibrationSpec) -> str:
     return "set 0" if spec.set == 0 else f"sets 0 to {spec.set}"
 
 
-def separator_ids(spec: CalibrationSpec, tokenizer: Any) -> list[int]:
+def separator_ids(spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that stand between two documents."""
     if spec.separator == "none":
         return []
@@ -317,7 +320,7 @@ def separator_ids(spec: CalibrationSpec, tokenizer: Any) -> list[int]:
     return list(tokenizer([spec.separator], add_special_tokens=False)["input_ids"][0])
 
 
-def _check_bos(spec: CalibrationSpec, source: Source, pool: Pool, tokenizer: Any) -> None:
+def _check_bos(spec: CalibrationSpec, source: Source, pool: Pool, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a second BOS id beside that of a chat template."""
     given = {
         "add_bos": spec.add_bos and spec.first_token == "bos",
@@ -331,7 +334,7 @@ def _check_bos(spec: CalibrationSpec, source: Source, pool: Pool, tokenizer: Any
         )
 
 
-def _special(tokenizer: Any, name: str, setting: str) -> int:
+def _special(tokenizer: PreTrainedTokenizerBase, name: str, setting: str) -> int:
     value = getattr(tokenizer, f"{name}_token_id", None)
     if value is None:
         raise SettingsError(f"{setting}: the tokenizer has no {name.upper()} token; choose another setting")

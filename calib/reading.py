@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from calib.build import separator_ids
 from calib.settings import one_line
 from calib.spec import CalibrationSet
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def windows_as_text(calibration_set: CalibrationSet, tokenizer: Any = None, width: int | None = None) -> Iterator[str]:
+
+def windows_as_text(
+    calibration_set: CalibrationSet, tokenizer: PreTrainedTokenizerBase | None = None, width: int | None = None
+) -> Iterator[str]:
     """Each window under a line with its number. `width` cuts each text.
 
     With the set's tokenizer each piece of a document stands by itself, under its document's id and place; without one
@@ -20,15 +25,15 @@ def windows_as_text(calibration_set: CalibrationSet, tokenizer: Any = None, widt
     for number, text in enumerate(calibration_set.texts):
         pieces = _pieces(calibration_set, number)
         yield f"=== window {number} of {len(calibration_set.texts)}, {len(pieces)} pieces"
-        if separator is None:
+        if tokenizer is None or separator is None:
             yield from pieces
             yield _cut(text, width)
             continue
         for line, (before, piece) in zip(pieces, _runs(calibration_set, number, separator), strict=True):
             if before:
-                yield f"[{tokenizer.decode(before)!r}]"
+                yield f"[{str(tokenizer.decode(before))!r}]"
             yield line
-            yield _cut(tokenizer.decode(piece), width)
+            yield _cut(str(tokenizer.decode(piece)), width)
 
 
 def _pieces(calibration_set: CalibrationSet, number: int) -> list[str]:

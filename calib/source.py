@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from pydantic import BeforeValidator
@@ -36,6 +36,9 @@ from calib.settings import (
     shown,
 )
 from calib.writer import Writer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 S = TypeVar("S", bound="type[Source]")
 
@@ -185,7 +188,7 @@ class Source(SourceSettings):
         """All documents, always in the same order. Documents without text are left out."""
         raise NotImplementedError(f"{type(self).__name__} must yield its documents")
 
-    def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
+    def token_documents(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
         """The documents as token ids, without special tokens. Documents that give no token are left out."""
         documents = self.documents()
         while batch := list(islice(documents, TOKENIZE_BATCH)):
@@ -205,7 +208,7 @@ class Source(SourceSettings):
         """The conversation in a record: its `messages` or `conversations`, None when it has none."""
         return record.values.get("messages", record.values.get("conversations"))
 
-    def written(self, tokenizer: Any, writer: Writer) -> Iterator[TokenDocument]:
+    def written(self, tokenizer: PreTrainedTokenizerBase, writer: Writer) -> Iterator[TokenDocument]:
         """The documents of a source that `writes`, as token ids."""
         raise SettingsError(f"source '{self.label}': cannot change what a model writes; wrap its prompts instead")
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +25,9 @@ from calib.chat import TEMPLATES, messages_in
 from calib.files import find_files, read_text, revision_of
 from calib.settings import SettingsError, identity, one_line, settings
 from calib.source import TOKENIZE_BATCH, Document, Record, Source, SourceSetting, TokenDocument, register
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LOOKED_AT = 2_000  # records that are read before any work starts
 TODAY = datetime(2024, 7, 26)  # the day that the templates of Llama 3 name where there is no clock
@@ -79,7 +82,7 @@ class Chat(Source):
     def documents(self) -> Iterator[Document]:
         raise SettingsError(f"source '{self.label}': conversations are rendered by a tokenizer's chat template")
 
-    def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
+    def token_documents(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
         template = self.template_text(tokenizer)
         records = self._records()
         while batch := list(islice(records, TOKENIZE_BATCH)):
@@ -89,7 +92,7 @@ class Chat(Source):
                 if len(ids):
                     yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32))
 
-    def prompts(self, tokenizer: Any) -> Iterator[TokenDocument]:
+    def prompts(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
         """Each conversation up to its last answer, rendered so that the model's answer follows."""
         template = self.template_text(tokenizer)
         for record in self._records():
@@ -102,7 +105,7 @@ class Chat(Source):
             ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32))
 
-    def template_text(self, tokenizer: Any) -> str:
+    def template_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The template that renders the conversations. Raises SettingsError when the tokenizer has none."""
         if self.template_file is not None:
             return str(self._file_template())
@@ -116,7 +119,7 @@ class Chat(Source):
                 "or give a template_file"
             ) from None
 
-    def template_id(self, tokenizer: Any) -> str:
+    def template_id(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """16 hex digits of the template's text."""
         return hashlib.sha256(self.template_text(tokenizer).encode()).hexdigest()[:16]
 
@@ -137,10 +140,17 @@ class Chat(Source):
         if not found:
             raise SettingsError(f"source '{self.label}': tools: no record has a column '{self.tools}'")
 
-    def _rendered(self, record: Record, tokenizer: Any, template: str) -> str:
+    def _rendered(self, record: Record, tokenizer: PreTrainedTokenizerBase, template: str) -> str:
         return self._text(record, self._conversation(record), tokenizer, template)
 
-    def _text(self, record: Record, messages: list[dict[str, Any]], tokenizer: Any, template: str, **more: Any) -> str:
+    def _text(
+        self,
+        record: Record,
+        messages: list[dict[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        **more: Any,
+    ) -> str:
         tools = record.values.get(self.tools) if self.tools else None
         arguments = {**self.arguments, **more}
         try:

@@ -6,7 +6,7 @@ A method that does as well with these as with text takes nothing from the text b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +14,9 @@ from pydantic import Field
 from calib.sampling import raw_numbers
 from calib.settings import INT64_MAX, SettingsError, settings
 from calib.source import Document, Source, TokenDocument, register
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MAX_TOKENS = 1 << 28  # of all documents together, which are held in memory: 1 GiB
 
@@ -46,7 +49,7 @@ class RandomTokens(Source):
     def capacity(self) -> int | None:
         return self.count * (self.length + 1)  # a separator may follow each
 
-    def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
+    def token_documents(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
         special = set(tokenizer.all_special_ids)
         words = np.asarray([i for i in range(len(tokenizer)) if i not in special], dtype=np.int32)
         random = raw_numbers(self.seed)

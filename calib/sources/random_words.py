@@ -6,7 +6,7 @@ Unlike random tokens they are spelled as the tokenizer would spell them, so no t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,9 @@ from calib.sampling import raw_numbers
 from calib.settings import INT64_MAX, SettingsError, settings
 from calib.source import Document, Source, TokenDocument, register
 from calib.sources.random_tokens import MAX_TOKENS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 WORD_STARTS = "\u0120\u2581"  # what stands for the blank before a word in byte-level and in SentencePiece vocabularies
 FEWEST = 16  # words of a vocabulary that is worth drawing from
@@ -44,7 +47,7 @@ class RandomWords(Source):
     def documents(self) -> Iterator[Document]:
         raise SettingsError(f"source '{self.label}': random words need a tokenizer's vocabulary")
 
-    def token_documents(self, tokenizer: Any) -> Iterator[TokenDocument]:
+    def token_documents(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
         words = np.asarray(self._vocabulary(tokenizer))
         random = raw_numbers(self.seed)
         for number in range(self.count):
@@ -52,7 +55,7 @@ class RandomWords(Source):
             ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             yield TokenDocument(f"random:{number}", np.asarray(ids, dtype=np.int32))
 
-    def _vocabulary(self, tokenizer: Any) -> list[str]:
+    def _vocabulary(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """The words, in the order of their ids."""
         special = set(tokenizer.all_special_ids)
         tokens = tokenizer.convert_ids_to_tokens([i for i in range(len(tokenizer)) if i not in special])

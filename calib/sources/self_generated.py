@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +17,9 @@ from pydantic import Field
 from calib.settings import INT64_MAX, SettingsError, settings
 from calib.source import Document, Source, SourceSetting, TokenDocument, register
 from calib.writer import Request, Writer, seeds
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @register("self_generated")
@@ -67,7 +70,7 @@ class SelfGenerated(Source):
     def documents(self) -> Iterator[Document]:
         raise SettingsError(f"source '{self.label}': its text is written by a model")
 
-    def written(self, tokenizer: Any, writer: Writer) -> Iterator[TokenDocument]:
+    def written(self, tokenizer: PreTrainedTokenizerBase, writer: Writer) -> Iterator[TokenDocument]:
         prompts = self._prompts(tokenizer)
         requests = [
             Request(
@@ -88,7 +91,7 @@ class SelfGenerated(Source):
         for number in self._kept(texts, writer):
             yield TokenDocument(f"written:{number}", texts[number])
 
-    def _prompts(self, tokenizer: Any) -> list[tuple[int, ...]]:
+    def _prompts(self, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
         if self.prompts is None:
             if tokenizer.bos_token_id is None:
                 raise SettingsError(f"source '{self.label}': the tokenizer has no BOS token; give prompts")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,9 @@ from calib.settings import INT64_MAX, SettingsError, settings
 from calib.source import Document, Source, SourceSetting, TokenDocument, register
 from calib.sources.chat import Chat
 from calib.writer import Request, Writer, seeds
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @register("traces")
@@ -59,7 +62,7 @@ class Traces(Source):
     def documents(self) -> Iterator[Document]:
         raise SettingsError(f"source '{self.label}': its text is written by a model")
 
-    def written(self, tokenizer: Any, writer: Writer) -> Iterator[TokenDocument]:
+    def written(self, tokenizer: PreTrainedTokenizerBase, writer: Writer) -> Iterator[TokenDocument]:
         assert isinstance(self.of, Chat)
         prompts = list(islice(self.of.prompts(tokenizer), self.count))
         requests = [

@@ -17,10 +17,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
 from methods.lazy import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 STEM = "factored"  # of the files with the weights
 WEIGHTS = f"{STEM}.safetensors"
@@ -52,7 +55,7 @@ def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
     return model
 
 
-def fill(model: Any, tensors: Mapping[str, torch.Tensor], place: Path) -> None:
+def fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], place: Path) -> None:
     """Make `tensors` the weights of `model`, for inference. Raises SettingsError when they are not those it has."""
     loaded = model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
@@ -62,7 +65,7 @@ def fill(model: Any, tensors: Mapping[str, torch.Tensor], place: Path) -> None:
     model.requires_grad_(False).eval()
 
 
-def _replace(model: Any, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+def _replace(model: PreTrainedModel, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
     """Two empty linears of the right shapes in the place of one."""
     right, left = tensors[f"{name}.0.weight"], tensors[f"{name}.1.weight"]
     like: dict[str, Any] = {"device": "meta", "dtype": right.dtype}

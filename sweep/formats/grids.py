@@ -7,7 +7,7 @@ step puts the weights off the grid, and such a linear is stored dense.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from methods.base import Composition, Method
 from methods.blockwise import CompressionReport, decoder_blocks
@@ -16,10 +16,13 @@ from methods.numerics.grids import GridRule
 from methods.walk.job import NO_TOKENS
 from sweep.formats.format import GridSpec
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 SOME_LINEAR = (4096, 4096)  # large enough that a low-rank method finds a rank for it
 
 
-def grids_by_linear(model: Any, method: Method, report: CompressionReport) -> dict[str, GridSpec]:
+def grids_by_linear(model: PreTrainedModel, method: Method, report: CompressionReport) -> dict[str, GridSpec]:
     """The grid of every linear that is on one, by the linear's name in `model`."""
     steps = steps_of(method)
     prefix = blocks_name(model)
@@ -92,7 +95,7 @@ def steps_of(method: Method) -> Sequence[Method]:
     return method.steps if isinstance(method, Composition) else [method]
 
 
-def blocks_name(model: Any) -> str:
+def blocks_name(model: PreTrainedModel) -> str:
     """The name of the `ModuleList` of decoder blocks, such as `model.layers`."""
     blocks = decoder_blocks(model)
     return next(name for name, module in model.named_modules() if module is blocks)

@@ -6,7 +6,7 @@ weights would go unnoticed. Rows are looked at along the inputs, where the patte
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from methods.blockwise import CompressionReport, decoder_blocks
 from methods.families.pruning import parse_pattern
@@ -16,8 +16,11 @@ from methods.walk.linears import linears_of
 from methods.walk.residency import resident
 from sweep.formats.format import FormatError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def check_pattern(model: Any, pattern: str, report: CompressionReport) -> int:
+
+def check_pattern(model: PreTrainedModel, pattern: str, report: CompressionReport) -> int:
     """The number of compressed linears, each of which keeps to `pattern` ("2:4": at most two of four are not zero).
 
     Raises FormatError naming the first that does not. Linears that no token reached were left dense, and do not count.

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
 from methods.blockwise import decoder_blocks
@@ -31,6 +31,9 @@ from sweep.formats import factored as factored_format
 from sweep.formats.catalog import DENSE, FACTORED, PACKED, check_name
 from sweep.formats.format import Format, FormatError, GridSpec
 from sweep.formats.grids import blocks_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHARD_BYTES = 4 * 2**30
 PARTIAL = ".partial-"  # stands in the name of a folder that is not complete, before the number of the process
@@ -61,8 +64,8 @@ class Written:
 
 
 def write_model(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     out: Path,
     kind: str = DENSE,
     grids: Mapping[str, GridSpec] | None = None,
@@ -127,7 +130,7 @@ def leftovers(out: Path) -> list[Path]:
     return sorted(out.absolute().parent.glob(f"{escape(out.name)}{PARTIAL}*"))
 
 
-def check_fits(model: Any, packed: Format, grids: Mapping[str, GridSpec]) -> None:
+def check_fits(model: PreTrainedModel, packed: Format, grids: Mapping[str, GridSpec]) -> None:
     """Raise FormatError when the format cannot hold one of the linears, or none is on a grid."""
     remedy = f"use --format {DENSE}, which holds every model"
     if not grids:
@@ -158,7 +161,7 @@ def check_fits(model: Any, packed: Format, grids: Mapping[str, GridSpec]) -> Non
         raise FormatError(f"--format {packed.name} cannot hold linears on {text}: {reason}; {remedy}")
 
 
-def dense_linears(model: Any, grids: Mapping[str, GridSpec]) -> list[str]:
+def dense_linears(model: PreTrainedModel, grids: Mapping[str, GridSpec]) -> list[str]:
     """Names of the linears that no grid holds, the head among them."""
     return [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name not in grids]
 
@@ -166,7 +169,7 @@ def dense_linears(model: Any, grids: Mapping[str, GridSpec]) -> list[str]:
 class _Writer:
     """Tensors on their way into shards, and config.json: all that is written while `save_pretrained` is not used."""
 
-    def __init__(self, model: Any, kind: str, grids: Mapping[str, GridSpec], written: Written) -> None:
+    def __init__(self, model: PreTrainedModel, kind: str, grids: Mapping[str, GridSpec], written: Written) -> None:
         self.model, self.kind, self.grids, self.written = model, kind, grids, written
         self.folder = written.folder
         self.stem = factored_format.STEM if kind == FACTORED else "model"
@@ -253,7 +256,7 @@ class _Writer:
             (self.folder / factored_format.NAMES).write_text(json.dumps(described, indent=2) + "\n")
 
 
-def _write_generation(model: Any, folder: Path) -> None:
+def _write_generation(model: PreTrainedModel, folder: Path) -> None:
     """generation_config.json as the model has it: that of some models (a temperature without sampling) is refused by
     `save_pretrained`, and loaded by `from_pretrained`."""
     if getattr(model, "generation_config", None) is not None and model.can_generate():
@@ -261,7 +264,7 @@ def _write_generation(model: Any, folder: Path) -> None:
 
 
 @contextmanager
-def _without_generation(model: Any) -> Iterator[None]:
+def _without_generation(model: PreTrainedModel) -> Iterator[None]:
     """The model with a generation configuration that `save_pretrained` takes."""
     given = getattr(model, "generation_config", None)
     if given is None:
@@ -295,7 +298,7 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _check_room(model: Any, out: Path, grids: Mapping[str, GridSpec]) -> None:
+def _check_room(model: PreTrainedModel, out: Path, grids: Mapping[str, GridSpec]) -> None:
     """Raise SettingsError when the disk has not got room for the weights."""
     needed = 0.0
     for name, tensor in model.state_dict().items():
