@@ -95,7 +95,7 @@ CASES = {
     ),
     "no architecture": Case(file(content({"general.architecture": None})), "names no architecture"),
     "experts": Case(file(content({"llama.expert_count": 8})), "mixtures of experts are not read"),
-    "part of a split": Case(file(content({"split.count": 2, "split.no": 0})), "part 1 of 2; merge them"),
+    "part of a split": Case(file(content({"split.count": 2, "split.no": 0})), "one part of 2 .*merge them"),
     "missing tensor": Case(file(content(shapes={"blk.0.attn_q.weight": None})), r"lacks blk\.0\.attn_q\.weight"),
     "tensor of another shape": Case(
         file(content(shapes={"blk.0.attn_q.weight": (64, WIDTH)})), r"attn_q\.weight is \[64, 32\], .*\[32, 32\]"
