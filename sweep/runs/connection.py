@@ -21,7 +21,8 @@ ENVIRONMENT = {  # unless it is set otherwise; Ray reads some of it when it is i
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 ENVIRONMENT_HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # all ports of a Ray that is started here: loopback
-LOGS = Path("/tmp/ray/session_latest/logs")  # of a Ray that was started here
+TEMPORARY = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # where Ray puts its folder
+LOGS = Path(TEMPORARY, "ray", "session_latest", "logs")  # of a Ray that was started here
 
 
 def set_environment(options: RunOptions) -> None:

@@ -56,7 +56,7 @@ TRIALS = _schema(
         "requests_hash": (_text, "hash of the requests themselves: documents, prompts, token ids, held-out windows"),
         "seed": (_int, "the study's seed"),
         "files": (_text, "JSON: bytes of the trial's file in each other table; null in rows of earlier versions"),
-        "weights_hash": (_text, "hash over the exact bits of the compressed weights (sweep/models.py, weights_hash)"),
+        "weights_hash": (_text, "hash over the exact bits of the compressed weights (sweep/weights/hashes.py)"),
         "achieved_sparsity": (_real, "share of zeros over the linears in scope, after compression"),
         "average_bits": (_real, "stored bits per weight over the linears in scope, grids and outliers included"),
         "layer_error": (_real, "mean over the linears of their relative output error"),
