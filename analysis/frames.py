@@ -74,13 +74,6 @@ class CheckedResults(Results):
         self._accepted[name] = schema
         return None
 
-    def scan_trials(self, name: str, trial_ids: list[str]) -> pl.LazyFrame:
-        """The rows of some trials; from their own files alone, in the order given, where each has its own file."""
-        by_key = {path.rpartition("/")[2].removesuffix(".parquet"): path for path in self.files(name)}
-        if set(trial_ids) <= set(by_key):
-            return self.scan_paths(name, [by_key[trial_id] for trial_id in trial_ids])
-        return self.scan(name).filter(pl.col("trial_id").is_in(trial_ids))
-
     def unnamed(self, name: str, trials: pl.DataFrame) -> pl.DataFrame:
         """The trial ids in the table's files that carry the name of no trial."""
         known = set(trials["trial_id"])

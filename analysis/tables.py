@@ -201,7 +201,7 @@ def layer_table(study: Study) -> pl.DataFrame:
     keys = ["model", "parameters", "method_label", "source", "set"]
     trials = study.trials.filter(study.in_main()).select("trial_id", *keys)
     per_trial = (
-        study.results.scan_trials("layers", trials["trial_id"].to_list())
+        study.results.scan("layers")
         .join(trials.lazy(), on="trial_id")
         .group_by(*keys, "trial_id", "block")
         .agg(pl.col("relative_error").mean().alias("value"))

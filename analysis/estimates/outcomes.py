@@ -138,20 +138,11 @@ class _Samples:
 
         The columns that hold the examples of trials that do not record their accuracy are added where there are any.
         """
-        results = self.study.results
-        present = results.keys("samples")
-        own = [trial_id for trial_id in trial_ids if trial_id in present]
-        others = [trial_id for trial_id in trial_ids if trial_id not in present]  # in a file of several, or nowhere
         wanted = dict.fromkeys((*self.columns, *(OLDER_EXAMPLES.values() if self.older else ())))
         number = {column: pl.col(column).cast(pl.Float32) for column in wanted}
         values = [pl.when(n.is_finite()).then(n).otherwise(float("nan")).alias(column) for column, n in number.items()]
-        for batch in [*(own[start : start + BATCH] for start in range(0, len(own), BATCH)), others]:
-            if not batch:
-                continue
-            scan = results.scan_trials("samples", batch).select("trial_id", *EXAMPLE, *values)
-            frame = (scan.sort("trial_id", maintain_order=True) if batch is others else scan).collect(
-                engine="in-memory"
-            )
+        for part in self.study.results.trials_in_parts("samples", trial_ids, BATCH):
+            frame = part.select("trial_id", *EXAMPLE, *values).collect(engine="in-memory")
             start = 0
             for length, trial_id in frame["trial_id"].rle().struct.unnest().iter_rows():
                 yield trial_id, frame.slice(start, length).drop("trial_id")
