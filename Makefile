@@ -17,7 +17,7 @@ sweep: $(VENV)/.installed
 	$(BIN)/python -m analysis.summary $(RESULTS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not gpu and not network and not slow" \
+	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not cluster" \
 		-n $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
