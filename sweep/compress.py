@@ -24,9 +24,10 @@ from calib.yamltext import read_yaml
 from methods.base import Composition, CompressionError, Method, parse_method
 from methods.blockwise import CompressionReport, compress_model
 from sweep.config import Study, parse_study
-from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
+from sweep.formats.catalog import DENSE, NAMES, SPQR, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
 from sweep.formats.grids import grid_of, grids_by_linear
+from sweep.formats.spqr import KeptGrids
 from sweep.formats.writer import Written, check_target, write_model
 from sweep.models import ModelRef, context_length, load_config, load_tokenizer, resolve_model
 from sweep.plan import Trial, expand
@@ -34,7 +35,7 @@ from sweep.runs.machine import device_name
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
 from sweep.shipping.folder import Parcel, leftover_note, ship, told
-from sweep.shipping.recompress import Recompressed, device_of
+from sweep.shipping.recompress import Recompressed, device_of, keeping
 from sweep.trial import describe
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import load_dense
@@ -84,7 +85,16 @@ def compress(
     if trial.spec is not None:
         calibration = build(trial.spec, load_tokenizer(trial.model), trial.model.tokenizer_id)
     dense = load_dense(trial.model, place)
-    report = compress_model(dense.model, trial.method, calibration.tokens.copy() if calibration else None)
+    tokens = calibration.tokens.copy() if calibration else None
+    with keeping(trial.method, parcel.format, target) as kept:
+        report = compress_model(dense.model, trial.method, tokens, witness=kept)
+        made = Recompressed(dense, report, calibration, kept)
+        return ship(made, _unmeasured(made, trial, study, place), target, parcel)
+
+
+def _unmeasured(made: Recompressed, trial: Trial, study: Study, place: str) -> Chosen:
+    """A trial that was compressed and not measured, with the row of one as far as there is something to say."""
+    report, calibration = made.report, made.calibration
     row = {
         **describe(trial),
         **provenance(),
@@ -92,12 +102,11 @@ def compress(
         "achieved_sparsity": report.achieved_sparsity,
         "calibration_hash": calibration.hash if calibration else None,
         "calibration_documents": calibration.documents if calibration else None,
-        "weights_hash": weights_hash(dense.model),
-        "dtype": dense.dtype,
+        "weights_hash": weights_hash(made.dense.model),
+        "dtype": made.dense.dtype,
         "device": device_name(place),
     }
-    chosen = Chosen(trial, study, row, NOTHING, NOTHING)
-    return ship(Recompressed(dense, report, calibration), chosen, target, parcel)
+    return Chosen(trial, study, row, NOTHING, NOTHING)
 
 
 def save_compressed(
@@ -108,17 +117,21 @@ def save_compressed(
     *,
     tokenizer: Any = None,
     format: str | None = None,
+    kept: KeptGrids | None = None,
 ) -> Written:
     """Write a model that `compress_model(model, method, ...)` compressed in place to the new folder `out`.
 
     format: by default the smallest that changes no weight; `dense` multiplies low-rank factors, in `model` as well.
+    kept: the witness of a SpQR compression, without which `spqr` cannot be written and the default is `dense`.
     Raises FormatError when the format cannot hold it without a change, SettingsError for a folder that is not empty.
     """
     kind = format or usual_format(method)
+    if format is None and kept is None and kind == SPQR:
+        kind = DENSE  # nobody kept the grids
     check_name(kind)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     check_method(kind, method, dtype)
-    return write_model(model, tokenizer, Path(out), kind, grids_by_linear(model, method, report))
+    return write_model(model, tokenizer, Path(out), kind, grids_by_linear(model, method, report), kept=kept)
 
 
 def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None) -> tuple[Trial, Study]:

@@ -25,7 +25,7 @@ from sweep.results import ResultsError
 from sweep.runs.session import find_results, usable
 from sweep.shipping.choose import Wanted, choose
 from sweep.shipping.folder import Parcel, leftover_note, method_of, ship, told
-from sweep.shipping.recompress import recompress
+from sweep.shipping.recompress import keeping, recompress
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
 
@@ -62,7 +62,8 @@ def export(
             chosen = choose(store, Wanted(trial, model, method, source, set_))
         parcel = Parcel(format_ or usual_format(method_of(chosen)), data, why)
         check_method(parcel.format, method_of(chosen), chosen.row["dtype"])
-        written = ship(recompress(store, chosen, device), chosen, out, parcel)
+        with keeping(method_of(chosen), parcel.format, out) as kept:
+            written = ship(recompress(store, chosen, device, kept), chosen, out, parcel)
     except (SettingsError, ResultsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None

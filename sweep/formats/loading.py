@@ -14,7 +14,7 @@ from typing import Any
 
 from calib.settings import SettingsError
 from methods.lazy import torch
-from sweep.formats import factored
+from sweep.formats import factored, spqr
 from sweep.formats.catalog import PACKED
 from sweep.formats.format import Format
 
@@ -29,6 +29,8 @@ def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
     place = Path(folder)
     if (place / factored.NAMES).is_file():
         return factored.load(place, device)
+    if (place / spqr.SETTINGS).is_file():
+        return spqr.load(place, device)
     if not (place / "config.json").is_file():
         raise SettingsError(f"{place}: holds no model, config.json is missing")
     described = json.loads((place / "config.json").read_text()).get("quantization_config")

@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 
 from methods.blockwise import CompressionReport
-from sweep.formats import factored
-from sweep.formats.catalog import DENSE, FACTORED, PACKED
+from sweep.formats import factored, spqr
+from sweep.formats.catalog import DENSE, FACTORED, PACKED, SPQR
 from sweep.formats.writer import Written
 from sweep.shipping.choose import Chosen
 from sweep.shipping.licences import model_licence, text_licences
@@ -163,6 +163,11 @@ def _loading(written: Written) -> str:
         return (
             f"`from {factored.__name__} import load; model = load(FOLDER)`. transformers has no class for two factors "
             f"in the place of a linear, so their file is called `{factored.WEIGHTS}` and it does not open it.\n"
+        )
+    if written.format == SPQR:
+        return (
+            f"`from {spqr.__name__} import load; model = load(FOLDER)`, as a model of plain weights. No other package "
+            "reads it.\n"
         )
     return (
         f"Format `{written.format}`, read by {PACKED[written.format].loaders(written.grids)}. Without any of these, "

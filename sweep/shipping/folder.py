@@ -53,7 +53,7 @@ def ship(made: Recompressed, chosen: Chosen, out: Path, parcel: Parcel) -> Writt
         if made.calibration is not None and parcel.data:
             write_set(made.calibration, folder / "calibration.parquet")
 
-    written = write_model(model, made.dense.tokenizer, out, parcel.format, grids, complete)
+    written = write_model(model, made.dense.tokenizer, out, parcel.format, grids, complete, made.kept)
     written.counted_bits = made.report.average_bits
     return written
 
