@@ -1,7 +1,7 @@
 """`python -m sweep.compress MODEL --method gptq --bits 4 --data my.jsonl --out DIR`: one model, compressed and written.
 
 The one-command way, for those who know which method and text they want. What is written is what `sweep.export` writes
-of a measured trial, with the same recipe: `python -m sweep.launch DIR/recipe.yaml` measures it. From Python:
+of a measured trial, with the same recipe: `cd DIR && python -m sweep.launch ./recipe.yaml` measures it. From Python:
 
     from sweep.compress import compress
     compress("my-model", {"method": "gptq", "bits": 4, "group_size": 128}, "my.jsonl", "my-model-4bit")
@@ -10,6 +10,7 @@ of a measured trial, with the same recipe: `python -m sweep.launch DIR/recipe.ya
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import typer
 
 from calib.build import build, preflight
 from calib.settings import SettingsError, one_line, shown
+from calib.source import SOURCES
 from calib.yamltext import read_yaml
 from methods.base import Composition, CompressionError, Method, parse_method
 from methods.blockwise import CompressionReport, compress_model
@@ -28,7 +30,7 @@ from sweep.formats.catalog import DENSE, NAMES, SPQR, check_method, check_name, 
 from sweep.formats.format import FormatError
 from sweep.formats.grids import grid_of, grids_by_linear
 from sweep.formats.spqr import KeptGrids
-from sweep.formats.writer import Written, check_target, write_model
+from sweep.formats.writer import Written, check_apart, check_target, write_model
 from sweep.models import ModelRef, context_length, load_config, load_tokenizer, resolve_model
 from sweep.plan import Trial, expand
 from sweep.runs.machine import device_name
@@ -66,17 +68,19 @@ def compress(
     """Compress a model with calibration text, and write it to the new folder `out`.
 
     model: a bundled name, folder, hub id, or an entry of a study. method: a name, an entry such as
-    `{"method": "gptq", "bits": 4}`, or a list of those. data: a text or JSONL file, the name of a source, an entry of a
-    study, or None for a method without data. seqlen: tokens of a window, by default 2,048 or the model's context.
-    format: by default the smallest that changes no weight: compressed-tensors for integer grids, factored for low rank,
-    else dense. Grids get scales in the model's type unless the method says otherwise, since only those can be stored
-    without a change. Raises SettingsError, FormatError or CompressionError with the remedy.
+    `{"method": "gptq", "bits": 4}`, or a list of those. data: a text or JSONL file (`./books` where a source has its
+    name), the name of a source, an entry of a study, or None for a method without data. seqlen: tokens of a window, by
+    default 2,048 or the model's context. format: by default the smallest that changes no weight: compressed-tensors for
+    integer grids, spqr for SpQR, factored for low rank, else dense. Grids get scales in the model's type unless the
+    method says otherwise, since only those can be stored without a change. Raises SettingsError, FormatError or
+    CompressionError with the remedy.
     """
     target = Path(out)
     check_target(target)
     if format is not None:
         check_name(format)
     trial, study = _plan(model, method, data, nsamples, seqlen)
+    check_apart(target, trial.model.path)
     assert trial.method is not None  # `_plan` takes the one trial that has one
     parcel = Parcel(format or usual_format(trial.method))
     check_method(parcel.format, trial.method, trial.model.dtype)
@@ -164,10 +168,22 @@ def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None)
 
 
 def _source_entry(data: Any) -> Any:
-    """A path is a file, a name a source. A relative path is made absolute: the recipe stands in another folder."""
-    if isinstance(data, os.PathLike) or (isinstance(data, str) and (os.path.exists(data) or Path(data).suffix)):
+    """The entry of a study. What is written like a path, with a slash or an ending, is one; of other words the name of
+    a source is that source, whatever files there are, and any other is a file if there is one."""
+    if isinstance(data, os.PathLike) or (isinstance(data, str) and _is_path(data)):
         return {"source": "file", "path": str(Path(data).expanduser().absolute())}
     return data
+
+
+def _is_path(data: str) -> bool:
+    return os.sep in data or bool(Path(data).suffix) or (data not in SOURCES.names() and os.path.exists(data))
+
+
+def data_note(data: str | None) -> str:
+    """A line that tells a source from a file of the same name here; empty when there is no such file."""
+    if data is None or _is_path(data) or not os.path.exists(data):
+        return ""
+    return f"note: --data {data} is the source of that name; write ./{data} for the file or folder here\n"
 
 
 def _stored_dtype(ref: ModelRef) -> str:
@@ -214,8 +230,8 @@ def command(
     except (SettingsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
-    print(f"{told(written)}; python -m sweep.launch {out}/recipe.yaml measures it")
-    print(leftover_note(out), end="", file=sys.stderr)
+    print(f"{told(written)}; cd {shlex.quote(str(out))} && python -m sweep.launch ./recipe.yaml measures it")
+    print(leftover_note(out) + data_note(data), end="", file=sys.stderr)
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from calib.settings import SettingsError, one_line
 from methods.base import CompressionError
 from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
-from sweep.formats.writer import check_target
+from sweep.formats.writer import check_apart, check_target
 from sweep.models import MODELS, bundled_models
 from sweep.results import ResultsError
 from sweep.runs.session import find_results, usable
@@ -70,6 +70,7 @@ def export(
         store = find_results(results)
         with usable(store):
             chosen = choose(store, Wanted(trial, model, method, source, set_))
+        check_apart(out, results, chosen.trial.model.path)
         parcel = Parcel(format_ or usual_format(method_of(chosen)), data, why)
         check_method(parcel.format, method_of(chosen), chosen.row["dtype"])
         with keeping(method_of(chosen), parcel.format, out) as kept:

@@ -98,10 +98,11 @@ def describe(rule: SpQRRule, linears: list[str], dtype: str) -> dict[str, Any]:
     return {"version": 1, "dtype": dtype, **asdict(rule), "linears": linears}
 
 
-def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
+def load(folder: str | os.PathLike[str], device: str = "cpu", *, trust_remote_code: bool = False) -> Any:
     """The model of a folder in the format `spqr`, as a model of plain weights in the type it was measured in.
 
-    Raises SettingsError when the folder is none, or its tensors are not those of the model.
+    trust_remote_code: run the Python files of the folder. Raises SettingsError when the folder is none, or its tensors
+    are not those of the model.
     """
     import transformers
     from safetensors.torch import load_file
@@ -121,8 +122,8 @@ def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
         parts = {key: tensors.pop(f"{linear}.{key}") for key in _names(rule) if f"{linear}.{key}" in tensors}
         if "codes" in parts:
             tensors[f"{linear}.weight"] = _codes(parts, rule, dtype).weight()
-    config = transformers.AutoConfig.from_pretrained(place)
-    model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+    model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     factored.fill(model, tensors, place)
     return model.to(device)
 

@@ -30,6 +30,7 @@ from methods.walk.residency import home_of, resident
 from sweep.formats import factored as factored_format
 from sweep.formats import spqr as spqr_format
 from sweep.formats.catalog import DENSE, FACTORED, PACKED, SPQR, check_name
+from sweep.formats.code import copy_code, find_code
 from sweep.formats.format import Format, FormatError, GridSpec
 from sweep.formats.grids import blocks_name
 from sweep.formats.spqr import KeptGrids
@@ -83,6 +84,7 @@ def write_model(
     check_name(kind)
     check_target(out)
     grids = (grids or {}) if kind in PACKED else {}
+    find_code(model.config)
     if kind in PACKED:
         check_fits(model, PACKED[kind], grids)
     if kind == SPQR:
@@ -105,6 +107,7 @@ def write_model(
             _Writer(model, kind, grids, written, kept).write()
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
+        copy_code(model.config, partial)
         if complete is not None:
             complete(partial, written)
         _flush(partial)
@@ -128,6 +131,15 @@ def check_target(out: Path) -> None:
         raise SettingsError(f"--out {out}: {above} is no folder")
     if not os.access(above, os.W_OK | os.X_OK):
         raise SettingsError(f"--out {out}: nothing can be written in {above}")
+
+
+def check_apart(out: Path, *places: str | os.PathLike[str]) -> None:
+    """Raise SettingsError when `out` is one of these folders or lies inside: what is read is not written into."""
+    target = Path(os.path.realpath(out))
+    for place in places:
+        folder = Path(os.path.realpath(place))
+        if folder.is_dir() and (target == folder or folder in target.parents):
+            raise SettingsError(f"--out {out}: lies in {place}, which is read; give a folder elsewhere")
 
 
 def leftovers(out: Path) -> list[Path]:

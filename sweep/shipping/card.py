@@ -64,12 +64,13 @@ def card(
 
 
 def _header(chosen: Chosen, written: Written) -> str:
-    licence = model_licence(chosen.trial.model)
+    model = chosen.trial.model
+    licence = model_licence(model)
     return "\n".join(
         [
             "---",
             *([f"license: {json.dumps(licence)}"] if licence else []),
-            f"base_model: {json.dumps(chosen.row['model'])}",
+            *([f"base_model: {json.dumps(model.path)}"] if model.on_hub else []),
             "library_name: transformers",
             "pipeline_tag: text-generation",
             "tags:",
@@ -202,6 +203,6 @@ def _made(row: Mapping[str, Any]) -> str:
         f"Trial `{row['trial_id']}` of the study `{row['study']}`, on {row['device']}, in {row['dtype']}. Settings: "
         f"`{row['settings']}`. Versions: {versions}; commit `{row['commit']}`. Hash of the compressed weights: "
         f"`{row['weights_hash']}`. `recipe.yaml` is a study that measures this trial again "
-        "(`python -m sweep.launch recipe.yaml`); `calibration.parquet`, where it is here, holds the very tokens "
-        "(`python -m calib verify calibration.parquet`).\n"
+        "(`cd` here, then `python -m sweep.launch ./recipe.yaml`); `calibration.parquet`, where it is here, holds the "
+        "very tokens (`python -m calib verify calibration.parquet`).\n"
     )
