@@ -26,7 +26,9 @@ class CompressedTensors:
         kernels = ["vLLM"] if all(grid.bits in (4, 8) for grid in grids) else []
         package = "transformers with the package compressed-tensors (0.18 or newer)"
         if len(grids) > 1 and not all(grid.sym for grid in grids):
-            package = "transformers before 5.20 with the package compressed-tensors (0.18 or newer)"
+            package = (
+                "transformers 5.19 with the package compressed-tensors (5.24 refuses zero points of several grids)"
+            )
         return ", ".join([*kernels, package])
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:

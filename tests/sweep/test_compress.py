@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from sweep.compress import compress, main, save_compressed
 from sweep.config import parse_study
 from sweep.formats import factored
 from sweep.formats.format import FormatError
+from sweep.models import MODELS
 from sweep.plan import expand
 
 GPTQ = {"method": "gptq", "bits": 4, "group_size": 16}
@@ -134,6 +137,19 @@ def test_a_model_that_was_compressed_by_hand_is_saved(tiny_model: Path, tmp_path
     assert torch.equal(logits(load(tmp_path / "out")), logits(model))
     with pytest.raises(FormatError, match="--format awq cannot hold RTN .*measured in float32"):
         save_compressed(model, method, report, tmp_path / "awq", format="awq")
+
+
+def test_the_snippet_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("compressed_tensors")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text()
+    (snippet,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.S) if "from_pretrained" in text)
+    assert sum(" import " not in line and bool(line.strip()) for line in snippet.splitlines()) <= 10
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(MODELS / "reference-2m", "my-model")
+    Path("my.txt").write_text("The river ran slowly through the valley, past the old mill. " * 200)
+    made: dict[str, Any] = {}
+    exec(snippet, made)
+    assert torch.equal(logits(load(tmp_path / "my-model-4bit")), logits(made["model"]))
 
 
 def test_the_command_says_what_it_wrote(
