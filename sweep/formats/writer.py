@@ -38,7 +38,7 @@ from sweep.formats.spqr import KeptGrids
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SHARD_BYTES = 4 * 2**30
+SHARD_BYTES = 2**30  # a shard waits in memory until it is full
 PARTIAL = ".partial-"  # stands in the name of a folder that is not complete, before the number of the process
 
 

@@ -56,6 +56,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 GRIDS: dict[str, Any] = {
     "rtn": {"method": "rtn", "bits": 4, "group_size": 16, "sym": True},
+    "rtn 2-bit": {"method": "rtn", "bits": 2, "group_size": 16, "sym": True},
     "rtn 3-bit row mse": {"method": "rtn", "bits": 3, "sym": True, "mse": True},
     "gptq": {"method": "gptq", "bits": 4, "group_size": 16, "sym": True},
     "gptq 8-bit": {"method": "gptq", "bits": 8, "group_size": 16, "sym": True, "act_order": False},
