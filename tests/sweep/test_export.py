@@ -111,7 +111,7 @@ def shipped(tmp_path: Path, launch: Callable[..., Result]) -> Path:
 
 def heldout_windows() -> np.ndarray:
     """The tokens of the study's held-out windows [windows, length]."""
-    (trial,) = (trial for trial in plan.expand(parse_study(SHIPPED)) if trial.spec)
+    trial = next(trial for trial in plan.expand(parse_study(SHIPPED)) if trial.spec)
     (text,) = build_windows(trial.evaluation, load_tokenizer(trial.model), 512)
     return text.tokens
 
