@@ -50,6 +50,9 @@ class Recommendation:
 
     kind: use, any or cannot tell yet; `sources` are those it names, `probability` that all of them will do. Empty and
     None where the sets do not differ. `best` leads: the first that is named, else the source with the best mean.
+    `measure` is what was compared, `sets` has a row per set of each source (source, set, value, trial_id: ids of its
+    trials, one per method), and `known` is the posterior of the sources in the order of their names, larger is better;
+    None where nothing is known of the luck of a draw.
     """
 
     sentences: tuple[str, str, str]
@@ -59,6 +62,9 @@ class Recommendation:
     sources: tuple[str, ...]
     probability: float | None
     matters: float
+    measure: str
+    sets: pl.DataFrame
+    known: Posterior | None
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def recommend(
     known = posterior_of(cells, noise or 0.0)
     table = _table(rows, cells, known, sign)
     if known is None or not size.value > 0:
-        return _without_spread(question, table)
+        return _without_spread(question, table, rows)
     said = answer(known, size.value)
     named = tuple(question.names[index] for index in said.sources)
     sentences = (
@@ -122,7 +128,9 @@ def recommend(
         _how_sure(question, known, said),
         _what_would_settle(question, known, said),
     )
-    return Recommendation(sentences, table, named[0], said.kind, named, said.probability, size.value)
+    return Recommendation(
+        sentences, table, named[0], said.kind, named, said.probability, size.value, measure, rows, known
+    )
 
 
 def _table(rows: pl.DataFrame, cells: Mapping[str, np.ndarray], known: Posterior | None, sign: float) -> pl.DataFrame:
@@ -141,7 +149,7 @@ def _table(rows: pl.DataFrame, cells: Mapping[str, np.ndarray], known: Posterior
     return table.select("source", "n", "mean", "sd", "low", "high", *columns)
 
 
-def _without_spread(question: _Question, table: pl.DataFrame) -> Recommendation:
+def _without_spread(question: _Question, table: pl.DataFrame, rows: pl.DataFrame) -> Recommendation:
     """Nothing is known of the luck of a draw: means are all there is."""
     best = str(table.item(0, "source"))
     why = no_answer(question.cells)
@@ -154,7 +162,9 @@ def _without_spread(question: _Question, table: pl.DataFrame) -> Recommendation:
         f"How sure: that cannot be said, because {why}.",
         "What would settle it: two more sets of each source, for a start; without a spread nothing can be planned.",
     )
-    return Recommendation(sentences, table, best, UNCLEAR, (), None, question.matters.value)
+    return Recommendation(
+        sentences, table, best, UNCLEAR, (), None, question.matters.value, question.measure, rows, None
+    )
 
 
 def _chosen(

@@ -458,12 +458,12 @@ def launches(clock: Clock) -> list[dict[str, Any]]:
         upper = torch.triu(torch.randn(128, 128, device="cuda") * 0.01, 1) + torch.eye(128, device="cuda")
         block = next(blocks_of(weights, upper, values, loss, [(0, 128)]))
         mask, outliers = weights.abs() < 0.7, torch.zeros(128, rows, dtype=torch.bool, device="cuda")
-        tau = torch.full((rows,), 0.5, device="cuda")
+        tau, fitted = torch.full((rows,), 0.5, device="cuda"), torch.empty(2, 128 // 16, rows, device="cuda")
         works: dict[str, tuple[str, Callable[[], Any]]] = {
             "quantize": ("quantize", lambda b=block, g=grids: columns.quantize_block(b, g, None)),
             "prune": ("prune", lambda b=block, m=mask: columns.prune_block(b, PruneRule(m))),
             "prune 2:4": ("prune", lambda b=block: columns.prune_block(b, PruneRule(kept_of=(2, 4)))),
-            "spqr": ("spqr", lambda b=block, t=tau, o=outliers: spqr_block(rule, b, t, None, o)),
+            "spqr": ("spqr", lambda b=block, t=tau, o=outliers, f=fitted: spqr_block(rule, b, t, None, o, f)),
         }
         for name, (kind, work) in works.items():
             for tile in ((8, 1), (16, 1), (32, 1), (16, 2)) if kind != "spqr" else ((16, 1), (16, 2), (32, 2)):

@@ -27,7 +27,7 @@ from methods.walk.checks import check_device, check_steps
 from methods.walk.decoder import decoder_blocks
 from methods.walk.factored import refuse_to_save_factors
 from methods.walk.fused import fused
-from methods.walk.job import NO_TOKENS
+from methods.walk.job import NO_TOKENS, Witness
 from methods.walk.lengths import forgetful
 from methods.walk.step import Progress, Step
 
@@ -43,14 +43,16 @@ def compress_model(
     batch_size: int | None = None,
     offload: bool | None = None,
     progress: Progress | None = None,
+    witness: Witness | None = None,
 ) -> CompressionReport:
     """Compress the model in place with calibration `tokens` [nsamples, seqlen] (None for a data-free method).
 
     attention_mask: [nsamples, seqlen], zero at padding. batch_size: windows per forward, a matter of speed. offload:
     hidden states wait in host memory between blocks (None: when a GPU is crowded). progress: called with (blocks done,
-    blocks in all). Raises SettingsError before any work when the settings do not fit the model, CompressionError
-    naming block and linear. A model that holds low-rank factors afterwards refuses `save_pretrained`
-    (`methods/walk/factored.py`).
+    blocks in all). witness: called with (block, linear, `CompressedWeight`) for every weight that a weight method
+    replaces; what it does not keep is gone. Raises SettingsError before any work when the settings do not fit the
+    model, CompressionError naming block and linear. A model that holds low-rank factors afterwards refuses
+    `save_pretrained` (`methods/walk/factored.py`).
     """
     started = time.perf_counter()
     steps = list(method.steps) if isinstance(method, Composition) else [method]
@@ -63,7 +65,7 @@ def compress_model(
         check_steps(model, steps)
         for number, step in enumerate(steps):
             keep_zeros = any(earlier.prunes for earlier in steps[:number])
-            walk = Step(model, step, number, len(steps), keep_zeros=keep_zeros, progress=progress)
+            walk = Step(model, step, number, len(steps), keep_zeros=keep_zeros, progress=progress, witness=witness)
             layers.extend(walk.run(None if step.data_free else data))
     return CompressionReport(
         layers,

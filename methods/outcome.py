@@ -24,14 +24,28 @@ class CompressionError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class FittedGroups:
+    """The grids that a solver fitted to groups of inputs, for those who store codes: float32 [groups, rows].
+
+    `scale` and `zero` are as they were before they were rounded themselves. Group g holds the inputs
+    `order`[g · size : (g + 1) · size], or those at these places where `order` is None.
+    """
+
+    scale: torch.Tensor
+    zero: torch.Tensor
+    order: torch.Tensor | None
+
+
+@dataclass(frozen=True)
 class CompressedWeight:
     """What takes the place of a weight.
 
     `weight` is the dense equivalent, [rows, cols]. When `factors` (left [rows, rank], right [rank, cols]) is given, the
     linear holds these two instead. `bits` counts everything stored per weight: codes, grids, outliers; `scale_dtype` is
     the type of the stored scales, where there are any. `loss` is the solver's own objective, where it has one:
-    tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]. Numbers that a solver finds on the device may stay there: whoever measures the weight reads
-    them together with its own, so that the host waits once for all weights of an input.
+    tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]. `fitted`: the grids, where they cannot be found again from the weights. Numbers that a
+    solver finds on the device may stay there: whoever measures the weight reads them together with its own, so that the
+    host waits once for all weights of an input.
     """
 
     weight: torch.Tensor
@@ -45,6 +59,7 @@ class CompressedWeight:
     rank: int | None = None
     loss: Number | None = None
     scale_dtype: str | None = None
+    fitted: FittedGroups | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

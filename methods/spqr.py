@@ -23,7 +23,7 @@ from methods.numerics.factor import Factor, FactorSettings
 from methods.numerics.grids import ScaleDtype, check_group_size
 from methods.numerics.solvers import spqr_columns
 from methods.numerics.spqr import SpQRRule, outlier_thresholds
-from methods.outcome import CompressedWeight
+from methods.outcome import CompressedWeight, FittedGroups
 
 SMALLEST_BILEVEL = 4  # weights of a group whose grid is rounded itself
 
@@ -113,13 +113,14 @@ class SpQR(ColumnMethod):
         threshold = None
         if self.outlier_threshold is not None:
             threshold = outlier_thresholds(columns, factor.upper.diagonal(), rows, self.outlier_threshold)
-        values, outliers, loss = spqr_columns(
+        values, outliers, loss, fitted = spqr_columns(
             columns, factor.upper, self.rule, self.block_size, threshold=threshold, keep=keep
         )
         values = factor.restored(values)
         results = split_columns(values, loss, weights, self.bits, self.scale_dtype)
         shares = [out.sum().double() / out.numel() for out in outliers.split(rows, 1)]
+        grids = [FittedGroups(part[0], part[1], factor.order) for part in fitted.split(rows, 2)]
         return [
-            replace(result, outlier_share=share, bits=self.rule.stored_bits(columns.shape[0], share))
-            for result, share in zip(results, shares, strict=True)
+            replace(result, outlier_share=share, bits=self.rule.stored_bits(columns.shape[0], share), fitted=grid)
+            for result, share, grid in zip(results, shares, grids, strict=True)
         ]

@@ -1,7 +1,7 @@
 """`python -m sweep.compress MODEL --method gptq --bits 4 --data my.jsonl --out DIR`: one model, compressed and written.
 
 The one-command way, for those who know which method and text they want. What is written is what `sweep.export` writes
-of a measured trial, with the same recipe: `python -m sweep.launch DIR/recipe.yaml` measures it. From Python:
+of a measured trial, with the same recipe: `cd DIR && python -m sweep.launch ./recipe.yaml` measures it. From Python:
 
     from sweep.compress import compress
     compress("my-model", {"method": "gptq", "bits": 4, "group_size": 128}, "my.jsonl", "my-model-4bit")
@@ -10,6 +10,7 @@ of a measured trial, with the same recipe: `python -m sweep.launch DIR/recipe.ya
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,21 +21,23 @@ import typer
 
 from calib.build import build, preflight
 from calib.settings import SettingsError, one_line, shown
+from calib.source import SOURCES
 from calib.yamltext import read_yaml
 from methods.base import Composition, CompressionError, Method, parse_method
 from methods.blockwise import CompressionReport, compress_model
 from sweep.config import Study, parse_study
-from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
+from sweep.formats.catalog import DENSE, NAMES, SPQR, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
 from sweep.formats.grids import grid_of, grids_by_linear
-from sweep.formats.writer import Written, check_target, write_model
+from sweep.formats.spqr import KeptGrids
+from sweep.formats.writer import Written, check_apart, check_target, write_model
 from sweep.models import ModelRef, context_length, load_config, load_tokenizer, resolve_model
 from sweep.plan import Trial, expand
 from sweep.runs.machine import device_name
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
 from sweep.shipping.folder import Parcel, leftover_note, ship, told
-from sweep.shipping.recompress import Recompressed, device_of
+from sweep.shipping.recompress import Recompressed, device_of, keeping
 from sweep.trial import describe
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import load_dense
@@ -65,17 +68,19 @@ def compress(
     """Compress a model with calibration text, and write it to the new folder `out`.
 
     model: a bundled name, folder, hub id, or an entry of a study. method: a name, an entry such as
-    `{"method": "gptq", "bits": 4}`, or a list of those. data: a text or JSONL file, the name of a source, an entry of a
-    study, or None for a method without data. seqlen: tokens of a window, by default 2,048 or the model's context.
-    format: by default the smallest that changes no weight: compressed-tensors for integer grids, factored for low rank,
-    else dense. Grids get scales in the model's type unless the method says otherwise, since only those can be stored
-    without a change. Raises SettingsError, FormatError or CompressionError with the remedy.
+    `{"method": "gptq", "bits": 4}`, or a list of those. data: a text or JSONL file (`./books` where a source has its
+    name), the name of a source, an entry of a study, or None for a method without data. seqlen: tokens of a window, by
+    default 2,048 or the model's context. format: by default the smallest that changes no weight: compressed-tensors for
+    integer grids, spqr for SpQR, factored for low rank, else dense. Grids get scales in the model's type unless the
+    method says otherwise, since only those can be stored without a change. Raises SettingsError, FormatError or
+    CompressionError with the remedy.
     """
     target = Path(out)
     check_target(target)
     if format is not None:
         check_name(format)
     trial, study = _plan(model, method, data, nsamples, seqlen)
+    check_apart(target, trial.model.path)
     assert trial.method is not None  # `_plan` takes the one trial that has one
     parcel = Parcel(format or usual_format(trial.method))
     check_method(parcel.format, trial.method, trial.model.dtype)
@@ -84,7 +89,16 @@ def compress(
     if trial.spec is not None:
         calibration = build(trial.spec, load_tokenizer(trial.model), trial.model.tokenizer_id)
     dense = load_dense(trial.model, place)
-    report = compress_model(dense.model, trial.method, calibration.tokens.copy() if calibration else None)
+    tokens = calibration.tokens.copy() if calibration else None
+    with keeping(trial.method, parcel.format, target) as kept:
+        report = compress_model(dense.model, trial.method, tokens, witness=kept)
+        made = Recompressed(dense, report, calibration, kept)
+        return ship(made, _unmeasured(made, trial, study, place), target, parcel)
+
+
+def _unmeasured(made: Recompressed, trial: Trial, study: Study, place: str) -> Chosen:
+    """A trial that was compressed and not measured, with the row of one as far as there is something to say."""
+    report, calibration = made.report, made.calibration
     row = {
         **describe(trial),
         **provenance(),
@@ -92,12 +106,11 @@ def compress(
         "achieved_sparsity": report.achieved_sparsity,
         "calibration_hash": calibration.hash if calibration else None,
         "calibration_documents": calibration.documents if calibration else None,
-        "weights_hash": weights_hash(dense.model),
-        "dtype": dense.dtype,
+        "weights_hash": weights_hash(made.dense.model),
+        "dtype": made.dense.dtype,
         "device": device_name(place),
     }
-    chosen = Chosen(trial, study, row, NOTHING, NOTHING)
-    return ship(Recompressed(dense, report, calibration), chosen, target, parcel)
+    return Chosen(trial, study, row, NOTHING, NOTHING)
 
 
 def save_compressed(
@@ -108,17 +121,21 @@ def save_compressed(
     *,
     tokenizer: Any = None,
     format: str | None = None,
+    kept: KeptGrids | None = None,
 ) -> Written:
     """Write a model that `compress_model(model, method, ...)` compressed in place to the new folder `out`.
 
     format: by default the smallest that changes no weight; `dense` multiplies low-rank factors, in `model` as well.
+    kept: the witness of a SpQR compression, without which `spqr` cannot be written and the default is `dense`.
     Raises FormatError when the format cannot hold it without a change, SettingsError for a folder that is not empty.
     """
     kind = format or usual_format(method)
+    if format is None and kept is None and kind == SPQR:
+        kind = DENSE  # nobody kept the grids
     check_name(kind)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     check_method(kind, method, dtype)
-    return write_model(model, tokenizer, Path(out), kind, grids_by_linear(model, method, report))
+    return write_model(model, tokenizer, Path(out), kind, grids_by_linear(model, method, report), kept=kept)
 
 
 def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None) -> tuple[Trial, Study]:
@@ -151,10 +168,22 @@ def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None)
 
 
 def _source_entry(data: Any) -> Any:
-    """A path is a file, a name a source. A relative path is made absolute: the recipe stands in another folder."""
-    if isinstance(data, os.PathLike) or (isinstance(data, str) and (os.path.exists(data) or Path(data).suffix)):
+    """The entry of a study. What is written like a path, with a slash or an ending, is one; of other words the name of
+    a source is that source, whatever files there are, and any other is a file if there is one."""
+    if isinstance(data, os.PathLike) or (isinstance(data, str) and _is_path(data)):
         return {"source": "file", "path": str(Path(data).expanduser().absolute())}
     return data
+
+
+def _is_path(data: str) -> bool:
+    return os.sep in data or bool(Path(data).suffix) or (data not in SOURCES.names() and os.path.exists(data))
+
+
+def data_note(data: str | None) -> str:
+    """A line that tells a source from a file of the same name here; empty when there is no such file."""
+    if data is None or _is_path(data) or not os.path.exists(data):
+        return ""
+    return f"note: --data {data} is the source of that name; write ./{data} for the file or folder here\n"
 
 
 def _stored_dtype(ref: ModelRef) -> str:
@@ -201,8 +230,8 @@ def command(
     except (SettingsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
-    print(f"{told(written)}; python -m sweep.launch {out}/recipe.yaml measures it")
-    print(leftover_note(out), end="", file=sys.stderr)
+    print(f"{told(written)}; cd {shlex.quote(str(out))} && python -m sweep.launch ./recipe.yaml measures it")
+    print(leftover_note(out) + data_note(data), end="", file=sys.stderr)
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from calib.settings import SettingsError, one_line
 from methods.base import CompressionError
 from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
-from sweep.formats.writer import check_target
+from sweep.formats.writer import check_apart, check_target
 from sweep.models import MODELS, bundled_models
 from sweep.results import ResultsError
 from sweep.runs.session import find_results, usable
+from sweep.shipping.best import read_best
 from sweep.shipping.choose import Wanted, choose
 from sweep.shipping.folder import Parcel, leftover_note, method_of, ship, told
-from sweep.shipping.recompress import recompress
+from sweep.shipping.recompress import keeping, recompress
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
 
@@ -48,6 +49,10 @@ def export(
     device: Annotated[str | None, typer.Option(help="cuda or cpu [default: a GPU if there is one].")] = None,
     data: Annotated[bool, typer.Option(help="Put the calibration set into the folder.")] = True,
     why: Annotated[str | None, typer.Option(help="Why this trial: a text, quoted by the card.")] = None,
+    best: Annotated[
+        str | None,
+        typer.Option(help="The trial of a recommendation: a file that analysis.pick wrote, or - for its output."),
+    ] = None,
 ) -> None:
     """Write the compressed model of a trial as a folder for transformers and vLLM.
 
@@ -57,12 +62,19 @@ def export(
         if format_ is not None:
             check_name(format_)
         check_target(out)
+        if best is not None:
+            answer = read_best(best)
+            if trial is not None:
+                raise SettingsError(f"--best {best}: names a trial already; leave {trial} out")
+            trial, why = answer.trial, why or answer.why
         store = find_results(results)
         with usable(store):
             chosen = choose(store, Wanted(trial, model, method, source, set_))
+        check_apart(out, results, chosen.trial.model.path)
         parcel = Parcel(format_ or usual_format(method_of(chosen)), data, why)
         check_method(parcel.format, method_of(chosen), chosen.row["dtype"])
-        written = ship(recompress(store, chosen, device), chosen, out, parcel)
+        with keeping(method_of(chosen), parcel.format, out) as kept:
+            written = ship(recompress(store, chosen, device, kept), chosen, out, parcel)
     except (SettingsError, ResultsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -64,7 +64,7 @@ FLOORS = {
         storage
     """,
     "analysis": """
-        summary  simulate
+        summary  simulate  pick
         report  recommend
         pages
         findings  published  figures

@@ -36,7 +36,7 @@ from methods.kernels.strips import (
     within,
 )
 from methods.numerics.blocks import ColumnBlock, push
-from methods.numerics.spqr import SpQRRule, fit_group
+from methods.numerics.spqr import SpQRRule, fit_group, rounded_grid
 
 LARGEST_SEGMENT = 64  # rows that share second-level statistics and still fit one program
 SMALLEST_SCALE = tl.constexpr(1e-9)
@@ -49,26 +49,31 @@ def spqr_block(
     threshold: torch.Tensor | None,
     keep: torch.Tensor | None,
     outliers: torch.Tensor,
+    fitted: torch.Tensor,
 ) -> torch.Tensor:
     """SpQR on one block of whole groups.
 
     `threshold` [rows] is the outlier threshold τ, `keep` [n, rows] marks weights that were not pruned, and outliers are
-    marked in `outliers` [n, rows], false before. Returns the errors e = (w − ŵ) / U_ii, [n, rows].
+    marked in `outliers` [n, rows], false before. Scales and zero points as they were fitted are put into `fitted`
+    [2, groups, rows]. Returns the errors e = (w − ŵ) / U_ii, [n, rows].
     """
     errors = torch.empty_like(block.weights)
     columns = errors.shape[0]
     group = rule.group_size or columns
     if group <= WIDTH and (not rule.bilevel or rule.statistics_group <= LARGEST_SEGMENT):
         for part in parts_of(columns, WIDTH // group * group):
-            _launch_spqr(rule, block, part, group, None, threshold, keep, errors, outliers)
+            into = fitted[:, part.start // group : -(-part.stop // group)]
+            _launch_spqr(rule, block, part, group, None, threshold, keep, errors, outliers, into)
             push(block.weights, block.upper, errors[part], part.start, part.stop)
         return errors
     for whole in parts_of(columns, group):  # a grid over more columns or rows than fit on the chip is given
         wide = block.part(whole)
         grid = fit_group(rule, wide.weights, wide.upper.diagonal(), threshold)
+        fitted[0, whole.start // group], fitted[1, whole.start // group] = grid.scale, grid.zero
+        grid = rounded_grid(rule, grid)
         for inner in parts_of(whole.stop - whole.start, WIDTH):
             part = slice(whole.start + inner.start, whole.start + inner.stop)
-            _launch_spqr(rule, block, part, group, (grid.scale, grid.zero), threshold, keep, errors, outliers)
+            _launch_spqr(rule, block, part, group, (grid.scale, grid.zero), threshold, keep, errors, outliers, fitted)
             push(block.weights, block.upper, errors[part], part.start, part.stop)
     return errors
 
@@ -83,8 +88,10 @@ def _launch_spqr(
     keep: torch.Tensor | None,
     errors: torch.Tensor,
     outliers: torch.Tensor,
+    fitted: torch.Tensor,
 ) -> None:
-    """One launch of `_spqr` for the columns of `part`; with `grid` (scale, zero) [rows] nothing is fitted."""
+    """One launch of `_spqr` for the columns of `part`; with `grid` (scale, zero) [rows] nothing is fitted, otherwise
+    what is goes to `fitted` [2, groups of `part`, rows]."""
     inner, launch = block.part(part), LAUNCH["spqr"]
     spread = inner.spread
     (n, rows), width = inner.weights.shape, padded(inner.weights.shape[0])
@@ -113,7 +120,7 @@ def _launch_spqr(
         errors if grid is None else grid[0], errors if grid is None else grid[1],
         errors if threshold is None else threshold,
         errors if keep is None else keep[part].view(torch.uint8),
-        inner.values, errors[part], outliers[part].view(torch.uint8), inner.loss,
+        inner.values, errors[part], outliers[part].view(torch.uint8), inner.loss, fitted[0], fitted[1],
         rows, n, group,
         inner.weights.stride(0), spread.stride(0), diagonal_step(inner), 0 if keep is None else keep.stride(0),
         **flags, USED=used, W=strip, N=width, R=held,
@@ -134,6 +141,8 @@ def _spqr(
     errors: tl.tensor,
     outliers: tl.tensor,
     loss: tl.tensor,
+    fitted_scales: tl.tensor,
+    fitted_zeros: tl.tensor,
     rows: tl.tensor,
     n: tl.tensor,
     group: tl.tensor,
@@ -181,10 +190,15 @@ def _spqr(
             if FIT:  # noqa: SIM102 - known when compiled, the next line is not
                 if j % group == 0:
                     mine = tl.broadcast_to((tl.arange(0, W) // group == j // group)[:, None], [W, R])
-                    scale, zero = _group_grid(
-                        strip, mine, limits, tau,
-                        LEVELS, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, SCALE, USED, ROUND_ZERO, SEARCH, W, R,
-                    )  # fmt: skip
+                    first_scale, first_zero = _group_grid(
+                        strip, mine, limits, tau, LEVELS, SCALE, ROUND_ZERO, SEARCH, W, R
+                    )
+                    there = valid & (tl.zeros([R], tl.int32) + (base + j) < n)
+                    tl.store(fitted_scales + (base + j) // group * rows + row, first_scale, mask=there)
+                    tl.store(fitted_zeros + (base + j) // group * rows + row, first_zero, mask=there)
+                    scale, zero = _rounded_grid(
+                        first_scale, first_zero, SCALE_LEVELS, ZERO_LEVELS, SEGMENT, SCALE, USED, R
+                    )
                     step = tl.where(mine, scale[None, :], step)
                     offset = tl.where(mine, zero[None, :], offset)
             w = column_of(strip, j)
@@ -226,11 +240,9 @@ def _rounded(
 @triton.jit
 def _group_grid(
     strip: tl.tensor, inside: tl.tensor, limits: tl.tensor, tau: tl.tensor, LEVELS: tl.constexpr,
-    SCALE_LEVELS: tl.constexpr, ZERO_LEVELS: tl.constexpr, SEGMENT: tl.constexpr, SCALE: tl.constexpr,
-    USED: tl.constexpr, ROUND_ZERO: tl.constexpr, SEARCH: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
+    SCALE: tl.constexpr, ROUND_ZERO: tl.constexpr, SEARCH: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """(scale, zero) [rows] of the columns `inside`: fitted without likely outliers, then themselves quantized."""
-    place = tl.arange(0, R)
+    """(scale, zero) [rows] of the columns `inside`, fitted without likely outliers."""
     shaping = strip
     if SEARCH:
         likely = _likely_outliers(strip, inside, tl.arange(0, W), limits, tau, LEVELS)
@@ -243,6 +255,16 @@ def _group_grid(
     scale, zero = _real_grid(low, high, LEVELS, SCALE)
     if ROUND_ZERO:
         zero = nearest_integer(zero)
+    return scale, zero
+
+
+@triton.jit
+def _rounded_grid(
+    scale: tl.tensor, zero: tl.tensor, SCALE_LEVELS: tl.constexpr, ZERO_LEVELS: tl.constexpr,
+    SEGMENT: tl.constexpr, SCALE: tl.constexpr, USED: tl.constexpr, R: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """(scale, zero) [rows], themselves quantized as far as there are levels for them."""
+    place = tl.arange(0, R)
     if SCALE_LEVELS > 0:
         scale = _statistics(scale, place, SEGMENT, SCALE, USED, SCALE_LEVELS)
     if ZERO_LEVELS > 0:

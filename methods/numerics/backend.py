@@ -46,6 +46,7 @@ class SpQRKernels(Protocol):
         threshold: torch.Tensor | None,
         keep: torch.Tensor | None,
         outliers: torch.Tensor,
+        fitted: torch.Tensor,
     ) -> torch.Tensor: ...
 
 

@@ -94,14 +94,16 @@ def spqr_columns(
     *,
     threshold: torch.Tensor | None = None,
     keep: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """SpQR on `columns` [cols, rows], float32, used up; `upper` is U [cols, cols].
 
     `threshold` [rows] is the outlier threshold τ of every row, `keep` [cols, rows] marks weights that were not pruned.
-    Returns the new columns, which of them are outliers, and the loss of every row.
+    Returns the new columns, which of them are outliers, the loss of every row, and scales and zero points as they were
+    fitted to the groups, [2, groups, rows].
     """
     cols = columns.shape[0]
     group = rule.group_size or cols
+    fitted = columns.new_empty(2, cols // group, columns.shape[1])
     values, loss = torch.empty_like(columns), columns.new_zeros(columns.shape[1])
     outliers = torch.zeros_like(columns, dtype=torch.bool)
     solver: SpQRKernels = spqr_kernels(columns) or spqr_twins
@@ -109,9 +111,10 @@ def spqr_columns(
     for block in blocks_of(columns, upper, values, loss, bounds):
         part = slice(block.start, block.stop)
         kept = None if keep is None else keep[part]
-        errors = solver.spqr_block(rule, block, threshold, kept, outliers[part])
+        found = fitted[:, block.start // group : block.stop // group]
+        errors = solver.spqr_block(rule, block, threshold, kept, outliers[part], found)
         push(columns, upper, errors, block.start, block.stop)
-    return values.add_(0.0), outliers, loss
+    return values.add_(0.0), outliers, loss, fitted
 
 
 def column_solver(columns: torch.Tensor) -> ColumnKernels:

@@ -65,8 +65,21 @@ class RealGrid:
     levels: int
 
 
+@dataclass(frozen=True)
+class RoundedStatistics:
+    """Scales or zero points [rows] as they are stored: a code each, and a grid for every block of rows [blocks]."""
+
+    codes: torch.Tensor
+    grid: RealGrid
+
+    def values(self) -> torch.Tensor:
+        """What the codes stand for, [rows]."""
+        blocks = self.codes.unflatten(0, (len(self.grid.scale), -1)).T
+        return (self.grid.scale.clamp_min(SMALLEST_SCALE) * (blocks - self.grid.zero)).T.flatten()
+
+
 def fit_group(rule: SpQRRule, group: torch.Tensor, diagonal: torch.Tensor, threshold: torch.Tensor | None) -> RealGrid:
-    """The grid of every row for one group [n, rows]: fitted without likely outliers, then itself quantized."""
+    """The grid of every row for one group [n, rows], fitted without likely outliers."""
     levels = rule.levels
     if threshold is not None and not rule.simplified_outliers and group.shape[0] > 1:
         likely = leave_one_out_gain(group, diagonal, levels) > threshold
@@ -76,12 +89,17 @@ def fit_group(rule: SpQRRule, group: torch.Tensor, diagonal: torch.Tensor, thres
     grid = real_grid(group.amin(0), group.amax(0), levels, rule.scale_dtype)
     if rule.round_zero:
         grid = RealGrid(grid.scale, torch.round(grid.zero), levels)
+    return grid
+
+
+def rounded_grid(rule: SpQRRule, grid: RealGrid) -> RealGrid:
+    """A fitted grid whose scales and zero points are themselves quantized, as far as the rule says so."""
     scale, zero = grid.scale, grid.zero
     if rule.scale_bits is not None:
-        scale = quantize_statistics(scale, rule.scale_bits, rule.statistics_group, rule.scale_dtype)
+        scale = round_statistics(scale, rule.scale_bits, rule.statistics_group, rule.scale_dtype).values()
     if rule.quantized_zero_bits is not None:
-        zero = quantize_statistics(zero, rule.quantized_zero_bits, rule.statistics_group, rule.scale_dtype)
-    return RealGrid(scale, zero, levels)
+        zero = round_statistics(zero, rule.quantized_zero_bits, rule.statistics_group, rule.scale_dtype).values()
+    return RealGrid(scale, zero, grid.levels)
 
 
 def real_grid(low: torch.Tensor, high: torch.Tensor, levels: int, dtype: ScaleDtype = "float32") -> RealGrid:
@@ -102,15 +120,20 @@ def real_grid(low: torch.Tensor, high: torch.Tensor, levels: int, dtype: ScaleDt
 
 def round_to(weights: torch.Tensor, grid: RealGrid) -> torch.Tensor:
     """Nearest grid values; the zero point is added before rounding."""
+    return grid.scale.clamp_min(SMALLEST_SCALE) * (nearest_codes(weights, grid) - grid.zero)
+
+
+def nearest_codes(weights: torch.Tensor, grid: RealGrid) -> torch.Tensor:
+    """The codes of the nearest grid values, as floats."""
     scale = grid.scale.clamp_min(SMALLEST_SCALE)
-    codes = torch.clamp(torch.round(weights / scale + grid.zero), 0, grid.levels)
-    return scale * (codes - grid.zero)
+    return torch.clamp(torch.round(weights / scale + grid.zero), 0, grid.levels)
 
 
-def quantize_statistics(values: torch.Tensor, bits: int, block: int, dtype: ScaleDtype) -> torch.Tensor:
+def round_statistics(values: torch.Tensor, bits: int, block: int, dtype: ScaleDtype) -> RoundedStatistics:
     """Scales or zero points [rows], rounded to `bits` in blocks of consecutive rows on grids stored as `dtype`."""
     blocks = values.unflatten(0, (-1, block)).T  # [block, rows / block]
-    return round_to(blocks, real_grid(blocks.amin(0), blocks.amax(0), 2**bits - 1, dtype)).T.flatten()
+    grid = real_grid(blocks.amin(0), blocks.amax(0), 2**bits - 1, dtype)
+    return RoundedStatistics(nearest_codes(blocks, grid).T.flatten(), grid)
 
 
 def outlier_thresholds(
@@ -156,11 +179,13 @@ def spqr_block(
     threshold: torch.Tensor | None,
     keep: torch.Tensor | None,
     outliers: torch.Tensor,
+    fitted: torch.Tensor,
 ) -> torch.Tensor:
     """SpQR on one block of whole groups; plain torch: the twin of the kernel of the same name.
 
     `threshold` [rows] is the outlier threshold τ, `keep` [n, rows] marks weights that were not pruned, and outliers are
-    marked in `outliers` [n, rows], false before. Returns the errors e = (w − ŵ) / U_ii, [n, rows].
+    marked in `outliers` [n, rows], false before. Scales and zero points as they were fitted are put into `fitted`
+    [2, groups, rows]. Returns the errors e = (w − ŵ) / U_ii, [n, rows].
     """
     errors = torch.empty_like(block.weights)
     group = rule.group_size or errors.shape[0]
@@ -168,6 +193,8 @@ def spqr_block(
         part = slice(first, first + group)
         inner = block.part(part)
         grid = fit_group(rule, inner.weights, inner.upper.diagonal(), threshold)
+        fitted[0, first // group], fitted[1, first // group] = grid.scale, grid.zero
+        grid = rounded_grid(rule, grid)
         errors[part] = spqr_group(inner, grid, threshold, None if keep is None else keep[part], outliers[part])
         push(block.weights, block.upper, errors[part], first, first + group)
     block.loss.add_(errors.square().sum(0))

@@ -9,7 +9,7 @@ experts that no token meets stay dense, and their reports say so.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from methods.walk.gradients import Sums
 from methods.walk.linears import Linear, check_linears
 
 S = TypeVar("S", bound=Statistic)
+Witness = Callable[[int, str, CompressedWeight], None]
 
 NO_TOKENS = "no calibration token reached it: left dense"
 
@@ -36,7 +37,8 @@ class BlockJob:
 
     linears: those in scope. batches: what enters the block; None when data-free. last: no later block needs its
     outputs. keep_zeros: zeros in the weights stay zero. gradients: by address of the weight, where the method asks.
-    dense_outputs: of the dense block per batch, where they go on; None until a pass has given them.
+    dense_outputs: of the dense block per batch, where they go on; None until a pass has given them. witness: sees what
+    takes the place of each weight, with the block's number and the linear's name.
     """
 
     method: Method
@@ -49,6 +51,7 @@ class BlockJob:
     keep_zeros: bool = False
     gradients: Mapping[int, Sums] = field(default_factory=dict)
     dense_outputs: list[torch.Tensor] | None = None
+    witness: Witness | None = None
 
     def run(self) -> list[LayerReport]:
         """Compress the block in place and hand on its outputs. Raises CompressionError naming block and linear."""
@@ -151,6 +154,8 @@ class BlockJob:
             ]
             found = measured(replaced, statistic)
         for linear, new in zip(linears, replaced, strict=True):
+            if self.witness is not None:
+                self.witness(self.index, linear.name, new.compressed)
             if new.compressed.factors is not None:
                 linear.store_factors(*new.compressed.factors)
             else:

@@ -17,7 +17,7 @@ from methods.outcome import LayerReport
 from methods.walk.batches import PROBE, Batches, Data, capture
 from methods.walk.decoder import decoder_blocks
 from methods.walk.gradients import Sums, squared_gradients
-from methods.walk.job import BlockJob
+from methods.walk.job import BlockJob, Witness
 from methods.walk.linears import Linear, check_linears, linears_of
 from methods.walk.residency import resident
 from methods.walk.survey import Survey
@@ -30,6 +30,7 @@ class Step:
     """Step `number` of `steps`: `method` on all blocks of `model`, in place.
 
     keep_zeros: zeros in the weights stay zero. progress: called with (blocks done, blocks in all) over all steps.
+    witness: called with (block, linear, what takes its place) for every weight.
     """
 
     model: torch.nn.Module
@@ -38,6 +39,7 @@ class Step:
     steps: int = 1
     keep_zeros: bool = False
     progress: Progress | None = None
+    witness: Witness | None = None
 
     def run(self, data: Data | None) -> list[LayerReport]:
         """Compress every block; `data` is None when data-free. Raises CompressionError naming block and linear."""
@@ -59,6 +61,7 @@ class Step:
                 last=index == last,
                 keep_zeros=self.keep_zeros,
                 gradients=gradients,
+                witness=self.witness,
             )
             with resident(self.model, index, index + 1 if index < last else None, changes=bool(scope[index])):
                 reports.extend(job.run())

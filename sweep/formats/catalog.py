@@ -9,11 +9,13 @@ from sweep.formats.compressed_tensors import CompressedTensors
 from sweep.formats.format import Format, FormatError
 from sweep.formats.gptq import GPTQFormat
 from sweep.formats.grids import leaves_factors, planned_grids, scattered_groups, unstorable_scales
+from sweep.formats.spqr import STEM, spqr_rule
 
 DENSE = "dense"  # weights as they are: pruned models, and what no packed format holds
 FACTORED = "factored"  # low-rank factors as they are (`factored.py`)
 PACKED: dict[str, Format] = {kind.name: kind for kind in (CompressedTensors(), GPTQFormat(), AWQFormat())}
-NAMES = (*PACKED, FACTORED, DENSE)
+SPQR = STEM  # codes, two-level grids and outliers (`spqr.py`)
+NAMES = (*PACKED, SPQR, FACTORED, DENSE)
 
 
 def check_name(name: str) -> None:
@@ -26,7 +28,9 @@ def usual_format(method: Method) -> str:
     """The format for a method when none is asked for: the smallest that holds its weights without a change."""
     if leaves_factors(method):
         return FACTORED
-    return CompressedTensors.name if planned_grids(method) else DENSE
+    if planned_grids(method):
+        return CompressedTensors.name
+    return DENSE if spqr_rule(method) is None else SPQR
 
 
 def check_method(name: str, method: Method, dtype: str) -> None:
@@ -45,6 +49,8 @@ def _refusal(name: str, method: Method, dtype: str) -> str | None:
         return None
     if name == FACTORED:
         return None if leaves_factors(method) else "it leaves no low-rank factors"
+    if name == SPQR:
+        return None if spqr_rule(method) is not None else "it is not SpQR, or a step prunes, whose zeros are no levels"
     if leaves_factors(method):
         return "two factors stand in the place of a linear"
     grids = planned_grids(method)

@@ -22,11 +22,13 @@ class CompressedTensors:
     mark: ClassVar[str] = "weight_packed"
 
     def loaders(self, grids: Sequence[GridSpec]) -> str:
-        """transformers needs a symmetric grid, or an old version of the package (docs/export.md)."""
+        """transformers cannot read several grids with zero points (`_dequantized`)."""
         kernels = ["vLLM"] if all(grid.bits in (4, 8) for grid in grids) else []
         package = "transformers with the package compressed-tensors (0.18 or newer)"
-        if not all(grid.sym for grid in grids):
-            package = "transformers with the package compressed-tensors 0.17 (newer versions refuse zero points there)"
+        if len(grids) > 1 and not all(grid.sym for grid in grids):
+            package = (
+                "transformers 5.19 with the package compressed-tensors (5.24 refuses zero points of several grids)"
+            )
         return ", ".join([*kernels, package])
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
@@ -75,6 +77,7 @@ class CompressedTensors:
             "quantization_status": "compressed",
             "config_groups": groups,
             "ignore": list(dense),
+            **({"dequantize": True} if _dequantized(kinds) else {}),
         }
 
     def grid(self, config: Mapping[str, Any], linear: str) -> GridSpec:
@@ -91,3 +94,13 @@ class CompressedTensors:
         if not grid.sym:
             zero = unpack_rows(stored["weight_zero_point"].T, grid.bits, rows).T
         return Codes(unpack_rows(stored["weight_packed"], grid.bits, cols), scale, zero, grid.bits, grid.sym)
+
+
+def _dequantized(kinds: Sequence[GridSpec]) -> bool:
+    """Whether transformers must multiply the codes out while it loads them, rather than before the first call.
+
+    It prepares an empty model of packed linears otherwise, in which versions 0.18 to 0.20 of the package leave zero
+    points unpacked (`PackedQuantizationCompressor.compress` returns early for the meta device), so that those of the
+    checkpoint do not fit. Of several grids it would take the first for all. vLLM does not look at the key.
+    """
+    return len(kinds) == 1 and not kinds[0].sym

@@ -30,10 +30,11 @@ WEIGHTS = f"{STEM}.safetensors"
 NAMES = "factored.json"
 
 
-def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
+def load(folder: str | os.PathLike[str], device: str = "cpu", *, trust_remote_code: bool = False) -> Any:
     """The model of a folder in the format `factored`, in the type it was stored in, for inference.
 
-    Raises SettingsError when the folder is none, or its tensors are not those of the model.
+    trust_remote_code: run the Python files of the folder. Raises SettingsError when the folder is none, or its tensors
+    are not those of the model.
     """
     import transformers
     from safetensors.torch import load_file
@@ -45,9 +46,11 @@ def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
         raise SettingsError(f"{place}: holds no model in the format factored, {[*missing, WEIGHTS][0]} is missing")
     described = json.loads((place / NAMES).read_text())
     tensors = {name: tensor for file in files for name, tensor in load_file(file, device=device).items()}
-    config = transformers.AutoConfig.from_pretrained(place)
+    config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     dtype = getattr(torch, described["dtype"])
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).to(device)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code).to(
+        device
+    )
     for name in described["linears"]:
         if f"{name}.0.weight" in tensors and f"{name}.1.weight" in tensors:
             _replace(model, name, tensors)

@@ -29,7 +29,9 @@ class GPTQFormat:
         """Marlin's kernels know symmetric grids of 4 and 8 bits."""
         if all(grid.sym and grid.bits in (4, 8) for grid in grids):
             return "vLLM (Marlin), and transformers with the package gptqmodel"
-        return "transformers with the package gptqmodel, and versions of vLLM with ExLlama kernels"
+        return (
+            "transformers with the package gptqmodel, and earlier versions of vLLM with ExLlama kernels (0.32 has none)"
+        )
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
         """Kernels know four widths and 16-bit numbers."""

@@ -14,33 +14,40 @@ from typing import Any
 
 from calib.settings import SettingsError
 from methods.lazy import torch
-from sweep.formats import factored
+from sweep.formats import factored, spqr
 from sweep.formats.catalog import PACKED
 from sweep.formats.format import Format
 
 
-def load(folder: str | os.PathLike[str], device: str = "cpu") -> Any:
+def load(folder: str | os.PathLike[str], device: str = "cpu", *, trust_remote_code: bool = False) -> Any:
     """The model of a folder that `sweep.export` or `sweep.compress` wrote, in the type it was stored in, for inference.
 
-    Raises SettingsError for a folder of another kind, or whose tensors do not fit its config.json.
+    trust_remote_code: run the Python files of the folder. Raises SettingsError for a folder of another kind, or whose
+    tensors do not fit its config.json.
     """
     import transformers
 
     place = Path(folder)
     if (place / factored.NAMES).is_file():
-        return factored.load(place, device)
+        return factored.load(place, device, trust_remote_code=trust_remote_code)
+    if (place / spqr.SETTINGS).is_file():
+        return spqr.load(place, device, trust_remote_code=trust_remote_code)
     if not (place / "config.json").is_file():
         raise SettingsError(f"{place}: holds no model, config.json is missing")
     described = json.loads((place / "config.json").read_text()).get("quantization_config")
     if described is None:
-        plain: Any = transformers.AutoModelForCausalLM.from_pretrained(place, dtype="auto")
+        plain: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            place, dtype="auto", trust_remote_code=trust_remote_code
+        )
         return plain.to(device).requires_grad_(False).eval()
     packed = PACKED.get(described.get("quant_method"))
     if packed is None:
         raise SettingsError(f"{place}: quant_method is {described.get('quant_method')!r}, not {' or '.join(PACKED)}")
-    config = transformers.AutoConfig.from_pretrained(place)
+    config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     del config.quantization_config
-    model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=config.dtype)
+    model: Any = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=config.dtype, trust_remote_code=trust_remote_code
+    )
     factored.fill(model, unpacked(stored_tensors(place), packed, described), place)
     return model.to(device)
 

@@ -13,7 +13,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import escape
@@ -28,14 +28,17 @@ from methods.walk.factored import factored, merge_factors
 from methods.walk.linears import experts_of
 from methods.walk.residency import home_of, resident
 from sweep.formats import factored as factored_format
-from sweep.formats.catalog import DENSE, FACTORED, PACKED, check_name
+from sweep.formats import spqr as spqr_format
+from sweep.formats.catalog import DENSE, FACTORED, PACKED, SPQR, check_name
+from sweep.formats.code import copy_code, find_code
 from sweep.formats.format import Format, FormatError, GridSpec
 from sweep.formats.grids import blocks_name
+from sweep.formats.spqr import KeptGrids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SHARD_BYTES = 4 * 2**30
+SHARD_BYTES = 2**30  # a shard waits in memory until it is full
 PARTIAL = ".partial-"  # stands in the name of a folder that is not complete, before the number of the process
 
 
@@ -70,18 +73,22 @@ def write_model(
     kind: str = DENSE,
     grids: Mapping[str, GridSpec] | None = None,
     complete: Callable[[Path, Written], None] | None = None,
+    kept: KeptGrids | None = None,
 ) -> Written:
     """Write `model` to the folder `out`, which must not be there or be empty, in the format of the name `kind`.
 
-    `grids` has the linears by name that a packed format holds; `factored` writes low-rank factors as they are, and all
-    others multiply them, in a model that is not streamed in place. `complete` adds files before the folder appears
-    under its name. Raises FormatError or SettingsError.
+    `grids` has the linears by name that a packed format holds, `kept` those of `spqr`; `factored` writes low-rank
+    factors as they are, and all others multiply them, in a model that is not streamed in place. `complete` adds files
+    before the folder appears under its name. Raises FormatError or SettingsError.
     """
     check_name(kind)
     check_target(out)
     grids = (grids or {}) if kind in PACKED else {}
+    find_code(model.config)
     if kind in PACKED:
         check_fits(model, PACKED[kind], grids)
+    if kind == SPQR:
+        _check_kept(model, kept)
     if kind == FACTORED and not factored(model):
         raise FormatError(f"--format {FACTORED}: the model holds no low-rank factors; use --format {DENSE}")
     _check_room(model, out, grids)
@@ -97,9 +104,10 @@ def write_model(
             _write_generation(model, partial)
             written.bytes = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
         else:
-            _Writer(model, kind, grids, written).write()
+            _Writer(model, kind, grids, written, kept).write()
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
+        copy_code(model.config, partial)
         if complete is not None:
             complete(partial, written)
         _flush(partial)
@@ -118,11 +126,20 @@ def check_target(out: Path) -> None:
         raise SettingsError(f"--out {out}: is there already and no folder; give another name")
     if out.is_dir() and any(out.iterdir()):
         raise SettingsError(f"--out {out}: is there already and not empty; give another folder")
-    above = _nearest(out.absolute().parent)
+    above = nearest(out.absolute().parent)
     if not above.is_dir():
         raise SettingsError(f"--out {out}: {above} is no folder")
     if not os.access(above, os.W_OK | os.X_OK):
         raise SettingsError(f"--out {out}: nothing can be written in {above}")
+
+
+def check_apart(out: Path, *places: str | os.PathLike[str]) -> None:
+    """Raise SettingsError when `out` is one of these folders or lies inside: what is read is not written into."""
+    target = Path(os.path.realpath(out))
+    for place in places:
+        folder = Path(os.path.realpath(place))
+        if folder.is_dir() and (target == folder or folder in target.parents):
+            raise SettingsError(f"--out {out}: lies in {place}, which is read; give a folder elsewhere")
 
 
 def leftovers(out: Path) -> list[Path]:
@@ -135,19 +152,9 @@ def check_fits(model: PreTrainedModel, packed: Format, grids: Mapping[str, GridS
     remedy = f"use --format {DENSE}, which holds every model"
     if not grids:
         raise FormatError(f"--format {packed.name}: no linear is on an integer grid; {remedy}")
-    if names := factored(model):
-        raise FormatError(f"--format {packed.name}: two factors stand in the place of {names[0]}; {remedy}")
-    for index, block in enumerate(decoder_blocks(model)):
-        if experts := experts_of(block):
-            raise FormatError(
-                f"--format {packed.name}: block {index} {experts[0][0].group} holds all experts in one parameter, and "
-                f"checkpoints store them otherwise; {remedy}"
-            )
-    modules = dict(model.named_modules())
+    linears = _linears_to_pack(model, packed.name, grids)
     for name, grid in grids.items():
-        linear = modules[name]
-        if not isinstance(linear, torch.nn.Linear):
-            raise FormatError(f"--format {packed.name}: {name} is a {type(linear).__name__}, no nn.Linear; {remedy}")
+        linear = linears[name]
         rows, cols = linear.weight.shape
         dtype = str(linear.weight.dtype).removeprefix("torch.")
         reason = packed.refuses_grid(grid, dtype) or packed.refuses_shape(grid, rows, cols)
@@ -161,6 +168,38 @@ def check_fits(model: PreTrainedModel, packed: Format, grids: Mapping[str, GridS
         raise FormatError(f"--format {packed.name} cannot hold linears on {text}: {reason}; {remedy}")
 
 
+def _check_kept(model: PreTrainedModel, kept: KeptGrids | None) -> None:
+    """Raise FormatError when the grids of no linear were kept, or one of them cannot be stored."""
+    if kept is None or not kept.names():
+        raise FormatError(
+            f"--format {SPQR}: the grids that the solver fitted were not kept; give compress_model a KeptGrids as its "
+            f"witness, or use --format {DENSE}"
+        )
+    prefix = blocks_name(model)
+    _linears_to_pack(model, SPQR, [f"{prefix}.{name}" for name in kept.names()])
+
+
+def _linears_to_pack(model: PreTrainedModel, kind: str, names: Iterable[str]) -> dict[str, torch.nn.Linear]:
+    """The linears of these `names`. Raises FormatError where something else stands there."""
+    remedy = f"use --format {DENSE}, which holds every model"
+    if factors := factored(model):
+        raise FormatError(f"--format {kind}: two factors stand in the place of {factors[0]}; {remedy}")
+    for index, block in enumerate(decoder_blocks(model)):
+        if experts := experts_of(block):
+            raise FormatError(
+                f"--format {kind}: block {index} {experts[0][0].group} holds all experts in one parameter, and "
+                f"checkpoints store them otherwise; {remedy}"
+            )
+    modules = dict(model.named_modules())
+    found: dict[str, torch.nn.Linear] = {}
+    for name in names:
+        linear = modules[name]
+        if not isinstance(linear, torch.nn.Linear):
+            raise FormatError(f"--format {kind}: {name} is a {type(linear).__name__}, no nn.Linear; {remedy}")
+        found[name] = linear
+    return found
+
+
 def dense_linears(model: PreTrainedModel, grids: Mapping[str, GridSpec]) -> list[str]:
     """Names of the linears that no grid holds, the head among them."""
     return [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name not in grids]
@@ -169,10 +208,19 @@ def dense_linears(model: PreTrainedModel, grids: Mapping[str, GridSpec]) -> list
 class _Writer:
     """Tensors on their way into shards, and config.json: all that is written while `save_pretrained` is not used."""
 
-    def __init__(self, model: PreTrainedModel, kind: str, grids: Mapping[str, GridSpec], written: Written) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        kind: str,
+        grids: Mapping[str, GridSpec],
+        written: Written,
+        kept: KeptGrids | None = None,
+    ) -> None:
         self.model, self.kind, self.grids, self.written = model, kind, grids, written
         self.folder = written.folder
-        self.stem = factored_format.STEM if kind == FACTORED else "model"
+        self.stem = {FACTORED: factored_format.STEM, SPQR: spqr_format.STEM}.get(kind, "model")
+        self.kept = kept if kind == SPQR else None
+        self.kept_names = {} if self.kept is None else {f"{blocks_name(model)}.{n}": n for n in self.kept.names()}
         self.files: dict[str, str] = {}  # file by tensor
 
     def write(self) -> None:
@@ -231,13 +279,16 @@ class _Writer:
     def _stored(self, name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """What the checkpoint holds of one tensor of the model: itself, or the parts of a packed weight."""
         linear = name.removesuffix(".weight")
-        if linear == name or linear not in self.grids:
+        if linear == name or linear not in {**self.grids, **self.kept_names}:
             yield name, _plain(tensor)
             return
-        packed = PACKED[self.kind]
         self.written.packed_linears += 1
         self.written.packed_weights += tensor.numel()
-        for suffix, part in packed_tensors(linear, tensor, packed, self.grids[linear]).items():
+        if self.kept is not None:
+            parts = self.kept.packed(self.kept_names[linear], tensor)
+        else:
+            parts = packed_tensors(linear, tensor, PACKED[self.kind], self.grids[linear])
+        for suffix, part in parts.items():
             self.written.packed_bytes += part.nbytes
             yield f"{linear}.{suffix}", _plain(part)
 
@@ -254,6 +305,9 @@ class _Writer:
         if self.kind == FACTORED:
             described = {"dtype": dtype, "linears": factored(self.model)}
             (self.folder / factored_format.NAMES).write_text(json.dumps(described, indent=2) + "\n")
+        if self.kept is not None:
+            described = spqr_format.describe(self.kept.rule, sorted(self.kept_names), dtype)
+            (self.folder / spqr_format.SETTINGS).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def _write_generation(model: PreTrainedModel, folder: Path) -> None:
@@ -305,7 +359,7 @@ def _check_room(model: PreTrainedModel, out: Path, grids: Mapping[str, GridSpec]
         grid = grids.get(name.removesuffix(".weight"))
         bits = 8 * tensor.element_size() if grid is None else _most_bits(grid, tensor.shape[1])
         needed += tensor.numel() * bits / 8
-    free = shutil.disk_usage(_nearest(out.absolute())).free
+    free = shutil.disk_usage(nearest(out.absolute())).free
     if free < needed:
         raise SettingsError(
             f"--out {out}: the disk has {free / 2**30:.1f} GiB free, the model may take {needed / 2**30:.1f} GiB; "
@@ -318,7 +372,7 @@ def _most_bits(grid: GridSpec, cols: int) -> float:
     return grid.bits + 1 + (32 + grid.bits + 8) / (grid.group_size or cols)
 
 
-def _nearest(path: Path) -> Path:
+def nearest(path: Path) -> Path:
     """`path`, or the nearest folder above it that is there."""
     return next(place for place in (path, *path.parents) if place.exists())
 

@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 
 from methods.blockwise import CompressionReport
-from sweep.formats import factored
-from sweep.formats.catalog import DENSE, FACTORED, PACKED
+from sweep.formats import factored, spqr
+from sweep.formats.catalog import DENSE, FACTORED, PACKED, SPQR
 from sweep.formats.writer import Written
 from sweep.shipping.choose import Chosen
 from sweep.shipping.licences import model_licence, text_licences
@@ -64,12 +64,13 @@ def card(
 
 
 def _header(chosen: Chosen, written: Written) -> str:
-    licence = model_licence(chosen.trial.model)
+    model = chosen.trial.model
+    licence = model_licence(model)
     return "\n".join(
         [
             "---",
             *([f"license: {json.dumps(licence)}"] if licence else []),
-            f"base_model: {json.dumps(chosen.row['model'])}",
+            *([f"base_model: {json.dumps(model.path)}"] if model.on_hub else []),
             "library_name: transformers",
             "pipeline_tag: text-generation",
             "tags:",
@@ -164,6 +165,11 @@ def _loading(written: Written) -> str:
             f"`from {factored.__name__} import load; model = load(FOLDER)`. transformers has no class for two factors "
             f"in the place of a linear, so their file is called `{factored.WEIGHTS}` and it does not open it.\n"
         )
+    if written.format == SPQR:
+        return (
+            f"`from {spqr.__name__} import load; model = load(FOLDER)`, as a model of plain weights. No other package "
+            "reads it.\n"
+        )
     return (
         f"Format `{written.format}`, read by {PACKED[written.format].loaders(written.grids)}. Without any of these, "
         "`from sweep.formats.loading import load; model = load(FOLDER)` multiplies the codes out.\n"
@@ -197,6 +203,6 @@ def _made(row: Mapping[str, Any]) -> str:
         f"Trial `{row['trial_id']}` of the study `{row['study']}`, on {row['device']}, in {row['dtype']}. Settings: "
         f"`{row['settings']}`. Versions: {versions}; commit `{row['commit']}`. Hash of the compressed weights: "
         f"`{row['weights_hash']}`. `recipe.yaml` is a study that measures this trial again "
-        "(`python -m sweep.launch recipe.yaml`); `calibration.parquet`, where it is here, holds the very tokens "
-        "(`python -m calib verify calibration.parquet`).\n"
+        "(`cd` here, then `python -m sweep.launch ./recipe.yaml`); `calibration.parquet`, where it is here, holds the "
+        "very tokens (`python -m calib verify calibration.parquet`).\n"
     )

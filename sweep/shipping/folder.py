@@ -5,6 +5,7 @@ The weights' folder appears when all of it is there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from methods.blockwise import CompressionReport
 from sweep.formats.grids import grids_by_linear
 from sweep.formats.pattern import check_pattern
 from sweep.formats.writer import Written, leftovers, write_model
+from sweep.models import PACKAGED, ModelRef, bundled_models
 from sweep.shipping.card import card
 from sweep.shipping.choose import Chosen
 from sweep.shipping.recompress import Recompressed
@@ -48,12 +50,12 @@ def ship(made: Recompressed, chosen: Chosen, out: Path, parcel: Parcel) -> Writt
     def complete(folder: Path, written: Written) -> None:
         text = card(chosen, made.report, written, why=parcel.why, pattern=pattern)
         (folder / "README.md").write_text(text, encoding="utf-8")
-        (folder / "recipe.yaml").write_text(recipe(chosen), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(recipe(chosen, out), encoding="utf-8")
         _write_layers(made.report, chosen.trial.id, folder / "layers.parquet")
         if made.calibration is not None and parcel.data:
             write_set(made.calibration, folder / "calibration.parquet")
 
-    written = write_model(model, made.dense.tokenizer, out, parcel.format, grids, complete)
+    written = write_model(model, made.dense.tokenizer, out, parcel.format, grids, complete, made.kept)
     written.counted_bits = made.report.average_bits
     return written
 
@@ -82,16 +84,50 @@ def leftover_note(out: Path) -> str:
     return f"note: {found} is no model but what an export left that was killed or still runs\n" if found else ""
 
 
-def recipe(chosen: Chosen) -> str:
-    """A study of this one trial, with the evaluation of the study that measured it: the trial's id is the same."""
+def recipe(chosen: Chosen, folder: Path) -> str:
+    """A study of this one trial, with the evaluation of the study that measured it: the trial's id is the same.
+
+    Files are named relative to `folder`, in which it stands, and what they must hold is said at its head.
+    """
     document = dict(chosen.study.document)
     name = chosen.trial.model.name
     models = zip(document["models"], chosen.study.models, strict=True)
-    document["models"] = [entry for entry, ref in models if ref.name == name]
+    document["models"] = [_model_entry(entry, ref) for entry, ref in models if ref.name == name]
     place = chosen.study.methods.index(method_of(chosen))
     document["methods"] = [document["methods"][place]]
     document["calibration"] = _calibration(chosen)
-    return yaml.safe_dump({key: value for key, value in document.items() if value}, sort_keys=False, allow_unicode=True)
+    document = _relative({key: value for key, value in document.items() if value}, folder.absolute())
+    return _head(chosen) + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _head(chosen: Chosen) -> str:
+    """How the recipe is run, and what the files that it names must hold."""
+    held = [f"model {chosen.trial.model.fingerprint}"]
+    if chosen.trial.spec is not None:
+        held.append(f"text {chosen.trial.spec.source.revision()}")
+    return (
+        "# Measures this trial again: cd into this folder, then python -m sweep.launch ./recipe.yaml\n"
+        "# Files are named relative to this folder; change the paths where they lie elsewhere. The trial's id stays\n"
+        f"# {chosen.trial.id} as long as they hold the same: {', '.join(held)}\n"
+    )
+
+
+def _model_entry(entry: Mapping[str, Any], ref: ModelRef) -> Mapping[str, Any]:
+    """The model's entry, with the whole path of a folder or file of the user's own."""
+    if ref.on_hub or entry["model"] in (*bundled_models(), *PACKAGED):
+        return entry
+    return {**entry, "model": ref.path, "name": ref.name}
+
+
+def _relative(value: Any, folder: Path) -> Any:
+    """`value` with every absolute path in it made relative to `folder`."""
+    if isinstance(value, Mapping):
+        return {key: _relative(part, folder) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_relative(part, folder) for part in value]
+    if isinstance(value, str) and os.path.isabs(value):
+        return os.path.relpath(os.path.realpath(value), os.path.realpath(folder))
+    return value
 
 
 def _calibration(chosen: Chosen) -> list[Mapping[str, Any]]:

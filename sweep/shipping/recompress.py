@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ import polars as pl
 from calib.export import read_set
 from calib.settings import SettingsError, shown
 from calib.spec import CalibrationSet
+from methods.base import Method
 from methods.blockwise import CompressionReport, compress_model
+from sweep.formats.catalog import SPQR
+from sweep.formats.spqr import KeptGrids, spqr_rule
+from sweep.formats.writer import PARTIAL, nearest
 from sweep.models import at_commit
 from sweep.results import Results
 from sweep.runs.machine import device_name, quiet_torch
@@ -35,21 +40,37 @@ EXPLAINING = ("torch", "transformers", "triton", "numpy")  # versions that can c
 
 @dataclass(frozen=True)
 class Recompressed:
-    """The compressed model (`dense.model`), with what was seen and done."""
+    """The compressed model (`dense.model`), with what was seen and done. kept: grids that the weights do not tell."""
 
     dense: DenseModel | StreamedModel
     report: CompressionReport
     calibration: CalibrationSet | None
+    kept: KeptGrids | None = None
 
 
-def recompress(store: Results, chosen: Chosen, device: str | None = None) -> Recompressed:
+@contextmanager
+def keeping(method: Method, kind: str, out: Path) -> Iterator[KeptGrids | None]:
+    """Keep what the format `kind` needs besides the weights while `method` runs: beside `out`, until it is written."""
+    rule = spqr_rule(method)
+    if kind != SPQR or rule is None:
+        yield None
+        return
+    above = nearest(out.absolute().parent)
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}{PARTIAL}grids-", dir=above) as folder:
+        yield KeptGrids(Path(folder), rule)
+
+
+def recompress(
+    store: Results, chosen: Chosen, device: str | None = None, kept: KeptGrids | None = None
+) -> Recompressed:
     """Compress as the chosen trial was. Raises SettingsError when the weights are not those that were measured."""
     trial, row = chosen.trial, chosen.row
     assert trial.method is not None
     calibration = stored_set(store, row) if row["calibration_id"] else None
     place = device_of(device)
     dense = load_dense(at_commit(trial.model, row["model_commit"]), place)
-    report = compress_model(dense.model, trial.method, calibration.tokens.copy() if calibration else None)
+    tokens = calibration.tokens.copy() if calibration else None
+    report = compress_model(dense.model, trial.method, tokens, witness=kept)
     found = weights_hash(dense.model)
     if found != row["weights_hash"]:
         raise SettingsError(
@@ -57,7 +78,7 @@ def recompress(store: Results, chosen: Chosen, device: str | None = None) -> Rec
             f"row has {row['weights_hash'][:16]}): {_difference(row, device_name(place), dense.dtype)}; export where "
             "it was measured, or measure it here in a new results folder"
         )
-    return Recompressed(dense, report, calibration)
+    return Recompressed(dense, report, calibration, kept)
 
 
 def device_of(asked: str | None) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sweep.config import parse_study
+from sweep.models import MODELS
 from sweep.plan import expand
 from sweep.results import Results
 from sweep.trial import describe
@@ -47,6 +50,22 @@ def taken(*names: str, out: str = "model") -> Build:
     return build
 
 
+def answered(*arguments: str) -> Build:
+    """The same with the answer of a recommendation about a trial of another study."""
+
+    def build(folder: Path) -> list[str]:
+        (folder / "answer.json").write_text(json.dumps({"trial": "fedcba98", "sentences": ["Use books."]}))
+        return finished("--best", "answer.json", *arguments)(folder)
+
+    return build
+
+
+def compressing(folder: Path) -> list[str]:
+    """Arguments that compress a model of the user's own."""
+    shutil.copytree(MODELS / "reference-2m", folder / "mine")
+    return ["./mine", "--method", "rtn"]
+
+
 def export(build: Build, message: str) -> Case:
     return Case(build, message, command="sweep.export")
 
@@ -73,6 +92,31 @@ CASES: dict[str, Case] = {
     "a target that is not empty": export(taken("model/note"), r"--out model: is there already and not empty; give"),
     "a target that is a file": export(taken("model"), r"--out model: is there already and no folder; give another"),
     "a target inside a file": export(taken("note", out="note/model"), r"--out note/model: .*note is no folder"),
+    "a target inside the results": export(
+        taken(out="results/model"), r"--out results/model: lies in results, which is read; give a folder elsewhere"
+    ),
+    "a target inside the model": Case(
+        lambda folder: [*compressing(folder), "--out", "mine/4bit"],
+        r"--out mine/4bit: lies in .*mine, which is read; give a folder elsewhere",
+        command="sweep.compress",
+    ),
+    "an answer that there is not": export(
+        finished("--best", "answer.json"), r"--best answer\.json: cannot be read .*analysis\.pick RESULTS"
+    ),
+    "an answer that is none": export(
+        finished("--best", "results/study.yaml"), r"--best results/study\.yaml: is no answer of a recommendation; give"
+    ),
+    "an answer and a trial": export(
+        answered("0123abcd"), r"--best answer\.json: names a trial already; leave 0123abcd"
+    ),
+    "an answer about another study": export(answered(), r"no trial there is trial fedcba98"),
+    "codes of a pruned model in SpQR's form": export(
+        finished("--format", "spqr", method=[{"method": "wanda"}, {"method": "spqr"}]),
+        r"--format spqr cannot hold Wanda .* a step prunes, whose zeros are no levels; dense can",
+    ),
+    "SpQR in a format for whole codes": export(
+        finished("--format", "gptq", method={"method": "spqr"}), r"no linear on an integer grid; spqr or dense can"
+    ),
     "a trial that there is not": export(finished("0123456789abcdef"), r"no trial there is trial 0123456789abcdef"),
     "a method that was not measured": export(finished("--method", "awq"), r"unknown method 'awq'"),
     "a source with a typo": export(finished("--source", "boks"), r"unknown source 'boks', did you mean 'books'\?"),

@@ -142,3 +142,16 @@ def test_tied_embeddings_are_untouched(make_llama, tokens):
     before = model.model.embed_tokens.weight.clone()
     compress_model(model, get_method("rtn", bits=2), None)
     assert torch.equal(model.lm_head.weight, before)
+
+
+def test_a_witness_sees_every_weight_that_a_method_replaces(make_llama) -> None:
+    seen: dict[tuple[int, str], torch.Tensor] = {}
+    model = make_llama()
+    report = compress_model(
+        model,
+        get_method("rtn", bits=4),
+        witness=lambda block, linear, compressed: seen.update({(block, linear): compressed.weight}),
+    )
+    assert set(seen) == {(layer.block, layer.linear) for layer in report.layers}
+    blocks = decoder_blocks(model)
+    assert all(torch.equal(blocks[b].get_submodule(name).weight, weight) for (b, name), weight in seen.items())

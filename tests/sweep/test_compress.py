@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from sweep.compress import compress, main, save_compressed
 from sweep.config import parse_study
 from sweep.formats import factored
 from sweep.formats.format import FormatError
+from sweep.models import MODELS
 from sweep.plan import expand
 
 GPTQ = {"method": "gptq", "bits": 4, "group_size": 16}
@@ -37,11 +40,14 @@ def logits(model: Any) -> torch.Tensor:
     return found
 
 
-def test_a_call_writes_a_folder_whose_recipe_is_its_trial(tiny_model: Path, tiny_texts: Path, tmp_path: Path) -> None:
+def test_a_call_writes_a_folder_whose_recipe_is_its_trial(
+    tiny_model: Path, tiny_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("compressed_tensors")
     text = tiny_texts / "rivers.jsonl"
     written = compress(str(tiny_model), {**GPTQ, "sym": True}, text, tmp_path / "out", nsamples=4, seqlen=32)
     assert (written.folder, written.format) == (tmp_path / "out", "compressed-tensors")
+    monkeypatch.chdir(tmp_path / "out")
     study = parse_study(yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text()))
     (trial,) = (trial for trial in expand(study) if trial.method)
     card = (tmp_path / "out" / "README.md").read_text()
@@ -61,8 +67,41 @@ def test_relative_texts_are_found_again_from_the_folder(
 ) -> None:
     monkeypatch.chdir(tiny_texts)
     compress(str(tiny_model), {"method": "wanda"}, "rivers.jsonl", tmp_path / "out", nsamples=2, seqlen=32)
-    (entry,) = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["calibration"]
-    assert entry["source"]["path"] == str(tiny_texts / "rivers.jsonl")
+    recipe = (tmp_path / "out" / "recipe.yaml").read_text()
+    document = yaml.safe_load(recipe)
+    (entry,) = document["calibration"]
+    for path, there in [
+        (entry["source"]["path"], tiny_texts / "rivers.jsonl"),
+        (document["models"][0]["model"], tiny_model),
+    ]:
+        assert not Path(path).is_absolute()
+        assert (tmp_path / "out" / path).resolve() == there.resolve()
+    monkeypatch.chdir(tmp_path / "out")
+    (trial,) = (trial for trial in expand(parse_study(document)) if trial.method)
+    assert f"# {trial.id} as long as they hold the same: model {trial.model.fingerprint}, text " in recipe
+
+
+def test_a_word_that_is_a_source_is_not_a_file_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "mine.txt").write_text("a text of my own, which is long enough for a window or two. " * 40)
+    (tmp_path / "mine").write_text("not a text")
+    common = ["reference-2m", "--method", "wanda", "--nsamples", "1", "--seqlen", "16", "--data"]
+    assert main([*common, "books", "--out", "source"]) == 0
+    assert (
+        capsys.readouterr().err
+        == "note: --data books is the source of that name; write ./books for the file or folder here\n"
+    )
+    assert main([*common, "./books", "--out", "folder"]) == 0
+    assert capsys.readouterr().err == ""
+    sources = [
+        yaml.safe_load((tmp_path / name / "recipe.yaml").read_text())["calibration"][0]["source"]
+        for name in ("source", "folder")
+    ]
+    assert sources[0]["source"] == "books"
+    assert (sources[1]["source"], sources[1]["path"]) == ("file", "../books")
 
 
 def test_the_length_is_that_of_the_context_where_none_is_given(
@@ -98,6 +137,19 @@ def test_a_model_that_was_compressed_by_hand_is_saved(tiny_model: Path, tmp_path
     assert torch.equal(logits(load(tmp_path / "out")), logits(model))
     with pytest.raises(FormatError, match="--format awq cannot hold RTN .*measured in float32"):
         save_compressed(model, method, report, tmp_path / "awq", format="awq")
+
+
+def test_the_snippet_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("compressed_tensors")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text()
+    (snippet,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.S) if "from_pretrained" in text)
+    assert sum(" import " not in line and bool(line.strip()) for line in snippet.splitlines()) <= 10
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(MODELS / "reference-2m", "my-model")
+    Path("my.txt").write_text("The river ran slowly through the valley, past the old mill. " * 200)
+    made: dict[str, Any] = {}
+    exec(snippet, made)
+    assert torch.equal(logits(load(tmp_path / "my-model-4bit")), logits(made["model"]))
 
 
 def test_the_command_says_what_it_wrote(

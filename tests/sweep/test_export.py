@@ -70,6 +70,7 @@ SHIPPED: dict[str, Any] = {
     "methods": [
         {"method": "gptq", "bits": 4, "group_size": 32, "sym": True, "scale_dtype": "float16"},
         {"method": "svd", "ratio": 0.9},
+        {"method": "spqr"},
     ],
     "calibration": {"source": "dialogue_qa", "sets": 1, "nsamples": 4, "seqlen": 64},
     "evaluation": {
@@ -86,8 +87,8 @@ import numpy, torch, transformers
 
 torch.set_num_threads(1)
 folder, kind, windows = sys.argv[1:]
-if kind == "factored":
-    from sweep.formats.factored import load
+if kind in ("factored", "spqr"):
+    from sweep.formats.loading import load
 else:
     load = lambda place: transformers.AutoModelForCausalLM.from_pretrained(place, dtype="auto").eval()
 tokens = torch.from_numpy(numpy.load(windows)).long()
@@ -110,7 +111,7 @@ def shipped(tmp_path: Path, launch: Callable[..., Result]) -> Path:
 
 def heldout_windows() -> np.ndarray:
     """The tokens of the study's held-out windows [windows, length]."""
-    (trial,) = (trial for trial in plan.expand(parse_study(SHIPPED)) if trial.spec)
+    trial = next(trial for trial in plan.expand(parse_study(SHIPPED)) if trial.spec)
     (text,) = build_windows(trial.evaluation, load_tokenizer(trial.model), 512)
     return text.tokens
 
@@ -122,7 +123,7 @@ def test_a_fresh_process_and_lm_eval_find_the_numbers_of_the_row(
     pytest.importorskip("compressed_tensors")
     store = Results(shipped)
     np.save(tmp_path / "windows.npy", heldout_windows())
-    for method, kind in (("gptq", "compressed-tensors"), ("svd", "factored")):
+    for method, kind in (("gptq", "compressed-tensors"), ("svd", "factored"), ("spqr", "spqr")):
         out = tmp_path / method
         assert main(["--results", str(shipped), "--method", method, "--out", str(out)]) == 0
         assert f"{out}: {kind}, " in capsys.readouterr().out

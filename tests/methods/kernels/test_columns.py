@@ -15,6 +15,7 @@ from methods.numerics.backend import backend_of, column_backend
 from methods.numerics.blocks import GridTable, GroupPlan, blocks_of
 from methods.numerics.factor import FactorSettings, inverse_factor
 from methods.numerics.grids import GridRule
+from methods.numerics.spqr_codes import spqr_codes
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -130,6 +131,13 @@ def assert_equal_but_for_ties(found, expected, together=1):
     assert float(found.bits) == pytest.approx(float(expected.bits), rel=1e-3)
 
 
+def assert_codes_give_the_weight(method, found):
+    """The grids that SpQR hands over are those of its weights: no weight needs to be stored but its own outliers."""
+    codes = spqr_codes(found.weight, found.fitted, method.rule)
+    assert torch.equal(codes.weight(), found.weight)
+    assert len(codes.places) <= float(found.outlier_share) * found.weight.numel() + 0.5
+
+
 @pytest.fixture(autouse=True)
 def one_program_does_a_test_in_the_interpreter(monkeypatch):
     if INTERPRETED and HAS_TRITON:
@@ -180,6 +188,7 @@ def test_kernel_equals_its_twin(layer, name, settings):
     assert_equal_but_for_ties(found, expected, getattr(method, "statistics_group", 1))
     if expected.outlier_share is not None:
         assert float(found.outlier_share) == pytest.approx(float(expected.outlier_share), rel=0.02, abs=1e-4)
+        assert_codes_give_the_weight(method, found)
 
 
 @pytest.mark.gpu
@@ -254,7 +263,9 @@ def test_groups_wider_than_a_launch(layer):
 def test_spqr_groups_narrower_and_wider_than_a_strip(layer, group):
     weight, statistic = layer(16 if INTERPRETED else 64, 256)
     method = get_method("spqr", group_size=group, scale_bits=None, zero_bits=None)
-    assert_equal_but_for_ties(solve("triton", method, weight, statistic), solve("torch", method, weight, statistic))
+    found = solve("triton", method, weight, statistic)
+    assert_equal_but_for_ties(found, solve("torch", method, weight, statistic))
+    assert_codes_give_the_weight(method, found)
 
 
 @pytest.mark.gpu
@@ -262,7 +273,9 @@ def test_spqr_groups_narrower_and_wider_than_a_strip(layer, group):
 def test_statistics_over_more_rows_than_a_program_holds(layer):
     weight, statistic = layer(96, 32)
     method = get_method("spqr", statistics_group=96)
-    assert_equal_but_for_ties(solve("triton", method, weight, statistic), solve("torch", method, weight, statistic))
+    found = solve("triton", method, weight, statistic)
+    assert_equal_but_for_ties(found, solve("torch", method, weight, statistic))
+    assert_codes_give_the_weight(method, found)
 
 
 @pytest.mark.gpu

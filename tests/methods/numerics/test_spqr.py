@@ -8,8 +8,8 @@ from methods.numerics.spqr import (
     fit_group,
     leave_one_out_gain,
     outlier_thresholds,
-    quantize_statistics,
     real_grid,
+    round_statistics,
     round_to,
 )
 
@@ -41,7 +41,7 @@ def test_thresholds_are_those_of_each_stacked_matrix(problem):
 
 def test_rounded_statistics_keep_the_ends_of_their_blocks():
     values = torch.rand(32, generator=torch.Generator().manual_seed(0))
-    found = quantize_statistics(values, 3, 16, "float32")
+    found = round_statistics(values, 3, 16, "float32").values()
     for block, rounded in zip(values.split(16), found.split(16), strict=True):
         step = (block.max() - block.min()) / 7
         assert (rounded - block).abs().max() <= step / 2 * (1 + 1e-4)

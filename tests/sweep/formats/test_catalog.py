@@ -20,7 +20,9 @@ SVD = {"method": "svd", "ratio": 0.5}
     [
         (FOUR, "compressed-tensors"),
         ({"method": "wanda"}, "dense"),
-        ({"method": "spqr"}, "dense"),
+        ({"method": "spqr"}, "spqr"),
+        ([{"method": "wanda"}, {"method": "spqr"}], "dense"),
+        ([FOUR, {"method": "spqr"}], "spqr"),
         (SVD, "factored"),
         ([SVD, FOUR], "factored"),
     ],
@@ -42,7 +44,13 @@ def test_the_usual_format_changes_no_weight(entry: Any, expected: str) -> None:
         ("factored", FOUR, "float16", "it leaves no low-rank factors; compressed-tensors or gptq or awq or dense can"),
         ("compressed-tensors", FOUR, "bfloat16", "scale_dtype: bfloat16, which is what ships.*; dense can"),
         ("awq", {**FOUR, "static_groups": False}, "float16", "static_groups: true.*; dense can"),
-        ("compressed-tensors", {"method": "spqr"}, "float16", "no linear on an integer grid; dense can"),
+        ("compressed-tensors", {"method": "spqr"}, "float16", "no linear on an integer grid; spqr or dense can"),
+        (
+            "spqr",
+            [{"method": "wanda"}, {"method": "spqr"}],
+            "float16",
+            "a step prunes, whose zeros are no .*; dense can",
+        ),
         (
             "awq",
             [{**FOUR, "linears": ["mlp.*"]}, {**FOUR, "group_size": 64, "linears": ["self_attn.*"]}],

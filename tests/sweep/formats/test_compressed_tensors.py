@@ -51,3 +51,10 @@ def test_every_grid_has_a_group_of_its_own() -> None:
     assert config["ignore"] == ["lm_head"]
     alone = CompressedTensors().config({"a": first}, ["lm_head"])["config_groups"]
     assert alone["group_0"]["targets"] == ["Linear"]
+
+
+def test_transformers_is_told_to_multiply_out_a_grid_with_zero_points() -> None:
+    sym, asym = GridSpec(4, True, 128), GridSpec(4, False, 128)
+    assert CompressedTensors().config({"a": asym}, [])["dequantize"] is True
+    assert "dequantize" not in CompressedTensors().config({"a": sym}, [])
+    assert "dequantize" not in CompressedTensors().config({"a": asym, "b": sym}, [])  # it would read b as a

@@ -14,6 +14,7 @@ from methods.base import parse_method
 from methods.blockwise import compress_model, decoder_blocks
 from sweep.formats import writer
 from sweep.formats.grids import grids_by_linear
+from sweep.formats.spqr import KeptGrids, spqr_rule
 from sweep.formats.writer import write_model
 from sweep.models import resolve_model
 from sweep.weights.dense import DenseModel
@@ -22,6 +23,7 @@ from sweep.weights.streaming import StreamedModel
 METHODS: dict[str, tuple[str, Any]] = {
     "gptq": ("compressed-tensors", {"method": "gptq", "bits": 4, "group_size": 16, "scale_dtype": "float32"}),
     "awq": ("compressed-tensors", {"method": "awq", "group_size": 16, "scale_steps": 3}),
+    "spqr": ("spqr", {"method": "spqr"}),
     "wanda": ("dense", {"method": "wanda"}),
     "svd": ("factored", {"method": "svd", "ratio": 0.6}),
     "svd merged": ("dense", {"method": "svd", "ratio": 0.6}),
@@ -39,11 +41,14 @@ def test_the_folder_is_that_of_the_whole_model(
     resident: list[int] = []
     for dense in (DenseModel(ref), StreamedModel(ref, scratch=str(tmp_path))):
         model = dense.model
-        report = compress_model(model, method, None if method.data_free else tokens)
+        rule = spqr_rule(method)
+        (grids := tmp_path / f"{type(dense).__name__}-grids").mkdir()
+        kept = None if rule is None else KeptGrids(grids, rule)
+        report = compress_model(model, method, None if method.data_free else tokens, witness=kept)
         if isinstance(dense, StreamedModel):
             monkeypatch.setattr(writer, "_plain", counting(decoder_blocks(model), resident))
         out = tmp_path / type(dense).__name__
-        write_model(model, dense.tokenizer, out, kind, grids_by_linear(model, method, report))
+        write_model(model, dense.tokenizer, out, kind, grids_by_linear(model, method, report), kept=kept)
     folders = [tmp_path / "DenseModel", tmp_path / "StreamedModel"]
     there, here = (sorted(path.name for path in folder.iterdir()) for folder in folders)
     assert there == here

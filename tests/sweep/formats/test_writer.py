@@ -23,8 +23,9 @@ from methods.blockwise import compress_model, decoder_blocks
 from methods.walk.linears import linears_of
 from sweep.formats import factored, loading, writer
 from sweep.formats.format import FormatError, GridSpec
-from sweep.formats.grids import grids_by_linear
+from sweep.formats.grids import blocks_name, grids_by_linear
 from sweep.formats.pattern import check_pattern
+from sweep.formats.spqr import KeptGrids, spqr_rule
 from sweep.formats.writer import Written, check_target, leftovers, write_model
 from tests.sweep.formats.test_awq import read_awq
 from tests.sweep.formats.test_gptq import read_gptq
@@ -55,6 +56,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 GRIDS: dict[str, Any] = {
     "rtn": {"method": "rtn", "bits": 4, "group_size": 16, "sym": True},
+    "rtn 2-bit": {"method": "rtn", "bits": 2, "group_size": 16, "sym": True},
     "rtn 3-bit row mse": {"method": "rtn", "bits": 3, "sym": True, "mse": True},
     "gptq": {"method": "gptq", "bits": 4, "group_size": 16, "sym": True},
     "gptq 8-bit": {"method": "gptq", "bits": 8, "group_size": 16, "sym": True, "act_order": False},
@@ -68,6 +70,12 @@ DENSE: dict[str, Any] = {
     "magnitude": {"method": "magnitude"},
     "spqr": {"method": "spqr", "bits": 3},
     "smoothquant": {"method": "smoothquant"},
+}
+SPQR: dict[str, Any] = {
+    "defaults": {"method": "spqr"},
+    "3-bit, 16-bit numbers": {"method": "spqr", "bits": 3, "scale_dtype": "bfloat16"},
+    "numbers alone": {"method": "spqr", "scale_bits": None, "zero_bits": None, "permutation": "identity"},
+    "rows, whole zero points": {"method": "spqr", "bits": 8, "group_size": None, "round_zero": True},
 }
 LOW_RANK: dict[str, Any] = {
     "svd": {"method": "svd", "ratio": 0.6},
@@ -189,6 +197,47 @@ def test_other_types_are_stored_to_the_bit_as_well(dtype: str, save: Save, tmp_p
         assert torch.equal(logits(load(tmp_path / f"{number}")), logits(model))
 
 
+ZERO_POINTS: dict[str, Any] = {
+    "rtn 2-bit": {"method": "rtn", "bits": 2, "group_size": 16},
+    "rtn 3-bit row": {"method": "rtn", "bits": 3},
+    "gptq": {"method": "gptq", "bits": 4, "group_size": 16},
+    "gptq 8-bit row": {"method": "gptq", "bits": 8, "act_order": False},
+    "sparsegpt": {"method": "sparsegpt", "pattern": "2:4", "bits": 4, "group_size": 16},
+}
+
+
+@pytest.mark.parametrize("method", ZERO_POINTS)
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers_loads_zero_points_to_the_bit(name: str, method: str, save: Save, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    model, grids, _ = compressed(save(name, "bfloat16"), with_scales(ZERO_POINTS[method], "bfloat16"))
+    assert not any(grid.sym for grid in grids.values())
+    write_model(model, None, tmp_path / "out", "compressed-tensors", grids)
+    assert torch.equal(logits(load(tmp_path / "out")), logits(model))
+
+
+PLAIN = """
+import sys
+import torch, transformers
+
+torch.set_num_threads(1)
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto").eval()
+assert not any(name.split(".")[0] in ("calib", "methods", "sweep", "analysis") for name in sys.modules)
+with torch.no_grad():
+    torch.save(model(torch.load(sys.argv[2]), use_cache=False).logits, sys.argv[2])
+"""
+
+
+def test_a_fresh_process_with_plain_transformers_loads_zero_points(save: Save, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    model, grids, _ = compressed(save("llama", "bfloat16"), with_scales(ZERO_POINTS["gptq"], "bfloat16"))
+    write_model(model, None, tmp_path / "out", "compressed-tensors", grids)
+    tensors = tmp_path / "tensors.pt"
+    torch.save(torch.as_tensor(TOKENS).long(), tensors)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", PLAIN, tmp_path / "out", tensors], check=True, cwd=tmp_path)
+    assert torch.equal(torch.load(tensors), logits(model))
+
+
 @pytest.mark.parametrize("kind", ["compressed-tensors", "gptq", "awq"])
 @pytest.mark.parametrize("method", ["rtn", "gptq", "awq", "sparsegpt"])
 @pytest.mark.parametrize("name", MODELS)
@@ -226,6 +275,58 @@ def test_factors_are_stored_to_the_bit(name: str, entry: Any, save: Save, tmp_pa
     with pytest.raises(OSError):  # and transformers does not fill in random numbers
         load(tmp_path / "out")
     assert report.layers
+
+
+def with_grids(folder: Path, entry: Any, kept: Path) -> tuple[Any, KeptGrids, Any]:
+    """(model compressed with SpQR, the grids that were kept in the new folder `kept`, report)."""
+    kept.mkdir()
+    model, method = load(folder), parse_method(entry, "method")
+    rule = spqr_rule(method)
+    assert rule is not None
+    grids = KeptGrids(kept, rule)
+    return model, grids, compress_model(model, method, TOKENS, witness=grids)
+
+
+@pytest.mark.parametrize("entry", SPQR.values(), ids=SPQR)
+@pytest.mark.parametrize("name", MODELS)
+def test_spqr_is_stored_to_the_bit_in_the_bits_that_it_counts(
+    name: str, entry: Any, save: Save, tmp_path: Path
+) -> None:
+    model, kept, report = with_grids(save(name, "bfloat16"), entry, tmp_path / "grids")
+    written = write_model(model, None, tmp_path / "out", "spqr", kept=kept)
+    loaded = loading.load(tmp_path / "out")
+    state = model.state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in loaded.state_dict().items())
+    assert torch.equal(logits(loaded), logits(model))
+    assert written.packed_linears == len(report.final)
+    assert written.bits_per_weight is not None
+    linears = [model.get_submodule(f"{blocks_name(model)}.{each}").weight for each in kept.names()]
+    uncounted = sum(8 * 16 + 32 * rows + 16 * cols for rows, cols in (weight.shape for weight in linears))
+    filled = sum(31 * (rows + 2) for rows, _ in (weight.shape for weight in linears))  # words that are not full
+    if entry.get("round_zero"):  # whole zero points are stored as numbers, and counted as bits
+        uncounted += sum(32 * len(weight) for weight in linears)
+    difference = written.bits_per_weight - report.average_bits
+    assert 0 <= difference * written.packed_weights <= uncounted + filled
+    with pytest.raises(OSError):
+        load(tmp_path / "out")
+
+
+def test_spqr_without_its_grids_or_with_weights_off_them_is_refused(save: Save, tmp_path: Path) -> None:
+    model, kept, _ = with_grids(save("llama", "bfloat16"), SPQR["defaults"], tmp_path / "grids")
+    with pytest.raises(FormatError, match="were not kept; give compress_model a KeptGrids as its witness"):
+        write_model(model, None, tmp_path / "out", "spqr")
+    model.model.layers[1].mlp.up_proj.weight.data[:4] *= 1.01
+    with pytest.raises(FormatError, match=r"weights of 1\.mlp\.up_proj are on no grid, the method left"):
+        write_model(model, None, tmp_path / "out", "spqr", kept=kept)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grids"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_spqr_of_other_linears_is_refused(name: str, save: Save, tmp_path: Path) -> None:
+    model, kept, _ = with_grids(save(name, "bfloat16"), {"method": "spqr", "statistics_group": 8}, tmp_path / "grids")
+    reason = {"gpt2": "is a Conv1D, no nn.Linear", "mixtral": "holds all experts in one parameter"}[name]
+    with pytest.raises(FormatError, match=rf"--format spqr: .*{reason}.*use --format dense"):
+        write_model(model, None, tmp_path / "out", "spqr", kept=kept)
 
 
 def test_dense_folders_hold_the_product_of_factors(save: Save, tmp_path: Path) -> None:

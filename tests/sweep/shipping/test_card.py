@@ -55,6 +55,13 @@ def test_groups_come_first_and_many_subtasks_are_folded_away(chosen: Chosen) -> 
     assert "| tiny_7 |" in folded
 
 
+def test_the_base_model_is_named_where_it_is_on_the_hub(chosen: Chosen) -> None:
+    assert "base_model" not in card(chosen, CompressionReport(), written())
+    model = replace(chosen.trial.model, path="org/tiny", on_hub=True, revision="main", name="a name of the study")
+    on_hub = replace(chosen, trial=replace(chosen.trial, model=model))
+    assert '\nbase_model: "org/tiny"\n' in card(on_hub, CompressionReport(), written())
+
+
 def test_without_an_evaluation_nothing_is_claimed(chosen: Chosen) -> None:
     text = card(
         replace(chosen, metrics=chosen.metrics.clear(), dense=chosen.dense.clear()), CompressionReport(), written()
@@ -82,7 +89,7 @@ def test_the_reason_and_the_pattern_are_quoted(chosen: Chosen) -> None:
     [
         (GridSpec(4, True, 128), "read by vLLM, transformers with the package compressed-tensors (0.18 or newer)."),
         (GridSpec(3, True, 128), "read by transformers with the package compressed-tensors (0.18 or newer)."),
-        (GridSpec(4, False, 128), "(newer versions refuse zero points there)."),
+        (GridSpec(4, False, 128), "read by vLLM, transformers with the package compressed-tensors (0.18 or newer)."),
     ],
 )
 def test_loaders_are_those_that_read_these_grids(chosen: Chosen, grid: GridSpec, expected: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+import pytest
 import yaml
 from polars.testing import assert_frame_equal
 
@@ -18,10 +19,15 @@ from sweep.shipping.folder import Parcel, leftover_note, recipe, ship, told
 from sweep.shipping.recompress import recompress
 
 
-def test_the_recipe_of_every_trial_measures_that_trial(finished: Path) -> None:
+def test_the_recipe_of_every_trial_measures_that_trial(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Results(finished)
+    monkeypatch.chdir(tmp_path)
     for trial in store.read("trials").filter(pl.col("method") != "dense")["trial_id"]:
-        again = expand(parse_study(yaml.safe_load(recipe(choose(store, Wanted(trial=trial))))))
+        text = recipe(choose(store, Wanted(trial=trial)), tmp_path)
+        assert not [word for word in text.split() if word.startswith("/")]
+        again = expand(parse_study(yaml.safe_load(text)))
         assert trial in {each.id for each in again}
         assert len(again) == 2  # and the dense model
 
