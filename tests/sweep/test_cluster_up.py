@@ -71,10 +71,10 @@ class Hosts:
         subprocess.run(["pkill", "-9", "-P", str(self.processes[host].pid)], check=True)
 
 
-def until(met: Callable[[], bool], seconds: float = 600) -> None:
+def until(met: Callable[[], bool], seconds: float = 600, look: Callable[[], str] = str) -> None:
     deadline = time.monotonic() + seconds
     while not met():
-        assert time.monotonic() < deadline, "waited too long"
+        assert time.monotonic() < deadline, f"waited too long: {look()}"
         time.sleep(2)
 
 
@@ -187,7 +187,9 @@ def test_a_cluster_by_ssh_loses_a_machine_and_no_trial(
     up = ["ray", "up", "-y", "--no-config-cache", str(hosts.config)]
     done = subprocess.run(up, env=hosts.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    until(lambda: "/5.0 CPU" in hosts.say(1, "RAY_AUTH_MODE=token ~/venv/bin/ray status"))
+    status = "RAY_AUTH_MODE=token ~/venv/bin/ray status"
+    logs = "tail -n 40 /tmp/ray/session_latest/logs/monitor.out /tmp/ray/session_latest/logs/monitor.err"
+    until(lambda: "/5.0 CPU" in hosts.say(1, status), look=lambda: hosts.say(1, f"{status}; {logs}"))
 
     quoted = " ".join(
         f"'{word}'" for word in [*STUDY, "--address", "auto", "--gpus-per-worker", "0", "--results", bucket]
