@@ -49,6 +49,18 @@ class Selector:
 
     pool: Annotated[int, Field(ge=1, le=MAX_POOL)] = 10
 
+    @property
+    def label(self) -> str:
+        """Its name in tables: `lexical`, or `herding (pool 4, target books)` where settings are not the defaults."""
+        described = getattr(type(self), "__pydantic_fields__", {})
+        given = {
+            name: value.label if isinstance(value, Source) else value
+            for name, value in ((item.name, getattr(self, item.name)) for item in fields(self))  # type: ignore[arg-type]
+            if value != described[name].get_default(call_default_factory=True)
+        }
+        told = ", ".join(f"{name} {value}" for name, value in given.items())
+        return f"{self.selector_name} ({told})" if told else self.selector_name
+
     def order(self, candidates: Candidates, count: int, random: Callable[[int], np.ndarray]) -> np.ndarray:
         """The `count` windows to keep, the most wanted first; (count,), int64. `random` gives seeded 64-bit numbers."""
         raise NotImplementedError(f"{type(self).__name__} must order the windows")

@@ -35,9 +35,9 @@ class CalibrationSpec:
     tokenizers with special tokens give it. `nsamples: null` means every window, for `sequential` alone.
 
     Sets of up to `max_nsamples` windows are nested and disjoint: set k of any size begins with set k of every smaller
-    size, and shares nothing with another set of any size. Left out, it is `nsamples`. With `distinct` the set holds
-    only so many different windows, each of them `nsamples / distinct` times. `select` chooses the windows out of a
-    larger pool (see `calib/select.py`).
+    size, and shares nothing with another set of any size. Left out, it is the set's own size. With `distinct` it holds
+    only so many different windows, each of them `nsamples / distinct` times, and `max_nsamples` counts different ones.
+    `select` chooses the windows out of a larger pool (see `calib/select.py`).
     """
 
     source: Source
@@ -71,8 +71,7 @@ class CalibrationSpec:
                 "choose a divisor"
             )
         if self.max_nsamples is not None and (self.drawn is None or self.max_nsamples < self.drawn):
-            raise ValueError(f"max_nsamples: expected at least the {self.drawn} windows of the set")
-
+            raise ValueError(f"max_nsamples: expected at least the {self.drawn} different windows of the set")
         if self.select is not None and self.nsamples is None:
             raise ValueError("select: needs a number of windows; set nsamples")
 
@@ -113,6 +112,16 @@ class CalibrationSpec:
             numbers.pop("distinct", None)
         return identity({**source, **numbers, "tokenizer": tokenizer_id, "version": SAMPLING_VERSION})
 
+    def policies(self) -> dict[str, Any]:
+        """How the windows are chosen and begun, as columns of the results; None where a setting is not used."""
+        return {
+            "select": None if self.select is None else self.select.label,
+            "distinct": self.distinct,
+            "document_bos": self.document_bos,
+            "first_token": self.first_token if self.add_bos else None,
+            "exclude_overlap": self.source.excluded_words,
+        }
+
     def _numbers(self) -> dict[str, Any]:
         """Every setting but the source; those that came later only where they are not left out."""
         later = {name: getattr(self, name) for name in ("first_token", "document_bos", "max_nsamples", "distinct")}
@@ -148,6 +157,8 @@ class CalibrationSet:
     tokenizer_id: str
     pool_documents: int | None = None  # documents that could have been drawn
     pool_tokens: int | None = None
+    excluded_documents: int | None = None  # left out of the pool, since they share words with the evaluation
+    seconds_select: float | None = None  # wall seconds of the selection; None without one
 
     @cached_property
     def hash(self) -> str:
@@ -169,6 +180,9 @@ class CalibrationSet:
             "spec": json.dumps(self.spec.to_dict(self.revision), sort_keys=True),
             "tokenizer": self.tokenizer_id,
             "set": self.spec.set,
+            **self.spec.policies(),
+            "excluded_documents": self.excluded_documents,
+            "seconds_select": self.seconds_select,
         }
         return [
             {

@@ -24,6 +24,7 @@ from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks.files import task_hashes
 from sweep.models import ModelRef, linear_shapes
+from sweep.study_file.calibration import AXES, source_key
 
 PLAN_VERSION = 4  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
@@ -276,7 +277,7 @@ def _last_sets(specs: Iterable[CalibrationSpec]) -> list[CalibrationSpec]:
     """Of each series of sets the last one: if a source can fill it, it can fill those before."""
     last: dict[tuple[Any, ...], CalibrationSpec] = {}
     for spec in specs:
-        key = (spec.source.label, spec.nsamples, spec.seqlen, spec.sampling, spec.separator, spec.add_bos)
+        key = (source_key(spec), *(getattr(spec, axis) for axis in AXES))
         if key not in last or spec.set > last[key].set:
             last[key] = spec
     return list(last.values())

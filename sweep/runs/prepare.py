@@ -120,6 +120,8 @@ def _as_set(stored: pl.DataFrame, spec: CalibrationSpec) -> CalibrationSet | Non
         texts=tuple(row["text"] for row in rows),
         revision=rows[0]["revision"],
         tokenizer_id=rows[0]["tokenizer"],
+        excluded_documents=rows[0]["excluded_documents"],
+        seconds_select=rows[0]["seconds_select"],
     )
 
 

@@ -1,4 +1,4 @@
-"""The columns of the five tables, defined once, with their units."""
+"""The columns of the tables, defined once, with their units."""
 
 from __future__ import annotations
 
@@ -47,10 +47,19 @@ TRIALS = _schema(
         "sampling": (_text, "how windows are drawn from the source"),
         "separator": (_text, "what joins documents that share a window, null when data-free"),
         "add_bos": (_flag, "each window begins with the BOS id, null when data-free"),
+        "select": (_text, "rule that chose the windows out of a larger pool, with its settings; null without one"),
+        "distinct": (_small, "different windows that are repeated to fill the set; null when all differ"),
+        "document_bos": (_flag, "each document begins with the BOS id, null when data-free"),
+        "first_token": (_text, "bos | eos: the id that add_bos means; null without add_bos"),
+        "exclude_overlap": (
+            _small,
+            "documents that share so many words in a row with the evaluation are left out; null when they stay",
+        ),
         "calibration_seed": (_int, "seed that draws the windows, null when data-free"),
         "calibration_id": (_text, "hash of the calibration spec, key of calibration/"),
         "calibration_hash": (_text, "sha256 of the calibration tokens"),
         "calibration_documents": (_int, "distinct documents in the calibration set"),
+        "seconds_select": (_real, "wall seconds to choose the set's windows out of their pool; null without a rule"),
         "evaluation_id": (_text, "hash of settings, tasks and texts of the evaluation; one in a folder"),
         "requests_id": (_text, "hash of what requests are made from: evaluation, tokenizer and context"),
         "requests_hash": (_text, "hash of the requests themselves: documents, prompts, token ids, held-out windows"),
@@ -160,6 +169,16 @@ CALIBRATION = _schema(
         "spec": (_text, "JSON: the whole spec, source settings included"),
         "tokenizer": (_text, "fingerprint of the tokenizer"),
         "set": (_small, "number of the disjoint set"),
+        "select": (_text, "rule that chose the windows out of a larger pool, with its settings; null without one"),
+        "distinct": (_small, "different windows that are repeated to fill the set; null when all differ"),
+        "document_bos": (_flag, "each document begins with the BOS id"),
+        "first_token": (_text, "bos | eos: the id that add_bos means; null without add_bos"),
+        "exclude_overlap": (
+            _small,
+            "documents that share so many words in a row with the evaluation are left out; null when they stay",
+        ),
+        "excluded_documents": (_int, "documents of the source that `exclude_overlap` left out"),
+        "seconds_select": (_real, "wall seconds to choose the windows; null without a rule"),
         "window": (_small, "number of the window in the set"),
         "tokens": (pa.list_(pa.int32()), "token ids of the window"),
         "text": (_text, "the window, decoded"),
