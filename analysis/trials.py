@@ -85,6 +85,8 @@ def with_conditions(trials: pl.DataFrame) -> pl.DataFrame:
 
 def _choice(trials: pl.DataFrame, column: str) -> list[pl.Expr]:
     """Parts of the condition that name the level of a choice, nothing where the study does not vary it."""
+    if column not in trials.columns:
+        return []
     level = choice_level(column)
     levels = trials.filter(pl.col("source").is_not_null()).select(level)[column].unique()
     if len(levels) < 2:

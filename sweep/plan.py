@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from calib.build import preflight
 from calib.settings import SettingsError, as_dict, identity
@@ -21,17 +21,20 @@ from calib.spec import CalibrationSpec
 from methods.base import Composition, Method, method_name
 from methods.walk.shapes import LinearShape, shapes_after
 from sweep.config import Study
+from sweep.descriptor import chosen
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks.files import task_hashes
 from sweep.models import ModelRef, linear_shapes
 from sweep.study_file.calibration import AXES, source_key
+
+T = TypeVar("T")
 
 PLAN_VERSION = 4  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
 ID_LENGTH = 16  # hex digits of a trial's id
 
 # settings of the evaluation that count by the content behind them, or change no number
-NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code")
+NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code", "descriptors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,11 @@ class Pool:
     def writes(self) -> bool:
         """Whether the model writes some of the text."""
         return any(spec.source.writes for spec in self.specs)
+
+    @property
+    def excludes(self) -> bool:
+        """Whether documents that share words with the evaluation are left out of some of the text."""
+        return any(spec.source.excluded_words for spec in self.specs)
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,11 @@ def evaluation_key(trial: Trial) -> tuple[str, int | None]:
     return trial.model.tokenizer_id, trial.model.max_length
 
 
+def requests_of(pool: Pool, made: Mapping[tuple[str, int | None], T]) -> T | None:
+    """Of what was made for each `evaluation_key` the one that has the pool's tokenizer; None where none was made."""
+    return next((found for (tokenizer, _), found in made.items() if tokenizer == pool.model.tokenizer_id), None)
+
+
 def request_sets(trials: Iterable[Trial]) -> dict[tuple[str, int | None], RequestSet]:
     """Each distinct set of requests, by key."""
     groups: dict[tuple[str, int | None], list[Trial]] = defaultdict(list)
@@ -187,6 +200,7 @@ def check(study: Study) -> None:
                     f"choose at most {length}"
                 )
     study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
+    _check_descriptors(study.evaluation)
     preflight(_last_sets(study.calibration), "calibration.sets")
     for model in study.models:
         _check_placement(model, study.methods)
@@ -300,6 +314,13 @@ def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
                     f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
                     "leave the method out, or the model's `placement`"
                 )
+
+
+def _check_descriptors(evaluation: EvaluationSettings) -> None:
+    try:
+        chosen(evaluation.descriptors)
+    except SettingsError as error:
+        raise SettingsError(f"evaluation.descriptors: {error}") from None
 
 
 def _check_writer(model: ModelRef, specs: Sequence[CalibrationSpec]) -> None:

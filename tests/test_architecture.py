@@ -55,12 +55,13 @@ FLOORS = {
         config
         study_file
         evaluation
+        describe
         evaluation.scorer  generation
         weights
         models  evaluation.questions
         checkpoints  evaluation.tasks
         evaluation.metrics
-        results
+        results  descriptor
         storage
     """,
     "analysis": """

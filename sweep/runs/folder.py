@@ -30,7 +30,7 @@ _FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
 _POLICIES = ("select", "distinct", "document_bos", "first_token", "exclude_overlap")
 CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed", *_POLICIES)
 FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
-PLACES = ("task_path", "allow_code")  # settings that change no number and may change freely
+PLACES = ("task_path", "allow_code", "descriptors")  # settings that change no number and may change freely
 
 
 def check_folder(store: Results) -> None:

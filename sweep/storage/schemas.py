@@ -188,12 +188,42 @@ CALIBRATION = _schema(
     }
 )
 
+OVERLAP = _schema(
+    {
+        "calibration_id": (_text, "hash of the calibration spec"),
+        "kind": (_text, "task: the documents of a task | prompt: what is asked, few-shot examples and all | heldout"),
+        "name": (_text, "lm-eval task, or label of the held-out text"),
+        "unit": (_text, "words: of normalised text | tokens"),
+        "n": (_small, "words or tokens in a row that are shared"),
+        "texts": (_int, "documents, prompts or held-out windows that the set was compared with"),
+        "short": (_int, "of these, the ones with fewer than n words or tokens, which can share nothing"),
+        "texts_shared": (_int, "of these, the ones that share an n-gram with the set"),
+        "largest_share": (_real, "largest share of the n-grams of one of these texts that stand in the set"),
+        "windows": (_int, "windows of the set"),
+        "windows_shared": (_int, "windows that share an n-gram with one of the texts"),
+        "seconds": (_real, "wall seconds of the comparison, by equal parts of those of all names"),
+    }
+)
+
+DESCRIPTORS = _schema(
+    {
+        "calibration_id": (_text, "hash of the calibration spec"),
+        "model": (_text, "name of the model that was asked, '' for a descriptor of the tokens alone"),
+        "descriptor": (_text, "file of calib/describe/ or sweep/describe/ that defines it, with its unit"),
+        "target": (_text, "label of the held-out text that the set is compared with, '' where there is none"),
+        "value": (_real, "null when it could not be computed"),
+        "seconds": (_real, "wall seconds that it took"),
+    }
+)
+
 TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS,
     "metrics": METRICS,
     "samples": SAMPLES,
     "layers": LAYERS,
     "calibration": CALIBRATION,
+    "overlap": OVERLAP,
+    "descriptors": DESCRIPTORS,
 }
 KEYS: dict[str, tuple[str, ...]] = {
     "trials": ("trial_id",),
@@ -201,6 +231,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "samples": ("trial_id", "task", "doc_id"),
     "layers": ("trial_id", "step", "block", "linear"),
     "calibration": ("calibration_id", "window"),
+    "overlap": ("calibration_id", "kind", "name", "unit"),
+    "descriptors": ("calibration_id", "model", "descriptor", "target"),
 }
 DETAILS = ("metrics", "samples", "layers")  # what a trial writes before the row that commits it
 
