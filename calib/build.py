@@ -46,14 +46,16 @@ def build(
     measure: Measure | None = None,
     writer: Writer | None = None,
     asked: Sequence[str] | None = None,
+    model_id: str = "",
 ) -> CalibrationSet:
     """The calibration set of `spec`. `tokenizer` is a transformers tokenizer, `tokenizer_id` its fingerprint.
 
     `measure` asks a model for what a rule of selection needs to know of the windows, `writer` is the model that writes
-    the text of such sources, `asked` are the texts of the evaluation that sources may have to leave out. Raises
-    SettingsError when the source cannot be read or does not hold enough text.
+    the text of such sources, `asked` are the texts of the evaluation that sources may have to leave out, and `model_id`
+    is the fingerprint of the model behind `measure` (that of the writer by default). Raises SettingsError when the
+    source cannot be read or does not hold enough text.
     """
-    return build_sets([spec], tokenizer, tokenizer_id, measure, writer, asked)[0]
+    return build_sets([spec], tokenizer, tokenizer_id, measure, writer, asked, model_id)[0]
 
 
 def build_sets(
@@ -63,6 +65,7 @@ def build_sets(
     measure: Measure | None = None,
     writer: Writer | None = None,
     asked: Sequence[str] | None = None,
+    model_id: str = "",
 ) -> list[CalibrationSet]:
     """The sets of all `specs`, in their order; each source is read and tokenized once however many sets it gives."""
     pools: dict[str, Pool] = {}
@@ -72,7 +75,7 @@ def build_sets(
             pools[key] = read_pool(source, tokenizer, writer, asked)
         return pools[key]
 
-    model_id = "" if writer is None else writer.id
+    model_id = model_id or ("" if writer is None else writer.id)
     return [_build(spec, _Tools(tokenizer, tokenizer_id, pool_of, measure, model_id)) for spec in specs]
 
 
@@ -317,9 +320,7 @@ def _selected(
     features = None
     if selector.needs is not None:
         if tools.measure is None:
-            raise SettingsError(
-                f"select: '{selector.selector_name}' needs a model's {selector.needs}, and no model is at hand here"
-            )
+            raise SettingsError(spec.no_model())
         features = tools.measure(selector.needs, tokens)
     candidates = Candidates(tokens, tools.words_of, features, target)
     return choose(selector, candidates, count, raw_numbers(spec.seed, spec.set + 1, CHOICE)).tolist()

@@ -85,6 +85,19 @@ class CalibrationSpec:
         """Number of different windows; None means every window."""
         return self.nsamples if self.distinct is None else self.distinct
 
+    @property
+    def asks_model(self) -> bool:
+        """Whether a model writes some of the text or is asked by the rule of selection: the set is that model's own."""
+        return self.source.writes or (self.select is not None and self.select.needs is not None)
+
+    def no_model(self) -> str:
+        """What to say where the model is not known that a set is made with."""
+        if self.source.writes or self.select is None:
+            return f"source '{self.source.label}': {NO_WRITER}"
+        return (
+            f"select: '{self.select.selector_name}' needs a model's {self.select.needs}, and no model is at hand here"
+        )
+
     def to_dict(self, revision: str | None = None) -> dict[str, Any]:
         """Plain JSON: every setting, those of the source, and the source's revision (or the one given)."""
         revision = self.source.revision() if revision is None else revision
@@ -93,13 +106,13 @@ class CalibrationSpec:
     def id(self, tokenizer_id: str, model_id: str = "") -> str:
         """16 hex digits, equal on every machine for equal tokens. `tokenizer_id` is the tokenizer's fingerprint.
 
-        `model_id` is that of the model which writes the text, for sources of which one does. Raises SettingsError
-        when it is not known then.
+        `model_id` is that of the model which writes the text or is asked which windows to choose, where one is. Raises
+        SettingsError when it is not known then.
         """
         source = {"source": self.source.identity(), "revision": self.source.revision()}
-        if self.source.writes:
+        if self.asks_model:
             if not model_id:
-                raise SettingsError(f"source '{self.source.label}': {NO_WRITER}")
+                raise SettingsError(self.no_model())
             source["model"] = model_id
         numbers = self._numbers()
         if self.select is not None:

@@ -71,14 +71,14 @@ class Trial:
 class Pool:
     """Calibration sets that one pass over a source builds, for one tokenizer."""
 
-    model: ModelRef  # any model with this tokenizer; the one that writes the text, where a model does
+    model: ModelRef  # any model with this tokenizer; the one that writes the text or is asked, where a model is
     specs: tuple[CalibrationSpec, ...]
     ids: tuple[str, ...]  # of the sets, in the order of the specs
 
     @property
-    def writes(self) -> bool:
-        """Whether the model writes some of the text."""
-        return any(spec.source.writes for spec in self.specs)
+    def asks_model(self) -> bool:
+        """Whether the model writes some of the text, or is asked which windows to choose."""
+        return any(spec.asks_model for spec in self.specs)
 
     @property
     def excludes(self) -> bool:
@@ -139,7 +139,7 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
         if spec is None or calibration_id is None or calibration_id in seen:
             continue
         seen.add(calibration_id)
-        writer = trial.model.fingerprint if spec.source.writes else ""
+        writer = trial.model.fingerprint if spec.asks_model else ""
         key = writer, trial.model.tokenizer_id, id(spec.source)
         if key not in names:
             names[key] = identity({"writer": writer, "tokenizer": key[1], "source": spec.source.to_dict()})

@@ -111,7 +111,7 @@ class ExcludeOverlap(Source):
             return
         found, index = (document for document in self.of.read(tokenizer, writer, asked) if document), self._index(asked)
         while whole := list(islice(found, BATCH)):
-            texts = tokenizer.batch_decode([document.tokens for document in whole], skip_special_tokens=True)
+            texts = tokenizer.batch_decode([document.tokens.tolist() for document in whole], skip_special_tokens=True)
             named = [Document(document.id, text) for document, text in zip(whole, texts, strict=True)]
             for document, kept in zip(whole, without_overlap(named, index), strict=True):
                 yield document if kept else None

@@ -141,7 +141,8 @@ def _texts(value: Any) -> Iterator[str]:
 def _decoded(tokens: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     if not tokens:
         return []
-    return list(tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    ids = [window.tolist() for window in tokens]
+    return list(tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def _short(known: Grouped) -> np.ndarray:

@@ -150,9 +150,9 @@ def _cell_names(row: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _cell(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
-    """What rows of earlier versions do not state was not used then, or had its default."""
+    """What a row does not state was not used then, or had its default; a data-free trial has none of it."""
     usual = {"document_bos": False, "first_token": "bos" if row["add_bos"] else None}
-    return tuple(usual.get(name) if row[name] is None else row[name] for name in names)
+    return tuple(usual.get(name) if (stated := row.get(name)) is None else stated for name in names)
 
 
 def _difference(document: Mapping[str, Any] | None, now: EvaluationSettings) -> str:

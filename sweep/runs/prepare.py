@@ -42,9 +42,9 @@ def make_calibration_sets(
     """Build the sets of a pool, in its order, and write them to `calibration/`; and what they share with the evaluation
     `data` and what describes them, each once for a set.
 
-    Text that the model writes is written once, on `device`: where all sets are stored already, they are read. Raises
-    SettingsError when the source holds too little text, or other text than when the stored sets were built, and when
-    the tokenizer is one of another commit.
+    A model writes text and is asked for windows once, on `device`: where all sets are stored already, they are read.
+    Raises SettingsError when the source holds too little text, or other text than when the stored sets were built, and
+    when the tokenizer is one of another commit.
     """
     store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(pool.model)
@@ -52,9 +52,9 @@ def make_calibration_sets(
     model = at_commit(pool.model, commit)
     tokenizer = load_tokenizer(model)
     there = store.keys("calibration").issuperset(pool.ids)
-    sets = _stored_sets(store, pool) if pool.writes and there else None
+    sets = _stored_sets(store, pool) if pool.asks_model and there else None
     if sets is None:
-        writer = ModelWriter(model, device) if pool.writes else None
+        writer = ModelWriter(model, device) if any(spec.source.writes for spec in pool.specs) else None
         asked = asked_texts(data, tokenizer) if data is not None and pool.excludes else None
         sets = build_sets(list(pool.specs), tokenizer, pool.model.tokenizer_id, writer=writer, asked=asked)
         _store_sets(store, sets)
