@@ -55,7 +55,6 @@ FLOORS = {
         config
         study_file
         evaluation
-        describe
         evaluation.scorer  generation
         weights
         models  evaluation.questions
@@ -71,7 +70,8 @@ FLOORS = {
         findings  published  figures
         evidence  charts
         compare  answers  budget
-        variance  ranking  correlation  reliability
+        chosen  described
+        variance  ranking  correlation  reliability  shared
         tables
         estimates
         frames
