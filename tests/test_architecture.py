@@ -35,6 +35,7 @@ FLOORS = {
         settings
     """,
     "methods": """
+        target_error
         *  blockwise
         families
         walk
