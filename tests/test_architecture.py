@@ -55,7 +55,8 @@ FLOORS = {
         plan
         config
         study_file
-        evaluation
+        describe
+        evaluation  features
         evaluation.scorer  generation
         weights
         models  evaluation.questions
