@@ -282,16 +282,17 @@ def _selected(
 ) -> list[int]:
     """The numbers of the windows that the rule keeps, in its order."""
     tokens = np.stack([window.tokens for window in windows])
-    features = None
+    target = selector.target_source()
+    like = None if target is None else _cut(tools.pool_of(target), spec.text_length, target)
+    features = of_target = None
     if selector.needs is not None:
         if tools.measure is None:
             raise SettingsError(
                 f"select: '{selector.selector_name}' needs a model's {selector.needs}, and no model is at hand here"
             )
         features = tools.measure(selector.needs, tokens)
-    target = selector.target_source()
-    like = None if target is None else _cut(tools.pool_of(target), spec.text_length, target)
-    candidates = Candidates(tokens, tools.words_of, features, like)
+        of_target = None if like is None else tools.measure(selector.needs, like)
+    candidates = Candidates(tokens, tools.words_of, features, like, of_target)
     return choose(selector, candidates, count, raw_numbers(spec.seed, spec.set + 1, CHOICE)).tolist()
 
 
