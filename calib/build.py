@@ -291,7 +291,7 @@ def _selected(
                 f"select: '{selector.selector_name}' needs a model's {selector.needs}, and no model is at hand here"
             )
         features = tools.measure(selector.needs, tokens)
-        of_target = None if like is None else tools.measure(selector.needs, like)
+        of_target = None if like is None else tools.measure(selector.needs, _spread(like, len(tokens)))
     candidates = Candidates(tokens, tools.words_of, features, like, of_target)
     return choose(selector, candidates, count, raw_numbers(spec.seed, spec.set + 1, CHOICE)).tolist()
 
@@ -302,6 +302,11 @@ def _cut(pool: Pool, length: int, source: Source) -> np.ndarray:
     if not windows:
         raise SettingsError(f"source '{source.label}': fewer than {length:,} tokens to resemble; give more text")
     return pool.tokens[: windows * length].reshape(windows, length)
+
+
+def _spread(windows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the windows, evenly spaced: a model takes its time for each."""
+    return windows[np.arange(min(count, len(windows))) * len(windows) // min(count, len(windows))]
 
 
 def _key(source: Source) -> str:
