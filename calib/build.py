@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHOICE = 1  # tells the random numbers of a selection from those of the sampling
+UNNAMED = "unnamed"  # what ids call the model behind a measure of which no id is given
 MAX_MIXED = 1 << 17  # windows of a mixture's set, whose order is made one by one
 
 
@@ -52,7 +53,7 @@ def build(
 
     `measure` asks a model for what a rule of selection needs to know of the windows, `writer` is the model that writes
     the text of such sources, `asked` are the texts of the evaluation that sources may have to leave out, and `model_id`
-    is the fingerprint of the model behind `measure` (that of the writer by default). Raises SettingsError when the
+    is the fingerprint of the model behind `measure` (by default that of the writer, or `UNNAMED`). Raises SettingsError when the
     source cannot be read or does not hold enough text.
     """
     return build_sets([spec], tokenizer, tokenizer_id, measure, writer, asked, model_id)[0]
@@ -75,7 +76,7 @@ def build_sets(
             pools[key] = read_pool(source, tokenizer, writer, asked)
         return pools[key]
 
-    model_id = model_id or ("" if writer is None else writer.id)
+    model_id = model_id or (writer.id if writer is not None else UNNAMED if measure is not None else "")
     return [_build(spec, _Tools(tokenizer, tokenizer_id, pool_of, measure, model_id)) for spec in specs]
 
 
@@ -317,12 +318,13 @@ def _selected(
 ) -> list[int]:
     """The numbers of the windows that the rule keeps, in its order; `target` is the text that they shall resemble."""
     tokens = np.stack([window.tokens for window in windows])
-    features = None
+    features = of_target = None
     if selector.needs is not None:
         if tools.measure is None:
             raise SettingsError(spec.no_model())
         features = tools.measure(selector.needs, tokens)
-    candidates = Candidates(tokens, tools.words_of, features, target)
+        of_target = None if target is None else tools.measure(selector.needs, _spread(target, len(tokens)))
+    candidates = Candidates(tokens, tools.words_of, features, target, of_target)
     return choose(selector, candidates, count, raw_numbers(spec.seed, spec.set + 1, CHOICE)).tolist()
 
 
@@ -332,6 +334,11 @@ def _cut(pool: Pool, length: int, source: Source) -> np.ndarray:
     if not windows:
         raise SettingsError(f"source '{source.label}': fewer than {length:,} tokens to resemble; give more text")
     return pool.tokens[: windows * length].reshape(windows, length)
+
+
+def _spread(windows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the windows, evenly spaced: a model takes its time for each."""
+    return windows[np.arange(min(count, len(windows))) * len(windows) // min(count, len(windows))]
 
 
 def _key(source: Source) -> str:

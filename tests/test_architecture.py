@@ -35,6 +35,7 @@ FLOORS = {
         settings
     """,
     "methods": """
+        target_error
         *  blockwise
         families
         walk
@@ -54,7 +55,8 @@ FLOORS = {
         plan
         config
         study_file
-        evaluation
+        describe
+        evaluation  features
         evaluation.scorer  generation
         weights
         models  evaluation.questions

@@ -151,7 +151,7 @@ def test_rules_that_need_a_model_get_its_numbers(source: Source, tokenizer: Any)
         asked.append(kind)
         return tokens[:, :1].astype(np.float64)
 
-    built = build(specs_of(source, "widest")[0], tokenizer, measure=measure, model_id="small")
+    built = build(specs_of(source, "widest")[0], tokenizer, measure=measure)
     assert asked == ["activations"]
     assert (np.diff(built.tokens[:, 0]) <= 0).all()
     with pytest.raises(SettingsError, match="'widest' needs a model's activations, and no model is at hand"):
