@@ -53,8 +53,8 @@ def build(
 
     `measure` asks a model for what a rule of selection needs to know of the windows, `writer` is the model that writes
     the text of such sources, `asked` are the texts of the evaluation that sources may have to leave out, and `model_id`
-    is the fingerprint of the model behind `measure` (by default that of the writer, or `UNNAMED`). Raises SettingsError when the
-    source cannot be read or does not hold enough text.
+    is the fingerprint of the model behind `measure` (by default that of the writer, or `UNNAMED`). Raises SettingsError
+    when the source cannot be read or does not hold enough text.
     """
     return build_sets([spec], tokenizer, tokenizer_id, measure, writer, asked, model_id)[0]
 

@@ -76,9 +76,24 @@ class Pool:
     ids: tuple[str, ...]  # of the sets, in the order of the specs
 
     @property
+    def writes(self) -> bool:
+        """Whether the model writes some of the text."""
+        return any(spec.source.writes for spec in self.specs)
+
+    @property
+    def measures(self) -> bool:
+        """Whether the model is asked which windows to choose."""
+        return any(spec.select is not None and spec.select.needs is not None for spec in self.specs)
+
+    @property
     def asks_model(self) -> bool:
-        """Whether the model writes some of the text, or is asked which windows to choose."""
-        return any(spec.asks_model for spec in self.specs)
+        """Whether sets are this model's own."""
+        return self.writes or self.measures
+
+    @property
+    def model_id(self) -> str:
+        """The fingerprint of the model whose own the sets are, '' where any with this tokenizer has the same."""
+        return self.model.fingerprint if self.asks_model else ""
 
     @property
     def excludes(self) -> bool:

@@ -21,6 +21,7 @@ from calib.spec import CalibrationSpec, tokens_hash
 from sweep.descriptor import chosen
 from sweep.evaluation.questions.largest import LargestId, largest_ids
 from sweep.evaluation.suite import EvaluationData, build_evaluation, refuse_generation
+from sweep.features.measure import ModelMeasure
 from sweep.generation.writer import ModelWriter
 from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
 from sweep.plan import Pool, Trial
@@ -31,6 +32,7 @@ from sweep.runs.folder import check_commit, check_requests
 from sweep.runs.repair import why_unreadable
 from sweep.runs.vocabulary import largest_in_sets
 from sweep.storage.patience import WRITE_PATIENCE
+from sweep.weights.streaming import load_dense
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,9 +56,11 @@ def make_calibration_sets(
     there = store.keys("calibration").issuperset(pool.ids)
     sets = _stored_sets(store, pool) if pool.asks_model and there else None
     if sets is None:
-        writer = ModelWriter(model, device) if any(spec.source.writes for spec in pool.specs) else None
+        writer = ModelWriter(model, device) if pool.writes else None
         asked = asked_texts(data, tokenizer) if data is not None and pool.excludes else None
-        sets = build_sets(list(pool.specs), tokenizer, pool.model.tokenizer_id, writer=writer, asked=asked)
+        measure = ModelMeasure(load_dense(model, device).model) if pool.measures else None
+        tokenizer_id, model_id = pool.model.tokenizer_id, pool.model_id
+        sets = build_sets(list(pool.specs), tokenizer, tokenizer_id, measure, writer, asked, model_id)
         _store_sets(store, sets)
     if data is not None:
         _describe(store, sets, data, tokenizer)
