@@ -24,6 +24,7 @@ from calib.sampling import (
     raw_numbers,
     turns,
     with_lead,
+    without_end,
     without_lead,
 )
 from calib.select import Candidates, Measure, Selector, choose
@@ -304,6 +305,8 @@ def _windows_of(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools) -
     """The windows that are drawn for a part. Raises TooLittleText."""
     draw = _draw_of(spec, part, separator_ids(spec, tools.tokenizer))
     _check_bos(spec, part.source, pool, tools.tokenizer)
+    if spec.ends_twice and part.source.writes:
+        pool = without_end(pool, _special(tools.tokenizer, "eos", "separator 'eos'"))
     led = with_lead(pool, _special(tools.tokenizer, "bos", "document_bos")) if spec.document_bos else pool
     return draw_windows(led, draw)
 

@@ -98,6 +98,14 @@ def with_lead(pool: Pool, token: int) -> Pool:
     return replace(pool, tokens=tokens.astype(np.int32), offsets=pool.offsets + np.arange(len(pool.offsets)))
 
 
+def without_end(pool: Pool, token: int) -> Pool:
+    """The pool without this token at the end of documents that hold more than it: a separator stands there already."""
+    ends = pool.offsets[1:] - 1
+    cut = (pool.tokens[ends] == token) & (pool.lengths > 1)
+    offsets = np.concatenate([[0], np.cumsum(pool.lengths - cut)]).astype(np.int64)
+    return replace(pool, tokens=np.delete(pool.tokens, ends[cut]), offsets=offsets)
+
+
 def without_lead(window: Window) -> Window:
     """The same tokens; the pieces tell of the documents' own tokens, without the one that leads each document."""
     pieces = [

@@ -90,6 +90,11 @@ class CalibrationSpec:
         """Whether a model writes some of the text or is asked by the rule of selection: the set is that model's own."""
         return self.source.writes or (self.select is not None and self.select.needs is not None)
 
+    @property
+    def ends_twice(self) -> bool:
+        """Whether text that a model ends with EOS would be followed by EOS as a separator: then its own is left out."""
+        return self.source.writes and self.separator == "eos" and self.sampling != "long_documents"
+
     def no_model(self) -> str:
         """What to say where the model is not known that a set is made with."""
         if self.source.writes or self.select is None:
@@ -115,6 +120,8 @@ class CalibrationSpec:
                 raise SettingsError(self.no_model())
             source["model"] = model_id
         numbers = self._numbers()
+        if self.ends_twice:
+            numbers["ends"] = "once"
         if self.select is not None:
             numbers["select"] = self.select.identity()
         elif not self.set:  # the room of the sets before this one moves no window
