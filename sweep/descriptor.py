@@ -1,23 +1,25 @@
-"""What describes a calibration set by a number that a model must be asked for, in the files of `sweep/describe/`.
+"""Which numbers shall describe the calibration sets of a study: those of tokens alone, and those that ask the model.
 
-A descriptor is a function of the dense model and a set's tokens, `(model, tokens) -> float`, or of a target's tokens as
-well, `(model, tokens, target) -> float`: text of the evaluation, which the set resembles more or less. Descriptors of
-the tokens alone are in `calib/describe/`. All of them are rows of `descriptors/`, to be related to what the set did to
-the model; none changes a trial.
+The former are files of `calib/describe/`, the latter of `sweep/describe/`; a file is called as its descriptor. All of
+them are rows of `descriptors/`, to be related to what a set did to the model; none changes a trial. The hard case is a
+plan: it must not load torch, so the names of the latter are those of the files.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
 
 from calib.descriptor import DESCRIPTORS
-from calib.registry import Registry
 from calib.settings import SettingsError, suggestion
 
-ModelDescriptor = Callable[..., float]
-MODEL_DESCRIPTORS: Registry[ModelDescriptor] = Registry("descriptor", "sweep.describe")
-register = MODEL_DESCRIPTORS.register
+ROOM = Path(__file__).parent / "describe"
+
+
+def of_a_model() -> list[str]:
+    """Descriptors that a model must be asked for."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(ROOM)]) if module.name != "base")
 
 
 def chosen(names: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -25,15 +27,9 @@ def chosen(names: Sequence[str] | None) -> tuple[list[str], list[str]]:
 
     Raises SettingsError for an unknown name.
     """
-    free, of_a_model = DESCRIPTORS.names(), MODEL_DESCRIPTORS.names()
-    if names is None:
-        return free, []
-    for name in names:
-        if name not in free and name not in of_a_model:
-            raise SettingsError(f"unknown descriptor '{name}'{suggestion(name, [*free, *of_a_model])}")
-    return [name for name in names if name in free], [name for name in names if name in of_a_model]
-
-
-def needs_target(descriptor: ModelDescriptor) -> bool:
-    """Whether it is asked of a set and a target."""
-    return len(inspect.signature(descriptor).parameters) > 2
+    free, asking = DESCRIPTORS.names(), of_a_model()
+    for name in names or ():
+        if name not in free and name not in asking:
+            raise SettingsError(f"unknown descriptor '{name}'{suggestion(name, [*free, *asking])}")
+    wanted = free if names is None else names
+    return [name for name in wanted if name in free], [name for name in wanted if name in asking]

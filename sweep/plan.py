@@ -74,6 +74,7 @@ class Pool:
     model: ModelRef  # any model with this tokenizer; the one that writes the text or is asked, where a model is
     specs: tuple[CalibrationSpec, ...]
     ids: tuple[str, ...]  # of the sets, in the order of the specs
+    describers: tuple[ModelRef, ...] = ()  # models that are asked what the sets are to them
 
     @property
     def writes(self) -> bool:
@@ -89,6 +90,11 @@ class Pool:
     def asks_model(self) -> bool:
         """Whether sets are this model's own."""
         return self.writes or self.measures
+
+    @property
+    def needs_device(self) -> bool:
+        """Whether a model is run for these sets."""
+        return self.asks_model or bool(self.describers)
 
     @property
     def model_id(self) -> str:
@@ -148,11 +154,17 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
     """The calibration sets that these trials need, each once, in groups that one pass over a source builds."""
     groups: dict[str, dict[str, tuple[ModelRef, CalibrationSpec]]] = defaultdict(dict)
     seen: set[str] = set()
+    users: dict[str, dict[str, ModelRef]] = defaultdict(dict)  # models by the set that they see
+    described = False
     names: dict[tuple[str, str, int], str] = {}  # by writer, tokenizer and source: a study has a few of each
     for trial in trials:
         spec, calibration_id = trial.spec, trial.calibration_id
-        if spec is None or calibration_id is None or calibration_id in seen:
+        if spec is None or calibration_id is None:
             continue
+        users[calibration_id].setdefault(trial.model.name, trial.model)
+        if calibration_id in seen:
+            continue
+        described = described or bool(chosen(trial.evaluation.descriptors)[1])
         seen.add(calibration_id)
         writer = trial.model.fingerprint if spec.asks_model else ""
         key = writer, trial.model.tokenizer_id, id(spec.source)
@@ -164,6 +176,7 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
             model=next(iter(group.values()))[0],
             specs=tuple(spec for _, spec in group.values()),
             ids=tuple(group),
+            describers=tuple({n: m for key in group for n, m in users[key].items()}.values()) if described else (),
         )
         for group in groups.values()
     ]

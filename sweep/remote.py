@@ -122,7 +122,7 @@ class RayRunner:
         for key, asked in requests.items():
             of_requests[key], self._requests[key] = build_requests.remote(asked.trial, self.results, asked.seqlens)
         for pool in pools:
-            written_on = self._device if pool.asks_model else "cpu"
+            written_on = self._device if pool.needs_device else "cpu"
             gpus = self.options.gpus_per_worker if written_on == "cuda" else 0
             task = build_sets.options(num_returns=len(pool.ids) + 1, num_gpus=gpus)
             receipt, *sets = task.remote(pool, self.results, written_on, requests_of(pool, self._requests))

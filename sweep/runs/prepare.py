@@ -23,11 +23,11 @@ from sweep.evaluation.questions.largest import LargestId, largest_ids
 from sweep.evaluation.suite import EvaluationData, build_evaluation, refuse_generation
 from sweep.features.measure import ModelMeasure
 from sweep.generation.writer import ModelWriter
-from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
+from sweep.models import ModelRef, at_commit, context_length, hub_commit, load_tokenizer
 from sweep.plan import Pool, Trial
 from sweep.results import Results
 from sweep.runs.contamination import asked_texts, evaluated, overlap_rows
-from sweep.runs.description import descriptor_rows
+from sweep.runs.description import asked_rows, descriptor_rows
 from sweep.runs.folder import check_commit, check_requests
 from sweep.runs.repair import why_unreadable
 from sweep.runs.vocabulary import largest_in_sets
@@ -64,6 +64,8 @@ def make_calibration_sets(
         _store_sets(store, sets)
     if data is not None:
         _describe(store, sets, data, tokenizer)
+        for describer in pool.describers:
+            _ask(store, describer, sets, data, device)
     return sets
 
 
@@ -91,6 +93,22 @@ def _describe(
         if calibration.id not in described:
             rows = list(descriptor_rows(calibration, names, len(tokenizer), targets))
             store.write_table("descriptors", calibration.id, rows)
+
+
+def _ask(
+    store: Results, describer: ModelRef, sets: Sequence[CalibrationSet], data: EvaluationData, device: str
+) -> None:
+    """Write what the sets are to a model, for those without such a file; the model is loaded where there is one."""
+    described = store.keys("descriptors")
+    keys = {f"{calibration.id}-{identity(describer.fingerprint, 8)}": calibration for calibration in sets}
+    new = {key: calibration for key, calibration in keys.items() if key not in described}
+    if not new:
+        return
+    _, names = chosen(data.settings.descriptors)
+    targets = {text.label: text.tokens for text in data.heldout}
+    dense = load_dense(at_commit(describer, data.model_commit), device).model
+    for key, calibration in new.items():
+        store.write_table("descriptors", key, list(asked_rows(calibration, describer.name, dense, names, targets)))
 
 
 def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> EvaluationData:

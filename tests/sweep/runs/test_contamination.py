@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from calib.settings import SettingsError
 from calib.spec import CalibrationSet
 from sweep import plan
 from sweep.config import parse_study
+from sweep.describe.base import DESCRIPTORS as MODEL_DESCRIPTORS
+from sweep.descriptor import of_a_model
 from sweep.evaluation.suite import EvaluationData
 from sweep.models import load_tokenizer
 from sweep.results import Results
@@ -110,3 +113,35 @@ def test_descriptors_change_no_trial(document: dict[str, Any]) -> None:
     named = changed(document, "evaluation.descriptors=[token_entropy]")
     ids = [[trial.id for trial in plan.expand(parse_study(each))] for each in (document, named)]
     assert ids[0] == ids[1]
+
+
+def test_what_a_set_is_to_each_model_is_written_once(
+    document: dict[str, Any], other_model: Path, tmp_path: Path
+) -> None:
+    document["models"].append(str(other_model))
+    document["evaluation"]["descriptors"] = ["token_entropy", "perplexity", "activation_distance"]
+    trials = plan.expand(parse_study(document))
+    pools = plan.pools(trials)
+    assert [[model.name for model in pool.describers] for pool in pools] == [["tiny", "other"]] * 2
+    assert all(pool.needs_device and not pool.asks_model for pool in pools)
+    data = make_requests(trials[0], str(tmp_path))
+    for pool in [*pools, *pools]:
+        make_calibration_sets(pool, str(tmp_path), data=data)
+    rows = Results(tmp_path).read("descriptors").sort("descriptor", "model")
+    assert len(rows) == 2 * (1 + 2 + 2)
+    assert rows.filter(descriptor="perplexity")["value"].n_unique() == 4
+    assert set(rows.filter(descriptor="activation_distance")["target"]) == {"heldout"}
+    assert set(rows.filter(descriptor="token_entropy")["model"]) == {""}
+    assert not any(
+        pool.describers
+        for pool in plan.pools(plan.expand(parse_study(changed(document, "evaluation.descriptors=[token_entropy]"))))
+    )
+
+
+def test_unknown_descriptor_is_refused_while_planning(document: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"evaluation.descriptors: unknown descriptor 'perplexty', did you mean"):
+        plan.check(parse_study(changed(document, "evaluation.descriptors=[perplexty]")))
+
+
+def test_descriptors_are_called_as_their_files() -> None:
+    assert MODEL_DESCRIPTORS.names() == of_a_model()
