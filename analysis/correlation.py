@@ -57,7 +57,7 @@ def correlation_table(study: Study) -> pl.DataFrame:
                 if points.height < 4 or points["x"].n_unique() < 2 or points["y"].n_unique() < 2:
                     continue
                 context = {"model": model, "parameters": parameters, "metric": metric, "level": level.name}
-                found.append({**context, "n": points.height, **_correlated(level, sign)})
+                found.append({**context, "n": points.height, **correlated(level, sign)})
     return pl.DataFrame(found, SCHEMA).sort("parameters", "model", "metric", "level")
 
 
@@ -100,7 +100,7 @@ def levels_of(rows: pl.DataFrame) -> list[Level]:
     ]
 
 
-def _correlated(level: Level, sign: float) -> dict[str, float | str | None]:
+def correlated(level: Level, sign: float) -> dict[str, float | str | None]:
     """Both correlations of one level, with their intervals where there are any."""
     points = level.points
     found = correlation(

@@ -1,11 +1,11 @@
 """The headline of a study in sentences, each with its numbers, its n and the table they stand in.
 
-At most seven, the most useful first: what to use, which measure can tell, what went far off, what the domain of the
-text does, how large the luck of a draw is, whose luck it is, whether a single set would have told the truth about
-methods, and what cheap metrics are good for. Of the measures of tasks the one that can tell comes first, and what is
-said of any of them has its number of examples. A sentence has an interval or a probability, and none is written where
-there is no honest one: a range, a rank or a count without a test is for the tables. No sentence is written for data
-that is not there.
+At most seven, the most useful first: what to use, which measure can tell, whether calibration text stands in the
+evaluation, what went far off, what the domain of the text does, how large the luck of a draw is, whose luck it is,
+whether a single set would have told the truth about methods, and what cheap metrics are good for. Of the measures of
+tasks the one that can tell comes first, and what is said of any of them has its number of examples. A sentence has an
+interval or a probability, and none is written where there is no honest one: a range, a rank or a count without a test
+is for the tables; shared text alone is a count that needs none. No sentence is written for data that is not there.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from analysis.page.marks import span
 from analysis.page.render import number, percent, percent_below
 from analysis.ranking import sensitivity_table
 from analysis.reliability import lead_table
+from analysis.shared import most_shared, overlap_table
 from analysis.tables import baseline_table, baselines, measures_of, source_table
 
 MOST = 7
@@ -46,13 +47,29 @@ def findings(evidence: Evidence) -> list[Finding]:
     """What the study says, most useful first."""
     study = evidence.study
     answers = _answers(evidence)  # the measure that can tell first: what to use, and why that measure is asked
-    found = [*answers[:1], *_telling(evidence), *answers[1:], *_far_off(evidence), *_matching(evidence)]
+    found = [*answers[:1], *_telling(evidence), *_shared(evidence), *answers[1:], *_far_off(evidence)]
+    found += _matching(evidence)
     found += [*_controls(study), *_draws(evidence)]
     found += [*_luck(evidence), *_reversals(evidence), *_proxies(evidence)]
     if found:
         return found[:MOST]
     text = "The study holds no calibrated trials whose spread is known, so there is nothing to compare yet."
     return [Finding(text, "table-trials")]
+
+
+def _shared(evidence: Evidence) -> list[Finding]:
+    """Whether calibration sets hold text of the evaluation: a count, which needs no interval."""
+    table = most_shared(overlap_table(evidence.study))
+    if table.is_empty():
+        return []
+    row = table.row(0, named=True)
+    more = f"; so do {table.height - 1} other pairs of a source and something evaluated" if table.height > 1 else ""
+    text = (
+        f"Calibration text stands in the evaluation: {row['sets_shared']} of {row['sets']} sets of {row['source']} "
+        f"share {row['n']} {row['unit']} in a row with {row['name']}, up to {row['texts_shared']:,} of its "
+        f"{row['texts']:,} texts{more}. `exclude_overlap: true` leaves such documents out."
+    )
+    return [Finding(text, "table-overlap")]
 
 
 def _telling(evidence: Evidence) -> list[Finding]:

@@ -25,6 +25,7 @@ from analysis.page.html import Figure, Section, page
 from analysis.page.vega import Drawing
 from analysis.pages import (
     best,
+    calibration,
     components,
     domains,
     failures,
@@ -53,6 +54,7 @@ SECTIONS = (
     SectionMaker(sources.section),
     SectionMaker(tasks.section),
     SectionMaker(sizes.section),
+    SectionMaker(calibration.section),
     SectionMaker(components.section, reads_samples=True),
     SectionMaker(best.section, reads_samples=True),
     SectionMaker(methods.section, reads_samples=True),

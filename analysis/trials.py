@@ -17,6 +17,14 @@ POLICIES = {
     "separator": {"none": "no separator", "\n\n": "separator empty line"},
     "add_bos": {"true": "with BOS", "false": "without BOS"},
 }
+# Factors that older rows could not vary: null means that a setting was not used. What the null is called comes first.
+CHOICES: dict[str, tuple[str, str]] = {
+    "first_token": ("", "begins with {}"),
+    "document_bos": ("", "BOS of documents {}"),
+    "distinct": ("all different", "{} different"),
+    "select": ("as drawn", "select {}"),
+    "exclude_overlap": ("overlap kept", "no {} words shared"),
+}
 
 
 def known_versions(trials: pl.DataFrame, root: str) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
@@ -70,8 +78,32 @@ def with_conditions(trials: pl.DataFrame) -> pl.DataFrame:
             level = pl.col(column).cast(pl.String)
             words = level.replace_strict(named, default=pl.lit(f"{column} ") + level).fill_null(f"unknown {column}")
             parts += [pl.lit(", "), words]
+    parts += [part for column in CHOICES for part in _choice(trials, column)]
     condition = pl.when(pl.col("source").is_not_null()).then(pl.concat_str(parts)).otherwise(None)
     return trials.with_columns(condition.alias("condition"))
+
+
+def _choice(trials: pl.DataFrame, column: str) -> list[pl.Expr]:
+    """Parts of the condition that name the level of a choice, nothing where the study does not vary it."""
+    if column not in trials.columns:
+        return []
+    level = choice_level(column)
+    levels = trials.filter(pl.col("source").is_not_null()).select(level)[column].unique()
+    if len(levels) < 2:
+        return []
+    absent, present = CHOICES[column]
+    before, _, after = present.partition("{}")
+    named = pl.concat_str(pl.lit(f", {before}"), level, pl.lit(after))
+    return [named.fill_null(f", {absent}" if absent else "")]
+
+
+def choice_level(column: str) -> pl.Expr:
+    """The level of a choice as text; null where it is not used."""
+    level = pl.col(column).cast(pl.String)
+    if column == "document_bos":
+        return level.fill_null("false")
+    usual = pl.when(pl.col("add_bos")).then(pl.lit("bos"))
+    return level.fill_null(usual).alias(column) if column == "first_token" else level
 
 
 def unstated_notes(trials: pl.DataFrame) -> tuple[Limitation, ...]:

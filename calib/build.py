@@ -7,6 +7,7 @@ an error that says how many windows there are, never a shorter set.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from calib.sampling import (
     raw_numbers,
     turns,
     with_lead,
+    without_end,
     without_lead,
 )
 from calib.select import Candidates, Measure, Selector, choose
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHOICE = 1  # tells the random numbers of a selection from those of the sampling
+UNNAMED = "unnamed"  # what ids call the model behind a measure of which no id is given
 MAX_MIXED = 1 << 17  # windows of a mixture's set, whose order is made one by one
 
 
@@ -44,13 +47,17 @@ def build(
     tokenizer_id: str = "",
     measure: Measure | None = None,
     writer: Writer | None = None,
+    asked: Sequence[str] | None = None,
+    model_id: str = "",
 ) -> CalibrationSet:
     """The calibration set of `spec`. `tokenizer` is a transformers tokenizer, `tokenizer_id` its fingerprint.
 
     `measure` asks a model for what a rule of selection needs to know of the windows, `writer` is the model that writes
-    the text of such sources. Raises SettingsError when the source cannot be read or does not hold enough text.
+    the text of such sources, `asked` are the texts of the evaluation that sources may have to leave out, and `model_id`
+    is the fingerprint of the model behind `measure` (by default that of the writer, or `UNNAMED`). Raises SettingsError
+    when the source cannot be read or does not hold enough text.
     """
-    return build_sets([spec], tokenizer, tokenizer_id, measure, writer)[0]
+    return build_sets([spec], tokenizer, tokenizer_id, measure, writer, asked, model_id)[0]
 
 
 def build_sets(
@@ -59,25 +66,32 @@ def build_sets(
     tokenizer_id: str = "",
     measure: Measure | None = None,
     writer: Writer | None = None,
+    asked: Sequence[str] | None = None,
+    model_id: str = "",
 ) -> list[CalibrationSet]:
     """The sets of all `specs`, in their order; each source is read and tokenized once however many sets it gives."""
     pools: dict[str, Pool] = {}
 
     def pool_of(source: Source) -> Pool:
         if (key := _key(source)) not in pools:
-            pools[key] = read_pool(source, tokenizer, writer)
+            pools[key] = read_pool(source, tokenizer, writer, asked)
         return pools[key]
 
-    model_id = "" if writer is None else writer.id
+    model_id = model_id or (writer.id if writer is not None else UNNAMED if measure is not None else "")
     return [_build(spec, _Tools(tokenizer, tokenizer_id, pool_of, measure, model_id)) for spec in specs]
 
 
-def read_pool(source: Source, tokenizer: PreTrainedTokenizerBase, writer: Writer | None = None) -> Pool:
+def read_pool(
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase,
+    writer: Writer | None = None,
+    asked: Sequence[str] | None = None,
+) -> Pool:
     """All documents of a source as token ids, those that a model writes by `writer`. Raises SettingsError."""
     if source.writes and writer is None:
         raise SettingsError(f"source '{source.label}': {NO_WRITER}")
-    found = source.written(tokenizer, writer) if source.writes and writer else source.token_documents(tokenizer)
-    documents = list(found)
+    found = list(source.read(tokenizer, writer, asked))
+    documents = [document for document in found if document is not None]
     if not documents:
         raise SettingsError(f"source '{source.label}': no document with usable text")
     lengths = [len(document.tokens) for document in documents]
@@ -85,6 +99,7 @@ def read_pool(source: Source, tokenizer: PreTrainedTokenizerBase, writer: Writer
         ids=tuple(document.id for document in documents),
         tokens=np.concatenate([document.tokens for document in documents]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        excluded=len(found) - len(documents),
     )
 
 
@@ -165,6 +180,14 @@ class _Sample:
 
 
 @dataclass(frozen=True)
+class _Drawn:
+    """What a part gives, and the seconds that it took to select it."""
+
+    samples: list[_Sample]
+    seconds_select: float
+
+
+@dataclass(frozen=True)
 class _Tools:
     """What sets are built with."""
 
@@ -181,7 +204,8 @@ class _Tools:
 def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
     tokenizer = tools.tokenizer
     parts = [(part, tools.pool_of(part.source)) for part in _parts(spec)]
-    samples = _in_turn(spec, [_draw(spec, part, pool, tools, len(parts)) for part, pool in parts])
+    drawn = [_draw(spec, part, pool, tools, len(parts)) for part, pool in parts]
+    samples = _in_turn(spec, [part.samples for part in drawn])
     tokens = np.stack([sample.window.tokens for sample in samples]).astype(np.int32)
     if spec.add_bos:
         first = np.full((len(tokens), 1), _special(tokenizer, spec.first_token, "add_bos"), dtype=np.int32)
@@ -202,6 +226,8 @@ def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
         tokenizer_id=tools.tokenizer_id,
         pool_documents=sum(len(pool.ids) for _, pool in parts),
         pool_tokens=sum(len(pool.tokens) for _, pool in parts),
+        excluded_documents=sum(pool.excluded for _, pool in parts),
+        seconds_select=None if spec.select is None else sum(part.seconds_select for part in drawn),
     )
 
 
@@ -248,7 +274,7 @@ def _draw_of(spec: CalibrationSpec, part: _Part, separator: Sequence[int] = ()) 
     return Draw(spec.sampling, spec.set, windows, spec.text_length, spec.seed, ids, reserve)
 
 
-def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: int) -> list[_Sample]:
+def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: int) -> _Drawn:
     """The windows that a part gives, with the ids of their documents."""
     try:
         windows = _windows_of(spec, part, pool, tools)
@@ -261,37 +287,47 @@ def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: 
             f"{longest:,}), but {_sets(spec)} of {draw.nsamples or 1} windows need {few.needed:,}{_room(draw)}"
             f"{f', which is enough for {few.sets} sets' if few.sets else ''}; {_remedy(few.sets)}"
         ) from None
+    seconds = 0.0
     if spec.select is not None and part.windows is not None:
-        windows = [windows[number] for number in _selected(spec, spec.select, windows, part.windows, tools)]
+        target = spec.select.target_source()
+        like = None if target is None else _cut(tools.pool_of(target), spec.text_length, target)
+        started = time.perf_counter()
+        windows = [windows[number] for number in _selected(spec, spec.select, windows, part.windows, tools, like)]
+        seconds = time.perf_counter() - started
     if spec.document_bos:
         windows = [without_lead(window) for window in windows]
     named = "" if parts == 1 else f"{part.source.label}/"
-    return [_Sample(window, tuple(f"{named}{pool.ids[i]}" for i in window.documents)) for window in windows]
+    samples = [_Sample(window, tuple(f"{named}{pool.ids[i]}" for i in window.documents)) for window in windows]
+    return _Drawn(samples, seconds)
 
 
 def _windows_of(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools) -> list[Window]:
     """The windows that are drawn for a part. Raises TooLittleText."""
     draw = _draw_of(spec, part, separator_ids(spec, tools.tokenizer))
     _check_bos(spec, part.source, pool, tools.tokenizer)
+    if spec.ends_twice and part.source.writes:
+        pool = without_end(pool, _special(tools.tokenizer, "eos", "separator 'eos'"))
     led = with_lead(pool, _special(tools.tokenizer, "bos", "document_bos")) if spec.document_bos else pool
     return draw_windows(led, draw)
 
 
 def _selected(
-    spec: CalibrationSpec, selector: Selector, windows: Sequence[Window], count: int, tools: _Tools
+    spec: CalibrationSpec,
+    selector: Selector,
+    windows: Sequence[Window],
+    count: int,
+    tools: _Tools,
+    target: np.ndarray | None,
 ) -> list[int]:
-    """The numbers of the windows that the rule keeps, in its order."""
+    """The numbers of the windows that the rule keeps, in its order; `target` is the text that they shall resemble."""
     tokens = np.stack([window.tokens for window in windows])
-    features = None
+    features = of_target = None
     if selector.needs is not None:
         if tools.measure is None:
-            raise SettingsError(
-                f"select: '{selector.selector_name}' needs a model's {selector.needs}, and no model is at hand here"
-            )
+            raise SettingsError(spec.no_model())
         features = tools.measure(selector.needs, tokens)
-    target = selector.target_source()
-    like = None if target is None else _cut(tools.pool_of(target), spec.text_length, target)
-    candidates = Candidates(tokens, tools.words_of, features, like)
+        of_target = None if target is None else tools.measure(selector.needs, _spread(target, len(tokens)))
+    candidates = Candidates(tokens, tools.words_of, features, target, of_target)
     return choose(selector, candidates, count, raw_numbers(spec.seed, spec.set + 1, CHOICE)).tolist()
 
 
@@ -301,6 +337,11 @@ def _cut(pool: Pool, length: int, source: Source) -> np.ndarray:
     if not windows:
         raise SettingsError(f"source '{source.label}': fewer than {length:,} tokens to resemble; give more text")
     return pool.tokens[: windows * length].reshape(windows, length)
+
+
+def _spread(windows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the windows, evenly spaced: a model takes its time for each."""
+    return windows[np.arange(min(count, len(windows))) * len(windows) // min(count, len(windows))]
 
 
 def _key(source: Source) -> str:

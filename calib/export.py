@@ -32,6 +32,7 @@ from calib.yamltext import read_yaml
 
 FORMAT_VERSION = 1
 DATA = "data/train-00000-of-00001.parquet"  # in a folder, where `datasets` looks for it
+MEASURED = ("seconds_select",)  # not published: a set that is built again shall give the same file
 SHARED = ("calibration_id", "hash", "source", "revision", "spec", "tokenizer", "set")  # equal in all rows of a set
 
 
@@ -102,6 +103,7 @@ def _read_set(file: Path) -> CalibrationSet:
         tokenizer_id=first["tokenizer"],
         pool_documents=pool.get("pool_documents"),
         pool_tokens=pool.get("pool_tokens"),
+        excluded_documents=first.get("excluded_documents"),
     )
 
 
@@ -132,10 +134,16 @@ def _write_parquet(calibration_set: CalibrationSet, path: Path) -> None:
     numbers = pa.list_(pa.int32())
     kinds = {"set": pa.int32(), "window": pa.int32(), "tokens": numbers, "starts": numbers, "lengths": numbers}
     kinds["documents"] = pa.list_(pa.string())
-    rows = calibration_set.rows()
+    kinds |= {"distinct": pa.int32(), "document_bos": pa.bool_(), "exclude_overlap": pa.int32()}
+    kinds["excluded_documents"] = pa.int64()
+    rows = _rows(calibration_set)
     schema = pa.schema([pa.field(name, kinds.get(name, pa.string())) for name in rows[0]])
     about = {"calibration_set_version": str(FORMAT_VERSION), "pool": json.dumps(_pool(calibration_set))}
     pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(about)), path, compression="zstd")
+
+
+def _rows(calibration_set: CalibrationSet) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in calibration_set.rows()]
 
 
 def _read_parquet(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -153,7 +161,7 @@ def _read_parquet(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def _write_json(calibration_set: CalibrationSet, path: Path) -> None:
-    rows = calibration_set.rows()
+    rows = _rows(calibration_set)
     document = {
         "calibration_set_version": FORMAT_VERSION,
         **{key: rows[0][key] for key in SHARED},
@@ -167,7 +175,7 @@ def _write_json(calibration_set: CalibrationSet, path: Path) -> None:
 def _write_jsonl(calibration_set: CalibrationSet, path: Path) -> None:
     """A line a window, with the columns of the Parquet file; the first line has the size of the pool as well."""
     with open(path, "w", encoding="utf-8") as stream:
-        for number, row in enumerate(calibration_set.rows()):
+        for number, row in enumerate(_rows(calibration_set)):
             more = {"calibration_set_version": FORMAT_VERSION, **_pool(calibration_set)} if number == 0 else {}
             stream.write(json.dumps({**row, **more}, ensure_ascii=False) + "\n")
 

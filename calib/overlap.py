@@ -87,6 +87,56 @@ def overlap(windows: Iterable[Any], index: Index) -> Overlap:
     return Overlap(index.n, counts, shared / np.maximum(total, 1), index.short)
 
 
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """An index whose texts fall into groups (tasks, held-out texts), so that one pass over windows tells them apart."""
+
+    index: Index
+    of_text: np.ndarray  # (texts,), int64: the group of each
+    groups: int
+    holders: np.ndarray  # (j,), int64: groups that hold a hash, hash after hash
+    starts: np.ndarray  # (k + 1,), int64: those of hash i are holders[starts[i]:starts[i + 1]]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupOverlap:
+    """What windows share with each group of texts."""
+
+    windows: np.ndarray  # (groups,), int64: windows that share an n-gram with a text of the group
+    texts: np.ndarray  # (groups,), int64: texts of the group that share an n-gram with a window
+    share: np.ndarray  # (groups,), float64: largest share of the n-grams of one of its texts that stand in the windows
+
+
+def grouped(index: Index, of_text: Sequence[int], groups: int) -> Grouped:
+    """The index with the group of each of its texts, a number from 0 to `groups` - 1."""
+    group_of = np.asarray(of_text, dtype=np.int64)
+    held = np.unique(index.places * groups + group_of[index.owners]) if groups else np.empty(0, dtype=np.int64)
+    starts = np.searchsorted(held, np.arange(len(index.hashes) + 1) * groups)
+    return Grouped(index, group_of, groups, held % max(groups, 1), starts)
+
+
+def overlap_by_group(windows: Iterable[Any], known: Grouped) -> GroupOverlap:
+    """What the windows (texts or token ids, as the index) share with each group."""
+    index, groups = known.index, known.groups
+    seen = np.zeros(len(index.hashes), dtype=bool)
+    sharing = np.zeros(groups, dtype=np.int64)
+    for batch in batches(windows, len):
+        hashes, owners = index.hashing(batch, index.n)
+        places = index.found(hashes)
+        seen[places[places >= 0]] = True
+        pairs = np.unique(np.stack([owners, places])[:, places >= 0], axis=1)
+        counts = known.starts[pairs[1] + 1] - known.starts[pairs[1]]
+        first = np.repeat(known.starts[pairs[1]] - np.cumsum(counts) + counts, counts)
+        holders = known.holders[first + np.arange(len(first))]
+        together = np.unique(np.repeat(pairs[0], counts) * groups + holders)
+        sharing += np.bincount(together % max(groups, 1), minlength=groups)
+    total = np.bincount(index.owners, minlength=index.texts)
+    shares = np.bincount(index.owners[seen[index.places]], minlength=index.texts) / np.maximum(total, 1)
+    largest = np.zeros(groups)
+    np.maximum.at(largest, known.of_text, shares)
+    return GroupOverlap(sharing, np.bincount(known.of_text[shares > 0], minlength=groups), largest)
+
+
 def without_overlap(documents: Iterable[Document], index: Index) -> Iterator[Document | None]:
     """The documents in their order, None in place of each that shares an n-gram with an evaluation text."""
     for batch in batches(documents, lambda document: len(document.text)):

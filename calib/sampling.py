@@ -23,7 +23,7 @@ promises never to change, and not the methods of `Generator`, which it does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Pool:
     ids: tuple[str, ...]
     tokens: np.ndarray  # (all tokens,), int32
     offsets: np.ndarray  # (documents + 1,), int64: document i is tokens[offsets[i]:offsets[i + 1]]
+    excluded: int = 0  # documents that were left out, since they share words with the evaluation
 
     @property
     def lengths(self) -> np.ndarray:
@@ -94,7 +95,15 @@ def draw_windows(pool: Pool, draw: Draw) -> list[Window]:
 def with_lead(pool: Pool, token: int) -> Pool:
     """The pool with one more token, no text, at the beginning of every document."""
     tokens = np.insert(pool.tokens, pool.offsets[:-1], np.int32(token))
-    return Pool(pool.ids, tokens.astype(np.int32), pool.offsets + np.arange(len(pool.offsets)))
+    return replace(pool, tokens=tokens.astype(np.int32), offsets=pool.offsets + np.arange(len(pool.offsets)))
+
+
+def without_end(pool: Pool, token: int) -> Pool:
+    """The pool without this token at the end of documents that hold more than it: a separator stands there already."""
+    ends = pool.offsets[1:] - 1
+    cut = (pool.tokens[ends] == token) & (pool.lengths > 1)
+    offsets = np.concatenate([[0], np.cumsum(pool.lengths - cut)]).astype(np.int64)
+    return replace(pool, tokens=np.delete(pool.tokens, ends[cut]), offsets=offsets)
 
 
 def without_lead(window: Window) -> Window:

@@ -25,7 +25,7 @@ from calib.source import Source
 
 S = TypeVar("S", bound="type[Selector]")
 
-Measure = Callable[[str, np.ndarray], np.ndarray]  # (what is needed, tokens (windows, length)) -> (windows, features)
+Measure = Callable[[str, np.ndarray], np.ndarray]  # (what is needed, tokens (windows, length)) -> (windows, ...)
 MAX_POOL = 1_000  # times the set
 
 
@@ -35,8 +35,30 @@ class Candidates:
 
     tokens: np.ndarray  # (windows, length), int32
     words_of: Callable[[np.ndarray], Sequence[str]]  # the texts of token ids, each for itself
-    features: np.ndarray | None = None  # (windows, features), float: what the rule asked to be measured
+    features: np.ndarray | None = None  # (windows, ...), float64: what the rule asked to be measured
     target: np.ndarray | None = None  # (windows, length), int32: text that the set shall resemble
+    target_features: np.ndarray | None = None  # (target windows, ...), float64: the same of the target
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The features, which a rule that `needs` some is given."""
+        if self.features is None:
+            raise ValueError("features: the rule needs what a model measures of the windows, got None")
+        return self.features
+
+    def standardised(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Features of the windows and of the target, in standard deviations of the pool from its mean.
+
+        A feature that is the same in all windows is 0.
+        """
+        mean, spread = self.measured.mean(axis=0), self.measured.std(axis=0)
+        known = spread > 0
+        scale = np.where(known, spread, 1.0)
+
+        def scaled(features: np.ndarray) -> np.ndarray:
+            return np.where(known, (features - mean) / scale, 0.0)
+
+        return scaled(self.measured), None if self.target_features is None else scaled(self.target_features)
 
 
 @settings
@@ -44,10 +66,22 @@ class Selector:
     """Base of the rules. `pool`: how many times as many windows are drawn as a set may hold."""
 
     selector_name: ClassVar[str] = ""
-    needs: ClassVar[str | None] = None  # what a model must measure of each window: "activations", "perplexity"
+    needs: ClassVar[str | None] = None  # what a model must measure of each window, see sweep/features/measure.py
     version: ClassVar[int] = 1  # raised when the same windows come to be ordered otherwise
 
     pool: Annotated[int, Field(ge=1, le=MAX_POOL)] = 10
+
+    @property
+    def label(self) -> str:
+        """Its name in tables: `lexical`, or `herding (pool 4, target books)` where settings are not the defaults."""
+        described = getattr(type(self), "__pydantic_fields__", {})
+        given = {
+            name: value.label if isinstance(value, Source) else value
+            for name, value in ((item.name, getattr(self, item.name)) for item in fields(self))  # type: ignore[arg-type]
+            if value != described[name].get_default(call_default_factory=True)
+        }
+        told = ", ".join(f"{name} {value}" for name, value in given.items())
+        return f"{self.selector_name} ({told})" if told else self.selector_name
 
     def order(self, candidates: Candidates, count: int, random: Callable[[int], np.ndarray]) -> np.ndarray:
         """The `count` windows to keep, the most wanted first; (count,), int64. `random` gives seeded 64-bit numbers."""

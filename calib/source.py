@@ -12,7 +12,7 @@ folds identity, revision, check, capacity and location over them, so a wrapper s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -147,6 +147,11 @@ class SourceSettings:
         return any(part.remote for part in self.parts())
 
     @property
+    def excluded_words(self) -> int | None:
+        """n where documents that share n words in a row with the evaluation are left out, None where they stay."""
+        return max((n for part in self.parts() if (n := part.excluded_words)), default=None)
+
+    @property
     def writes(self) -> bool:
         """Whether a model writes some of the text, so that a set is that model's own."""
         return any(part.writes for part in self.parts())
@@ -190,13 +195,19 @@ class Source(SourceSettings):
 
     def token_documents(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
         """The documents as token ids, without special tokens. Documents that give no token are left out."""
-        documents = self.documents()
-        while batch := list(islice(documents, TOKENIZE_BATCH)):
-            texts = [document.text for document in batch]
-            encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            for document, ids in zip(batch, encoded["input_ids"], strict=True):
-                if len(ids):
-                    yield TokenDocument(document.id, np.asarray(ids, dtype=np.int32))
+        return tokenized(self.documents(), tokenizer)
+
+    def read(
+        self, tokenizer: PreTrainedTokenizerBase, writer: Writer | None = None, asked: Sequence[str] | None = None
+    ) -> Iterator[TokenDocument | None]:
+        """The documents as sets are made of them, None in place of each that is left out.
+
+        `writer` is the model that writes the text of a source that `writes`; `asked` are the texts of the evaluation,
+        for sources that leave out what shares words with it.
+        """
+        if self.writes and writer is not None:
+            return self.written(tokenizer, writer)
+        return self.token_documents(tokenizer)
 
     def records(self) -> Iterator[Record]:
         """The records that the documents are made of, for sources that wrap them (`chat`). Raises SettingsError."""
@@ -231,6 +242,16 @@ class Source(SourceSettings):
         wrapped = self.wrapped()
         values = self._mapped(lambda part: inside if part is wrapped else part)
         return parse(type(self), {**values, "label": ""}, "source")
+
+
+def tokenized(documents: Iterator[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
+    """The documents as token ids, without special tokens; those that give no token are left out."""
+    while batch := list(islice(documents, TOKENIZE_BATCH)):
+        texts = [document.text for document in batch]
+        encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        for document, ids in zip(batch, encoded["input_ids"], strict=True):
+            if len(ids):
+                yield TokenDocument(document.id, np.asarray(ids, dtype=np.int32))
 
 
 def _setting(entry: Any) -> Source:

@@ -35,9 +35,9 @@ class CalibrationSpec:
     tokenizers with special tokens give it. `nsamples: null` means every window, for `sequential` alone.
 
     Sets of up to `max_nsamples` windows are nested and disjoint: set k of any size begins with set k of every smaller
-    size, and shares nothing with another set of any size. Left out, it is `nsamples`. With `distinct` the set holds
-    only so many different windows, each of them `nsamples / distinct` times. `select` chooses the windows out of a
-    larger pool (see `calib/select.py`).
+    size, and shares nothing with another set of any size. Left out, it is the set's own size. With `distinct` it holds
+    only so many different windows, each of them `nsamples / distinct` times, and `max_nsamples` counts different ones.
+    `select` chooses the windows out of a larger pool (see `calib/select.py`).
     """
 
     source: Source
@@ -71,8 +71,7 @@ class CalibrationSpec:
                 "choose a divisor"
             )
         if self.max_nsamples is not None and (self.drawn is None or self.max_nsamples < self.drawn):
-            raise ValueError(f"max_nsamples: expected at least the {self.drawn} windows of the set")
-
+            raise ValueError(f"max_nsamples: expected at least the {self.drawn} different windows of the set")
         if self.select is not None and self.nsamples is None:
             raise ValueError("select: needs a number of windows; set nsamples")
 
@@ -86,6 +85,24 @@ class CalibrationSpec:
         """Number of different windows; None means every window."""
         return self.nsamples if self.distinct is None else self.distinct
 
+    @property
+    def asks_model(self) -> bool:
+        """Whether a model writes some of the text or is asked by the rule of selection: the set is that model's own."""
+        return self.source.writes or (self.select is not None and self.select.needs is not None)
+
+    @property
+    def ends_twice(self) -> bool:
+        """Whether text that a model ends with EOS would be followed by EOS as a separator: then its own is left out."""
+        return self.source.writes and self.separator == "eos" and self.sampling != "long_documents"
+
+    def no_model(self) -> str:
+        """What to say where the model is not known that a set is made with."""
+        if self.source.writes or self.select is None:
+            return f"source '{self.source.label}': {NO_WRITER}"
+        return (
+            f"select: '{self.select.selector_name}' needs a model's {self.select.needs}, and no model is at hand here"
+        )
+
     def to_dict(self, revision: str | None = None) -> dict[str, Any]:
         """Plain JSON: every setting, those of the source, and the source's revision (or the one given)."""
         revision = self.source.revision() if revision is None else revision
@@ -94,15 +111,17 @@ class CalibrationSpec:
     def id(self, tokenizer_id: str, model_id: str = "") -> str:
         """16 hex digits, equal on every machine for equal tokens. `tokenizer_id` is the tokenizer's fingerprint.
 
-        `model_id` is that of the model which writes the text, for sources of which one does. Raises SettingsError
-        when it is not known then.
+        `model_id` is that of the model which writes the text or is asked which windows to choose, where one is. Raises
+        SettingsError when it is not known then.
         """
         source = {"source": self.source.identity(), "revision": self.source.revision()}
-        if self.source.writes:
+        if self.asks_model:
             if not model_id:
-                raise SettingsError(f"source '{self.source.label}': {NO_WRITER}")
+                raise SettingsError(self.no_model())
             source["model"] = model_id
         numbers = self._numbers()
+        if self.ends_twice:
+            numbers["ends"] = "once"
         if self.select is not None:
             numbers["select"] = self.select.identity()
         elif not self.set:  # the room of the sets before this one moves no window
@@ -112,6 +131,16 @@ class CalibrationSpec:
         if self.distinct == self.nsamples:
             numbers.pop("distinct", None)
         return identity({**source, **numbers, "tokenizer": tokenizer_id, "version": SAMPLING_VERSION})
+
+    def policies(self) -> dict[str, Any]:
+        """How the windows are chosen and begun, as columns of the results; None where a setting is not used."""
+        return {
+            "select": None if self.select is None else self.select.label,
+            "distinct": self.distinct,
+            "document_bos": self.document_bos,
+            "first_token": self.first_token if self.add_bos else None,
+            "exclude_overlap": self.source.excluded_words,
+        }
 
     def _numbers(self) -> dict[str, Any]:
         """Every setting but the source; those that came later only where they are not left out."""
@@ -148,6 +177,8 @@ class CalibrationSet:
     tokenizer_id: str
     pool_documents: int | None = None  # documents that could have been drawn
     pool_tokens: int | None = None
+    excluded_documents: int | None = None  # left out of the pool, since they share words with the evaluation
+    seconds_select: float | None = None  # wall seconds of the selection; None without one
 
     @cached_property
     def hash(self) -> str:
@@ -169,6 +200,9 @@ class CalibrationSet:
             "spec": json.dumps(self.spec.to_dict(self.revision), sort_keys=True),
             "tokenizer": self.tokenizer_id,
             "set": self.spec.set,
+            **self.spec.policies(),
+            "excluded_documents": self.excluded_documents,
+            "seconds_select": self.seconds_select,
         }
         return [
             {

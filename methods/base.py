@@ -90,6 +90,11 @@ class Method:
         return self.needs is not None and self.needs.of_gradients
 
     @property
+    def looks_at_all_blocks(self) -> bool:
+        """True when what it does to one block depends on the blocks behind it as well."""
+        return self.needs_gradients
+
+    @property
     def edition(self) -> int:
         """The version of the numbers under these settings; above `version` where only some settings changed theirs."""
         return self.version

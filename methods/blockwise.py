@@ -44,28 +44,31 @@ def compress_model(
     offload: bool | None = None,
     progress: Progress | None = None,
     witness: Witness | None = None,
+    first_blocks: int | None = None,
 ) -> CompressionReport:
     """Compress the model in place with calibration `tokens` [nsamples, seqlen] (None for a data-free method).
 
     attention_mask: [nsamples, seqlen], zero at padding. batch_size: windows per forward, a matter of speed. offload:
     hidden states wait in host memory between blocks (None: when a GPU is crowded). progress: called with (blocks done,
     blocks in all). witness: called with (block, linear, `CompressedWeight`) for every weight that a weight method
-    replaces; what it does not keep is gone. Raises SettingsError before any work when the settings do not fit the
-    model, CompressionError naming block and linear. A model that holds low-rank factors afterwards refuses
+    replaces; what it does not keep is gone. first_blocks: only so many, each as in a compression of all; a step before
+    one that looks at all blocks goes through all of them. Raises SettingsError before any work when the settings do not
+    fit the model, CompressionError naming block and linear. A model that holds low-rank factors afterwards refuses
     `save_pretrained` (`methods/walk/factored.py`).
     """
     started = time.perf_counter()
-    steps = list(method.steps) if isinstance(method, Composition) else [method]
+    steps = steps_of(method)
     if not method.data_free and tokens is None:
         raise SettingsError(f"tokens: {method.label} needs calibration tokens [nsamples, seqlen], got None")
     check_device(model)
     data = Data(tokens, attention_mask, batch_size, offload)
     layers: list[LayerReport] = []
-    with _ready_to_walk(model):
+    with ready_to_walk(model):
         check_steps(model, steps)
+        reach = reach_of(steps, first_blocks)
         for number, step in enumerate(steps):
             keep_zeros = any(earlier.prunes for earlier in steps[:number])
-            walk = Step(model, step, number, len(steps), keep_zeros=keep_zeros, progress=progress, witness=witness)
+            walk = Step(model, step, number, len(steps), keep_zeros, progress, witness=witness, first=reach[number])
             layers.extend(walk.run(None if step.data_free else data))
     return CompressionReport(
         layers,
@@ -75,8 +78,19 @@ def compress_model(
     )
 
 
+def steps_of(method: Method) -> list[Method]:
+    """The steps of a composition; the method itself where it is none."""
+    return list(method.steps) if isinstance(method, Composition) else [method]
+
+
+def reach_of(steps: Sequence[Method], first_blocks: int | None) -> list[int | None]:
+    """How many blocks each step must go through for the first ones to be as in a compression of all; None: all."""
+    behind = [any(later.looks_at_all_blocks for later in steps[number + 1 :]) for number in range(len(steps))]
+    return [None if all_of_them else first_blocks for all_of_them in behind]
+
+
 @contextmanager
-def _ready_to_walk(model: torch.nn.Module) -> Iterator[None]:
+def ready_to_walk(model: torch.nn.Module) -> Iterator[None]:
     """While open, the model is in evaluation mode, its calls are fast and forget each other; no gradients."""
     was_training = model.training
     model.eval()

@@ -32,7 +32,7 @@ from sweep.evaluation.settings import EvaluationSettings
 from sweep.models import ModelRef, resolve_model
 from sweep.study_file.calibration import parse_calibration
 from sweep.study_file.document import apply_override, read_document
-from sweep.study_file.evaluation import parse_evaluation
+from sweep.study_file.evaluation import asked_id, parse_evaluation
 from sweep.study_file.levels import MAX_TRIALS, refuse_twice
 from sweep.study_file.methods import distinct_labels, method_document, parse_methods
 
@@ -141,14 +141,18 @@ def parse_study(document: Mapping[str, Any]) -> Study:
             f"calibration set; a study has at most {MAX_TRIALS:,}; give fewer of them"
         )
     needing = [method for method in methods if not method.data_free]
+    evaluation = parse_evaluation(study_file.evaluation, folder)
     specs, calibration_document = parse_calibration(
-        study_file.calibration, study_file.seed, max(len(models) * len(needing), 1), folder
+        study_file.calibration,
+        study_file.seed,
+        max(len(models) * len(needing), 1),
+        folder,
+        lambda: asked_id(evaluation),
     )
     labels = distinct_labels(methods)
     if needing and not specs:
         label = labels[methods.index(needing[0])]
         raise SettingsError(f"calibration: required, but not given: {label} needs calibration data")
-    evaluation = parse_evaluation(study_file.evaluation, folder)
     resolved = {
         "study": study_file.study,
         "description": study_file.description,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from calib.build import preflight
 from calib.settings import SettingsError, as_dict, identity
@@ -21,16 +21,20 @@ from calib.spec import CalibrationSpec
 from methods.base import Composition, Method, method_name
 from methods.walk.shapes import LinearShape, shapes_after
 from sweep.config import Study
+from sweep.descriptor import chosen
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks.files import task_hashes
 from sweep.models import ModelRef, linear_shapes
+from sweep.study_file.calibration import AXES, source_key
+
+T = TypeVar("T")
 
 PLAN_VERSION = 4  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
 ID_LENGTH = 16  # hex digits of a trial's id
 
 # settings of the evaluation that count by the content behind them, or change no number
-NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code")
+NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code", "descriptors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +71,40 @@ class Trial:
 class Pool:
     """Calibration sets that one pass over a source builds, for one tokenizer."""
 
-    model: ModelRef  # any model with this tokenizer; the one that writes the text, where a model does
+    model: ModelRef  # any model with this tokenizer; the one that writes the text or is asked, where a model is
     specs: tuple[CalibrationSpec, ...]
     ids: tuple[str, ...]  # of the sets, in the order of the specs
+    describers: tuple[ModelRef, ...] = ()  # models that are asked what the sets are to them
 
     @property
     def writes(self) -> bool:
         """Whether the model writes some of the text."""
         return any(spec.source.writes for spec in self.specs)
+
+    @property
+    def measures(self) -> bool:
+        """Whether the model is asked which windows to choose."""
+        return any(spec.select is not None and spec.select.needs is not None for spec in self.specs)
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether sets are this model's own."""
+        return self.writes or self.measures
+
+    @property
+    def needs_device(self) -> bool:
+        """Whether a model is run for these sets."""
+        return self.asks_model or bool(self.describers)
+
+    @property
+    def model_id(self) -> str:
+        """The fingerprint of the model whose own the sets are, '' where any with this tokenizer has the same."""
+        return self.model.fingerprint if self.asks_model else ""
+
+    @property
+    def excludes(self) -> bool:
+        """Whether documents that share words with the evaluation are left out of some of the text."""
+        return any(spec.source.excluded_words for spec in self.specs)
 
 
 @dataclass(frozen=True)
@@ -124,13 +154,19 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
     """The calibration sets that these trials need, each once, in groups that one pass over a source builds."""
     groups: dict[str, dict[str, tuple[ModelRef, CalibrationSpec]]] = defaultdict(dict)
     seen: set[str] = set()
+    users: dict[str, dict[str, ModelRef]] = defaultdict(dict)  # models by the set that they see
+    described = False
     names: dict[tuple[str, str, int], str] = {}  # by writer, tokenizer and source: a study has a few of each
     for trial in trials:
         spec, calibration_id = trial.spec, trial.calibration_id
-        if spec is None or calibration_id is None or calibration_id in seen:
+        if spec is None or calibration_id is None:
             continue
+        users[calibration_id].setdefault(trial.model.name, trial.model)
+        if calibration_id in seen:
+            continue
+        described = described or bool(chosen(trial.evaluation.descriptors)[1])
         seen.add(calibration_id)
-        writer = trial.model.fingerprint if spec.source.writes else ""
+        writer = trial.model.fingerprint if spec.asks_model else ""
         key = writer, trial.model.tokenizer_id, id(spec.source)
         if key not in names:
             names[key] = identity({"writer": writer, "tokenizer": key[1], "source": spec.source.to_dict()})
@@ -140,6 +176,7 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
             model=next(iter(group.values()))[0],
             specs=tuple(spec for _, spec in group.values()),
             ids=tuple(group),
+            describers=tuple({n: m for key in group for n, m in users[key].items()}.values()) if described else (),
         )
         for group in groups.values()
     ]
@@ -148,6 +185,11 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
 def evaluation_key(trial: Trial) -> tuple[str, int | None]:
     """Trials with the same key share one set of tokenized requests and held-out windows."""
     return trial.model.tokenizer_id, trial.model.max_length
+
+
+def requests_of(pool: Pool, made: Mapping[tuple[str, int | None], T]) -> T | None:
+    """Of what was made for each `evaluation_key` the one that has the pool's tokenizer; None where none was made."""
+    return next((found for (tokenizer, _), found in made.items() if tokenizer == pool.model.tokenizer_id), None)
 
 
 def request_sets(trials: Iterable[Trial]) -> dict[tuple[str, int | None], RequestSet]:
@@ -186,6 +228,7 @@ def check(study: Study) -> None:
                     f"choose at most {length}"
                 )
     study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
+    _check_descriptors(study.evaluation)
     preflight(_last_sets(study.calibration), "calibration.sets")
     for model in study.models:
         _check_placement(model, study.methods)
@@ -276,7 +319,7 @@ def _last_sets(specs: Iterable[CalibrationSpec]) -> list[CalibrationSpec]:
     """Of each series of sets the last one: if a source can fill it, it can fill those before."""
     last: dict[tuple[Any, ...], CalibrationSpec] = {}
     for spec in specs:
-        key = (spec.source.label, spec.nsamples, spec.seqlen, spec.sampling, spec.separator, spec.add_bos)
+        key = (source_key(spec), *(getattr(spec, axis) for axis in AXES))
         if key not in last or spec.set > last[key].set:
             last[key] = spec
     return list(last.values())
@@ -299,6 +342,13 @@ def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
                     f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
                     "leave the method out, or the model's `placement`"
                 )
+
+
+def _check_descriptors(evaluation: EvaluationSettings) -> None:
+    try:
+        chosen(evaluation.descriptors)
+    except SettingsError as error:
+        raise SettingsError(f"evaluation.descriptors: {error}") from None
 
 
 def _check_writer(model: ModelRef, specs: Sequence[CalibrationSpec]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
 from methods.lazy import Lazy
-from sweep.plan import Pool, RequestSet, Trial, evaluation_key
+from sweep.plan import Pool, RequestSet, Trial, evaluation_key, requests_of
 from sweep.results import ResultsError
 from sweep.runs import connection
 from sweep.runs.crew import ClusterError, Crew
@@ -122,10 +122,10 @@ class RayRunner:
         for key, asked in requests.items():
             of_requests[key], self._requests[key] = build_requests.remote(asked.trial, self.results, asked.seqlens)
         for pool in pools:
-            written_on = self._device if pool.writes else "cpu"
+            written_on = self._device if pool.needs_device else "cpu"
             gpus = self.options.gpus_per_worker if written_on == "cuda" else 0
             task = build_sets.options(num_returns=len(pool.ids) + 1, num_gpus=gpus)
-            receipt, *sets = task.remote(pool, self.results, written_on)
+            receipt, *sets = task.remote(pool, self.results, written_on, requests_of(pool, self._requests))
             self._sets.update(zip(pool.ids, sets, strict=True))
             of_sets.append(receipt)
         waiting = [*(reference for _, _, reference in rows), *of_requests.values(), *of_sets]

@@ -1,4 +1,4 @@
-"""The results of a study: five Parquet tables, what their columns mean, and how they are read and written.
+"""The results of a study: seven Parquet tables, what their columns mean, and how they are read and written.
 
 `Results(root)` reads and writes a folder or a bucket, `python -m sweep.results compact RESULTS` packs the small files
 of a finished study into few. The columns are defined in `sweep/storage/schemas.py`.
@@ -15,10 +15,12 @@ from sweep.storage.lease import Lease
 from sweep.storage.schemas import (
     ACCURACY_METRICS,
     CALIBRATION,
+    DESCRIPTORS,
     DETAILS,
     KEYS,
     LAYERS,
     METRICS,
+    OVERLAP,
     SAMPLES,
     SCHEMA_VERSION,
     TABLES,
@@ -31,10 +33,12 @@ from sweep.storage.tables import Results, TrialRows
 __all__ = [
     "ACCURACY_METRICS",
     "CALIBRATION",
+    "DESCRIPTORS",
     "DETAILS",
     "KEYS",
     "LAYERS",
     "METRICS",
+    "OVERLAP",
     "SAMPLES",
     "SCHEMA_VERSION",
     "TABLES",

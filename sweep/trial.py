@@ -86,6 +86,7 @@ def describe(trial: Trial) -> dict[str, Any]:
         "sampling": spec.sampling if spec else None,
         "separator": spec.separator if spec else None,
         "add_bos": spec.add_bos if spec else None,
+        **(spec.policies() if spec else {}),
         "calibration_seed": spec.seed if spec else None,
         "calibration_id": trial.calibration_id,
         "evaluation_id": trial.evaluation_id,
@@ -99,6 +100,7 @@ def _calibration_columns(calibration: CalibrationSet | None) -> dict[str, Any]:
         "nsamples": int(calibration.tokens.shape[0]),
         "calibration_hash": calibration.hash,
         "calibration_documents": calibration.documents,
+        "seconds_select": calibration.seconds_select,
     }
 
 

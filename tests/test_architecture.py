@@ -35,6 +35,7 @@ FLOORS = {
         settings
     """,
     "methods": """
+        target_error
         *  blockwise
         families
         walk
@@ -54,13 +55,14 @@ FLOORS = {
         plan
         config
         study_file
-        evaluation
+        describe
+        evaluation  features
         evaluation.scorer  generation
         weights
         models  evaluation.questions
         checkpoints  evaluation.tasks
         evaluation.metrics
-        results
+        results  descriptor
         storage
     """,
     "analysis": """
@@ -70,7 +72,8 @@ FLOORS = {
         findings  published  figures
         evidence  charts
         compare  answers  budget
-        variance  ranking  correlation  reliability
+        chosen  described
+        variance  ranking  correlation  reliability  shared
         tables
         estimates
         frames

@@ -1,7 +1,4 @@
-"""DCLM-Baseline (https://arxiv.org/abs/2406.11794): the filtered Common Crawl text of DataComp for language models.
-
-Its revision is a branch: give `revision` a commit, or the commit that it means is recorded when a set is built.
-"""
+"""DCLM-Baseline (https://arxiv.org/abs/2406.11794): the filtered Common Crawl text of DataComp for language models."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ class DCLM(HubSource):
     licence: ClassVar[str] = "CC-BY-4.0"
 
     repository: str = "mlfoundations/dclm-baseline-1.0-parquet"
-    pinned: str = Field(default="main", alias="revision")
+    pinned: str = Field(default="817d6752765f6a41261085171dd546b104f60626", alias="revision")
     files: list[str] = Field(default_factory=lambda: [f"{SHARD}/shard_00000000_*.parquet"])
 
     def patterns(self) -> list[str]:

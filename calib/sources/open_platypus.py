@@ -1,7 +1,4 @@
-"""Open-Platypus (https://arxiv.org/abs/2308.07317): 25,000 questions of science and logic with worked answers.
-
-Its revision is a branch: give `revision` a commit, or the commit that it means is recorded when a set is built.
-"""
+"""Open-Platypus (https://arxiv.org/abs/2308.07317): 25,000 questions of science and logic with worked answers."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ class OpenPlatypus(InstructionSource):
     licence: ClassVar[str] = "as its parts (some CC-BY-NC)"
 
     repository: str = "garage-bAInd/Open-Platypus"
-    pinned: str = Field(default="main", alias="revision")
+    pinned: str = Field(default="37141edbdb7826378cce118c46a109b813e1f038", alias="revision")
     limit: int = Field(default=30_000, ge=1, alias="documents")
 
     def patterns(self) -> list[str]:

@@ -1,7 +1,4 @@
-"""SlimPajama, the deduplicated RedPajama (https://arxiv.org/abs/2309.10818): a sample of six billion tokens.
-
-Its revision is a branch: give `revision` a commit, or the commit that it means is recorded when a set is built.
-"""
+"""SlimPajama, the deduplicated RedPajama (https://arxiv.org/abs/2309.10818): a sample of six billion tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ class SlimPajama(HubSource):
     licence: ClassVar[str] = "as its parts (Common Crawl terms, CC-BY-SA, MIT/BSD/Apache code)"
 
     repository: str = "DKYoon/SlimPajama-6B"
-    pinned: str = Field(default="main", alias="revision")
+    pinned: str = Field(default="b5f90f419b7489cdba26fdbc8c022fcb5562f968", alias="revision")
     files: list[str] = Field(default_factory=lambda: ["data/train-00000-of-*.parquet"])
 
     def patterns(self) -> list[str]:

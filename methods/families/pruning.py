@@ -90,6 +90,10 @@ class PruningMethod(WeightMethod[N]):
     def data_free(self) -> bool:
         return super().data_free and self.allocation == "uniform"
 
+    @property
+    def looks_at_all_blocks(self) -> bool:
+        return super().looks_at_all_blocks or self.allocation == "owl"
+
     def nominal(self) -> dict[str, Any]:
         return {"bits": None, "sparsity": self.share, "pattern": self.pattern}
 

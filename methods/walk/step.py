@@ -27,10 +27,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Step:
-    """Step `number` of `steps`: `method` on all blocks of `model`, in place.
+    """Step `number` of `steps`: `method` on the blocks of `model`, in place.
 
     keep_zeros: zeros in the weights stay zero. progress: called with (blocks done, blocks in all) over all steps.
     witness: called with (block, linear, what takes its place) for every weight.
+    first: only so many blocks, which become what they become in a walk through all; None: all.
     """
 
     model: torch.nn.Module
@@ -40,12 +41,13 @@ class Step:
     keep_zeros: bool = False
     progress: Progress | None = None
     witness: Witness | None = None
+    first: int | None = None
 
     def run(self, data: Data | None) -> list[LayerReport]:
-        """Compress every block; `data` is None when data-free. Raises CompressionError naming block and linear."""
+        """Compress the blocks; `data` is None when data-free. Raises CompressionError naming block and linear."""
         blocks = decoder_blocks(self.model)
         scope = [_scope(self.method, block, index, len(blocks)) for index, block in enumerate(blocks)]
-        last = max((index for index, linears in enumerate(scope) if linears), default=-1)
+        last = max((index for index, linears in enumerate(scope[: self.first]) if linears), default=-1)
         methods = self.method.for_blocks(Survey(self.model, blocks, scope, data))
         gradients = self._gradients(scope, data)
         batches = self._capture(blocks, data)

@@ -3,7 +3,8 @@
 Everything after the conversion (streaming, hashes, export) meets a folder as any other. Planning needs the header alone
 and writes nothing. The folder lies in a cache under the hash of the file, so it is made once for each content on each
 machine; it is written under another name and renamed, so it is there as a whole or not at all, and processes that want
-it at the same time wait for one of them. Numbers of quantized weights come from the package `gguf`.
+it at the same time wait for one of them. What lies there is used while its content is what was written, as the hash
+beside it says, and made again otherwise. Numbers of quantized weights come from the package `gguf`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from calib.files import content_hash
 from calib.settings import SettingsError
 from sweep.checkpoints.config import check_config
-from sweep.checkpoints.files import Description, linear_shapes_of
+from sweep.checkpoints.files import Description, fingerprint_folder, linear_shapes_of
 from sweep.checkpoints.gguf_file import GgufFile, GgufTensor, fingerprint_gguf, read_gguf
 from sweep.checkpoints.gguf_model import config_of, halves_of_pairs, names_of, rotary_heads, shapes_of
 from sweep.checkpoints.gguf_tokenizer import (
@@ -85,8 +87,11 @@ def converted_folder(path: Path, fingerprint: str, place: str) -> Path:
             raise SettingsError(f"{place}: {path} has changed since the study was planned; start it again")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder.with_suffix(".lock")):
-            if not folder.is_dir():
+            _remove_leftovers(folder)
+            if not _as_written(folder):
+                shutil.rmtree(folder, ignore_errors=True)
                 _convert(path, folder, place)
+                _hash_of(folder).write_text(_content(folder), encoding="utf-8")
     except OSError as error:
         raise SettingsError(
             f"{place}: {path} cannot be converted into {folder}: {error.strerror or error}; XDG_CACHE_HOME names "
@@ -108,6 +113,32 @@ def _alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Conversions that were killed; the lock says that none is under way."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _as_written(folder: Path) -> bool:
+    """Whether the converted model is there as it was made: a hash by name alone would trust whatever lies there."""
+    stated = _hash_of(folder)
+    try:
+        return stated.is_file() and stated.read_text(encoding="utf-8") == _content(folder)
+    except (OSError, ValueError):  # a file of it is gone, or is none
+        return False
+
+
+def _hash_of(folder: Path) -> Path:
+    return folder.with_suffix(".content")
+
+
+def _content(folder: Path) -> str:
+    """A hash over weights and config (sampled where weights are large), and over all other files whole."""
+    others = sorted(file for file in folder.iterdir() if file.name not in ("config.json", SINGLE))
+    weights = fingerprint_folder.__wrapped__(str(folder))  # what was found a moment ago does not count
+    return f"{weights} {content_hash(others)}"
 
 
 def _checked(path: Path, place: str) -> tuple[GgufFile, dict[str, Any]]:

@@ -58,6 +58,10 @@ class EvaluationSettings:
     divergence: bool = True
     """Compare the next-token distributions on the held-out windows with the dense model's."""
 
+    descriptors: list[str] | None = None
+    """Numbers that describe the calibration sets, by name; None takes those that need no model, [] none. They change no
+    trial."""
+
     def __post_init__(self) -> None:
         if not self.tasks and not self.heldout:
             raise ValueError("tasks: nothing to evaluate; name tasks, heldout, or both")

@@ -27,9 +27,10 @@ from sweep.trial import describe
 OURS = frozenset({*TABLES, "started", "study.yaml", "lease.json"})  # one is in every folder that a launch began
 MAX_VALUES = 1_000_000  # in a resolved study, which has every setting of every method written out
 _FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
-CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed")
+_POLICIES = ("select", "distinct", "document_bos", "first_token", "exclude_overlap")
+CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed", *_POLICIES)
 FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
-PLACES = ("task_path", "allow_code")  # settings that change no number and may change freely
+PLACES = ("task_path", "allow_code", "descriptors")  # settings that change no number and may change freely
 
 
 def check_folder(store: Results) -> None:
@@ -149,7 +150,9 @@ def _cell_names(row: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _cell(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in names)
+    """What a row does not state was not used then, or had its default; a data-free trial has none of it."""
+    usual = {"document_bos": False, "first_token": "bos" if row["add_bos"] else None}
+    return tuple(usual.get(name) if (stated := row.get(name)) is None else stated for name in names)
 
 
 def _difference(document: Mapping[str, Any] | None, now: EvaluationSettings) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from calib.build import CalibrationSet
 from sweep.evaluation.suite import EvaluationData
-from sweep.plan import Pool, RequestSet, evaluation_key
+from sweep.plan import Pool, RequestSet, evaluation_key, requests_of
 from sweep.runs.machine import quiet_torch
 from sweep.runs.model_check import check_model
 from sweep.runs.outcome import Outcome, committed
@@ -50,7 +50,7 @@ class LocalRunner:
                 refuse_unknown_ids(use, rows, of_sets, self._requests[key].largest_ids)
 
     def _sets_of(self, pool: Pool) -> list[CalibrationSet]:
-        return make_calibration_sets(pool, self.results, self.device or "cpu")
+        return make_calibration_sets(pool, self.results, self.device or "cpu", requests_of(pool, self._requests))
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -18,40 +18,97 @@ import polars as pl
 from calib.build import CalibrationSet, build_sets
 from calib.settings import SettingsError, identity
 from calib.spec import CalibrationSpec, tokens_hash
+from sweep.descriptor import chosen
 from sweep.evaluation.questions.largest import LargestId, largest_ids
 from sweep.evaluation.suite import EvaluationData, build_evaluation, refuse_generation
+from sweep.features.measure import ModelMeasure
 from sweep.generation.writer import ModelWriter
-from sweep.models import at_commit, context_length, hub_commit, load_tokenizer
+from sweep.models import ModelRef, at_commit, context_length, hub_commit, load_tokenizer
 from sweep.plan import Pool, Trial
 from sweep.results import Results
+from sweep.runs.contamination import asked_texts, evaluated, overlap_rows
+from sweep.runs.description import asked_rows, descriptor_rows
 from sweep.runs.folder import check_commit, check_requests
 from sweep.runs.repair import why_unreadable
 from sweep.runs.vocabulary import largest_in_sets
 from sweep.storage.patience import WRITE_PATIENCE
+from sweep.weights.streaming import load_dense
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def make_calibration_sets(pool: Pool, results: str, device: str = "cpu") -> list[CalibrationSet]:
-    """Build the sets of a pool, in its order, and write them to `calibration/`.
+def make_calibration_sets(
+    pool: Pool, results: str, device: str = "cpu", data: EvaluationData | None = None
+) -> list[CalibrationSet]:
+    """Build the sets of a pool, in its order, and write them to `calibration/`; and what they share with the evaluation
+    `data` and what describes them, each once for a set.
 
-    Text that the model writes is written once, on `device`: where all sets are stored already, they are read. Raises
-    SettingsError when the source holds too little text, or other text than when the stored sets were built, and when
-    the tokenizer is one of another commit.
+    A model writes text and is asked for windows once, on `device`: where all sets are stored already, they are read.
+    Raises SettingsError when the source holds too little text, or other text than when the stored sets were built, and
+    when the tokenizer is one of another commit.
     """
     store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(pool.model)
     check_commit(store, pool.model, commit)
     model = at_commit(pool.model, commit)
+    tokenizer = load_tokenizer(model)
+    there = store.keys("calibration").issuperset(pool.ids)
+    sets = _stored_sets(store, pool) if pool.asks_model and there else None
+    if sets is None:
+        writer = ModelWriter(model, device) if pool.writes else None
+        asked = asked_texts(data, tokenizer) if data is not None and pool.excludes else None
+        measure = ModelMeasure(load_dense(model, device).model) if pool.measures else None
+        tokenizer_id, model_id = pool.model.tokenizer_id, pool.model_id
+        sets = build_sets(list(pool.specs), tokenizer, tokenizer_id, measure, writer, asked, model_id)
+        _store_sets(store, sets)
+    if data is not None:
+        _describe(store, sets, data, tokenizer)
+        for describer in pool.describers:
+            _ask(store, describer, sets, data, device)
+    return sets
+
+
+def _store_sets(store: Results, sets: Sequence[CalibrationSet]) -> None:
     known = store.keys("calibration")
-    if pool.writes and known.issuperset(pool.ids) and (there := _stored_sets(store, pool)):
-        return there
-    writer = ModelWriter(model, device) if pool.writes else None
-    sets = build_sets(list(pool.specs), load_tokenizer(model), pool.model.tokenizer_id, writer=writer)
     for calibration in sets:
         if calibration.id in known:
             _check_stored(store, calibration)
         else:
             store.write_table("calibration", calibration.id, calibration.rows())
-    return sets
+
+
+def _describe(
+    store: Results, sets: Sequence[CalibrationSet], data: EvaluationData, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Write what the sets share with the evaluation and what describes them, for those without such a file."""
+    compared, described = store.keys("overlap"), store.keys("descriptors")
+    if new := [calibration for calibration in sets if calibration.id not in compared]:
+        known = evaluated(data, tokenizer)
+        for calibration in new:
+            store.write_table("overlap", calibration.id, overlap_rows(calibration, known))
+    names, _ = chosen(data.settings.descriptors)
+    targets = {text.label: text.tokens for text in data.heldout}
+    for calibration in sets if names else ():
+        if calibration.id not in described:
+            rows = list(descriptor_rows(calibration, names, len(tokenizer), targets))
+            store.write_table("descriptors", calibration.id, rows)
+
+
+def _ask(
+    store: Results, describer: ModelRef, sets: Sequence[CalibrationSet], data: EvaluationData, device: str
+) -> None:
+    """Write what the sets are to a model, for those without such a file; the model is loaded where there is one."""
+    described = store.keys("descriptors")
+    keys = {f"{calibration.id}-{identity(describer.fingerprint, 8)}": calibration for calibration in sets}
+    new = {key: calibration for key, calibration in keys.items() if key not in described}
+    if not new:
+        return
+    _, names = chosen(data.settings.descriptors)
+    targets = {text.label: text.tokens for text in data.heldout}
+    dense = load_dense(at_commit(describer, data.model_commit), device).model
+    for key, calibration in new.items():
+        store.write_table("descriptors", key, list(asked_rows(calibration, describer.name, dense, names, targets)))
 
 
 def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> EvaluationData:
@@ -83,9 +140,11 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
     return data
 
 
-def sets_and_receipt(pool: Pool, results: str, device: str = "cpu") -> tuple[Any, ...]:
+def sets_and_receipt(
+    pool: Pool, results: str, device: str = "cpu", data: EvaluationData | None = None
+) -> tuple[Any, ...]:
     """The largest ids, so that a driver can wait without fetching tokens, and then the sets one by one."""
-    sets = make_calibration_sets(pool, results, device)
+    sets = make_calibration_sets(pool, results, device, data)
     return (largest_in_sets(sets), *sets)
 
 
@@ -120,6 +179,8 @@ def _as_set(stored: pl.DataFrame, spec: CalibrationSpec) -> CalibrationSet | Non
         texts=tuple(row["text"] for row in rows),
         revision=rows[0]["revision"],
         tokenizer_id=rows[0]["tokenizer"],
+        excluded_documents=rows[0]["excluded_documents"],
+        seconds_select=rows[0]["seconds_select"],
     )
 
 

@@ -176,7 +176,7 @@ def run(
             check_dtypes(jobs, session.before, device)
         with account("calibration sets and requests"):
             todo = [job.trial for job in jobs]
-            runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo))
+            runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
         with account("trials"), reporter.trials(len(jobs)):
             started = True
             for outcome in runner.run(jobs):

@@ -27,7 +27,7 @@ READS = 5  # of a table whose files are packed meanwhile: a listing then names f
 
 
 class TableReader(Store):
-    """A folder, or an `s3://`, `gs://` URI, that holds the five tables of a study."""
+    """A folder, or an `s3://`, `gs://` URI, that holds the tables of a study."""
 
     def __init__(self, root: str | os.PathLike[str], patience: float = 0.0) -> None:
         """Raises ResultsError for a URI that holds a secret, OSError and ValueError for one that cannot be opened."""

@@ -1,4 +1,4 @@
-"""The columns of the five tables, defined once, with their units."""
+"""The columns of the tables, defined once, with their units."""
 
 from __future__ import annotations
 
@@ -47,10 +47,19 @@ TRIALS = _schema(
         "sampling": (_text, "how windows are drawn from the source"),
         "separator": (_text, "what joins documents that share a window, null when data-free"),
         "add_bos": (_flag, "each window begins with the BOS id, null when data-free"),
+        "select": (_text, "rule that chose the windows out of a larger pool, with its settings; null without one"),
+        "distinct": (_small, "different windows that are repeated to fill the set; null when all differ"),
+        "document_bos": (_flag, "each document begins with the BOS id, null when data-free"),
+        "first_token": (_text, "bos | eos: the id that add_bos means; null without add_bos"),
+        "exclude_overlap": (
+            _small,
+            "documents that share so many words in a row with the evaluation are left out; null when they stay",
+        ),
         "calibration_seed": (_int, "seed that draws the windows, null when data-free"),
         "calibration_id": (_text, "hash of the calibration spec, key of calibration/"),
         "calibration_hash": (_text, "sha256 of the calibration tokens"),
         "calibration_documents": (_int, "distinct documents in the calibration set"),
+        "seconds_select": (_real, "wall seconds to choose the set's windows out of their pool; null without a rule"),
         "evaluation_id": (_text, "hash of settings, tasks and texts of the evaluation; one in a folder"),
         "requests_id": (_text, "hash of what requests are made from: evaluation, tokenizer and context"),
         "requests_hash": (_text, "hash of the requests themselves: documents, prompts, token ids, held-out windows"),
@@ -160,6 +169,16 @@ CALIBRATION = _schema(
         "spec": (_text, "JSON: the whole spec, source settings included"),
         "tokenizer": (_text, "fingerprint of the tokenizer"),
         "set": (_small, "number of the disjoint set"),
+        "select": (_text, "rule that chose the windows out of a larger pool, with its settings; null without one"),
+        "distinct": (_small, "different windows that are repeated to fill the set; null when all differ"),
+        "document_bos": (_flag, "each document begins with the BOS id"),
+        "first_token": (_text, "bos | eos: the id that add_bos means; null without add_bos"),
+        "exclude_overlap": (
+            _small,
+            "documents that share so many words in a row with the evaluation are left out; null when they stay",
+        ),
+        "excluded_documents": (_int, "documents of the source that `exclude_overlap` left out"),
+        "seconds_select": (_real, "wall seconds to choose the windows; null without a rule"),
         "window": (_small, "number of the window in the set"),
         "tokens": (pa.list_(pa.int32()), "token ids of the window"),
         "text": (_text, "the window, decoded"),
@@ -169,12 +188,42 @@ CALIBRATION = _schema(
     }
 )
 
+OVERLAP = _schema(
+    {
+        "calibration_id": (_text, "hash of the calibration spec"),
+        "kind": (_text, "task: the documents of a task | prompt: what is asked, few-shot examples and all | heldout"),
+        "name": (_text, "lm-eval task, or label of the held-out text"),
+        "unit": (_text, "words: of normalised text | tokens"),
+        "n": (_small, "words or tokens in a row that are shared"),
+        "texts": (_int, "documents, prompts or held-out windows that the set was compared with"),
+        "short": (_int, "of these, the ones with fewer than n words or tokens, which can share nothing"),
+        "texts_shared": (_int, "of these, the ones that share an n-gram with the set"),
+        "largest_share": (_real, "largest share of the n-grams of one of these texts that stand in the set"),
+        "windows": (_int, "windows of the set"),
+        "windows_shared": (_int, "windows that share an n-gram with one of the texts"),
+        "seconds": (_real, "wall seconds of the comparison, by equal parts of those of all names"),
+    }
+)
+
+DESCRIPTORS = _schema(
+    {
+        "calibration_id": (_text, "hash of the calibration spec"),
+        "model": (_text, "name of the model that was asked, '' for a descriptor of the tokens alone"),
+        "descriptor": (_text, "file of calib/describe/ or sweep/describe/ that defines it, with its unit"),
+        "target": (_text, "label of the held-out text that the set is compared with, '' where there is none"),
+        "value": (_real, "null when it could not be computed"),
+        "seconds": (_real, "wall seconds that it took"),
+    }
+)
+
 TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS,
     "metrics": METRICS,
     "samples": SAMPLES,
     "layers": LAYERS,
     "calibration": CALIBRATION,
+    "overlap": OVERLAP,
+    "descriptors": DESCRIPTORS,
 }
 KEYS: dict[str, tuple[str, ...]] = {
     "trials": ("trial_id",),
@@ -182,6 +231,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "samples": ("trial_id", "task", "doc_id"),
     "layers": ("trial_id", "step", "block", "linear"),
     "calibration": ("calibration_id", "window"),
+    "overlap": ("calibration_id", "kind", "name", "unit"),
+    "descriptors": ("calibration_id", "model", "descriptor", "target"),
 }
 DETAILS = ("metrics", "samples", "layers")  # what a trial writes before the row that commits it
 

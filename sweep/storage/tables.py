@@ -1,4 +1,4 @@
-"""One study's results: five tables, one file per trial in each, written so that a kill at any moment hurts nothing.
+"""One study's results: its tables, a file per trial or set in each, written so that a kill at any moment hurts nothing.
 
 The row in `trials/` is written last: it commits the trial. Rows of the other tables whose trial never committed are
 orphans; readers leave them out and a rerun replaces them. Trials may later be packed, many to a file
@@ -34,7 +34,7 @@ class TrialRows:
 
 
 class Results(TableReader):
-    """One study's results: `root` is a folder or an `s3://`, `gs://` URI that holds the five tables."""
+    """One study's results: `root` is a folder or an `s3://`, `gs://` URI that holds the tables."""
 
     def write_trial(self, rows: TrialRows) -> None:
         """Write the trial's tables; its row in `trials/` last. Writing the same trial again replaces it."""

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from calib.files import expanded
-from calib.settings import parse
+from calib.settings import as_dict, identity, parse
 from calib.source import located_entry
 from sweep.evaluation.settings import EvaluationSettings
+from sweep.evaluation.tasks.files import task_hashes
+
+ASKED = (
+    *("tasks", "limit", "num_fewshot", "fewshot_seed", "chat_template"),
+    *("heldout_windows", "heldout_seqlen"),
+)  # settings that decide what a model reads in its evaluation
 
 
 def parse_evaluation(section: Any, folder: Path) -> EvaluationSettings:
@@ -24,6 +30,14 @@ def parse_evaluation(section: Any, folder: Path) -> EvaluationSettings:
             for number, entry in enumerate(given.heldout)
         ],
     )
+
+
+def asked_id(evaluation: EvaluationSettings) -> str:
+    """16 hex digits over what a model is asked: settings, and the content of task files and held-out texts."""
+    settings = {name: value for name, value in as_dict(evaluation).items() if name in ASKED}
+    texts = [{**source.identity(), "revision": source.revision()} for source in evaluation.heldout_sources()]
+    files = task_hashes(evaluation.task_names, evaluation.task_path)
+    return identity({**settings, "heldout": texts, "task_files": files})
 
 
 def _located(task_path: str | None, folder: Path) -> str | None:

@@ -26,6 +26,19 @@ def source(entry: Any, *records: Any, run: bool = False, name: str = "a.jsonl") 
     return build
 
 
+def axes(**keys: Any) -> Build:
+    """A study with these keys of `calibration`."""
+    return lambda folder: [write_study(folder, calibration={**STUDY["calibration"], **keys}), "--dry-run"]
+
+
+def described(*names: str) -> Build:
+    """A study that asks for these descriptors."""
+    return lambda folder: [
+        write_study(folder, evaluation={**STUDY["evaluation"], "descriptors": [*names]}),
+        "--dry-run",
+    ]
+
+
 def chat(talk: Any, **settings: Any) -> Build:
     return source({"source": "chat", "of": MINE, **settings}, {"messages": talk})
 
@@ -103,4 +116,43 @@ TASKS: dict[str, Case] = {
     ),
 }
 
-CASES: dict[str, Case] = {**CONVERSATIONS, **WRAPPERS, **TASKS}
+AXES: dict[str, Case] = {
+    "an unknown rule of selection": Case(
+        axes(select=["random", "lexcal"]), r"calibration\.select\[1\]\.by: unknown selection 'lexcal', did you mean"
+    ),
+    "a rule twice": Case(axes(select=["random", "random"]), r"calibration\.select\[1\]: 'random' is there twice"),
+    "a rule without its target": Case(
+        axes(select="centroid"), r"calibration\.select\.target: give the source of the text"
+    ),
+    "a target that is not there": Case(
+        axes(select={"by": "herding", "target": MINE}), r"no such file or folder: .*a\.jsonl"
+    ),
+    "a pool that the text cannot fill": Case(
+        axes(select={"by": "random", "pool": 1000}, nsamples=1000), r"at most .* tokens, which make at most"
+    ),
+    "windows that cannot stand equally often": Case(
+        axes(nsamples=4, distinct=[2, 3]), r"calibration\.distinct: 3 windows cannot each stand equally often"
+    ),
+    "a first token without a place": Case(
+        axes(first_token=["bos", "eos"]), r"calibration\.first_token: 'eos' needs add_bos: true"
+    ),
+    "an overlap of one word": Case(
+        axes(exclude_overlap=[False, 1]), r"calibration\.exclude_overlap: expected true, false or a number of words"
+    ),
+    "an overlap in words": Case(
+        axes(exclude_overlap="yes"), r"calibration\.exclude_overlap: expected true, false or a number .* got 'yes'"
+    ),
+    "an unknown descriptor": Case(
+        described("token_entropi"), r"evaluation\.descriptors: unknown descriptor 'token_entropi', did you mean"
+    ),
+    "a translation of itself": Case(
+        source({"source": "translation", "path": "a.jsonl", "column": "de", "translation": "de"}),
+        r"calibration\.source\.translation: expected another column than that of the original, got 'de'",
+    ),
+    "a translation that is not there": Case(
+        source({"source": "translation", "path": "a.jsonl", "translation": "fr"}, {"text": "a", "de": "b"}),
+        r"source 'a-fr': .*a\.jsonl, line 1: no column 'fr'",
+    ),
+}
+
+CASES: dict[str, Case] = {**CONVERSATIONS, **WRAPPERS, **TASKS, **AXES}

@@ -165,3 +165,27 @@ def test_loops_are_seen(tokenizer: Any) -> None:
     tokens = np.tile(np.arange(8, dtype=np.int32), (2, 8))
     looped = describe(replace(built, tokens=tokens), names=["loop_share"])["loop_share"]
     assert looped == pytest.approx(1 - 8 / 61)
+
+
+@pytest.mark.parametrize("sampling", ["windows", "packed", "document_start", "sequential"])
+def test_the_end_of_a_written_text_stands_once_before_the_next(
+    prompts: dict[str, Any], tokenizer: Any, sampling: str
+) -> None:
+    source = get_source({"source": "self_generated", "prompts": prompts, "documents": 12, "keep": 1.0, "length": 20})
+    asked = {"sampling": sampling, "nsamples": 2, "seqlen": 60}
+    joined = build(spec_of(source, **asked), tokenizer, writer=FakeWriter())
+    own = build(spec_of(source, **asked, separator="none"), tokenizer, writer=FakeWriter())
+    for built in (joined, own):
+        ends = built.tokens == tokenizer.eos_token_id
+        assert ends.any()
+        assert not (ends[:, 1:] & ends[:, :-1]).any()
+    if sampling in ("packed", "sequential"):  # the others look at the length of all text, which ends with EOS or not
+        assert joined.hash == own.hash
+    assert joined.id != own.id
+
+
+def test_ids_of_written_sets_without_a_separator_stay(prompts: dict[str, Any]) -> None:
+    spec = spec_of(get_source({"source": "random_tokens", "documents": 40}))
+    assert not spec.ends_twice
+    written = spec_of(get_source({"source": "self_generated", "prompts": prompts, "documents": 4}))
+    assert written.ends_twice and not replace(written, separator="none").ends_twice

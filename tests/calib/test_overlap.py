@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calib.build import read_pool
 from calib.ngrams import batches, token_ngrams, word_ngrams
-from calib.overlap import index_texts, index_tokens, overlap
+from calib.overlap import grouped, index_texts, index_tokens, overlap, overlap_by_group
 from calib.settings import SettingsError
 from calib.source import get_source
 
@@ -116,3 +117,37 @@ def test_source_without_anything_left_is_refused(leaky: dict[str, Any]) -> None:
         list(get_source({**leaky, "against": [leaky["of"]]}).documents())
     with pytest.raises(SettingsError, match="against: expected at least one source"):
         get_source({**leaky, "against": []})
+
+
+@settings(deadline=None)
+@given(texts, st.lists(texts, min_size=1, max_size=3), st.integers(1, 3))
+def test_overlap_by_group_is_that_with_each_group_alone(windows: list[str], asked: list[list[str]], n: int) -> None:
+    of_text = [number for number, group in enumerate(asked) for _ in group]
+    together = grouped(index_texts([text for group in asked for text in group], n), of_text, len(asked))
+    found = overlap_by_group(windows, together)
+    alone = [overlap(windows, index_texts(group, n)) for group in asked]
+    assert found.windows.tolist() == [int((one.windows > 0).sum()) for one in alone]
+    assert found.texts.tolist() == [one.contaminated for one in alone]
+    assert found.share.tolist() == [one.texts.max() for one in alone]
+
+
+def test_texts_of_an_evaluation_are_left_out_and_counted(leaky: dict[str, Any], tokenizer: Any) -> None:
+    asked = [document.text for source in leaky["against"] for document in get_source(source).documents()]
+    named = get_source({"source": "exclude_overlap", "of": leaky["of"], "n": leaky.get("n", 8), "evaluation": "id"})
+    pools = [read_pool(source, tokenizer, asked=asked) for source in (get_source(leaky), named)]
+    assert pools[0].ids == pools[1].ids
+    assert pools[0].excluded == pools[1].excluded == get_source(leaky).excluded()[0] > 0
+    assert named.identity()["evaluation"] == "id"
+    assert "evaluation" not in get_source(leaky).identity()
+    with pytest.raises(SettingsError, match="no evaluation is at hand here"):
+        read_pool(named, tokenizer)
+
+
+def test_text_of_token_ids_is_judged_decoded(tokenizer: Any) -> None:
+    drawn = get_source({"source": "random_tokens", "documents": 6, "length": 40})
+    whole = list(drawn.token_documents(tokenizer))
+    leaked = tokenizer.batch_decode([whole[2].tokens], skip_special_tokens=True)
+    source = get_source({"source": "exclude_overlap", "of": drawn, "n": 2, "evaluation": "id"})
+    pool = read_pool(source, tokenizer, asked=leaked)
+    assert pool.excluded >= 1
+    assert whole[2].id not in pool.ids

@@ -80,7 +80,7 @@ def test_id_is_the_same_on_every_machine() -> None:
         ({"nsamples": None, "sampling": "sequential", "set": 1}, "calibration.set: with nsamples null"),
         ({"seqlen": 1, "add_bos": True}, "calibration.seqlen: expected at least 2 with add_bos"),
         ({"distinct": 3}, "calibration.distinct: 3 windows cannot each stand equally often among nsamples 4"),
-        ({"max_nsamples": 3}, "calibration.max_nsamples: expected at least the 4 windows of the set"),
+        ({"max_nsamples": 3}, "calibration.max_nsamples: expected at least the 4 different windows of the set"),
         ({"nsamples": None, "sampling": "sequential", "select": "random"}, "calibration.select: needs a number of"),
         ({"select": "randon"}, "calibration.select.by: unknown selection 'randon', did you mean 'random'?"),
         ({"first_token": "eos"}, "calibration.first_token: 'eos' needs add_bos: true"),

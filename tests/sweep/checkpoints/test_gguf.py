@@ -134,6 +134,31 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert (folder_of(path) / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("harm", ["changed", "gone"])
+def test_a_conversion_that_is_not_as_it_was_made_is_made_again(tmp_path: Path, name: str, harm: str) -> None:
+    path = write_gguf(tmp_path / "a.gguf")
+    file = folder_of(path) / name
+    before = file.read_bytes()
+    if harm == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert folder_of(path) == file.parent
+    assert file.read_bytes() == before
+
+
+def test_what_a_killed_conversion_left_is_removed(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "a.gguf")
+    folder = folder_of(path)
+    left, others = folder.parent / f".{folder.name}.killed", folder.parent / ".of another model"
+    left.mkdir()
+    others.mkdir()
+    made = folder.stat().st_mtime_ns
+    assert folder_of(path).stat().st_mtime_ns == made
+    assert not left.exists() and others.is_dir()
+
+
 def test_a_file_that_changed_since_planning_is_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "a.gguf")
     found = describe_gguf(path, "models[0]")

@@ -128,10 +128,10 @@ def test_sets_are_of_the_model_that_wrote_them(document: dict[str, Any], tiny_mo
     trials = plan.expand(parse_study(written_study(document, tiny_model, other_model)))
     pools = plan.pools(trials)
     assert [pool.model.path for pool in pools] == [str(tiny_model), str(other_model)]
-    assert all(pool.writes for pool in pools)
+    assert all(pool.asks_model for pool in pools)
     assert len({pool.ids for pool in pools}) == 2
     plain = plan.pools(plan.expand(parse_study({**document, "models": [str(tiny_model), str(other_model)]})))
-    assert len(plain) == 2 and not any(pool.writes for pool in plain)  # one for each source, of both models
+    assert len(plain) == 2 and not any(pool.asks_model for pool in plain)  # one for each source, of both models
 
 
 def test_text_is_written_once(

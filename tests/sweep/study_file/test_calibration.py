@@ -70,3 +70,63 @@ def test_paths_of_every_kind_of_source_are_made_absolute(
     rivers, stones = str(tiny_texts / "rivers.jsonl"), str(tiny_texts / "stones.jsonl")
     assert alone["path"] == stones
     assert [part["path"] for part in mixture["parts"]] == [rivers, stones]
+
+
+def test_how_windows_are_chosen_and_begun_are_axes(document: dict[str, Any]) -> None:
+    axes = ("calibration.select=[null, lexical, {by: herding, pool: 2}]", "calibration.document_bos=[false, true]")
+    study = parse_study(changed(document, *axes, "calibration.exclude_overlap=[false, 5]"))
+    found = {
+        (spec.select.label if spec.select else None, spec.document_bos, spec.source.excluded_words)
+        for spec in study.calibration
+    }
+    rules = (None, "lexical", "herding (pool 2)")
+    assert found == {(rule, bos, words) for rule in rules for bos in (False, True) for words in (None, 5)}
+    assert {spec.source.label for spec in study.calibration} == {"rivers", "stones"}
+    assert parse_study(study.document).calibration == study.calibration
+    assert len({spec.id("tiny") for spec in study.calibration}) == len(study.calibration) == 24
+
+
+def test_settings_that_are_not_used_change_no_id(document: dict[str, Any]) -> None:
+    unused = ("select=null", "distinct=null", "document_bos=false", "first_token=bos", "exclude_overlap=false")
+    stated = parse_study(changed(document, *(f"calibration.{setting}" for setting in unused)))
+    assert [spec.id("tiny") for spec in stated.calibration] == [
+        spec.id("tiny") for spec in parse_study(document).calibration
+    ]
+
+
+def test_first_token_of_windows_is_an_axis(document: dict[str, Any]) -> None:
+    study = parse_study(changed(document, "calibration.add_bos=true", "calibration.first_token=[bos, eos]"))
+    assert [spec.first_token for spec in study.calibration] == ["bos", "eos"] * 2
+
+
+def test_repeated_sets_are_nested_in_their_different_windows(document: dict[str, Any]) -> None:
+    study = parse_study(changed(document, "calibration.distinct=[1, 2, 4]", "calibration.nsamples=4"))
+    assert {spec.max_nsamples for spec in study.calibration} == {4}
+    assert [spec.distinct for spec in study.calibration[:3]] == [1, 2, 4]
+
+
+def test_excluded_overlap_follows_what_is_evaluated(document: dict[str, Any]) -> None:
+    def ids(*overrides: str) -> set[str]:
+        study = parse_study(changed(document, "calibration.exclude_overlap=true", *overrides))
+        return {spec.id("tiny") for spec in study.calibration}
+
+    assert ids() == ids("evaluation.bootstrap_iters=10")
+    assert not ids() & ids("evaluation.limit=3")
+    assert not ids() & {spec.id("tiny") for spec in parse_study(document).calibration}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("calibration.exclude_overlap=1", "calibration.exclude_overlap: expected true, false or a number of words"),
+        ("calibration.exclude_overlap=all", "calibration.exclude_overlap: expected true, false or a number of words"),
+        ("calibration.select=[random, lexcal]", r"calibration.select\[1\].by: unknown selection 'lexcal'"),
+        ("calibration.select=[random, random]", r"calibration.select\[1\]: 'random' is there twice"),
+        ("calibration.distinct=[2, 3]", "calibration.distinct: 3 windows cannot each stand equally often"),
+        ("calibration.first_token=eos", "calibration.first_token: 'eos' needs add_bos: true"),
+        ("calibration.document_bos=1", "calibration.document_bos: expected"),
+    ],
+)
+def test_wrong_ways_to_choose_windows_are_refused(document: dict[str, Any], override: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse_study(changed(document, override))

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from calib.settings import SettingsError
-from methods.base import get_method
+from methods.base import get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
+from methods.target_error import target_error
 from sweep import plan
 from sweep.config import parse_study
 from sweep.models import resolve_model
@@ -22,7 +23,7 @@ from sweep.results import Results
 from sweep.weights.dense import DenseModel
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel, load_dense
-from tests.sweep.weights.conftest import METHODS, STREAMABLE, Save, numbers, pair, rewrite, run_study
+from tests.sweep.weights.conftest import METHODS, STREAMABLE, Save, numbers, pair, present, rewrite, run_study
 
 
 @pytest.mark.parametrize("name", STREAMABLE)
@@ -67,6 +68,22 @@ def test_weights_are_cast_as_transformers_casts_them(llama: Path, dtype: str, to
     for model in (dense.model, streamed.model):
         compress_model(model, get_method("wanda"), tokens)
     assert weights_hash(streamed.model) == weights_hash(dense.model)
+
+
+@pytest.mark.parametrize("entry", [{"method": "gptq", "group_size": 16}, {"method": "svd_llm"}], ids=str)
+def test_errors_of_the_first_blocks_are_the_same_and_leave_a_dense_model(
+    llama: Path, tokens: np.ndarray, entry: dict[str, Any]
+) -> None:
+    dense, streamed = pair(llama)
+    before = weights_hash(dense.model)
+    targets = {"target": (tokens + 1) % 64}
+    found = [target_error(each.model, parse_method(entry, "m"), tokens, targets) for each in (dense, streamed)]
+    assert found[0] == found[1]
+    assert found[0]["target"].total[0] > 0
+    assert weights_hash(dense.model) == weights_hash(streamed.model) == before
+    assert present(streamed.model) == 0
+    streamed.restore()
+    assert weights_hash(streamed.model) == before
 
 
 DIFFERENCES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
