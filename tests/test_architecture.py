@@ -32,7 +32,7 @@ FLOORS = {
         writer
         files  registry  sampling
         records  tokenizer  yamltext
-        settings
+        settings  weights
     """,
     "methods": """
         target_error
