@@ -31,8 +31,8 @@ FLOORS = {
         source
         writer
         files  registry  sampling
-        records  tokenizer  yamltext
-        settings  weights
+        records  tokenizer  yamltext  weights
+        settings
     """,
     "methods": """
         target_error
