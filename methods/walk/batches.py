@@ -136,17 +136,23 @@ def capture(model: torch.nn.Module, blocks: torch.nn.ModuleList, data: Data) -> 
 
 def _on_device(data: Data, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Tokens and mask [nsamples, seqlen], int64. Raises SettingsError when they have another shape."""
-    tokens = torch.as_tensor(data.tokens).to(device=device, dtype=torch.long)
+    tokens = _tensor(data.tokens).to(device=device, dtype=torch.long)
     if tokens.dim() != 2 or not tokens.numel():
         raise SettingsError(f"tokens: expected [nsamples, seqlen] with at least one token, got {tuple(tokens.shape)}")
     if data.attention_mask is None:
         return tokens, None
-    mask = torch.as_tensor(data.attention_mask).to(device=device, dtype=torch.long)
+    mask = _tensor(data.attention_mask).to(device=device, dtype=torch.long)
     if mask.shape != tokens.shape:
         raise SettingsError(
             f"attention_mask: expected the shape of tokens {tuple(tokens.shape)}, got {tuple(mask.shape)}"
         )
     return tokens, mask
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    """`values` as a tensor; of an array that is shared and read-only a copy, since torch warns of such arrays."""
+    flags = getattr(values, "flags", None)
+    return torch.as_tensor(values if flags is None or flags.writeable else values.copy())
 
 
 def _weights(data: Data, tokens: torch.Tensor) -> torch.Tensor | None:
@@ -156,7 +162,7 @@ def _weights(data: Data, tokens: torch.Tensor) -> torch.Tensor | None:
     """
     if data.token_weights is None:
         return None
-    weights = torch.as_tensor(data.token_weights).to(device=tokens.device, dtype=torch.float32)
+    weights = _tensor(data.token_weights).to(device=tokens.device, dtype=torch.float32)
     if weights.shape != tokens.shape:
         raise SettingsError(
             f"token_weights: expected the shape of tokens {tuple(tokens.shape)}, got {tuple(weights.shape)}"
