@@ -248,8 +248,7 @@ class Calls:
                 positional, keywords = self.arguments[path][batch]
                 output = module(*positional, **keywords)
             first = output[0] if isinstance(output, tuple) else output
-            valid = batches.valid[batch]
-            yield first if valid is None else first.reshape(-1, first.shape[-1])[valid]
+            yield batches.weighted(batch, first)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from methods.lazy import torch
 from methods.numerics.backend import backend_of
 from methods.outcome import HALF_PRECISION_BITS, CompressionError, LayerReport, Measurement
 from methods.walk.batches import Data
-from methods.walk.checks import check_device, check_steps
+from methods.walk.checks import check_device, check_steps, check_weighted
 from methods.walk.decoder import decoder_blocks
 from methods.walk.factored import refuse_to_save_factors
 from methods.walk.fused import fused
@@ -45,6 +45,7 @@ def compress_model(
     progress: Progress | None = None,
     witness: Witness | None = None,
     first_blocks: int | None = None,
+    token_weights: Any = None,
 ) -> CompressionReport:
     """Compress the model in place with calibration `tokens` [nsamples, seqlen] (None for a data-free method).
 
@@ -52,19 +53,22 @@ def compress_model(
     hidden states wait in host memory between blocks (None: when a GPU is crowded). progress: called with (blocks done,
     blocks in all). witness: called with (block, linear, `CompressedWeight`) for every weight that a weight method
     replaces; what it does not keep is gone. first_blocks: only so many, each as in a compression of all; a step before
-    one that looks at all blocks goes through all of them. Raises SettingsError before any work when the settings do not
-    fit the model, CompressionError naming block and linear. A model that holds low-rank factors afterwards refuses
-    `save_pretrained` (`methods/walk/factored.py`).
+    one that looks at all blocks goes through all of them. token_weights: [nsamples, seqlen], how often each token counts
+    in what the method knows of its inputs, at least zero (None: once); all of them are read. Raises SettingsError before
+    any work when the settings do not fit the model, CompressionError naming block and linear. A model that holds
+    low-rank factors afterwards refuses `save_pretrained` (`methods/walk/factored.py`).
     """
     started = time.perf_counter()
     steps = steps_of(method)
     if not method.data_free and tokens is None:
         raise SettingsError(f"tokens: {method.label} needs calibration tokens [nsamples, seqlen], got None")
     check_device(model)
-    data = Data(tokens, attention_mask, batch_size, offload)
+    data = Data(tokens, attention_mask, batch_size, offload, token_weights)
     layers: list[LayerReport] = []
     with ready_to_walk(model):
         check_steps(model, steps)
+        if token_weights is not None:
+            check_weighted(model, steps)
         reach = reach_of(steps, first_blocks)
         for number, step in enumerate(steps):
             keep_zeros = any(earlier.prunes for earlier in steps[:number])

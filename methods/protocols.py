@@ -72,15 +72,17 @@ class BlockWindows(Protocol):
         """Of every batch [windows, length, width]."""
         ...
 
-    @property
-    def valid(self) -> Sequence[torch.Tensor | None]:
-        """Of every batch a flat mask [windows · length] of the tokens that are not padding, or None."""
-        ...
-
     def __len__(self) -> int: ...
 
     def run(self, block: torch.nn.Module, index: int, batch: int) -> torch.Tensor:
         """The output of `block`, number `index` of the model, for one batch."""
+        ...
+
+    def weighted(self, batch: int, output: torch.Tensor) -> torch.Tensor:
+        """The rows of `output` [windows, length, width] whose tokens count, √w times as large where one counts w times.
+
+        `output` itself where all tokens of the batch count once.
+        """
         ...
 
     def first_window(self) -> BlockWindows:

@@ -45,16 +45,17 @@ def target_error(
     *,
     blocks: int = 2,
     attention_mask: Any = None,
+    token_weights: Any = None,
     batch_size: int | None = None,
     offload: bool | None = None,
 ) -> dict[str, TargetError]:
     """The errors by name of the target, after compressing the first `blocks` blocks with the calibration tokens.
 
     model: dense, and the same afterwards. calibration_tokens: [nsamples, seqlen], None for a data-free method.
-    target_tokens: by name, whole windows [windows, length] each. attention_mask, batch_size, offload: as in
-    `compress_model`. A method that looks at all blocks first (OWL, gradients) costs that look as well. Raises what
-    `compress_model` raises; the model is given back then too, unless its blocks are streamed: then whoever holds it
-    must restore it.
+    target_tokens: by name, whole windows [windows, length] each. attention_mask and token_weights (of the calibration
+    tokens), batch_size, offload: as in `compress_model`. A method that looks at all blocks first (OWL, gradients) costs
+    that look as well. Raises what `compress_model` raises; the model is given back then too, unless its blocks are
+    streamed: then whoever holds it must restore it.
     """
     decoder = decoder_blocks(model)
     if not 1 <= blocks <= len(decoder):
@@ -69,6 +70,7 @@ def target_error(
             method,
             calibration_tokens,
             attention_mask=attention_mask,
+            token_weights=token_weights,
             batch_size=batch_size,
             offload=offload,
             first_blocks=blocks,

@@ -31,7 +31,7 @@ FLOORS = {
         source
         writer
         files  registry  sampling
-        records  tokenizer  yamltext
+        records  tokenizer  yamltext  weights
         settings
     """,
     "methods": """

@@ -38,6 +38,7 @@ class Magnitudes(Sampled):
         super().__init__(cols, device)
         self._sum = torch.zeros(cols, dtype=torch.float32, device=device)
         self._largest = torch.zeros(cols, dtype=torch.float32, device=device)
+        self._excess: torch.Tensor | None = None  # Σ (w - 1) over tokens that count w times
 
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         if inputs.is_cuda:
@@ -48,9 +49,18 @@ class Magnitudes(Sampled):
             self._sum += sizes.sum(0)
             self._largest = torch.maximum(self._largest, sizes.amax(0))
 
+    def _add_weighted(self, inputs: torch.Tensor, windows: int, weights: torch.Tensor) -> None:
+        sizes = inputs.float().abs()
+        self._sum += weights @ sizes
+        self._largest = torch.maximum(self._largest, sizes.amax(0))
+        excess = (weights - 1).sum()
+        self._excess = excess if self._excess is None else self._excess + excess
+
     @property
     def mean(self) -> torch.Tensor:
         self._check(self._sum)
+        if self._excess is not None:
+            return self._sum / (self.tokens + self._excess)
         return divide(self._sum, max(self.tokens, 1))
 
     @property

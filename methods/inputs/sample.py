@@ -6,7 +6,7 @@ must depend on the tokens and their order alone.
 
 from __future__ import annotations
 
-from methods.inputs.statistic import Statistic
+from methods.inputs.statistic import Statistic, scaled
 from methods.lazy import torch
 from methods.numerics.factor import all_finite
 from methods.numerics.precision import halves_of, split_product
@@ -28,14 +28,15 @@ class Sampled(Statistic):
         self._kept: list[torch.Tensor] = []
         self._step = 1
 
-    def update(self, inputs: torch.Tensor, windows: int = 1) -> None:
+    def update(self, inputs: torch.Tensor, windows: int = 1, weights: torch.Tensor | None = None) -> None:
         while -(-(self.tokens + inputs.shape[0]) // self._step) > SAMPLE_LIMIT:
             self._step *= 2
             self._kept = [torch.cat(self._kept)[::2].clone()] if self._kept else []
         first = -self.tokens % self._step
         if first < inputs.shape[0]:
-            self._kept.append(inputs[first :: self._step].clone())
-        super().update(inputs, windows)
+            some = slice(first, None, self._step)
+            self._kept.append(inputs[some].clone() if weights is None else scaled(inputs[some], weights[some]))
+        super().update(inputs, windows, weights)
 
     def _vectors(self) -> torch.Tensor:
         """The sample in the dtype of the inputs."""
@@ -46,7 +47,7 @@ class Sampled(Statistic):
         return kept[: len(kept) // step * step : step]
 
     def sample(self) -> torch.Tensor:
-        """The sample of the input vectors, [vectors, cols], float32."""
+        """The sample of the input vectors, [vectors, cols], float32; where a token counts w times, √w times its own."""
         return self._vectors().float()
 
     def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

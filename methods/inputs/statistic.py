@@ -4,9 +4,10 @@ A statistic sees the input vectors of one distinct input (q, k and v share their
 dtype of the activations. Windows are counted, not tokens, as in the reference code of GPTQ, SparseGPT and Wanda, so
 scales agree with theirs. Each statistic also answers what a replaced weight costs in the layer's output,
 `output_error`: exactly when it holds the Hessian, on a fixed sample of input vectors otherwise (a diagonal alone
-ignores how inputs move together). Padding never gets here; NaN and infinity raise, when the statistic is read. The hard
-case is a device that computes while the host goes on: nothing here waits for it while batches go through a block, and
-an answer that the host needs is asked for once.
+ignores how inputs move together). Tokens may count more or less than once: then every sum and every sample is weighted,
+while windows and tokens are counted as they are. Padding never gets here; NaN and infinity raise, when the statistic is
+read. The hard case is a device that computes while the host goes on: nothing here waits for it while batches go through
+a block, and an answer that the host needs is asked for once.
 
 Words of this room: a *statistic* is what is known of one distinct input of a block; an input is *dead* when it was
 always zero; a *sample* is the input vectors that are kept; to *measure* is to ask what a replaced weight costs.
@@ -37,13 +38,18 @@ class Statistic:
         self.tokens = 0
         self._checked = False
 
-    def update(self, inputs: torch.Tensor, windows: int = 1) -> None:
-        """Add `inputs` [tokens, cols], which come from `windows` windows."""
+    def update(self, inputs: torch.Tensor, windows: int = 1, weights: torch.Tensor | None = None) -> None:
+        """Add `inputs` [tokens, cols], which come from `windows` windows.
+
+        weights: how often each token counts, [tokens], float32, above zero; None: once.
+        """
         self.windows += windows
         self.tokens += inputs.shape[0]
         self._checked = False
-        if inputs.shape[0]:
+        if inputs.shape[0] and weights is None:
             self._add(inputs, windows)
+        elif inputs.shape[0] and weights is not None:
+            self._add_weighted(inputs, windows, weights)
 
     def output_error(self, delta: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(‖ΔX‖², ‖WX‖²) for `delta` and `weight` [rows, cols], float32, as scalars on the device."""
@@ -57,11 +63,20 @@ class Statistic:
     def _add(self, inputs: torch.Tensor, windows: int) -> None:
         raise NotImplementedError(f"{type(self).__name__}._add")
 
+    def _add_weighted(self, inputs: torch.Tensor, windows: int, weights: torch.Tensor) -> None:
+        """Sums of squares: a token that counts w times is one that is √w times as large."""
+        self._add(scaled(inputs, weights), windows)
+
     def _check(self, sums: torch.Tensor) -> None:
         """Raise CompressionError when `sums` are not finite; the device is asked once for all linears."""
         if not self._checked:
             check_finite(sums)
             self._checked = True
+
+
+def scaled(inputs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """`inputs` [tokens, cols] times the roots of `weights` [tokens], in float32: 16 bits would round the product."""
+    return inputs.float() * weights.sqrt()[:, None]
 
 
 def output_error(

@@ -9,10 +9,11 @@ windows that share them go together; and a GPU too small for all hidden states, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calib.settings import SettingsError
+from methods.inputs.statistic import scaled
 from methods.lazy import torch
 from methods.walk.decoder import record
 from methods.walk.lengths import length_rule, padded_positions
@@ -28,13 +29,15 @@ class Data:
     """The calibration tokens [nsamples, seqlen], their mask, and how to send them through the model.
 
     attention_mask: zero at padding. batch_size: windows in a forward. offload: hidden states wait in host memory; None:
-    when a GPU is crowded.
+    when a GPU is crowded. token_weights: how often each token counts in what is known of the inputs, at least zero;
+    None: once. A token that does not count is read by those after it all the same.
     """
 
     tokens: Any
     attention_mask: Any = None
     batch_size: int | None = None
     offload: bool | None = None
+    token_weights: Any = None
 
 
 PROBE = Data([[0, 0]])  # two tokens: which linears share an input, and how experts are used, shows in any forward
@@ -47,6 +50,8 @@ class Batches:
     hidden: per batch [windows, length, width]. arguments: per batch and block, what the block gets besides. valid: per
     batch a flat mask [windows · length] of the tokens that are not padding, or None. home: where hidden states wait
     between blocks; None: on the model's device. tuples: whether blocks give back a tuple, known when one has run.
+    weights: per batch, flat, how often each token counts, as float32, or as bool where each counts once or not at all;
+    empty where all of them count once.
     """
 
     hidden: list[torch.Tensor]
@@ -54,6 +59,7 @@ class Batches:
     valid: list[torch.Tensor | None]
     home: torch.device | None = None
     tuples: bool | None = None
+    weights: list[torch.Tensor] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -71,7 +77,26 @@ class Batches:
         """The first window alone, with its part of the arguments that differ from window to window."""
         hidden = self.hidden[0]
         arguments = [_first_of(given, hidden.shape[0]) for given in self.arguments[0]]
-        return replace(self, hidden=[hidden[:1]], arguments=[arguments], valid=[None])
+        return replace(self, hidden=[hidden[:1]], arguments=[arguments], valid=[None], weights=[])
+
+    def counted(self, batch: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(those of `rows` [windows · length, ...] whose tokens count, how often each does; None: once)."""
+        valid = self.valid[batch]
+        if not self.weights:
+            return (rows if valid is None else rows[valid]), None
+        weights = self.weights[batch]
+        counts = weights > 0 if valid is None else (weights > 0) & valid
+        return rows[counts], None if weights.dtype == torch.bool else weights[counts]
+
+    def weighted(self, batch: int, output: torch.Tensor) -> torch.Tensor:
+        """The rows of `output` [windows, length, width] whose tokens count, √w times as large where one counts w times.
+
+        `output` itself where all tokens of the batch count once.
+        """
+        if self.valid[batch] is None and not self.weights:
+            return output
+        rows, weights = self.counted(batch, output.reshape(-1, output.shape[-1]))
+        return rows if weights is None else scaled(rows, weights)
 
     def keep(self, batch: int, hidden: torch.Tensor) -> None:
         """`hidden`, the output of a block, is what enters the next one."""
@@ -90,6 +115,7 @@ def capture(model: torch.nn.Module, blocks: torch.nn.ModuleList, data: Data) -> 
     """
     device = next(model.parameters()).device
     tokens, mask = _on_device(data, device)
+    weights = _weights(data, tokens)
     size = data.batch_size or _batch_size(tokens.shape[1], device)
     result = Batches([], [], [], torch.device("cpu") if data.offload else None)
     for windows, named in _parts(model, blocks, mask, len(tokens), size):
@@ -103,22 +129,52 @@ def capture(model: torch.nn.Module, blocks: torch.nn.ModuleList, data: Data) -> 
             [_kept_once((each[1], each[2]), before) for each, before in zip(recorded, known, strict=True)]
         )
         result.valid.append(None if part is None else part.flatten().bool())
+        if weights is not None:
+            result.weights.append(weights[windows].flatten())
     return result
 
 
 def _on_device(data: Data, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Tokens and mask [nsamples, seqlen], int64. Raises SettingsError when they have another shape."""
-    tokens = torch.as_tensor(data.tokens).to(device=device, dtype=torch.long)
+    tokens = _tensor(data.tokens).to(device=device, dtype=torch.long)
     if tokens.dim() != 2 or not tokens.numel():
         raise SettingsError(f"tokens: expected [nsamples, seqlen] with at least one token, got {tuple(tokens.shape)}")
     if data.attention_mask is None:
         return tokens, None
-    mask = torch.as_tensor(data.attention_mask).to(device=device, dtype=torch.long)
+    mask = _tensor(data.attention_mask).to(device=device, dtype=torch.long)
     if mask.shape != tokens.shape:
         raise SettingsError(
             f"attention_mask: expected the shape of tokens {tuple(tokens.shape)}, got {tuple(mask.shape)}"
         )
     return tokens, mask
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    """`values` as a tensor; of an array that is shared and read-only a copy, since torch warns of such arrays."""
+    flags = getattr(values, "flags", None)
+    return torch.as_tensor(values if flags is None or flags.writeable else values.copy())
+
+
+def _weights(data: Data, tokens: torch.Tensor) -> torch.Tensor | None:
+    """How often each token counts, like `tokens`: float32, or bool where that tells all; None where each counts once.
+
+    Raises SettingsError for another shape, for weights below zero or infinite, and where no token counts.
+    """
+    if data.token_weights is None:
+        return None
+    weights = _tensor(data.token_weights).to(device=tokens.device, dtype=torch.float32)
+    if weights.shape != tokens.shape:
+        raise SettingsError(
+            f"token_weights: expected the shape of tokens {tuple(tokens.shape)}, got {tuple(weights.shape)}"
+        )
+    if not bool(((weights >= 0) & weights.isfinite()).all()):
+        raise SettingsError("token_weights: expected finite numbers, at least zero")
+    if not bool(weights.any()):
+        raise SettingsError("token_weights: no token counts; at least one must be above zero")
+    if bool((weights == 1).all()):
+        return None
+    once = bool(((weights == 0) | (weights == 1)).all())
+    return weights.bool() if once else weights
 
 
 def _parts(

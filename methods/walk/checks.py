@@ -54,6 +54,22 @@ def check_steps(model: torch.nn.Module, steps: Sequence[Method]) -> None:
         _check_patterns(step.linears, names)
 
 
+def check_weighted(model: torch.nn.Module, steps: Sequence[Method]) -> None:
+    """Raise SettingsError when a step cannot let tokens count more or less than once."""
+    for step in steps:
+        if step.data_free:
+            continue
+        if step.needs_gradients:
+            raise SettingsError(f"token_weights: {step.label} looks at gradients of the loss, which has no weights")
+        for index, block in enumerate(decoder_blocks(model)):
+            for experts in experts_of(block):
+                if step.selects(experts[0].name) and not step.skips(index, len(decoder_blocks(model))):
+                    raise SettingsError(
+                        f"token_weights: block {index} {experts[0].group}: fused experts do not tell which token they "
+                        f'meet; leave them dense with linears: ["*", "!{experts[0].group}*"]'
+                    )
+
+
 def linear_shapes(
     model: torch.nn.Module, blocks: torch.nn.ModuleList, *, by_input: bool = False
 ) -> list[list[LinearShape]]:

@@ -58,7 +58,6 @@ class Collector(Generic[S]):
     def run(self, block: torch.nn.Module, index: int, batches: Batches, batch: int) -> torch.Tensor | None:
         """Send one batch through the block; returns its output, or None when the pass ended early."""
         valid = batches.valid[batch]
-        windows = batches.hidden[batch].shape[0]
         seen: dict[int, tuple[torch.Tensor, str]] = {}
         watched_so_far: set[str] = set()
 
@@ -68,7 +67,7 @@ class Collector(Generic[S]):
                 self._join(linear, known[1])
             else:
                 seen[id(inputs)] = (inputs, linear.name)  # keeps the tensor alive, so its id stays its own
-                self._update(linear, inputs, valid, windows)
+                self._update(linear, inputs, batches, batch)
             watched_so_far.add(linear.name)
             if not self.to_the_end and len(watched_so_far) == len(self._wanted):
                 raise _StopPassError
@@ -103,14 +102,14 @@ class Collector(Generic[S]):
             self.order.append(linear.name)
             self.shared[leader].linears.append(linear)
 
-    def _update(self, linear: Linear, inputs: torch.Tensor, valid: torch.Tensor | None, windows: int) -> None:
+    def _update(self, linear: Linear, inputs: torch.Tensor, batches: Batches, batch: int) -> None:
         if linear.name not in self.shared:
             self.order.append(linear.name)
             self.shared[linear.name] = SharedInput([linear], self._new(linear))
-        flat = inputs.reshape(-1, inputs.shape[-1])
-        if valid is not None and linear.kind != "expert":
-            flat = flat[valid]
-        self.shared[linear.name].statistic.update(flat, windows)
+        flat, weights = inputs.reshape(-1, inputs.shape[-1]), None
+        if linear.kind != "expert":  # which get the rows of valid tokens alone
+            flat, weights = batches.counted(batch, flat)
+        self.shared[linear.name].statistic.update(flat, batches.hidden[batch].shape[0], weights)
 
     def _after_first_batch(self) -> None:
         """From now on only the first linear of each distinct input is watched."""

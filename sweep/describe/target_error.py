@@ -16,7 +16,7 @@ def first_blocks(described: Described) -> Numbers:
     found = target_error(
         described.model,
         described.method,
-        None if described.method.data_free else described.tokens.copy(),
+        None if described.method.data_free else described.tokens,
         described.targets,
         blocks=min(BLOCKS, described.blocks),
         batch_size=described.batch_size,

@@ -22,7 +22,7 @@ from methods.walk.lengths import forgetful
 from methods.walk.linears import linears_of
 from methods.walk.residency import resident
 
-Moments = dict[str, torch.Tensor]  # by text: [cols, cols], float64
+Moments = dict[str, "torch.Tensor"]  # by text: [cols, cols], float64
 
 
 def second_moments(

@@ -53,3 +53,14 @@ def test_batch_size_changes_only_rounding(make_llama, tokens, batch_size):
     for name, weight in weights_of(models[0]).items():
         same = (weight == weights_of(models[1])[name]).double().mean()
         assert same > 0.99, name
+
+
+def test_an_array_that_is_shared_and_read_only_is_taken(make_llama, tokens):
+    model = make_llama()
+    shared = tokens.copy()
+    shared.setflags(write=False)
+    with torch.no_grad():
+        first, second = (
+            capture(model, decoder_blocks(model), Data(each, token_weights=each + 1)) for each in (tokens, shared)
+        )
+    assert all(torch.equal(a, b) for a, b in zip(first.hidden, second.hidden, strict=True))

@@ -26,7 +26,9 @@ def described(dense: DenseModel) -> Described:
     random = np.random.default_rng(0)
 
     def windows(count: int, low: int, high: int) -> np.ndarray:
-        return random.integers(low, high, size=(count, 16), dtype=np.int32)
+        drawn = random.integers(low, high, size=(count, 16), dtype=np.int32)
+        drawn.setflags(write=False)  # as the tokens of a set are
+        return drawn
 
     return Described(
         dense.model,
@@ -51,7 +53,7 @@ def inputs_of_linears(model: Any, tokens: np.ndarray, block: int) -> dict[str, n
     linears = linears_of(decoder_blocks(model)[block])
     hooks = [linear.module.register_forward_pre_hook(keep(linear.name)) for linear in linears]
     with torch.no_grad():
-        model(torch.as_tensor(tokens, dtype=torch.long))
+        model(torch.tensor(tokens, dtype=torch.long))
     for hook in hooks:
         hook.remove()
     return found
@@ -60,6 +62,6 @@ def inputs_of_linears(model: Any, tokens: np.ndarray, block: int) -> dict[str, n
 def plain(model: Any, tokens: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """(log-probabilities [windows, length - 1, vocabulary], inputs of every block), of one forward, float64."""
     with torch.no_grad():
-        found = model(torch.as_tensor(tokens, dtype=torch.long), output_hidden_states=True)
+        found = model(torch.tensor(tokens, dtype=torch.long), output_hidden_states=True)
     log_probs = found.logits[:, :-1].double().log_softmax(-1).numpy()
     return log_probs, [each.double().numpy() for each in found.hidden_states]
