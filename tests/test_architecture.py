@@ -68,6 +68,7 @@ FLOORS = {
         report  recommend
         pages
         findings  published  figures
+        claims
         evidence  charts
         compare  answers  budget
         variance  ranking  correlation  reliability

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.answers import answer_table, matters_of, parse_matters
+from analysis.answers import PLAIN, answer_table, matters_of, parse_matters
 from analysis.budget import budget_table
 from analysis.estimates.equivalence import ANY, UNCLEAR, USE
 from analysis.estimates.examples import ExampleTables, read_examples
@@ -55,6 +55,7 @@ def test_where_a_large_difference_matters_any_source_will_do(study: Study, examp
 def test_differences_that_matter_are_read_by_measure() -> None:
     assert parse_matters("accuracy=0.5, perplexity_increase=2") == {"accuracy": 0.5, "perplexity_increase": 2.0}
     assert parse_matters("") == {}
+    assert parse_matters("0.5") == {PLAIN: 0.5}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,13 @@ def test_differences_that_matter_are_read_by_measure() -> None:
         ("accuracy", "expected accuracy=NUMBER"),
         ("accuracy=-1", "above 0"),
         ("accuracy=inf", "finite"),
+        ("abc", "expected NUMBER or MEASURE=NUMBER, got 'abc'"),
+        ("accuracy=abc", "expected accuracy=NUMBER, got 'accuracy=abc'"),
+        ("-0.5", "finite difference above 0, got '-0.5'"),
+        ("nan", "finite difference above 0"),
+        ("accuracy=1,accuracy=2", "accuracy is given twice"),
+        ("brier=1,brier_change=2", "brier_change is given twice"),
+        ("0.5,1", "a number without a measure is given twice"),
     ],
 )
 def test_other_differences_are_refused(text: str, message: str) -> None:
@@ -97,6 +105,12 @@ def test_a_difference_of_a_measure_is_one_of_its_change(study: Study) -> None:
     assert evidence.asked("loglikelihood_change") == 0.5
     assert evidence.asked("accuracy") == 1.0
     assert evidence.asked("perplexity_increase") is None
+    alone = Evidence(study, {PLAIN: 0.25})
+    alone.check_matters()
+    assert {measure: alone.asked(measure) for measure in (alone.lead, "perplexity_increase")} == {
+        alone.lead: 0.25,
+        "perplexity_increase": None,
+    }
 
 
 def test_a_difference_that_no_answer_uses_is_refused(study: Study) -> None:
