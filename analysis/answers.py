@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from analysis.cells import baselines
 from analysis.estimates.equivalence import UNCLEAR, Answer, answer
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.posterior import Posterior
@@ -26,7 +27,6 @@ from analysis.estimates.settle import settling
 from analysis.estimates.spreads import far_words, repeats, typical
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
-from analysis.tables import baselines
 from analysis.variance import example_noise
 from calib.settings import SettingsError, suggestion
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import polars as pl
 from scipy import stats
 
+from analysis.cells import baseline_table, source_table
 from analysis.compare import holm, source_pairs
 from analysis.estimates.welch import contrast
 from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.ranking import sensitivity_table
-from analysis.tables import baseline_table, source_table
 
 PAPER_A = "Williams & Aletras 2024 (arXiv 2311.09755)"
 PAPER_B = "Khanal & Capone 2024 (arXiv 2409.11233)"

@@ -12,6 +12,7 @@ from functools import cached_property
 import polars as pl
 
 from analysis.answers import PLAIN, answer_table, asked_of
+from analysis.cells import measures_of
 from analysis.compare import domain_match
 from analysis.correlation import correlation_table
 from analysis.estimates.examples import ExampleTables, read_examples
@@ -19,7 +20,6 @@ from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.ranking import rank_table
 from analysis.reliability import leading
-from analysis.tables import measures_of
 from analysis.variance import component_table
 from calib.settings import SettingsError
 

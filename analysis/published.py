@@ -15,11 +15,11 @@ from typing import Any
 
 import polars as pl
 
+from analysis.cells import range_table, source_table
 from analysis.claims import PAPER_A
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.page.render import number
-from analysis.tables import range_table, source_table
 
 GPTQ_README = "GPTQ README"
 WANDA_README = "Wanda README"

@@ -27,6 +27,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from analysis.answers import MATTERS_HELP, Matters, asked_of, matters_of, no_answer, parse_matters
+from analysis.cells import over_sets
+from analysis.checks import true_minus
 from analysis.estimates.component_rows import SCALE
 from analysis.estimates.components import COMPONENTS, SOURCE_EXAMPLE, components
 from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE, Answer, answer
@@ -39,7 +41,6 @@ from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number, percent, percent_below
-from analysis.tables import over_sets
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
 
@@ -118,9 +119,9 @@ def recommend(
     said = answer(known, size.value)
     named = tuple(question.names[index] for index in said.sources)
     sentences = (
-        _what_to_use(question, said, named),
-        _how_sure(question, known, said),
-        _what_would_settle(question, known, said),
+        true_minus(_what_to_use(question, said, named)),
+        true_minus(_how_sure(question, known, said)),
+        true_minus(_what_would_settle(question, known, said)),
     )
     return Recommendation(sentences, table, named[0], said.kind, named, said.probability, size.value)
 

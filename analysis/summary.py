@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from analysis.answers import MATTERS_HELP, parse_matters
+from analysis.cells import measures_of, summary_table
 from analysis.evidence import Evidence
 from analysis.findings import findings
 from analysis.frames import load
 from analysis.measures import MEASURES
 from analysis.report import write_report
-from analysis.tables import measures_of, summary_table
 from calib.settings import SettingsError
 from sweep.results import ResultsError
 

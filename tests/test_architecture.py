@@ -67,12 +67,13 @@ FLOORS = {
         summary  simulate
         report  recommend
         pages
-        findings  published  figures
+        tables  findings  figures
+        published
         claims
         evidence  charts
         compare  answers  budget
         variance  ranking  correlation  reliability
-        tables
+        cells
         estimates
         frames
         page  trials

@@ -231,9 +231,9 @@ CHECKS = (
     Check(
         "Probabilities and answers",
         "Stated / true. `printed`: share of studies in which P(best) is stated; it is not where the sets do not show "
-        "that sources differ. Regret and `matters` (0.5) are in SDs of a usual draw. Answers: share of studies in which one "
-        "is given. Settles: the chance that the stated number of further sets gives an answer, and how often it did; "
-        "how many studies stand behind a number is in brackets.",
+        "that sources differ. Regret and `matters` (0.5) are in SDs of a usual draw. Answers: share of studies in "
+        "which one is given. Settles: the chance that the stated number of further sets gives an answer, and how often "
+        "it did; how many studies stand behind a number is in brackets.",
         sets.SETS,
         answers_about_sets,
     ),
