@@ -208,9 +208,9 @@ def _controls(study: Study) -> list[Finding]:
         return []
     table = pl.DataFrame(gains)
     row = _middle(table, "gain")
-    better, low, high = (
-        ("better", row["low"], row["high"]) if row["gain"] >= 0 else ("worse", -row["high"], -row["low"])
-    )
+    better, low, high = "better", row["low"], row["high"]
+    if row["gain"] < 0:
+        better, low, high = "worse", -row["high"], -row["low"]
     clear, against = table.filter(pl.col("low") > 0).height, table.filter(pl.col("high") < 0).height
     text = (
         f"{_title(study, measure)} of {row['method_label']} on {row['model']}{_middle_of(table)} is "
@@ -218,7 +218,7 @@ def _controls(study: Study) -> list[Finding]:
         f"interval over {row['sets']} sets {number(low, 2)} to {number(high, 2)}, on these test examples)"
     )
     if table.height > 1:
-        text += f"; calibration is clearly better than no data in {clear} of {table.height} pairs, clearly worse in {against}"
+        text += f"; it is clearly better than no data in {clear} of {table.height} pairs, clearly worse in {against}"
     return [Finding(f"{text}.", f"table-source-{measure}")]
 
 
