@@ -4,8 +4,9 @@
     python -m benchmarks.analysis time FOLDER
 
 `make` writes a simulated study of 1,800 calibrated trials (9 models, 4 methods, 5 sources, 10 sets) with 20,000
-examples over eleven tasks each, with what every answer is worth: 36 million rows in samples/. `time` measures the load, the variance components of one
-task and the full report with its figures, each in its own process, with peak memory. No test asserts any of it.
+examples over eleven tasks each, with what every answer is worth: 36 million rows in samples/. `time` measures the
+load, the variance components of one task and the full report with its figures, each in its own process, with peak
+memory. No test asserts any of it.
 """
 
 from __future__ import annotations

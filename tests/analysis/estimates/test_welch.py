@@ -78,4 +78,4 @@ def test_heavy_tails_leave_fewer_degrees_of_freedom() -> None:
     for name, draw in (("normal", rng.standard_normal), ("student", lambda n: rng.standard_t(4, n))):
         freedom[name] = np.mean([set_variance([draw(8) for _ in range(6)])[1] for _ in range(200)])
     assert freedom["student"] < 0.8 * freedom["normal"]
-    assert freedom["normal"] > 0.8 * 42
+    assert freedom["normal"] > 0.7 * 42
