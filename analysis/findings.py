@@ -212,8 +212,9 @@ def _controls(study: Study) -> list[Finding]:
     if row["gain"] < 0:
         better, low, high = "worse", -row["high"], -row["low"]
     clear, against = table.filter(pl.col("low") > 0).height, table.filter(pl.col("high") < 0).height
+    among = f"{_middle_of(table)}," if table.height > 1 else ""
     text = (
-        f"{_title(study, measure)} of {row['method_label']} on {row['model']}{_middle_of(table)} is "
+        f"{_title(study, measure)} of {row['method_label']} on {row['model']}{among} is "
         f"{number(abs(row['gain']), 2)}{_unit(measure)} {better} than that of the data-free {row['control']} (95 % "
         f"interval over {row['sets']} sets {number(low, 2)} to {number(high, 2)}, on these test examples)"
     )
