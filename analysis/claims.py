@@ -171,8 +171,8 @@ def _divergence_predicts(evidence: Evidence) -> tuple[str, bool | None]:
     wide = wide.drop_nulls()
     if wide.is_empty():
         return "needs accuracy, perplexity and divergence of several sets, enough for an interval", None
-    clear = (wide["spearman_low_js_divergence"] > wide["spearman_high_perplexity_increase"]).sum()
-    against = (wide["spearman_high_js_divergence"] < wide["spearman_low_perplexity_increase"]).sum()
+    clear = wide.filter(pl.col("spearman_low_js_divergence") > pl.col("spearman_high_perplexity_increase")).height
+    against = wide.filter(pl.col("spearman_high_js_divergence") < pl.col("spearman_low_perplexity_increase")).height
     text = (
         f"divergence ranks closer to accuracy than perplexity does: clear in {clear} of {wide.height} comparisons "
         f"within or between sources, clearly the opposite in {against} (95 % intervals that do not overlap)"
