@@ -42,9 +42,8 @@ def shipped() -> tuple[Components, ...]:
     """What the default study found, a row per model and method."""
     told = json.loads(SHIPPED.read_text(encoding="utf-8"))
     names = ("method", "noise_sd", "set_sd", "seconds_without_test", "seconds_per_example")
-    return tuple(
-        Components(*(row[name] for name in names), tokens=told["calibration_tokens"]) for row in told["components"]
-    )
+    tokens = told["calibration_tokens"]
+    return tuple(Components(**{name: row[name] for name in names}, tokens=tokens) for row in told["components"])
 
 
 def examples_worth(trials: Sequence[Trial]) -> str:

@@ -39,11 +39,20 @@ def test_every_model_and_method_has_an_answer_with_a_probability(study: Study, e
         assert table.filter(answer=USE)["settled_chance"].null_count() == table.filter(answer=USE).height
 
 
-def test_default_is_a_tenth_of_what_no_data_costs(study: Study, examples: ExampleTables) -> None:
-    row = answer_table(study, examples=examples).filter(model="small", method_label="Wanda 50%").row(0, named=True)
-    values = study.main.filter(model="small", measure="accuracy", task="mean")
-    dense, control = (values.filter(method_label=label).item(0, "value") for label in ("dense", "Magnitude 50%"))
-    assert np.isclose(row["matters"], 0.1 * abs(dense - control))
+def test_default_is_a_tenth_of_what_no_data_costs_and_half_an_sd_at_least(
+    study: Study, examples: ExampleTables
+) -> None:
+    floors = []
+    for measure in ("accuracy", "perplexity_increase"):
+        table = answer_table(study, measure, examples=examples)
+        row = table.filter(model="small", method_label="Wanda 50%").row(0, named=True)
+        values = study.main.filter(model="small", measure=measure, task="mean")
+        dense, control = (values.filter(method_label=label).item(0, "value") for label in ("dense", "Magnitude 50%"))
+        draws = values.filter(method_label="Wanda 50%").group_by("source").agg(pl.col("value").var())["value"]
+        tenth, half = 0.1 * abs(dense - control), 0.5 * float(np.mean(draws.to_numpy())) ** 0.5
+        assert np.isclose(row["matters"], max(tenth, half))
+        floors.append(half > tenth)
+    assert floors == [True, False]  # near chance a tenth of the gap is next to nothing
 
 
 def test_where_a_large_difference_matters_any_source_will_do(study: Study, examples: ExampleTables) -> None:
