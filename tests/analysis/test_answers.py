@@ -39,9 +39,7 @@ def test_every_model_and_method_has_an_answer_with_a_probability(study: Study, e
         assert table.filter(answer=USE)["settled_chance"].null_count() == table.filter(answer=USE).height
 
 
-def test_default_is_a_tenth_of_what_no_data_costs_and_half_an_sd_at_least(
-    study: Study, examples: ExampleTables
-) -> None:
+def test_default_is_a_tenth_of_what_no_data_costs_with_a_floor(study: Study, examples: ExampleTables) -> None:
     floors = []
     for measure in ("accuracy", "perplexity_increase"):
         table = answer_table(study, measure, examples=examples)
