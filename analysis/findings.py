@@ -215,8 +215,8 @@ def _controls(study: Study) -> list[Finding]:
     among = f"{_middle_of(table)}," if table.height > 1 else ""
     text = (
         f"{_title(study, measure)} of {row['method_label']} on {row['model']}{among} is "
-        f"{number(abs(row['gain']), 2)}{_unit(measure)} {better} than that of the data-free {row['control']} (95 % "
-        f"interval over {row['sets']} sets {number(low, 2)} to {number(high, 2)}, on these test examples)"
+        f"{number(abs(row['gain']), 3)}{_unit(measure)} {better} than that of the data-free {row['control']} (95 % "
+        f"interval over {row['sets']} sets {number(low, 3)} to {number(high, 3)}, on these test examples)"
     )
     if table.height > 1:
         text += f"; it is clearly better than no data in {clear} of {table.height} pairs, clearly worse in {against}"
