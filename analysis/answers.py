@@ -1,8 +1,11 @@
 """Use X, any of these will do, or cannot tell yet: one answer per (model, method), for a difference that matters.
 
-How much matters is for the reader to say (`--matters`). Where nobody does, it is a tenth of what the data could matter
-at most: of the gap between the dense model and the data-free control of the same size, which is what compression costs
-when it sees no data at all. Without a dense model or a control it is half an SD of one draw, and the answer says so.
+How much matters is for the reader to say (`--matters 0.5`, or `--matters accuracy=0.5,perplexity_increase=2`; the same
+in every command). Where nobody does, it is a tenth of what the data could matter at most: of the gap between the dense
+model and the data-free control of the same size, which is what compression costs when it sees no data at all. It is
+never less than half an SD of one draw: near chance that gap is next to nothing, and a difference that one set hides
+cannot matter to whoever draws one. Without a dense model or a control it is half an SD of one draw. The answer says
+which.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from analysis.cells import baselines
 from analysis.estimates.equivalence import UNCLEAR, Answer, answer
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.posterior import Posterior
@@ -23,12 +27,16 @@ from analysis.estimates.settle import settling
 from analysis.estimates.spreads import far_words, repeats, typical
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
-from analysis.tables import baselines
 from analysis.variance import example_noise
 from calib.settings import SettingsError, suggestion
 
 SHARE = 0.1  # of the gap between the dense model and the data-free control
-DRAW_SHARE = 0.5  # of the SD of one draw, where there is no such gap
+DRAW_SHARE = 0.5  # of the SD of one draw, where there is no such gap or a smaller one
+MATTERS_HELP = (
+    "the difference that matters, in the measure's unit: 0.5, or accuracy=0.5,perplexity_increase=2; "
+    "default: a tenth of the gap between dense and the data-free control, half an SD of one draw at least"
+)
+PLAIN = ""  # what a number without a measure is known by
 
 ANSWER_SCHEMA = {
     "model": pl.String,
@@ -70,15 +78,19 @@ def matters_of(
         control = pairs.get(label)
         for task in tasks:
             after = value.get((control, task)) if control else None
-            before = value.get((dense[0], task)) if dense else (0.0 if _is_relative(measure) else None)
+            before = 0.0 if _is_relative(measure) else value.get((dense[0], task)) if dense else None
             gaps.append(None if after is None or before is None else abs(after - before))
     known = [gap for gap in gaps if gap is not None]
-    if known and len(known) == len(gaps) and sum(known) > 0:
-        named = " and ".join(sorted({pairs[label] for label in labels}))
-        return Matters(SHARE * float(np.mean(known)), f"a tenth of the gap between dense and {named}")
     kept, _ = typical(list(cells.values()))
     spreads = [group.var(ddof=1) for group in kept if len(group) > 1]
     spread = float(np.mean(spreads)) ** 0.5 if spreads else 0.0
+    if known and len(known) == len(gaps) and sum(known) > 0:
+        named = " and ".join(sorted({pairs[label] for label in labels}))
+        tenth = SHARE * float(np.mean(known))
+        if tenth >= DRAW_SHARE * spread:
+            return Matters(tenth, f"a tenth of the gap between dense and {named}")
+        why = f"half an SD of one draw, as a tenth of the gap between dense and {named} is less"
+        return Matters(DRAW_SHARE * spread, why)
     uncontrolled = [label for label in labels if label not in pairs]
     wanting = [] if dense or _is_relative(measure) else ["a dense model"]
     wanting += [f"a data-free control of the size of {', '.join(uncontrolled)}"] if uncontrolled else []
@@ -93,23 +105,52 @@ def matters_of(
 
 def _is_relative(measure: str) -> bool:
     """Measures of which the dense model has zero by definition."""
-    return measure in ("perplexity_increase", "js_divergence", "kl_divergence", "kl_divergence_reverse", "layer_error")
+    return measure.endswith("_change") or measure in (
+        "perplexity_increase",
+        "js_divergence",
+        "kl_divergence",
+        "kl_divergence_reverse",
+        "layer_error",
+    )
 
 
 def parse_matters(text: str) -> dict[str, float]:
-    """`accuracy=0.5,perplexity_increase=2` as numbers by measure. Raises SettingsError for anything else."""
-    found = {}
+    """`0.5` or `accuracy=0.5,perplexity_increase=2` as numbers by measure, a number alone by `PLAIN`.
+
+    A number alone is of the measure that is asked about: the one of a recommendation, the one that a report leads with.
+    Raises SettingsError for anything else, and for a measure that is given twice, by itself or against dense.
+    """
+    found: dict[str, float] = {}
     for part in filter(None, re.split(r"[,\s]+", text)):
-        measure, _, value = part.partition("=")
-        if measure not in MEASURES:
+        measure, equals, number = part.rpartition("=")
+        if not equals and part in MEASURES:
+            raise SettingsError(f"--matters: expected {part}=NUMBER, got '{part}'")
+        if equals and measure not in MEASURES:
             raise SettingsError(f"--matters: unknown measure '{measure}'{suggestion(measure, MEASURES)}")
-        try:
-            found[measure] = float(value)
-        except ValueError:
-            raise SettingsError(f"--matters: expected {measure}=NUMBER, got '{part}'") from None
-        if not (found[measure] > 0 and math.isfinite(found[measure])):
-            raise SettingsError(f"--matters: {measure} must be above 0 and finite, got {value}")
+        if any(measure.removesuffix("_change") == name.removesuffix("_change") for name in found):
+            raise SettingsError(f"--matters: {measure or 'a number without a measure'} is given twice, in '{text}'")
+        found[measure] = _difference(part, number, f"{measure}=NUMBER" if equals else "NUMBER or MEASURE=NUMBER")
     return found
+
+
+def _difference(part: str, number: str, expected: str) -> float:
+    try:
+        value = float(number)
+    except ValueError:
+        raise SettingsError(f"--matters: expected {expected}, got '{part}'") from None
+    if not (value > 0 and math.isfinite(value)):
+        raise SettingsError(f"--matters: expected a finite difference above 0, got '{part}'")
+    return value
+
+
+def asked_of(matters: Mapping[str, float], measure: str, lead: str) -> float | None:
+    """The difference that was said to matter: of a change against dense it is the one of the measure itself.
+
+    A number without a measure is that of `lead`.
+    """
+    base = measure.removesuffix("_change")
+    plain = matters.get(PLAIN) if base == lead.removesuffix("_change") else None
+    return matters.get(measure, matters.get(base, plain))
 
 
 def answer_table(

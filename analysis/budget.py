@@ -10,7 +10,7 @@ import polars as pl
 
 from analysis.estimates.budget import best_examples
 from analysis.estimates.components import RESIDUAL, SET, SOURCE_EXAMPLE
-from analysis.estimates.examples import ExampleTables, read_examples
+from analysis.estimates.examples import ExampleTables
 from analysis.estimates.outcomes import COLUMN_OF
 from analysis.frames import Study
 from analysis.measures import MEAN
@@ -38,8 +38,8 @@ def budget_table(study: Study, measure: str = "accuracy", *, examples: ExampleTa
     unit of `component_table`. `examples` is what the trials have, `best_examples` is B*; null where the sets do not
     differ beyond the luck of the examples, which only more examples can change. Empty without recorded seconds.
     """
+    table = component_table(study, measure, examples=examples).filter(pl.col("task") == MEAN)
     spent = _seconds(study, measure)
-    table = component_table(study, measure, examples=examples or read_examples(study)).filter(pl.col("task") == MEAN)
     found: list[dict[str, object]] = []
     keys = ["model", "parameters", "method_label"]
     for key, part in table.group_by(keys, maintain_order=True):

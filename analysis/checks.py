@@ -9,6 +9,7 @@ uncompressed model and *data-free* a method that sees no calibration data; a *sh
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,11 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     """`a, b, c, d and 3 more`."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def true_minus(text: str) -> str:
+    """The text with a minus sign, not a hyphen, before its negative numbers."""
+    return re.sub(r"(?<![\w.,-])-(?=\d)", "−", text)
 
 
 def design_notes(trials: pl.DataFrame) -> tuple[Limitation, ...]:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from analysis.cells import relation_table
 from analysis.estimates.correlations import correlation
 from analysis.frames import Study
 from analysis.measures import MEASURES
-from analysis.tables import relation_table
 
 CHEAP = ("perplexity_increase", "perplexity", "js_divergence", "kl_divergence", "layer_error")
 SCHEMA = {

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import measures_of, relation_table
 from analysis.correlation import correlated, levels_of
 from analysis.frames import Study
 from analysis.measures import MEASURES
-from analysis.tables import measures_of, relation_table
 
 OUTCOMES = ("accuracy", "perplexity_increase", "perplexity")
 FEWEST = 4  # points of a correlation

@@ -11,7 +11,8 @@ from functools import cached_property
 
 import polars as pl
 
-from analysis.answers import answer_table
+from analysis.answers import PLAIN, answer_table, asked_of
+from analysis.cells import measures_of
 from analysis.compare import domain_match
 from analysis.correlation import correlation_table
 from analysis.estimates.examples import ExampleTables, read_examples
@@ -19,7 +20,6 @@ from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.ranking import rank_table
 from analysis.reliability import leading
-from analysis.tables import measures_of
 from analysis.variance import component_table
 from calib.settings import SettingsError
 
@@ -27,7 +27,8 @@ from calib.settings import SettingsError
 class Evidence:
     """What is quoted of one study. Holds what it computed as long as it lives.
 
-    `matters`: measure -> the difference that matters, in its unit; the default of `analysis.answers` for the others.
+    `matters`: measure -> the difference that matters, in its unit (`answers.PLAIN`: of the measure that leads); the
+    default of `analysis.answers` for the others.
     """
 
     def __init__(self, study: Study, matters: Mapping[str, float] | None = None) -> None:
@@ -63,14 +64,14 @@ class Evidence:
 
     def asked(self, measure: str) -> float | None:
         """The difference that was said to matter; of a change against dense it is the one of the measure itself."""
-        return self.matters.get(measure, self.matters.get(measure.removesuffix("_change")))
+        return asked_of(self.matters, measure, self.lead) if self.matters else None
 
     def check_matters(self) -> None:
         """Raises SettingsError for a difference of a measure that no answer of this study is about; reads samples/."""
         answered = measures_of(self.study, self.answered)
         used = {name for measure in answered for name in (measure, measure.removesuffix("_change"))}
         for measure in self.matters:
-            if measure not in used:
+            if measure not in {*used, PLAIN}:
                 told = ", ".join(answered) or "none"
                 raise SettingsError(f"--matters: no answer is about {measure}; the measures answered here: {told}")
 

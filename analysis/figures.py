@@ -1,4 +1,4 @@
-"""Figures, each a function of a frame from `analysis.tables` or its neighbours; each states n and shows the spread.
+"""Figures, each a function of a frame from `analysis.cells` or its neighbours; each states n and shows the spread.
 
 A figure is a `Chart`, which draws itself in a notebook; `save` writes it as PNG and SVG. A family of figures is a file
 of `analysis/charts/`, the style stands in `analysis/page/chart.py`; this is where people look for them.

@@ -16,11 +16,15 @@ from typing import Any
 
 import polars as pl
 
+from analysis.cells import baseline_table, baselines, measures_of
+from analysis.checks import true_minus
 from analysis.compare import method_pairs
 from analysis.estimates.components import RESIDUAL, SET, SOURCE
 from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE
 from analysis.estimates.outcomes import COLUMN_OF
 from analysis.estimates.reliability_rows import WANTED
+from analysis.estimates.spreads import typical
+from analysis.estimates.welch import contrast
 from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES, TASK_MEASURES
@@ -29,7 +33,6 @@ from analysis.page.render import number, percent, percent_below
 from analysis.ranking import sensitivity_table
 from analysis.reliability import lead_table
 from analysis.shared import most_shared, overlap_table
-from analysis.tables import baseline_table, baselines, measures_of, source_table
 
 MOST = 7
 POOR = 0.5  # below it halves of the examples share less than half of what they say of the order
@@ -52,7 +55,7 @@ def findings(evidence: Evidence) -> list[Finding]:
     found += [*_controls(study), *_draws(evidence)]
     found += [*_luck(evidence), *_reversals(evidence), *_proxies(evidence)]
     if found:
-        return found[:MOST]
+        return [Finding(true_minus(finding.text), finding.table) for finding in found[:MOST]]
     text = "The study holds no calibrated trials whose spread is known, so there is nothing to compare yet."
     return [Finding(text, "table-trials")]
 
@@ -198,7 +201,7 @@ def _matching(evidence: Evidence) -> list[Finding]:
 
 
 def _controls(study: Study) -> list[Finding]:
-    """Calibrated methods against their data-free neighbour: is a source better than no data, beyond luck?"""
+    """Calibrated methods against their data-free neighbour: what a typical set brings, the mean over sources."""
     measure = next(
         (name for name in ("perplexity_increase", "accuracy", "perplexity") if name in measures_of(study)), None
     )
@@ -206,26 +209,35 @@ def _controls(study: Study) -> list[Finding]:
         return []
     pairs = baselines(study)
     plain = {(r["model"], r["method_label"]): r["value"] for r in baseline_table(study, measure).iter_rows(named=True)}
-    better = worse = total = 0
-    rows = source_table(study, measure).filter(pl.col("source").is_not_null()).drop_nulls("low")
-    for row in rows.iter_rows(named=True):
-        control = plain.get((row["model"], pairs.get(row["method_label"], "")))
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == MEAN).drop_nulls("value")
+    gains = []
+    for (model, label), part in rows.sort("source", "set").group_by("model", "method_label", maintain_order=True):
+        control = plain.get((model, pairs.get(str(label), "")))
         if control is None:
             continue
-        total += 1
-        above, below = row["low"] > control, row["high"] < control
-        up = MEASURES[measure].higher_is_better
-        better += above if up else below
-        worse += below if up else above
-    if not total:
+        sign = 1 if MEASURES[measure].higher_is_better else -1
+        groups = [sign * (p["value"].to_numpy() - control) for _, p in part.group_by("source", maintain_order=True)]
+        gain = contrast(groups, [1 / len(groups)] * len(groups))
+        if gain.low is not None and not any(typical(groups)[1]):
+            named = {"model": model, "method_label": label, "control": pairs[str(label)]}
+            gains.append({**named, "gain": gain.value, "low": gain.low, "high": gain.high, "sets": part.height})
+    if not gains:
         return []
-    labels = ", ".join(sorted(set(pairs.values())))
+    table = pl.DataFrame(gains)
+    row = _middle(table, "gain")
+    better, low, high = "better", row["low"], row["high"]
+    if row["gain"] < 0:
+        better, low, high = "worse", -row["high"], -row["low"]
+    clear, against = table.filter(pl.col("low") > 0).height, table.filter(pl.col("high") < 0).height
+    among = f"{_middle_of(table)}," if table.height > 1 else ""
     text = (
-        f"Against the data-free control of the same size ({labels}), calibration is better in {better} of {total} "
-        f"(model, method, source) cells and worse in {worse}, with the 95 % interval over sets on one side of the "
-        f"control, on these test examples ({_title(study, measure)})."
+        f"{_title(study, measure)} of {row['method_label']} on {row['model']}{among} is "
+        f"{number(abs(row['gain']), 3)}{_unit(measure)} {better} than that of the data-free {row['control']} (95 % "
+        f"interval over {row['sets']} sets {number(low, 3)} to {number(high, 3)}, on these test examples)"
     )
-    return [Finding(text, f"table-source-{measure}")]
+    if table.height > 1:
+        text += f"; it is clearly better than no data in {clear} of {table.height} pairs, clearly worse in {against}"
+    return [Finding(f"{text}.", f"table-source-{measure}")]
 
 
 def _draws(evidence: Evidence) -> list[Finding]:

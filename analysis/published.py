@@ -1,31 +1,28 @@
 """What the published studies say, beside what this study found.
 
 Every published number carries how well it is known: [P] the paper's own text or README, [S] public notes on the paper,
-[U] our inference. A number is only held against trials that match it: model, method, settings, pattern, context. Claims
-(an order, a direction) can be tested on any study, and the answer may be that this study cannot tell.
+[U] our inference. A number is only held against trials that match it: model, method, settings, pattern, context. What
+they claim (an order, a direction) can be asked of any study: `analysis.claims`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
-from analysis.evidence import Evidence
+from analysis.cells import range_table, source_table
+from analysis.claims import PAPER_A
 from analysis.frames import Study
 from analysis.measures import MEAN
 from analysis.page.render import number
-from analysis.tables import baseline_table, range_table, size_table, source_table
 
-PAPER_A = "Williams & Aletras 2024 (arXiv 2311.09755)"
-PAPER_B = "Khanal & Capone 2024 (arXiv 2409.11233)"
 GPTQ_README = "GPTQ README"
 WANDA_README = "Wanda README"
-AWQ_PAPER = "AWQ paper (arXiv 2306.00978)"
 
 
 @dataclass(frozen=True)
@@ -253,116 +250,3 @@ def _matches(trial: dict[str, Any], anchor: Anchor) -> bool:
     if anchor.pattern != trial["pattern"]:
         return False
     return all(settings.get(name) == value for name, value in anchor.settings.items())
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A published order or direction, and the function that holds this study against it."""
-
-    text: str
-    mark: str
-    where: str
-    verdict: Callable[[Evidence], tuple[str, bool | None]]
-
-
-def claim_table(study: Study, *, evidence: Evidence | None = None) -> pl.DataFrame:
-    """Published claims and what this study says: `agrees` is null where it cannot tell."""
-    evidence = evidence or Evidence(study)
-    rows = [(c.text, f"[{c.mark}]", c.where, *c.verdict(evidence)) for c in CLAIMS]
-    schema = {"claim": pl.String, "mark": pl.String, "where": pl.String, "here": pl.String, "agrees": pl.Boolean}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _order_of_methods(evidence: Evidence) -> tuple[str, bool | None]:
-    order = ["sparsegpt", "wanda", "gptq", "spqr"]
-    table = range_table(evidence.study).filter(pl.col("method").is_in(order)).drop_nulls("range")
-    means = {m: max(p["range"].to_list()) for (m,), p in table.group_by("method")}
-    present = [name for name in order if name in means]
-    if len(present) < 2:
-        return "needs accuracy of two of these methods", None
-    text = ", ".join(f"{name} {means[name]:.1f}" for name in present)
-    return f"largest range of mean accuracy, points: {text}", present == sorted(present, key=lambda n: -means[n])
-
-
-def _magnitude_worst(evidence: Evidence) -> tuple[str, bool | None]:
-    verdicts, texts = [], []
-    for measure in ("js_divergence", "perplexity_increase"):
-        plain = baseline_table(evidence.study, measure).filter(pl.col("method") == "magnitude")
-        kinds = evidence.study.trials.select("method_label", "sparsity", "pattern").unique()
-        pruned = source_table(evidence.study, measure).filter(pl.col("method").is_in(["sparsegpt", "wanda"]))
-        pairs = plain.join(kinds, on="method_label").join(
-            pruned.join(kinds, on="method_label"),
-            on=["model", "sparsity", "pattern"],
-            nulls_equal=True,
-            suffix="_pruned",
-        )
-        if pairs.height:
-            worse = (pairs["value"] > pairs["mean"]).sum()
-            verdicts.append(worse == pairs.height)
-            texts.append(f"{measure.replace('_', ' ')}: magnitude worse in {worse} of {pairs.height} cells")
-    return ("; ".join(texts), all(verdicts)) if verdicts else ("needs magnitude beside Wanda or SparseGPT", None)
-
-
-def _domain_helps(evidence: Evidence) -> tuple[str, bool | None]:
-    table = evidence.match.drop_nulls("low")
-    if table.is_empty():
-        return "needs held-out text of a source's own domain and two sets", None
-    good = table.filter(pl.col("low") > 0).height
-    return (
-        f"own domain better, 95 % interval above zero, in {good} of {table.height} (model, method) pairs",
-        good > table.height / 2,
-    )
-
-
-def _source_order(evidence: Evidence) -> tuple[str, bool | None]:
-    table = source_table(evidence.study).filter(
-        (pl.col("method") == "sparsegpt") & pl.col("source").is_in(["refinedweb", "wikipedia"])
-    )
-    wide = table.pivot(on="source", index=["model", "method_label"], values="mean") if table.height else table
-    if not {"refinedweb", "wikipedia"} <= set(wide.columns):
-        return "needs SparseGPT calibrated on refinedweb and on wikipedia", None
-    wins = (wide["refinedweb"] > wide["wikipedia"]).sum()
-    return f"refinedweb above wikipedia in {wins} of {wide.height} rows", wins == wide.height
-
-
-def _more_windows(evidence: Evidence) -> tuple[str, bool | None]:
-    table = size_table(evidence.study, "perplexity").filter(pl.col("method") == "sparsegpt").sort("nsamples")
-    table = table.filter(pl.col("nsamples").n_unique().over("model", "method_label", "source") > 1)
-    if table.is_empty():
-        return "needs SparseGPT with two sizes of calibration set", None
-    cells = table.group_by("model", "method_label", "source").agg(
-        pl.col("mean").first().alias("few"), pl.col("mean").last().alias("many")
-    )
-    better = (cells["many"] < cells["few"]).sum()
-    return f"perplexity lower with the largest size in {better} of {cells.height} cells", better == cells.height
-
-
-def _divergence_predicts(evidence: Evidence) -> tuple[str, bool | None]:
-    table = evidence.correlations.filter(
-        (pl.col("level") != "all trials") & pl.col("metric").is_in(["js_divergence", "perplexity_increase"])
-    )
-    wide = table.pivot(on="metric", index=["model", "level"], values="spearman") if table.height else table
-    if not {"js_divergence", "perplexity_increase"} <= set(wide.columns):
-        return "needs accuracy, perplexity and divergence of several sets", None
-    wide = wide.drop_nulls()
-    better = (wide["js_divergence"] > wide["perplexity_increase"]).sum()
-    return (
-        f"divergence ranks closer to accuracy than perplexity does in {better} of {wide.height} comparisons within "
-        "a method",
-        better > wide.height / 2,
-    )
-
-
-CLAIMS = (
-    Claim("Sensitivity to calibration data: SparseGPT > Wanda > GPTQ > SpQR", "S", PAPER_A, _order_of_methods),
-    Claim("With SparseGPT, RefinedWeb is better than Wikipedia", "S", PAPER_A, _source_order),
-    Claim("More calibration windows lower SparseGPT's perplexity", "S", PAPER_A, _more_windows),
-    Claim(
-        "Magnitude pruning is clearly worse than Wanda and SparseGPT on divergence and perplexity",
-        "U",
-        PAPER_B,
-        _magnitude_worst,
-    ),
-    Claim("Divergence is a better guide to task accuracy than perplexity", "P", PAPER_B, _divergence_predicts),
-    Claim("Calibrating on another domain costs perplexity", "S", AWQ_PAPER, _domain_helps),
-)

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from analysis.estimates.agreement import agreement
+from analysis.estimates.clusters import WORDS, two_groups
 from analysis.estimates.ranks import rank
 from analysis.estimates.spreads import far_words, typical
 from analysis.estimates.trend import log_variance_trend
@@ -22,6 +23,7 @@ from analysis.estimates.welch import set_variance, variance_interval
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 
+EQUAL = "these sets do not show that sources differ"
 RANK_SCHEMA = {
     "model": pl.String,
     "parameters": pl.Int64,
@@ -30,6 +32,7 @@ RANK_SCHEMA = {
     "source": pl.String,
     "n": pl.Int64,
     **dict.fromkeys(["mean", "p_best", "p_best_single_set", "regret", "regret_high"], pl.Float64),
+    "note": pl.String,
 }
 
 
@@ -38,7 +41,9 @@ def rank_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.
 
     `p_best` is about the typical draw of a source, `p_best_single_set` about one new set of each. `regret` is in the
     measure's unit, `regret_high` its 95 % quantile. The test examples are these; see `analysis.compare` for new ones.
-    Null where no two sets of a source differ: nothing is known of the luck of a draw then.
+    Null where no two sets of a source differ: nothing is known of the luck of a draw then. `p_best` is null as well
+    where the sets do not show that sources differ at all, because the leader of equal sources is no better than the
+    others; `note` says so.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
@@ -49,11 +54,11 @@ def rank_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.
         ranked = rank(cells)
         for source, values in ranked.items():
             context = {"model": model, "parameters": parameters, "method_label": label, "task": task, "source": source}
-            found.append({**context, "n": len(cells[source]), "mean": sign * float(cells[source].mean()), **values})
+            note = EQUAL if "regret" in values and "p_best" not in values else ""
+            mean = sign * float(cells[source].mean())
+            found.append({**context, "n": len(cells[source]), "mean": mean, **values, "note": note})
     frame = pl.DataFrame(found, RANK_SCHEMA)
-    return frame.sort(
-        "parameters", "model", "method_label", "p_best", "source", descending=[False, False, False, True, False]
-    )
+    return frame.sort("parameters", "model", "method_label", "regret", "source", nulls_last=True)
 
 
 AGREEMENT_SCHEMA = {
@@ -116,8 +121,7 @@ def sensitivity_table(study: Study, measure: str = "accuracy", task: str = MEAN)
     """SD over the draws of one source per (model, method), every source alike, with its 95 % interval.
 
     The interval is χ² with Satterthwaite's degrees of freedom (`freedom`). `sd_typical` leaves out the sets that are
-    far
-    off: where there are any, `sd_within` has no interval, because another study would not find it again, and `note`
+    far off: where there are any, `sd_within` has no interval, because another study would not find it again, and `note`
     names them.
     """
     found: list[dict[str, object]] = []
@@ -129,9 +133,12 @@ def sensitivity_table(study: Study, measure: str = "accuracy", task: str = MEAN)
         kept, far = typical(groups)
         usual, _ = set_variance(kept)
         low = high = None
-        if variance > 0 and not any(far):
+        apart = two_groups(groups)
+        if variance > 0 and not any(far) and not apart:
             low, high = (bound**0.5 for bound in variance_interval(variance, freedom))
         note = "no two sets of a source differ" if variance == 0 else far_words(list(cells), groups, far)
+        if apart and not note:
+            note = f"no interval: {WORDS}"
         row = {"n": sum(map(len, groups)), "sources": len(groups), "sd_within": variance**0.5, "low": low, "high": high}
         found.append({**context, **row, "sd_typical": usual**0.5, "freedom": freedom, "note": note})
     return pl.DataFrame(found, SENSITIVITY_SCHEMA).sort("parameters", "model", "method_label")

@@ -26,7 +26,9 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from analysis.answers import Matters, matters_of, no_answer
+from analysis.answers import MATTERS_HELP, Matters, asked_of, matters_of, no_answer, parse_matters
+from analysis.cells import over_sets
+from analysis.checks import true_minus
 from analysis.estimates.component_rows import SCALE
 from analysis.estimates.components import COMPONENTS, SOURCE_EXAMPLE, components
 from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE, Answer, answer
@@ -39,7 +41,6 @@ from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number, percent, percent_below
-from analysis.tables import over_sets
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
 
@@ -96,23 +97,23 @@ def recommend(
     method: str | None = None,
     tasks: Sequence[str] = (),
     measure: str | None = None,
-    matters: float | None = None,
+    matters: float | Mapping[str, float] | None = None,
 ) -> Recommendation:
     """The source to calibrate on; `matters` is the difference that matters, in the measure's unit (`analysis.answers`).
 
-    Raises SettingsError for an unknown model, method, task or measure, too few sources, or a difference of no size.
+    `matters` may be one for each measure, as `answers.parse_matters` gives them. Raises SettingsError for an unknown
+    model, method, task or measure, too few sources, a difference of no size or of another measure.
     """
-    if matters is not None and not (matters > 0 and math.isfinite(matters)):
-        raise SettingsError(f"--matters: expected a finite difference above 0, got {matters}")
     rows, measure, what, labels = _chosen(study, model, method, tasks, measure)
+    wanted = _asked(matters, measure)
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
     cells = {str(s): sign * p["value"].to_numpy() for (s,), p in rows.group_by("source", maintain_order=True)}
     if len(cells) < 2:
         raise SettingsError(f"{what}: {len(cells)} source with results; a recommendation needs two")
     size = (
         matters_of(study, model, labels, measure, list(tasks) or [MEAN], cells)
-        if matters is None
-        else Matters(matters, "as asked")
+        if wanted is None
+        else Matters(wanted, "as asked")
     )
     noise = _test_variance(study, rows, model, measure)
     means = {name: sign * float(values.mean()) for name, values in cells.items()}
@@ -124,13 +125,29 @@ def recommend(
     said = answer(known, size.value)
     named = tuple(question.names[index] for index in said.sources)
     sentences = (
-        _what_to_use(question, said, named),
-        _how_sure(question, known, said),
-        _what_would_settle(question, known, said),
+        true_minus(_what_to_use(question, said, named)),
+        true_minus(_how_sure(question, known, said)),
+        true_minus(_what_would_settle(question, known, said)),
     )
     return Recommendation(
         sentences, table, named[0], said.kind, named, said.probability, size.value, measure, rows, known
     )
+
+
+def _asked(matters: float | Mapping[str, float] | None, measure: str) -> float | None:
+    """The difference of this measure; None where none was asked for."""
+    if matters is None or (isinstance(matters, Mapping) and not matters):
+        return None
+    if isinstance(matters, Mapping):
+        wanted = asked_of(matters, measure, measure)
+        if wanted is None:
+            told = ", ".join(matters)
+            raise SettingsError(f"--matters: the answer is about {measure}, not about {told}; see --measure")
+    else:
+        wanted = matters
+    if not (wanted > 0 and math.isfinite(wanted)):
+        raise SettingsError(f"--matters: expected a finite difference above 0, got {wanted}")
+    return wanted
 
 
 def _table(rows: pl.DataFrame, cells: Mapping[str, np.ndarray], known: Posterior | None, sign: float) -> pl.DataFrame:
@@ -142,6 +159,8 @@ def _table(rows: pl.DataFrame, cells: Mapping[str, np.ndarray], known: Posterior
     else:
         values = zip(columns, (known.best, known.best_single_set, known.regret.mean(axis=0)), strict=True)
         extra = extra.with_columns(pl.Series(name, column) for name, column in values)
+        if not known.tells:
+            extra = extra.with_columns(pl.lit(None, pl.Float64).alias("p_best"))
     summary = over_sets(rows.with_columns(pl.col("value") * sign), ["source"])
     table = summary.join(extra, on="source").sort("mean", "source", descending=[True, False])
     if sign < 0:
@@ -290,9 +309,11 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     examples = "questions" if MEASURES[question.measure].name == "accuracy" else "examples"
     where = f"on new test {examples} " if question.noise is not None else ""
     wins = known.wins(first, second, 2 * (question.noise or 0.0))
+    best = f"{names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and costs"
+    if not known.tells:
+        best = f"whether the sources differ at all these sets do not show; {names[first]} costs"
     text = (
-        f"How sure: {names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and "
-        f"costs {question.amount(float(regret[first]))} on average against the best; next is {names[second]}"
+        f"How sure: {best} {question.amount(float(regret[first]))} on average against the best; next is {names[second]}"
         f"{' (whose plain mean is better)' if plain else ''}, "
         f"{question.amount(gap)} {verdict} (95 % interval {number(low, 2)} to "
         f"{number(high, 2)}, drawn towards zero as far as the leader leads by luck); one new set of {names[first]} "
@@ -346,16 +367,13 @@ def main(
     method: Annotated[str | None, typer.Option(help="a method's name or label; default: the mean over all")] = None,
     tasks: Annotated[str, typer.Option(help="tasks or held-out texts that matter, separated by commas")] = "",
     measure: Annotated[str | None, typer.Option(help="accuracy, perplexity_increase, js_divergence, ...")] = None,
-    matters: Annotated[
-        float | None,
-        typer.Option(help="the difference that matters, in the measure's unit; default: a tenth of dense to no data"),
-    ] = None,
+    matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
 ) -> None:
     """Say which calibration data to use, how sure that is, and what would settle it."""
     console = Console()
     try:
         wanted = [t for t in re.split(r"[,\s]+", tasks) if t]
-        said = recommend(load(results), model, method, wanted, measure, matters)
+        said = recommend(load(results), model, method, wanted, measure, parse_matters(matters))
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

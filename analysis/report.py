@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.answers import parse_matters
+from analysis.answers import MATTERS_HELP, parse_matters
 from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.page.html import Figure, Section, page
@@ -150,9 +150,7 @@ def main(
     figures: Annotated[
         str | None, typer.Option(help="folder for PNG and SVG; default: figures/ beside the page")
     ] = None,
-    matters: Annotated[
-        str, typer.Option(help="differences that matter, as accuracy=0.5,perplexity_increase=2; see analysis.answers")
-    ] = "",
+    matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
 ) -> None:
     """Write the report of a study."""
     try:

@@ -13,13 +13,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from analysis.answers import parse_matters
+from analysis.answers import MATTERS_HELP, parse_matters
+from analysis.cells import measures_of, summary_table
 from analysis.evidence import Evidence
 from analysis.findings import findings
 from analysis.frames import load
 from analysis.measures import MEASURES
 from analysis.report import write_report
-from analysis.tables import measures_of, summary_table
 from calib.settings import SettingsError
 from sweep.results import ResultsError
 
@@ -58,9 +58,7 @@ def _rich(frame: pl.DataFrame, measure: str) -> RichTable:
 def main(
     results: Annotated[str, typer.Argument(help="results folder or URI of a study")],
     report: Annotated[bool, typer.Option(help="write report.html and the figures as well")] = True,
-    matters: Annotated[
-        str, typer.Option(help="differences that matter, as accuracy=0.5,perplexity_increase=2; see analysis.answers")
-    ] = "",
+    matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
 ) -> None:
     """Print the main table of a study and write its report."""
     console = Console()

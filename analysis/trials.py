@@ -40,11 +40,18 @@ def known_versions(trials: pl.DataFrame, root: str) -> tuple[pl.DataFrame, tuple
     if newer.height:
         text = f"{newer.height} trials have a newer schema than {SCHEMA_VERSION} and are left out; update this package."
         notes.append(Limitation("mixed schema versions", text))
-    older = trials.filter(version < SCHEMA_VERSION)
+    known = trials.filter(version <= SCHEMA_VERSION)
+    older = known.filter(version < SCHEMA_VERSION)
     if older.height:
-        text = f"{older.height} trials have an older schema than {SCHEMA_VERSION}; columns they lack are empty."
-        notes.append(Limitation("mixed schema versions", text))
-    return trials.filter(version <= SCHEMA_VERSION), tuple(notes)
+        every = older.height == known.height
+        who = "All trials" if every else f"{older.height} of {known.height} trials"
+        text = (
+            f"{who} were written by an older version, which did not record what answers are worth: log-likelihood, "
+            f"margin, probability, Brier score and calibration error are {'not here' if every else 'of the others'}. "
+            "A run into a new folder has them."
+        )
+        notes.append(Limitation("older version" if every else "mixed schema versions", text))
+    return known, tuple(notes)
 
 
 def without_copies(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:

@@ -12,6 +12,7 @@ from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.outcomes import COLUMN_OF
 from analysis.frames import Study
 from analysis.measures import MEAN, build_values
+from calib.settings import SettingsError
 
 
 def component_table(study: Study, measure: str = "accuracy", *, examples: ExampleTables | None = None) -> pl.DataFrame:
@@ -19,8 +20,11 @@ def component_table(study: Study, measure: str = "accuracy", *, examples: Exampl
 
     `sd` is what the component adds to the score's standard deviation: points for accuracy, nats per token for
     perplexity (its logarithm) and divergence. `share` is of the sum of the components. `examples` is what
-    `read_examples` gave, where it is there already; otherwise samples/ is read.
+    `read_examples` gave, where it is there already; otherwise samples/ is read. Raises SettingsError for a measure of
+    which samples/ hold no single examples.
     """
+    if measure not in COLUMN_OF:
+        raise SettingsError(f"measure: samples/ hold no examples of '{measure}'; those of: {', '.join(COLUMN_OF)}")
     return (examples or read_examples(study)).components[COLUMN_OF[measure]]
 
 

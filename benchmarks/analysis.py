@@ -4,8 +4,9 @@
     python -m benchmarks.analysis time FOLDER
 
 `make` writes a simulated study of 1,800 calibrated trials (9 models, 4 methods, 5 sources, 10 sets) with 20,000
-examples over eleven tasks each: 36 million rows in samples/. `time` measures the load, the variance components of one
-task and the full report with its figures, each in its own process, with peak memory. No test asserts any of it.
+examples over eleven tasks each, with what every answer is worth: 36 million rows in samples/. `time` measures the
+load, the variance components of one task and the full report with its figures, each in its own process, with peak
+memory. No test asserts any of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import polars as pl
 import typer
 
 from analysis.simulate import Design, SimulatedMethod, simulate_study
@@ -95,7 +98,50 @@ def make(
     )
     start = time.time()
     trials = simulate_study(str(folder), design)
+    add_worth(folder)
     typer.echo(f"{folder}: {trials} trials, {trials * examples:,} answers in samples/, {time.time() - start:.0f} s")
+
+
+def add_worth(folder: Path) -> None:
+    """Fill in what answers are worth, as an evaluation does: in samples/ per example, in metrics/ per task.
+
+    A right answer has log odds of 1 on average and a wrong one of -1, with a normal spread of 1.
+    """
+    trials = pl.concat([pl.read_parquet(path) for path in sorted((folder / "trials").glob("*.parquet"))])
+    dense: dict[str, pl.DataFrame] = {}
+    order = trials.sort(pl.col("method") != "dense").select("trial_id", "model", "method")
+    for number, (trial_id, model, method) in enumerate(order.iter_rows()):
+        path = folder / "samples" / f"{trial_id}.parquet"
+        samples = pl.read_parquet(path)
+        noise = pl.Series(np.random.default_rng(number).standard_normal(samples.height))
+        odds = 2 * pl.col("score") - 1 + noise
+        worth = {"margin": odds, "probability": 1 / (1 + (-odds).exp())}
+        worth["loglikelihood"] = worth["probability"].log()
+        worth["brier"] = 2 * (1 - worth["probability"]) ** 2
+        filled = samples.with_columns(
+            pl.when(pl.col("score").is_not_null()).then(value).cast(samples.schema[name]).alias(name)
+            for name, value in worth.items()
+        )
+        filled.write_parquet(path)
+        means = filled.drop_nulls("score").group_by("task").agg(*(pl.col(name).mean() for name in worth))
+        means = means.unpivot(index="task", variable_name="metric")
+        if method == "dense":
+            dense[model] = means
+        changes = means.join(dense[model], on=["task", "metric"], suffix="_dense").select(
+            "task", pl.col("metric") + "_change", pl.col("value") - pl.col("value_dense")
+        )
+        _append_answers(folder / "metrics" / f"{trial_id}.parquet", pl.concat([means, changes]))
+
+
+def _append_answers(path: Path, values: pl.DataFrame) -> None:
+    metrics = pl.read_parquet(path)
+    counts = metrics.filter(pl.col("kind") == "task").select("task", "n").unique("task")
+    rows = values.join(counts, on="task").with_columns(
+        pl.lit(metrics.item(0, "trial_id")).alias("trial_id"), pl.lit("answers").alias("kind")
+    )
+    missing = [pl.lit(None, kind).alias(name) for name, kind in metrics.schema.items() if name not in rows.columns]
+    rows = rows.with_columns(missing).select(pl.col(name).cast(kind) for name, kind in metrics.schema.items())
+    pl.concat([metrics, rows]).write_parquet(path)
 
 
 @app.command(name="time")

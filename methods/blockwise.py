@@ -53,8 +53,8 @@ def compress_model(
     hidden states wait in host memory between blocks (None: when a GPU is crowded). progress: called with (blocks done,
     blocks in all). witness: called with (block, linear, `CompressedWeight`) for every weight that a weight method
     replaces; what it does not keep is gone. first_blocks: only so many, each as in a compression of all; a step before
-    one that looks at all blocks goes through all of them. token_weights: [nsamples, seqlen], how often each token counts
-    in what the method knows of its inputs, at least zero (None: once); all of them are read. Raises SettingsError before
+    one that looks at all blocks goes through all of them. token_weights: [nsamples, seqlen], how often a token counts
+    in what the method knows of its inputs, at least zero (None: once); all are read. Raises SettingsError before
     any work when the settings do not fit the model, CompressionError naming block and linear. A model that holds
     low-rank factors afterwards refuses `save_pretrained` (`methods/walk/factored.py`).
     """

@@ -69,12 +69,14 @@ FLOORS = {
         summary  simulate  pick
         report  recommend
         pages
-        findings  published  figures
+        tables  findings  figures
+        published
+        claims
         evidence  charts
         compare  answers  budget
         chosen  described
         variance  ranking  correlation  reliability  shared
-        tables
+        cells
         estimates
         frames
         page  trials

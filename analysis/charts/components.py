@@ -1,6 +1,6 @@
 """Variance components as standard deviations, with their intervals.
 
-Words of this room: a chart is a function of a frame from `analysis.tables` or its neighbours; it states n and shows the
+Words of this room: a chart is a function of a frame from `analysis.cells` or its neighbours; it states n and shows the
 spread. *Where* is what of the study it is about, for its title (`a model, a method`); a *panel* is the part of a chart
 that one method has.
 """

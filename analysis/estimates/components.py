@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.estimates.clusters import WORDS, two_groups
 from analysis.estimates.spreads import far_words, typical
 from analysis.estimates.welch import set_variance, source_variance, variance_interval
 
@@ -44,7 +45,7 @@ SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
 )
 COMPONENTS = (SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL)
 DRAWS = 1000
-FEWEST = 25  # effective degrees of freedom of a mean square over examples below which it has no honest interval
+FEWEST = 40  # effective degrees of freedom of a mean square over examples below which it has no honest interval
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,8 @@ def _reasons(
             share = (variance / max(set_variance(values)[0], np.finfo(float).tiny)) ** 0.5
             ratio = f"{low**0.5 / variance**0.5:.2f} to {high**0.5 / variance**0.5:.2f}"
             reasons[1] = f"{told}; the SD of the other sets is {share:.2f} times this ({ratio} of that)"
+    elif two_groups(values):
+        reasons[0] = reasons[1] = f"no interval: {WORDS}"
     few = "no interval: too few examples are answered in different ways"
     residual, crossed, single = (np.isfinite(value) and value < FEWEST for value in freedom)
     for index, decided in ((2, single), (3, crossed), (4, residual)):

@@ -6,6 +6,10 @@ best partly by luck, so each mean is drawn towards the others by as much as the 
 because it leads is taken from here, never from its raw gap. τ is integrated on a grid with an atom at zero, where no
 source differs from another: without it the leader among equal sources looks better than the others for ever.
 
+The hard case is sources that are exactly equal. Some source leads, and no prior makes its probability of being the best
+right for equal sources and for unlike ones alike. `differ` is how much better the values are explained by sources that
+differ; where it is not above 1, `tells` is false, and whoever prints such a probability says so instead.
+
 `noise` is variance of a source's value that no number of sets removes: the luck of the test examples. With it the
 object speaks of the task, without it of these examples.
 """
@@ -33,7 +37,8 @@ class Posterior:
     variance: float64 [draws, sources], of one set around the value of its source.
     middle:   float64 [draws], the value that sources gather around; `between` their variance, [draws].
     noise:    variance of a source's value that no number of sets removes.
-    counts:   sets of each source; `outlying` how many of them are far off.
+    counts:   sets of each source.
+    differ:   Bayes factor: how much more likely the values are where sources differ than where none does.
     """
 
     truth: np.ndarray
@@ -43,6 +48,12 @@ class Posterior:
     noise: float
     counts: tuple[int, ...]
     spreads: Spreads
+    differ: float
+
+    @property
+    def tells(self) -> bool:
+        """Whether the sets speak for a difference of the sources, and so of a best one."""
+        return self.differ > 1
 
     @property
     def best(self) -> np.ndarray:
@@ -93,7 +104,8 @@ def posterior(groups: Sequence[np.ndarray], noise: float = 0.0, draws: int = DRA
     first = spreads(groups, rng, draws)
     error = first.variance / first.count + noise
     between = RATIOS**2 * first.scale[:, None]  # (draws, ratios)
-    log_weight = PRIOR + log_centres(first.centre, error, between)
+    log_likelihood = log_centres(first.centre, error, between)
+    log_weight = PRIOR + log_likelihood
     log_density = special.logsumexp(log_weight, axis=1)
     # The centres say something of their errors too: draws are taken again in proportion to it.
     chosen = _resample(np.exp(log_density - log_density.max()), rng)
@@ -109,7 +121,9 @@ def posterior(groups: Sequence[np.ndarray], noise: float = 0.0, draws: int = DRA
     spread = np.sqrt(own * error)
     truth = own * kept.centre + (1 - own) * middle[:, None] + spread * rng.standard_normal(error.shape)
     counts = tuple(len(group) for group in groups)
-    return Posterior(truth, kept.variance, middle, tau[:, 0], noise, counts, kept)
+    unlike = special.logsumexp(log_likelihood[:, 1:]) - np.log(len(RATIOS) - 1)
+    differ = float(np.exp(np.clip(unlike - special.logsumexp(log_likelihood[:, 0]), -700, 700)))
+    return Posterior(truth, kept.variance, middle, tau[:, 0], noise, counts, kept, differ)
 
 
 def log_centres(centre: np.ndarray, error: np.ndarray, between: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 The answer is averaged over what is not known: from each of many draws of the true values, further sets are drawn, and
 the posterior that they would give is asked for its answer (`analysis.estimates.equivalence`). A gap that looks large by
-luck is small in most draws, so it promises no more than it can keep. Variances count as known in the posteriors to
-come, which is all that makes this an approximation.
+luck is small in most draws, so it promises no more than it can keep. Of the further sets some are far off, as often as
+the sets at hand allow, and tell nothing of their source; variances are estimated anew. What is left out is that the
+posteriors to come have to find out which sets are far off.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from analysis.estimates.equivalence import LEVEL
 from analysis.estimates.posterior import PRIOR, RATIOS, Posterior, log_centres
-from analysis.estimates.spreads import seed_of
+from analysis.estimates.spreads import FAR, seed_of
 
 OPTIONS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 100)  # more sets of each source; beyond a hundred nobody will run it
 WANTED = 0.8  # the usual power
@@ -59,14 +60,20 @@ def _settled(
     seen = variance / count + known.noise
     share = known.noise / seen  # of the distance to the truth, what the examples brought: further sets keep it
     luck = share * (centre - truth) + np.sqrt(known.noise * (1 - share)) * rng.standard_normal(truth.shape)
-    new = truth + luck + np.sqrt(variance / more) * rng.standard_normal(truth.shape)
-    centre, error = (count * centre + more * new) / (count + more), variance / (count + more) + known.noise
+    kept = rng.binomial(more, 1 - _far_shares(known, rng))
+    new = truth + luck + np.sqrt(variance / np.maximum(kept, 1)) * rng.standard_normal(truth.shape)
+    sets = count + kept
+    centre = (count * centre + kept * new) / sets
+    freedom = np.maximum(sets - 1, 1)
+    estimate = variance * rng.chisquare(freedom) / freedom
+    error = estimate / sets + known.noise
     between = RATIOS**2 * scale[:, None]
     log_weight = PRIOR + log_centres(centre, error, between)
     weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True)).cumsum(axis=1)
     place = (weight[:, None, :] < rng.random((OUTER, INNER, 1)) * weight[:, None, -1:]).sum(axis=2)
     tau = np.take_along_axis(between, place, axis=1)[:, :, None]  # (outer, inner, 1)
-    error, centre = error[:, None, :], centre[:, None, :]
+    pivot = freedom[:, None, :] / rng.chisquare(freedom[:, None, :], (OUTER, INNER, truth.shape[1]))
+    error, centre = (estimate / sets)[:, None, :] * pivot + known.noise, centre[:, None, :]
     precision = 1 / (error + tau)
     total = precision.sum(axis=2)
     middle = (precision * centre).sum(axis=2) / total + rng.standard_normal(total.shape) / np.sqrt(total)
@@ -74,3 +81,10 @@ def _settled(
     drawn = own * centre + (1 - own) * middle[:, :, None] + np.sqrt(own * error) * rng.standard_normal(own.shape)
     near = drawn.max(axis=2, keepdims=True) - drawn <= matters
     return float((near.mean(axis=1).max(axis=1) >= level).mean())
+
+
+def _far_shares(known: Posterior, rng: np.random.Generator) -> np.ndarray:
+    """How often a new set of each source is far off, a draw for each study to come, [outer, sources]."""
+    far = np.array([float(chance.sum()) for chance in known.spreads.far])
+    total = np.array([len(chance) for chance in known.spreads.far])
+    return rng.beta(FAR[0] + far, FAR[1] + total - far, (OUTER, len(far)))

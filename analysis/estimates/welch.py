@@ -14,8 +14,10 @@ import numpy as np
 from scipy import stats
 
 ALIKE = 0.4  # Bartlett's p above which variances count as alike
-CAUTION = 0.8  # share of Satterthwaite's degrees of freedom that is left where they are not: a source whose variance is
-# large and estimated low by luck counts for less than it should
+# Share of Satterthwaite's degrees of freedom that is left where they are not: a source whose variance is large and
+# estimated low by luck counts for less than it should.
+CAUTION = 0.85
+HEAVY = 3.0  # with it 95 % intervals hold for Student's draws of four degrees of freedom in 90 to 92 of 100 studies
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def set_variance(
 
     `weights`: of the variances instead, one per source, for another sum than their mean. NaN and 0 where no source has
     two sets. Satterthwaite's degrees of freedom are too few where variances are alike, because they take the luck of
-    the estimates for differences: there s⁴ is replaced by its unbiased estimate, s⁴ df / (df + 2).
+    the estimates for differences: there s⁴ is replaced by its unbiased estimate, s⁴ df / (df + 2). Draws with heavier
+    tails than normal ones have fewer (`_tails`).
     """
     several = [index for index, group in enumerate(groups) if len(group) > 1]
     if not several:
@@ -84,10 +87,26 @@ def set_variance(
     if total == 0:
         return 0.0, float(freedom.sum())
     plain = float(total**2 / (parts**2 / freedom).sum())
+    tails = _tails([groups[index] for index in several])
     if _alike(own, freedom) < ALIKE:
-        return total, CAUTION * plain
+        return total, CAUTION * plain / tails
     corrected = float(total**2 / (parts**2 / (freedom + 2)).sum())
-    return total, min(corrected, float(freedom.sum()))
+    return total, min(corrected, float(freedom.sum())) / tails
+
+
+def _tails(groups: Sequence[np.ndarray]) -> float:
+    """By what the variance of a variance exceeds that of normal draws, from their fourth powers; at least 1.
+
+    Each source is measured in its own SD. Of few sets no fourth power can be large, so that of what is seen beyond
+    normal draws `HEAVY` times as much is believed.
+    """
+    seen = expected = 0.0
+    for group in groups:
+        n, sd = len(group), float(group.std(ddof=1))
+        if n > 2 and sd > 0:
+            seen += float((((group - group.mean()) / sd) ** 4).sum())
+            expected += 3 * (n - 1) ** 3 / (n * (n + 1))  # of normal draws
+    return max(1.0, 1 + HEAVY * (seen / expected - 1)) if expected else 1.0
 
 
 def _alike(variance: np.ndarray, freedom: np.ndarray) -> float:

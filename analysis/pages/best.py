@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import measures_of
 from analysis.charts.heatmaps import best_figure
 from analysis.compare import source_pairs
 from analysis.evidence import Evidence
@@ -12,7 +13,6 @@ from analysis.page.html import Figure, Section, Table, readable
 from analysis.page.marks import span
 from analysis.pages.common import each_model, folded_table
 from analysis.ranking import agreement_table, rank_table
-from analysis.tables import measures_of
 
 
 def section(evidence: Evidence) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import measures_of
 from analysis.chosen import choice_table
 from analysis.described import descriptor_correlations, descriptor_table
 from analysis.evidence import Evidence
@@ -11,7 +12,6 @@ from analysis.measures import MEASURES
 from analysis.page.html import Section, Table
 from analysis.pages.common import table
 from analysis.shared import overlap_table
-from analysis.tables import measures_of
 
 
 def section(evidence: Evidence) -> Section:

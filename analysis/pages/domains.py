@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import baselines, domain_table
 from analysis.charts.heatmaps import domain_figure
 from analysis.compare import domain_match
 from analysis.evidence import Evidence
@@ -12,7 +13,6 @@ from analysis.measures import MEAN
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import table
-from analysis.tables import baselines, domain_table
 
 MEASURE = "perplexity_increase"
 

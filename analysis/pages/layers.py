@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import layer_table
 from analysis.charts.curves import layer_figure
 from analysis.evidence import Evidence
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import each_model, table
-from analysis.tables import layer_table
 
 
 def section(evidence: Evidence) -> Section:

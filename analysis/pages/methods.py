@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from analysis.cells import measures_of
 from analysis.charts.sensitivity import sensitivity_figure
 from analysis.compare import flip_table, mcnemar_table, method_pairs
 from analysis.evidence import Evidence
@@ -10,7 +11,6 @@ from analysis.measures import MEASURES
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import folded_table
 from analysis.ranking import sensitivity_table, trend_table
-from analysis.tables import measures_of
 
 
 def section(evidence: Evidence) -> Section:

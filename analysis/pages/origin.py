@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from datetime import datetime, timezone
 
+from analysis.cells import provenance
 from analysis.evidence import Evidence
 from analysis.page.html import Section
 from analysis.pages.common import table
-from analysis.tables import provenance
 
 
 def section(evidence: Evidence) -> Section:

@@ -6,10 +6,11 @@ import html
 
 import polars as pl
 
+from analysis.claims import claim_table
 from analysis.evidence import Evidence
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import table
-from analysis.published import anchor_table, claim_table, other_windows
+from analysis.published import anchor_table, other_windows
 
 
 def section(evidence: Evidence) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import relation_table
 from analysis.charts.relations import relation_figure
 from analysis.correlation import cheap_metrics, correlation_table
 from analysis.evidence import Evidence
@@ -11,7 +12,6 @@ from analysis.measures import MEASURES
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import each_model, table
-from analysis.tables import relation_table
 
 
 def section(evidence: Evidence) -> Section:

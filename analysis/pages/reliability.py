@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import worth_table
 from analysis.charts.reliability import reliability_figure
 from analysis.estimates.reliability_rows import WANTED
 from analysis.evidence import Evidence
@@ -11,7 +12,6 @@ from analysis.measures import MEAN, TASK_MEASURES
 from analysis.page.html import Figure, Section, Table, readable
 from analysis.pages.common import table
 from analysis.reliability import lead_table, reliability_table
-from analysis.tables import worth_table
 
 CAPTION = (
     "The examples are cut in two halves, and each orders the sources. 0: the halves agree no better than by chance, so "

@@ -6,11 +6,11 @@ import html
 
 import polars as pl
 
+from analysis.cells import trial_counts
 from analysis.evidence import Evidence
 from analysis.page.html import Section
 from analysis.page.marks import span
 from analysis.pages.common import table
-from analysis.tables import trial_counts
 
 
 def section(evidence: Evidence) -> Section:

@@ -6,13 +6,13 @@ import html
 
 import polars as pl
 
+from analysis.cells import measures_of, size_table
 from analysis.charts.curves import size_figure
 from analysis.evidence import Evidence
 from analysis.measures import MEASURES
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import table
-from analysis.tables import measures_of, size_table
 
 
 def section(evidence: Evidence) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import baselines, measures_of, over_sets, range_table, source_table, wide_table
 from analysis.charts.spreads import spread_figure
 from analysis.evidence import Evidence
 from analysis.findings import mean_rows
@@ -12,7 +13,6 @@ from analysis.measures import MEASURES
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import each_model, table
-from analysis.tables import baselines, measures_of, over_sets, range_table, source_table, wide_table
 
 
 def section(evidence: Evidence) -> Section:

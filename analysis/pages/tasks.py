@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.cells import task_spread_table, task_table
 from analysis.charts.spreads import task_spread_figure
 from analysis.evidence import Evidence
 from analysis.measures import MEAN
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import each_model, table
-from analysis.tables import task_spread_table, task_table
 
 
 def section(evidence: Evidence) -> Section:

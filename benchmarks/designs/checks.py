@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.compare import holm
 from analysis.estimates.agreement import agreement
+from analysis.estimates.clusters import two_groups
 from analysis.estimates.components import components
 from analysis.estimates.correlations import correlation
 from analysis.estimates.equivalence import UNCLEAR, answer
@@ -59,7 +60,7 @@ def intervals_of_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int)
             pair.append(found.low <= true.value[0] - true.value[1] <= found.high)
         _, far = typical(groups)
         variance, freedom = set_variance(groups)
-        if variance > 0 and not any(far):  # otherwise no interval is printed
+        if variance > 0 and not any(far) and not two_groups(groups):  # otherwise no interval is printed
             low, high = variance_interval(variance, freedom)
             spread.append(low <= true.variance() <= high)
             own = np.array([g.var(ddof=1) for g in groups])
@@ -107,7 +108,8 @@ def answers_about_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int
         first, second = int(order[0]), int(order[1])
         top = float(true.value.max())
         right = float(true.value[first] == top) if d.between else 1 / len(groups)
-        best.append((float(known.best[first]), right))
+        if known.tells:  # otherwise no such probability is printed
+            best.append((float(known.best[first]), right))
         regret.append((float(known.regret[:, first].mean()), top - float(true.value[first])))
         one, two = true.draw(first, 300, rng), true.draw(second, 300, rng)
         wins.append((known.wins(first, second), float((one > two).mean() + (one == two).mean() / 2)))
@@ -124,6 +126,7 @@ def answers_about_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int
     return {
         "design": d.name,
         "P(best) of the leader": _pairs(best),
+        "printed": len(best) / studies,
         "where above .9": f"{_pairs(sure)} ({len(sure)})",
         "regret": _pairs(regret),
         "leader wins a new draw": _pairs(wins),
@@ -220,16 +223,17 @@ CHECKS = (
     Check(
         "Intervals over sets",
         "Two sources: their difference. SD of a set: mean over sources of its variance. `printed`: share of studies "
-        "with an interval of the SDs; there is none where a set is far off. False alarms: any pair of equal sources "
-        "with Holm's p below .05.",
+        "with an interval of the SDs; there is none where a set is far off or sets fall into two groups. False alarms: "
+        "any pair of equal sources with Holm's p below .05.",
         sets.SETS,
         intervals_of_sets,
     ),
     Check(
         "Probabilities and answers",
-        "Stated / true. Regret and `matters` (0.5) are in SDs of a usual draw. Answers: share of studies in which one "
-        "is given. Settles: the chance that the stated number of further sets gives an answer, and how often it did; "
-        "how many studies stand behind a number is in brackets.",
+        "Stated / true. `printed`: share of studies in which P(best) is stated; it is not where the sets do not show "
+        "that sources differ. Regret and `matters` (0.5) are in SDs of a usual draw. Answers: share of studies in "
+        "which one is given. Settles: the chance that the stated number of further sets gives an answer, and how often "
+        "it did; how many studies stand behind a number is in brackets.",
         sets.SETS,
         answers_about_sets,
     ),

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sweep.config import Study
 from sweep.plan import Trial
+from sweep.runs.budget import examples_worth
 from sweep.runs.estimate import estimate
 from sweep.runs.schedule import Job
 
@@ -38,6 +39,8 @@ def show_plan(
         f"evaluation: tasks {escape(', '.join(evaluation.tasks) or 'none')}; "
         f"{len(evaluation.heldout)} held-out texts of {evaluation.heldout_windows or 'all'} windows"
     )
+    if worth := examples_worth(trials):
+        console.print(escape(worth))
     console.print(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
     if jobs:
         console.print(escape(estimate([job.trial for job in jobs], before)))

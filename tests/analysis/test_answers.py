@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.answers import answer_table, matters_of, parse_matters
+from analysis.answers import PLAIN, answer_table, matters_of, parse_matters
 from analysis.budget import budget_table
 from analysis.estimates.equivalence import ANY, UNCLEAR, USE
 from analysis.estimates.examples import ExampleTables, read_examples
@@ -39,11 +39,18 @@ def test_every_model_and_method_has_an_answer_with_a_probability(study: Study, e
         assert table.filter(answer=USE)["settled_chance"].null_count() == table.filter(answer=USE).height
 
 
-def test_default_is_a_tenth_of_what_no_data_costs(study: Study, examples: ExampleTables) -> None:
-    row = answer_table(study, examples=examples).filter(model="small", method_label="Wanda 50%").row(0, named=True)
-    values = study.main.filter(model="small", measure="accuracy", task="mean")
-    dense, control = (values.filter(method_label=label).item(0, "value") for label in ("dense", "Magnitude 50%"))
-    assert np.isclose(row["matters"], 0.1 * abs(dense - control))
+def test_default_is_a_tenth_of_what_no_data_costs_with_a_floor(study: Study, examples: ExampleTables) -> None:
+    floors = []
+    for measure in ("accuracy", "perplexity_increase"):
+        table = answer_table(study, measure, examples=examples)
+        row = table.filter(model="small", method_label="Wanda 50%").row(0, named=True)
+        values = study.main.filter(model="small", measure=measure, task="mean")
+        dense, control = (values.filter(method_label=label).item(0, "value") for label in ("dense", "Magnitude 50%"))
+        draws = values.filter(method_label="Wanda 50%").group_by("source").agg(pl.col("value").var())["value"]
+        tenth, half = 0.1 * abs(dense - control), 0.5 * float(np.mean(draws.to_numpy())) ** 0.5
+        assert np.isclose(row["matters"], max(tenth, half))
+        floors.append(half > tenth)
+    assert floors == [True, False]  # near chance a tenth of the gap is next to nothing
 
 
 def test_where_a_large_difference_matters_any_source_will_do(study: Study, examples: ExampleTables) -> None:
@@ -55,6 +62,7 @@ def test_where_a_large_difference_matters_any_source_will_do(study: Study, examp
 def test_differences_that_matter_are_read_by_measure() -> None:
     assert parse_matters("accuracy=0.5, perplexity_increase=2") == {"accuracy": 0.5, "perplexity_increase": 2.0}
     assert parse_matters("") == {}
+    assert parse_matters("0.5") == {PLAIN: 0.5}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +72,13 @@ def test_differences_that_matter_are_read_by_measure() -> None:
         ("accuracy", "expected accuracy=NUMBER"),
         ("accuracy=-1", "above 0"),
         ("accuracy=inf", "finite"),
+        ("abc", "expected NUMBER or MEASURE=NUMBER, got 'abc'"),
+        ("accuracy=abc", "expected accuracy=NUMBER, got 'accuracy=abc'"),
+        ("-0.5", "finite difference above 0, got '-0.5'"),
+        ("nan", "finite difference above 0"),
+        ("accuracy=1,accuracy=2", "accuracy is given twice"),
+        ("brier=1,brier_change=2", "brier_change is given twice"),
+        ("0.5,1", "a number without a measure is given twice"),
     ],
 )
 def test_other_differences_are_refused(text: str, message: str) -> None:
@@ -97,6 +112,12 @@ def test_a_difference_of_a_measure_is_one_of_its_change(study: Study) -> None:
     assert evidence.asked("loglikelihood_change") == 0.5
     assert evidence.asked("accuracy") == 1.0
     assert evidence.asked("perplexity_increase") is None
+    alone = Evidence(study, {PLAIN: 0.25})
+    alone.check_matters()
+    assert {measure: alone.asked(measure) for measure in (alone.lead, "perplexity_increase")} == {
+        alone.lead: 0.25,
+        "perplexity_increase": None,
+    }
 
 
 def test_a_difference_that_no_answer_uses_is_refused(study: Study) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from analysis import evidence as module
+from analysis.claims import claim_table
 from analysis.compare import flip_table, mcnemar_table, method_pairs, source_pairs
 from analysis.correlation import correlation_table
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.evidence import Evidence
 from analysis.frames import Study, load
-from analysis.published import claim_table
 from analysis.ranking import rank_table
 from analysis.report import SECTIONS, build
 from analysis.variance import component_table

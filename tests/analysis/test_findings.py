@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analysis.checks import true_minus
 from analysis.evidence import Evidence
-from analysis.findings import MOST, Finding, _proxies, findings
+from analysis.findings import MOST, Finding, _controls, _proxies, findings
 from analysis.frames import load
 from analysis.measures import MEASURES
 
@@ -69,8 +70,8 @@ def test_a_domain_that_harms_is_told_with_the_signs_that_it_has(simulated: Path)
         pl.col("mismatched", "matched") - 50.0  # below the dense model
     )
     text = next(f.text for f in findings(evidence) if f.table == "table-domain-match")
-    said = re.search(r"([+-][\d.]+) % on the own .* points more \(95 % interval ([\d.]+) to ([\d.]+)", text)
-    assert said and float(said[1]) < 0 < float(said[2]) < float(said[3]), text
+    said = re.search(r"(−[\d.]+) % on the own .* points more \(95 % interval ([\d.]+) to ([\d.]+)", text)
+    assert said and 0 < float(said[2]) < float(said[3]), text
 
 
 def test_the_comparison_in_the_middle_is_not_called_the_closest(simulated: Path) -> None:
@@ -78,6 +79,19 @@ def test_the_comparison_in_the_middle_is_not_called_the_closest(simulated: Path)
     (finding,) = _proxies(evidence)
     assert "in the middle is" in finding.text
     assert "closest" not in finding.text
+
+
+def test_what_no_data_gives_is_compared_with_an_interval(simulated: Path) -> None:
+    (finding,) = _controls(load(str(simulated)))
+    said = re.search(r"is ([\d.]+) points better than .* interval over 9 sets (\S+) to (\S+),", finding.text)
+    assert said, finding.text
+    assert float(said[2]) <= float(said[1]) <= float(said[3])
+    assert "of 8 pairs, clearly worse in" in finding.text
+
+
+def test_negative_numbers_have_a_minus_and_names_keep_their_hyphens() -> None:
+    text = "GPTQ 3-bit of reference-5m: -0.5 (-1 to -2), 2024-09-11"
+    assert true_minus(text) == "GPTQ 3-bit of reference-5m: −0.5 (−1 to −2), 2024-09-11"
 
 
 def test_a_single_source_is_counted_in_the_singular(simulated: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analysis.cells import size_table, source_table
 from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.measures import MEAN
 from analysis.report import build
 from analysis.simulate import Design, SimulatedMethod, simulate_study
-from analysis.tables import size_table, source_table
 from analysis.variance import repeat_table
 from sweep.results import SCHEMA_VERSION, Results, ResultsError
 
@@ -117,8 +117,18 @@ def test_newer_schema_is_left_out_and_older_is_kept_and_both_are_said(folder: Pa
     study = load(str(folder))
     text = text_of(study, "mixed schema versions")
     assert f"{left_out} trials have a newer schema" in text
-    assert f"{kept} trials have an older schema" in text
+    known = study.trials.height
+    assert f"{kept} of {known} trials were written by an older version" in text
+    assert "calibration error are of the others" in text
     assert set(study.trials["source"].drop_nulls()) == {"books", "legal"}
+
+
+def test_a_folder_of_an_older_version_alone_is_not_called_mixed(folder: Path) -> None:
+    older = pl.lit(SCHEMA_VERSION - 1, pl.Int32).alias("schema_version")
+    change(folder, "trials", lambda f: True, lambda f: f.with_columns(older))
+    study = load(str(folder))
+    assert text_of(study, "older version").startswith("All trials were written by an older version")
+    assert "mixed schema versions" not in {note.subject for note in study.limitations}
 
 
 def test_results_of_a_newer_version_alone_are_refused(folder: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.claims import claim_table
 from analysis.frames import load
-from analysis.published import ANCHORS, anchor_table, canonical, claim_table, other_windows
+from analysis.published import ANCHORS, anchor_table, canonical, other_windows
 from analysis.report import write_report
 from analysis.simulate import Design, SimulatedMethod, simulate_study
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis.frames import Study, load
-from analysis.ranking import agreement_table, rank_table, sensitivity_table, trend_table
+from analysis.ranking import EQUAL, agreement_table, rank_table, sensitivity_table, trend_table
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,10 @@ def test_table_lists_every_source_and_its_probabilities_sum_to_one(study: Study)
     for measure in ("accuracy", "perplexity_increase"):
         table = rank_table(study, measure)
         assert table.height == 2 * 4 * 3
-        sums = table.group_by("model", "method_label").agg(pl.col("p_best").sum())["p_best"]
+        told = table.filter(pl.col("note") == "")
+        sums = told.group_by("model", "method_label").agg(pl.col("p_best").sum())["p_best"]
         assert np.allclose(sums, 1)
+        assert table.filter(pl.col("p_best").is_null()).equals(table.filter(pl.col("note") == EQUAL))
         top = table.group_by("model", "method_label", maintain_order=True).first()
         means = table.group_by("model", "method_label").agg(
             pl.col("mean").max() if measure == "accuracy" else pl.col("mean").min()

@@ -71,7 +71,9 @@ def test_sentences_speak_of_the_source_that_leads_the_answer(study: Study) -> No
     for matters in (0.01, 0.5, 5.0):
         answer = recommend(study, "large", "wanda", matters=matters)
         assert answer.best in answer.sentences[0] or "any source" in answer.sentences[0]
-        assert answer.sentences[1].startswith(f"How sure: {answer.best} is the very best")
+        assert answer.sentences[1].startswith(f"How sure: {answer.best} is the very best") or (
+            f"these sets do not show; {answer.best} costs" in answer.sentences[1]
+        )
         settled = "nothing more is needed" in answer.sentences[2]
         assert settled == (answer.kind != "cannot tell yet")
 
@@ -80,6 +82,21 @@ def test_a_difference_of_no_size_is_refused(study: Study) -> None:
     for size in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(SettingsError, match=f"--matters: expected a finite difference above 0, got {size}"):
             recommend(study, "small", matters=size)
+
+
+def test_differences_by_measure_are_read_as_in_the_report(study: Study) -> None:
+    one = recommend(study, "small", "wanda", measure="accuracy", matters={"accuracy": 5.0, "perplexity": 1.0})
+    assert one.sentences == recommend(study, "small", "wanda", measure="accuracy", matters=5.0).sentences
+    with pytest.raises(SettingsError, match="the answer is about accuracy, not about perplexity"):
+        recommend(study, "small", "wanda", measure="accuracy", matters={"perplexity": 1.0})
+
+
+def test_a_word_for_a_difference_is_refused_in_one_line(simulated: Path) -> None:
+    for module, more in (("recommend", ["--model", "small"]), ("summary", []), ("report", [])):
+        command = [sys.executable, "-m", f"analysis.{module}", str(simulated), *more, "--matters", "abc"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr == "--matters: expected NUMBER or MEASURE=NUMBER, got 'abc'\n"
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analysis.cells import source_table, worth_table
 from analysis.evidence import Evidence
 from analysis.findings import findings
 from analysis.frames import load
 from analysis.measures import MEAN, MEASURES
 from analysis.reliability import lead_table, leading, reliability_table
 from analysis.simulate import Components, Design, simulate_study
-from analysis.tables import source_table, worth_table
 from analysis.variance import component_table
 
 

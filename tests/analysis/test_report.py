@@ -13,11 +13,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analysis.cells import source_table
 from analysis.evidence import Evidence
 from analysis.frames import load
 from analysis.page.html import Figure, Section
 from analysis.report import build, save_figures, write_report
-from analysis.tables import source_table
 from calib.settings import SettingsError
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from analysis.estimates.equivalence import ANY, UNCLEAR, USE, answer
 from analysis.estimates.posterior import posterior
-from analysis.estimates.settle import OPTIONS, settling
+from analysis.estimates.settle import OPTIONS, _far_shares, settling
 
 
 def sources(means: tuple[float, ...], sets: int, seed: int = 0) -> list[np.ndarray]:
@@ -63,3 +63,12 @@ def test_what_is_promised_of_a_hundred_sets_is_said_once() -> None:
             assert plan.never <= 1 - plan.chance
             if plan.sets in (None, OPTIONS[-1]):
                 assert plan.never == 1 - plan.chance
+
+
+def test_further_sets_are_far_off_as_often_as_those_at_hand() -> None:
+    rng = np.random.default_rng(9)
+    usual = [rng.normal(0, 1, 10) for _ in range(4)]
+    failing = [*usual[:3], np.append(usual[3][:8], [-20.0, -21.0])]
+    share = {name: _far_shares(posterior(g), rng).mean(axis=0) for name, g in (("u", usual), ("f", failing))}
+    assert (share["u"] < 0.06).all()
+    assert share["f"][3] > 0.08 > share["f"][0]

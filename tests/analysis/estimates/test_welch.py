@@ -70,3 +70,12 @@ def test_variance_of_sources_is_recovered_and_zero_where_there_is_none() -> None
         alike += low <= 0 <= high
     assert covered >= 180
     assert alike >= 180
+
+
+def test_heavy_tails_leave_fewer_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(8)
+    freedom = {}
+    for name, draw in (("normal", rng.standard_normal), ("student", lambda n: rng.standard_t(4, n))):
+        freedom[name] = np.mean([set_variance([draw(8) for _ in range(6)])[1] for _ in range(200)])
+    assert freedom["student"] < 0.8 * freedom["normal"]
+    assert freedom["normal"] > 0.7 * 42

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from analysis import pages
+from analysis.cells import range_table, task_table
 from analysis.frames import Study, load
 from analysis.pages.common import each_model, folded_table, query_of, table
 from analysis.report import SECTIONS
-from analysis.tables import range_table, task_table
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def study(simulated: Path) -> Study:
 
 
 def test_a_query_is_the_import_of_the_function_and_its_call() -> None:
-    assert query_of(task_table) == "from analysis.tables import task_table\ntask_table(study)"
-    expected = 'from analysis.tables import range_table\nrange_table(study, "accuracy", "piqa")'
+    assert query_of(task_table) == "from analysis.cells import task_table\ntask_table(study)"
+    expected = 'from analysis.cells import range_table\nrange_table(study, "accuracy", "piqa")'
     assert query_of(range_table, "accuracy", "piqa") == expected
 
 

@@ -1,0 +1,36 @@
+"""Sets that fall into two groups are told from sets that scatter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.estimates.clusters import LEVEL, between_share, two_groups
+
+
+def test_share_between_is_that_of_the_best_cut_of_all() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, 6)
+    total = ((values - values.mean()) ** 2).sum()
+    best = 0.0
+    for mask in range(1, 2**6 - 1):  # the best of all cuts into two is one of the ordered values
+        one = np.array([bool(mask >> i & 1) for i in range(6)])
+        inside = sum(((part - part.mean()) ** 2).sum() for part in (values[one], values[~one]))
+        best = max(best, 1 - inside / total)
+    assert np.isclose(between_share(values), best)
+
+
+def test_normal_draws_of_any_spread_are_seldom_said_to_fall_apart() -> None:
+    rng = np.random.default_rng(1)
+    said = [two_groups([scale * rng.standard_normal(5) for scale in (1, 1, 1, 1, 5)]) for _ in range(400)]
+    assert np.mean(said) < LEVEL + 3.5 * (LEVEL / 400) ** 0.5 + 0.01
+
+
+def test_two_failures_in_five_are_mostly_seen() -> None:
+    rng = np.random.default_rng(2)
+    failed = np.array([0, 0, 0, 10, 10])
+    said = [two_groups([rng.standard_normal(5) + (failed if s < 2 else 0) for s in range(6)]) for _ in range(100)]
+    assert np.mean(said) > 0.5
+
+
+def test_three_sets_or_equal_ones_say_nothing() -> None:
+    assert not two_groups([np.array([0.0, 0.1, 9.0]), np.ones(5)])
