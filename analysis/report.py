@@ -2,8 +2,9 @@
 
     python -m analysis.report RESULTS [--output report.html] [--figures FOLDER]
 
-What was run comes first, then what was left out, then the findings in words, then figures, tables and provenance. Every
-table carries the query that gives it, so that any number can be traced to its rows. The file fetches nothing.
+The answer comes first, with the one figure that shows it; then what was run and left out, the findings in words, then
+figures, tables and provenance. Every table carries the query that gives it, so that any number can be traced to its
+rows. The file fetches nothing.
 
 A section is a file of `analysis/pages/`; `SECTIONS` is their order, and the one place to add another.
 """
@@ -24,6 +25,7 @@ from analysis.frames import Study, load
 from analysis.page.html import Figure, Section, page
 from analysis.page.vega import Drawing
 from analysis.pages import (
+    answer,
     best,
     components,
     domains,
@@ -46,6 +48,7 @@ from calib.settings import SettingsError
 from sweep.results import ResultsError
 
 SECTIONS = (
+    SectionMaker(answer.section, reads_samples=True),
     SectionMaker(run.section),
     SectionMaker(headlines.section, reads_samples=True),
     SectionMaker(reliability.section, reads_samples=True),

@@ -67,7 +67,7 @@ FLOORS = {
         summary  simulate
         report  recommend
         pages
-        findings  published  figures
+        findings  published  figures  verdicts
         evidence  charts
         compare  answers  budget
         variance  ranking  correlation  reliability

@@ -6,7 +6,7 @@ import polars as pl
 
 from analysis.measures import MEASURES
 from analysis.page.chart import BLUE, GREY, ORANGE, ROWS_AXIS, WIDTH, Chart, Spec
-from analysis.page.marks import axis_title, category, interval, panel, records, span, tip
+from analysis.page.marks import axis_title, category, inside, interval, panel, records, span, tip
 
 
 def spread_figure(values: pl.DataFrame, summary: pl.DataFrame, measure: str, where: str) -> Chart:
@@ -74,7 +74,7 @@ def task_spread_figure(values: pl.DataFrame, measure: str, where: str) -> Chart:
     x = {
         "field": "deviation",
         "type": "quantitative",
-        "title": f"{MEASURES[measure].title.lower()}: difference from the task's mean, {unit}",
+        "title": f"{inside(MEASURES[measure].title)}: difference from the task's mean, {unit}",
     }
     y = {"field": "task", "type": "nominal", "sort": order["task"].to_list(), "title": None, "axis": ROWS_AXIS}
     tips = [

@@ -34,7 +34,7 @@ def section(evidence: Evidence) -> Section:
                 title=f"{info.title} by source",
                 caption="Mean ± SD over calibration sets, mean over tasks or texts; "
                 f"{info.better}. Without ±: one trial.",
-                shown=wide_table(study, measure),
+                shown=_no_data_first(wide_table(study, measure)),
             )
         )
         items.append(
@@ -49,6 +49,12 @@ def section(evidence: Evidence) -> Section:
             )
         )
     return Section("sources", "How much do sources and draws matter?", items=items)
+
+
+def _no_data_first(wide: pl.DataFrame) -> pl.DataFrame:
+    """The control beside the method, where a wide table is read first."""
+    first = [name for name in ("model", "method", "no data") if name in wide.columns]
+    return wide.select(*first, pl.exclude(first))
 
 
 def _variants(study: Study, measure: str) -> list[tuple[str, Chart]]:
