@@ -44,8 +44,8 @@ def _box(verdict: Verdict) -> str:
     lines = []
     if verdict.probability is not None:
         within = amount(verdict.matters, verdict.measure)
-        some = "" if len(verdict.named) == 1 else "all "
-        lines.append(f"<b>{verdict.sure}</b> sure that {some}within {within} of the best")
+        some = "it is" if len(verdict.named) == 1 else "all are"
+        lines.append(f"<b>{verdict.sure}</b> sure that {some} within {within} of the best")
     elif verdict.note:
         lines.append(html.escape(verdict.note))
     if verdict.wrong is not None:
@@ -66,8 +66,8 @@ def _settling(verdict: Verdict) -> str:
     if verdict.more_sets is None:
         return html.escape(verdict.settle)
     sets = f"{verdict.more_sets} more set{'s' if verdict.more_sets > 1 else ''} of each source"
-    time = "" if verdict.seconds is None else f", about {duration(verdict.seconds, verdict.on_gpu)}"
-    return f"{sets}{time} on one worker"
+    time = "" if verdict.seconds is None else f", about {duration(verdict.seconds, verdict.on_gpu)} on one worker"
+    return f"{sets}{time}"
 
 
 def _footnote(found: Sequence[Verdict]) -> str:
