@@ -45,8 +45,8 @@ def show_answer(evidence: Evidence, console: Console, root: str, report: str | N
     found = verdicts(evidence)
     first = f"Which calibration data? {study.name}: {_counted(evidence)}."
     if not found:
-        head = [first, "No answer yet: the study compares no two sources with the same measure."]
-        _print(console, [Text(line) for line in head] + _last(evidence, [], root, report))
+        none = "No answer yet: the study compares no two sources with the same measure."
+        _print(console, [Text(first), Text(none), *_last(evidence, [], root, report)])
         return
     head = [Text(first, style="bold"), *map(Text, heading(evidence, found))]
     last = _last(evidence, found, root, report)
@@ -149,9 +149,7 @@ def main(
     results: Annotated[str, typer.Argument(help="Results folder or URI of a study.")],
     report: Annotated[bool, typer.Option(help="Write report.html and the figures as well.")] = True,
     everything: Annotated[bool, typer.Option("--all", help="Print tables, findings and limitations as well.")] = False,
-    matters: Annotated[
-        str, typer.Option(help="Differences that matter, as accuracy=0.5,perplexity_increase=2.")
-    ] = "",
+    matters: Annotated[str, typer.Option(help="Differences that matter, as accuracy=0.5,perplexity_increase=2.")] = "",
 ) -> None:
     """Say what a study found on one screen, and write its report."""
     console = Console()

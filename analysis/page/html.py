@@ -66,7 +66,9 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     items = [item for section in sections for item in section.items]
     tables = [item for item in items if isinstance(item, Table)]
     data = {
-        "specs": {item.id: [_web_spec(chart) for _, chart in item.variants] for item in items if isinstance(item, Figure)},
+        "specs": {
+            item.id: [_web_spec(chart) for _, chart in item.variants] for item in items if isinstance(item, Figure)
+        },
         "config": _web_config(),
         "files": {_name(table): _files(table) for table in tables},
         "folded": {table.id: _rows(table) for table in tables if table.folded},

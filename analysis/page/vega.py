@@ -104,6 +104,7 @@ class _Worker:
         path = os.pathsep.join([house, *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "analysis.page.vega"],
+            cwd=house,  # which `-m` puts before everything: a folder `analysis/` of the user's is not taken
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -91,7 +91,7 @@ def _figure(evidence: Evidence, found: Sequence[Verdict]) -> list[Figure]:
     if not variants:
         return []
     caption = (
-        "A source will do where its cost is likely to lie in the grey band. The cost is drawn from what the sets allow, "
-        "for these test examples; the answer counts other test examples as well where it can."
+        "A source will do where its cost is likely to lie in the grey band. The cost is drawn from what the sets "
+        "allow, for these test examples; the answer counts other test examples as well where it can."
     )
     return [Figure("figure-answer", f"{MEASURES[measure].title}: what a choice costs", caption, variants)]
