@@ -39,7 +39,7 @@ def show_answer(evidence: Evidence, console: Console, root: str, report: str | N
     """Print the answer on one screen: what to use, how sure, and the next command.
 
     `root` is where the study lies, `report` where its report was written. Pairs of model and method that have no room
-    are counted, those that can be told first.
+    are counted.
     """
     study = evidence.study
     found = verdicts(evidence)
@@ -87,12 +87,11 @@ def _last(evidence: Evidence, found: Sequence[Verdict], root: str, report: str |
         lines.append(f"! {len(notes)} limitation{'s' if len(notes) > 1 else ''}, the first: {notes[0].subject}; --all")
     if report:
         lines.append(f"Report: {report}")
-    model = f" --model {shlex.quote(found[0].model)}" if found else ""
     results = shlex.quote(root)
-    lines.append(f"Next: calibsweep recommend {results}{model}")
-    if not report:
-        lines.append(f"      calibsweep report {results}")
-    lines.append(f"      calibsweep export TRIAL --results {results} --out FOLDER")
+    commands = [f"recommend {results} --model {shlex.quote(found[0].model)}"] if found else []
+    commands += [] if report else [f"report {results}"]
+    commands.append(f"export TRIAL --results {results} --out FOLDER")
+    lines += [f"{'Next: ' if command is commands[0] else '      '}calibsweep {command}" for command in commands]
     return [Text(line) for line in lines]
 
 
