@@ -111,6 +111,13 @@ def only_our_packages() -> None:
         os.environ["PYTHONSAFEPATH"] = "1"
 
 
+def take_our_packages() -> None:
+    """Load our packages, so that what comes onto the path later cannot take their place."""
+    only_our_packages()
+    for name in ("calib", "methods", "sweep", "analysis"):
+        import_module(name)
+
+
 def entry(runner: Callable[[], int] = main) -> None:
     """The console script."""
     sys.exit(runner())
