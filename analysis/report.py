@@ -112,11 +112,12 @@ def _draw(section: Section, folder: Path, drawing: Drawing) -> None:
     for item in section.items:
         if isinstance(item, Figure):
             for label, chart in item.variants:
-                name = item.id.removeprefix("figure-") + (f"-{_slug(label)}" if len(item.variants) > 1 else "")
+                name = item.id.removeprefix("figure-") + (f"-{slug(label)}" if len(item.variants) > 1 else "")
                 drawing.add(chart.spec, folder / name)
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text as a part of a file's name."""
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
 
 

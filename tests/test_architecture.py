@@ -64,7 +64,7 @@ FLOORS = {
         storage  shadows
     """,
     "analysis": """
-        summary  simulate
+        summary  simulate  paper
         report  recommend
         pages
         findings  published  figures  verdicts
