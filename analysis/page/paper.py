@@ -20,7 +20,7 @@ AXIS_TITLE = {1: 40, 2: 90}  # letters of a line
 LEAST = 6  # points of a plot or a cell
 DRAWINGS = 8  # at most: labels that turn or break make the width no straight line
 TYPE: Spec = {
-    "axis": {"labelFontSize": 7, "titleFontSize": 7.5, "labelLimit": 90, "titlePadding": 4, "tickSize": 3},
+    "axis": {"labelFontSize": 7, "titleFontSize": 7.5, "labelLimit": 120, "titlePadding": 4, "tickSize": 3},
     "legend": {
         "labelFontSize": 7,
         "titleFontSize": 7.5,
@@ -71,10 +71,13 @@ def _print(part: Spec, columns: int) -> None:
             names = part["encoding"][channel].get("scale", {}).get("domain", [])
             longest = max((len(str(name)) for name in names), default=0)
             beside = max(1, COLUMN[columns] // (4 * longest + 24))  # about four points a letter, and the mark
-            legend |= {"columns": beside} if legend.get("orient") == "bottom" else {}
             legend.pop("gradientLength", None)
+            if columns == 1:
+                legend["orient"] = "bottom"  # beside the plot it would take a third of the column
+            if legend.get("orient") == "bottom" and names:
+                legend["columns"] = beside
             if columns == 1 and part["encoding"][channel].get("type") == "quantitative":
-                legend |= {"orient": "bottom", "direction": "horizontal"}  # beside cells it would take a third of them
+                legend["direction"] = "horizontal"
                 legend["title"] = " ".join(_lines(part["encoding"][channel].get("title")))
     for channel in ("x", "y"):
         if title := part.get("encoding", {}).get(channel, {}).get("title"):
