@@ -90,9 +90,24 @@ def _last(evidence: Evidence, found: Sequence[Verdict], root: str, report: str |
     results = shlex.quote(root)
     commands = [f"recommend {results} --model {shlex.quote(found[0].model)}"] if found else []
     commands += [] if report else [f"report {results}"]
-    commands.append(f"export TRIAL --results {results} --out FOLDER")
+    if found:
+        commands.append(f"export {_first_trial(evidence, found[0])} --results {results} --out model")
+    commands = commands or [f"summary {results} --all"]
     lines += [f"{'Next: ' if command is commands[0] else '      '}calibsweep {command}" for command in commands]
     return [Text(line) for line in lines]
+
+
+def _first_trial(evidence: Evidence, verdict: Verdict) -> str:
+    """The trial of the source that the verdict names first, or of the first source: the first of its sets."""
+    study = evidence.study
+    source = (*verdict.named, *verdict.others)[0]
+    rows = study.trials.filter(
+        study.in_main(),
+        pl.col("model") == verdict.model,
+        pl.col("method_label") == verdict.method,
+        pl.col("source") == source,
+    )
+    return str(rows.sort("set", "trial_id").item(0, "trial_id"))
 
 
 def _counted(evidence: Evidence) -> str:

@@ -23,6 +23,8 @@ TEMPLATE = Path(__file__).with_name("template.yaml")
 SCHEMA_NAME = ".study.schema.json"
 BUNDLED_TEXT = ("books", "code", "encyclopedia", "web_docs")  # of different kinds, to stand beside one's own
 
+BUNDLED_TASKS = ("reference_blimp", "reference_lambada")  # with few examples each: seconds a trial on one core
+
 
 def study_text(name: str, model: str, texts: list[str], column: str, heldout: str | None, tasks: list[str]) -> str:
     """The study file."""
@@ -33,7 +35,8 @@ def study_text(name: str, model: str, texts: list[str], column: str, heldout: st
         "NAME": name,
         "MODEL": _flow(model),
         "SOURCES": "\n".join(f"    - {_flow(entry)}" for entry in [*sources, *BUNDLED_TEXT]),
-        "TASKS": _flow(tasks or ["reference"]),
+        "TASKS": _flow(tasks or list(BUNDLED_TASKS)),
+        "LIMIT": "100" if tasks else "12",
         "HELDOUT": _flow(held),
     }
     text = TEMPLATE.read_text(encoding="utf-8")

@@ -49,3 +49,12 @@ def test_pairs_without_room_are_counted(simulated: Path) -> None:
     pairs = len(verdicts(Evidence(load(str(simulated)))))
     told = shown.count("%  ")
     assert f"... and {pairs - told} more" in shown
+
+
+def test_the_trial_to_export_is_of_the_source_that_is_named_first(simulated: Path) -> None:
+    study = load(str(simulated))
+    first = verdicts(Evidence(study))[0]
+    told = answer(simulated, 120).partition("calibsweep export ")[2].split()[0]
+    row = study.trials.filter(trial_id=told).row(0, named=True)
+    assert (row["model"], row["method_label"]) == (first.model, first.method)
+    assert row["source"] == (*first.named, *first.others)[0]
