@@ -1,4 +1,4 @@
-"""Pages of the site that no person writes: commands, study files, methods and sources, from the code that reads them."""
+"""Pages of the site that no person writes: commands, study files, methods and sources, from the code itself."""
 
 from __future__ import annotations
 
@@ -85,11 +85,10 @@ def _keys(title: str, schema: dict[str, Any]) -> Iterator[str]:
 
 def _table(schema: dict[str, Any]) -> Iterator[str]:
     yield "\n| key | default | meaning |\n|---|---|---|"
+    required = schema.get("required", [])
     for key, part in schema["properties"].items():
-        default = (
-            "required" if key in schema.get("required", []) else repr(part["default"]) if "default" in part else ""
-        )
-        yield f"| `{key}` | {default and f'`{default}`'} | {part.get('description', '').replace('|', chr(92) + '|')} |"
+        default = f"`{part['default']!r}`" if "default" in part else "required" if key in required else ""
+        yield f"| `{key}` | {default} | {part.get('description', '').replace('|', chr(92) + '|')} |"
     yield ""
 
 
