@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import html
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -74,12 +75,13 @@ def write_report(
     *,
     save: bool = True,
     evidence: Evidence | None = None,
+    refresh: int | None = None,
 ) -> tuple[Path, list[Path]]:
     """Write the page and, if `save`, the figures; gives the page's path and the figures' paths.
 
     Without `output` the page is `report.html` in a local results folder, or in the current folder for a URI; figures go
-    to `figures/` beside it. `evidence` is of the study in `results`, where it is loaded already. Raises ResultsError
-    when there is nothing to report.
+    to `figures/` beside it. `evidence` is of the study in `results`, where it is loaded already. `refresh`: seconds
+    after which a browser loads the page again. Raises ResultsError when there is nothing to report.
     """
     evidence = evidence or Evidence(load(results))
     path = Path(output) if output else _default_output(results)
@@ -91,8 +93,33 @@ def write_report(
     with Drawing() as drawing:  # figures are drawn beside the analysis, each as soon as its table is there
         sections = build(evidence, results, (lambda section: _draw(section, folder, drawing)) if save else None)
         lead = html.escape(_lead(evidence.study))
-        path.write_text(page(f"Calibration sweep: {evidence.study.name}", lead, sections), encoding="utf-8")
+        text = page(f"Calibration sweep: {evidence.study.name}", lead, sections, refresh)
+        part = path.with_name(f"{path.name}.part")  # a browser that loads it meanwhile sees the old page or the new one
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
         return path, drawing.wait()
+
+
+def follow(
+    results: str, output: str | None, matters: str, seconds: int, wait: Callable[[float], object] = time.sleep
+) -> None:
+    """Write the page again and again while the study grows, until interrupted; no figure is saved.
+
+    The page that is left behind reloads no more. A study without a successful trial yet is waited for.
+    """
+    wanted = parse_matters(matters)
+    try:
+        while True:
+            try:
+                path, _ = write_report(
+                    results, output, save=False, evidence=Evidence(load(results), wanted), refresh=seconds
+                )
+                typer.echo(f"{time.strftime('%H:%M:%S')} {path}")
+            except ResultsError as error:
+                typer.echo(f"{time.strftime('%H:%M:%S')} {error}", err=True)
+            wait(seconds)
+    except KeyboardInterrupt:
+        write_report(results, output, save=False, evidence=Evidence(load(results), wanted))
 
 
 def _default_output(results: str) -> Path:
@@ -155,9 +182,15 @@ def main(
     matters: Annotated[
         str, typer.Option(help="differences that matter, as accuracy=0.5,perplexity_increase=2; see analysis.answers")
     ] = "",
+    live: Annotated[
+        int | None, typer.Option(min=1, help="write it again every so many seconds while the study runs; it reloads")
+    ] = None,
 ) -> None:
     """Write the report of a study."""
     try:
+        if live is not None:
+            follow(results, output, matters, live)
+            return
         evidence = Evidence(load(results), parse_matters(matters))
         evidence.check_matters()
         path, written = write_report(results, output, figures, evidence=evidence)

@@ -61,8 +61,8 @@ class Section:
     notes: Sequence[str] = field(default=())
 
 
-def page(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The whole document."""
+def page(title: str, lead: str, sections: Sequence[Section], refresh: int | None = None) -> str:
+    """The whole document; with `refresh` a browser loads it again after so many seconds."""
     items = [item for section in sections for item in section.items]
     tables = [item for item in items if isinstance(item, Table)]
     data = {
@@ -81,7 +81,7 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
+<link rel="icon" href="data:,">{f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ""}
 <title>{html.escape(title)}</title>
 <style>{_asset("page.css")}</style>
 </head>

@@ -15,9 +15,10 @@ import pytest
 from analysis.evidence import Evidence
 from analysis.frames import load
 from analysis.page.html import Figure, Section, unpacked
-from analysis.report import build, save_figures, write_report
+from analysis.report import build, follow, save_figures, write_report
 from analysis.tables import source_table
 from calib.settings import SettingsError
+from sweep.results import ResultsError
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +241,26 @@ def test_limitations_stand_on_the_page(simulated: Path, tmp_path: Path) -> None:
 def test_an_output_folder_that_is_not_there_is_refused(simulated: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--output: .* is no folder"):
         write_report(str(simulated), str(tmp_path / "nowhere" / "report.html"))
+
+
+def test_a_live_report_reloads_until_it_is_interrupted(simulated: Path, tmp_path: Path) -> None:
+    page, seen = tmp_path / "report.html", []
+
+    def wait(seconds: float) -> None:
+        seen.append((seconds, 'http-equiv="refresh" content="30"' in page.read_text()))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    follow(str(simulated), str(page), "", 30, wait)
+    assert seen == [(30, True), (30, True)]
+    assert 'http-equiv="refresh"' not in page.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_live_report_waits_for_the_first_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def wait(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(ResultsError):  # interrupted before there was any: nothing to leave behind
+        follow(str(tmp_path), str(tmp_path / "report.html"), "", 30, wait)
+    assert capsys.readouterr().err
