@@ -129,7 +129,5 @@ def test_a_model_that_ships_apart_names_the_wheel_that_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweep.models.MODELS", tmp_path)
-    with pytest.raises(
-        SettingsError, match=r"'reference-17m' is not installed; .*\[models\]"
-    ):
+    with pytest.raises(SettingsError, match=r"'reference-17m' is not installed; .*\[models\]"):
         resolve_model("reference-17m", "models[0]")
