@@ -10,11 +10,10 @@ ARGS ?=
 # of the tests: one for each core, four at most; `make test PROCESSES=0` runs them in one, where a debugger works
 PROCESSES ?= logical
 
-.PHONY: sweep test lint format bench clean
+.PHONY: sweep test lint format bench docs figures schema wheel clean
 
 sweep: $(VENV)/.installed
-	$(BIN)/python -m sweep.launch $(STUDY) --results $(RESULTS) $(ARGS)
-	$(BIN)/python -m analysis.summary $(RESULTS)
+	$(BIN)/calibsweep run $(STUDY) --results $(RESULTS) $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not cluster" \
@@ -24,6 +23,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m benchmarks.links
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -35,6 +35,21 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.analysis make build/benchmark
 	$(BIN)/python -m benchmarks.analysis time build/benchmark
 
+docs: $(VENV)/.installed-docs  # the site, in build/site: links and headings are checked
+	$(BIN)/python -m mkdocs build
+
+figures: $(VENV)/.installed  # those of the README, from the default study
+	$(BIN)/calibsweep figures results/reference --columns 2 --only answer-reference-5m --formats png --out docs/figures
+
+schema: $(VENV)/.installed  # after a change of what a study file may hold
+	$(BIN)/calibsweep schema > sweep/studies/study.schema.json
+
+wheel: $(VENV)/bin/python  # two: the largest bundled model has its own; built from a copy, so that none is left here
+	rm -rf build/wheel && mkdir -p build/wheel dist
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t build/wheel
+	cp -r build/wheel/sweep/reference/models/reference-17m build/wheel/packages/models/
+	$(BIN)/pip wheel --no-deps --wheel-dir dist build/wheel build/wheel/packages/models
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
@@ -45,6 +60,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable ".[test,dev]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable ".[docs]"
 	touch $@ $(VENV)/.installed
 
 clean:

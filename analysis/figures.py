@@ -4,6 +4,7 @@ A figure is a `Chart`, which draws itself in a notebook; `save` writes it as PNG
 of `analysis/charts/`, the style stands in `analysis/page/chart.py`; this is where people look for them.
 """
 
+from analysis.charts.answers import answer_figure
 from analysis.charts.components import component_figure
 from analysis.charts.curves import layer_figure, size_figure
 from analysis.charts.heatmaps import best_figure, domain_figure
@@ -15,6 +16,7 @@ from analysis.page.chart import Chart, save
 
 __all__ = [
     "Chart",
+    "answer_figure",
     "best_figure",
     "component_figure",
     "domain_figure",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 import typer
 
+from analysis.answers import MATTERS_HELP, parse_matters
 from analysis.frames import Study, load
 from analysis.measures import MEASURES
 from analysis.page.render import number, percent
@@ -49,7 +50,7 @@ def pick(
     method: str | None = None,
     tasks: Sequence[str] = (),
     measure: str | None = None,
-    matters: float | None = None,
+    matters: float | Mapping[str, float] | None = None,
 ) -> Pick:
     """The most ordinary set of the source that `recommend` leads with, as a trial.
 
@@ -95,15 +96,12 @@ def main(
     method: Annotated[str | None, typer.Option(help="a method's name or label, if the model has several")] = None,
     tasks: Annotated[str, typer.Option(help="tasks or held-out texts that matter, separated by commas")] = "",
     measure: Annotated[str | None, typer.Option(help="accuracy, perplexity_increase, js_divergence, ...")] = None,
-    matters: Annotated[
-        float | None,
-        typer.Option(help="the difference that matters, in the measure's unit; default: a tenth of dense to no data"),
-    ] = None,
+    matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
 ) -> None:
     """Print, as JSON for `sweep.export --best`, the trial of the recommended source to ship, and why."""
     try:
         wanted = [task for task in re.split(r"[,\s]+", tasks) if task]
-        found = pick(load(results), model, method, wanted, measure, matters)
+        found = pick(load(results), model, method, wanted, measure, parse_matters(matters))
     except (ResultsError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

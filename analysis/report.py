@@ -2,8 +2,9 @@
 
     python -m analysis.report RESULTS [--output report.html] [--figures FOLDER]
 
-What was run comes first, then what was left out, then the findings in words, then figures, tables and provenance. Every
-table carries the query that gives it, so that any number can be traced to its rows. The file fetches nothing.
+The answer comes first, with the one figure that shows it; then what was run and left out, the findings in words, then
+figures, tables and provenance. Every table carries the query that gives it, so that any number can be traced to its
+rows. The file fetches nothing.
 
 A section is a file of `analysis/pages/`; `SECTIONS` is their order, and the one place to add another.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import html
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +26,7 @@ from analysis.frames import Study, load
 from analysis.page.html import Figure, Section, page
 from analysis.page.vega import Drawing
 from analysis.pages import (
+    answer,
     best,
     calibration,
     components,
@@ -47,6 +50,7 @@ from calib.settings import SettingsError
 from sweep.results import ResultsError
 
 SECTIONS = (
+    SectionMaker(answer.section, reads_samples=True),
     SectionMaker(run.section),
     SectionMaker(headlines.section, reads_samples=True),
     SectionMaker(reliability.section, reads_samples=True),
@@ -73,12 +77,13 @@ def write_report(
     *,
     save: bool = True,
     evidence: Evidence | None = None,
+    refresh: int | None = None,
 ) -> tuple[Path, list[Path]]:
     """Write the page and, if `save`, the figures; gives the page's path and the figures' paths.
 
     Without `output` the page is `report.html` in a local results folder, or in the current folder for a URI; figures go
-    to `figures/` beside it. `evidence` is of the study in `results`, where it is loaded already. Raises ResultsError
-    when there is nothing to report.
+    to `figures/` beside it. `evidence` is of the study in `results`, where it is loaded already. `refresh`: seconds
+    after which a browser loads the page again. Raises ResultsError when there is nothing to report.
     """
     evidence = evidence or Evidence(load(results))
     path = Path(output) if output else _default_output(results)
@@ -90,8 +95,33 @@ def write_report(
     with Drawing() as drawing:  # figures are drawn beside the analysis, each as soon as its table is there
         sections = build(evidence, results, (lambda section: _draw(section, folder, drawing)) if save else None)
         lead = html.escape(_lead(evidence.study))
-        path.write_text(page(f"Calibration sweep: {evidence.study.name}", lead, sections), encoding="utf-8")
+        text = page(f"Calibration sweep: {evidence.study.name}", lead, sections, refresh)
+        part = path.with_name(f"{path.name}.part")  # a browser that loads it meanwhile sees the old page or the new one
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
         return path, drawing.wait()
+
+
+def follow(
+    results: str, output: str | None, matters: str, seconds: int, wait: Callable[[float], object] = time.sleep
+) -> None:
+    """Write the page again and again while the study grows, until interrupted; no figure is saved.
+
+    The page that is left behind reloads no more. A study without a successful trial yet is waited for.
+    """
+    wanted = parse_matters(matters)
+    try:
+        while True:
+            try:
+                path, _ = write_report(
+                    results, output, save=False, evidence=Evidence(load(results), wanted), refresh=seconds
+                )
+                typer.echo(f"{time.strftime('%H:%M:%S')} {path}")
+            except ResultsError as error:
+                typer.echo(f"{time.strftime('%H:%M:%S')} {error}", err=True)
+            wait(seconds)
+    except KeyboardInterrupt:
+        write_report(results, output, save=False, evidence=Evidence(load(results), wanted))
 
 
 def _default_output(results: str) -> Path:
@@ -111,11 +141,12 @@ def _draw(section: Section, folder: Path, drawing: Drawing) -> None:
     for item in section.items:
         if isinstance(item, Figure):
             for label, chart in item.variants:
-                name = item.id.removeprefix("figure-") + (f"-{_slug(label)}" if len(item.variants) > 1 else "")
+                name = item.id.removeprefix("figure-") + (f"-{slug(label)}" if len(item.variants) > 1 else "")
                 drawing.add(chart.spec, folder / name)
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text as a part of a file's name."""
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
 
 
@@ -151,9 +182,15 @@ def main(
         str | None, typer.Option(help="folder for PNG and SVG; default: figures/ beside the page")
     ] = None,
     matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
+    live: Annotated[
+        int | None, typer.Option(min=1, help="write it again every so many seconds while the study runs; it reloads")
+    ] = None,
 ) -> None:
     """Write the report of a study."""
     try:
+        if live is not None:
+            follow(results, output, matters, live)
+            return
         evidence = Evidence(load(results), parse_matters(matters))
         evidence.check_matters()
         path, written = write_report(results, output, figures, evidence=evidence)

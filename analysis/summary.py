@@ -1,10 +1,16 @@
-"""The main table in the terminal, and where the report lies: how a sweep ends.
+"""How a sweep ends in the terminal: the answer first, on one screen, and the command that comes next.
 
-python -m analysis.summary RESULTS
+    python -m analysis.summary RESULTS [--all]
+
+Per model and method it says which text to use, how sure that is, what a wrong choice costs and what would settle it.
+`--all` prints the tables of the headline measures, the findings and every limitation as well. The hard case is a
+terminal of 80 columns: names wrap there, and none is ever cut.
 """
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from typing import Annotated
 
 import polars as pl
@@ -12,21 +18,119 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from analysis.answers import MATTERS_HELP, parse_matters
 from analysis.cells import measures_of, summary_table
+from analysis.estimates.equivalence import UNCLEAR
 from analysis.evidence import Evidence
 from analysis.findings import findings
 from analysis.frames import load
 from analysis.measures import MEASURES
 from analysis.report import write_report
+from analysis.verdicts import Verdict, heading, unit_of, verdicts, windows_sentence
 from calib.settings import SettingsError
 from sweep.results import ResultsError
+
+SCREEN = 24  # lines of the smallest terminal that people use
+
+
+def show_answer(evidence: Evidence, console: Console, root: str, report: str | None = None) -> None:
+    """Print the answer on one screen: what to use, how sure, and the next command.
+
+    `root` is where the study lies, `report` where its report was written. Pairs of model and method that have no room
+    are counted.
+    """
+    study = evidence.study
+    found = verdicts(evidence)
+    first = f"Which calibration data? {study.name}: {_counted(evidence)}."
+    if not found:
+        none = "No answer yet: the study compares no two sources with the same measure."
+        _print(console, [Text(first), Text(none), *_last(evidence, [], root, report)])
+        return
+    head = [Text(first, style="bold"), *map(Text, heading(evidence, found))]
+    last = _last(evidence, found, root, report)
+    room = SCREEN - 1 - sum(_height(console, line) for line in [*head, *last])
+    shown = list(found)
+    while len(shown) > 1 and _height(console, _box(shown)) + (len(shown) < len(found)) > room:
+        shown = shown[:-1]
+    _print(console, head)
+    console.print(_box(shown))
+    if (more := len(found) - len(shown)) > 0:
+        console.print(f"... and {more} more pairs of model and method: --all", highlight=False)
+    _print(console, last)
+
+
+def _box(found: Sequence[Verdict]) -> RichTable:
+    """A row per model and method, a block per model."""
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    unit = unit_of(found[0].measure).strip()
+    costs = f"worst costs, {unit}" if unit else "worst costs"
+    for name in ("model, method", "calibrate on", "sure", costs, "to settle"):
+        table.add_column(name, justify="right" if name == "sure" else "left", overflow="fold")
+    model = None
+    for verdict in found:
+        if verdict.model != model:
+            model = verdict.model
+            table.add_row(Text(model, style="bold"))
+        style = "yellow" if verdict.kind == UNCLEAR else "green"
+        use = Text(verdict.use, style=style)
+        table.add_row(f" {verdict.method}", use, verdict.sure, verdict.cost, verdict.settle)
+    return table
+
+
+def _last(evidence: Evidence, found: Sequence[Verdict], root: str, report: str | None) -> list[Text]:
+    """Windows, what the numbers do not cover, where the report lies and what to type next."""
+    lines = [windows_sentence(found, evidence.study.condition)] if found else []
+    notes = [*evidence.study.limitations, *evidence.examples.limitations]
+    if notes:
+        lines.append(f"! {len(notes)} limitation{'s' if len(notes) > 1 else ''}, the first: {notes[0].subject}; --all")
+    if report:
+        lines.append(f"Report: {report}")
+    results = shlex.quote(root)
+    commands = [f"recommend {results} --model {shlex.quote(found[0].model)}"] if found else []
+    commands += [] if report else [f"report {results}"]
+    if found:
+        commands.append(f"export {_first_trial(evidence, found[0])} --results {results} --out model")
+    commands = commands or [f"summary {results} --all"]
+    lines += [f"{'Next: ' if command is commands[0] else '      '}calibsweep {command}" for command in commands]
+    return [Text(line) for line in lines]
+
+
+def _first_trial(evidence: Evidence, verdict: Verdict) -> str:
+    """The trial of the source that the verdict names first, or of the first source: the first of its sets."""
+    study = evidence.study
+    source = (*verdict.named, *verdict.others)[0]
+    rows = study.trials.filter(
+        study.in_main(),
+        pl.col("model") == verdict.model,
+        pl.col("method_label") == verdict.method,
+        pl.col("source") == source,
+    )
+    return str(rows.sort("set", "trial_id").item(0, "trial_id"))
+
+
+def _counted(evidence: Evidence) -> str:
+    trials, failed = evidence.study.trials.height, evidence.study.failed.height
+    return f"{trials:,} trials" + (f", {failed:,} failed" if failed else "")
+
+
+def _print(console: Console, lines: Sequence[Text]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, overflow="fold")
+
+
+def _height(console: Console, item: Text | RichTable) -> int:
+    """Lines that it takes."""
+    return len(console.render_lines(item, console.options, pad=False))
 
 
 def show(evidence: Evidence, console: Console) -> None:
     """Print the tables of the headline measures, the findings and the limitations."""
     study = evidence.study
+    found = verdicts(evidence)
+    if found:
+        console.print(_box(found))
     for measure in measures_of(study) or ["accuracy"]:
         table = summary_table(study, measure)
         if not table.is_empty():
@@ -56,19 +160,20 @@ def _rich(frame: pl.DataFrame, measure: str) -> RichTable:
 
 
 def main(
-    results: Annotated[str, typer.Argument(help="results folder or URI of a study")],
-    report: Annotated[bool, typer.Option(help="write report.html and the figures as well")] = True,
+    results: Annotated[str, typer.Argument(help="Results folder or URI of a study.")],
+    report: Annotated[bool, typer.Option(help="Write report.html and the figures as well.")] = True,
+    everything: Annotated[bool, typer.Option("--all", help="Print tables, findings and limitations as well.")] = False,
     matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
 ) -> None:
-    """Print the main table of a study and write its report."""
+    """Say what a study found on one screen, and write its report."""
     console = Console()
     try:
         evidence = Evidence(load(results), parse_matters(matters))
         evidence.check_matters()
-        show(evidence, console)
-        if report:
-            path, written = write_report(results, evidence=evidence)
-            console.print(f"\nReport: {path}\nFigures: {written[0].parent if written else 'none'}", highlight=False)
+        if everything:
+            show(evidence, console)
+        path = write_report(results, evidence=evidence)[0] if report else None
+        show_answer(evidence, console, results, None if path is None else str(path))
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 PROJECT = Path(__file__).resolve().parents[1]
-PACKAGES = ("calib", "methods", "sweep", "analysis")
+PACKAGES = ("calib", "methods", "sweep", "analysis", "calibsweep")
 FILE_LINES, FUNCTION_LINES, PUBLIC_METHODS = 400, 60, 15
 
 Graph = Mapping[str, Set[str]]

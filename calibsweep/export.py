@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from analysis.answers import MATTERS_HELP, parse_matters
 from analysis.frames import load
 from analysis.pick import pick
 from calib.settings import SettingsError, one_line
@@ -36,11 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", help="a method's name or label, if the model has several")
     parser.add_argument("--tasks", default="", help="tasks that matter, separated by commas")
     parser.add_argument("--measure", help="accuracy, perplexity_increase, js_divergence, ...")
-    parser.add_argument("--matters", type=float, help="the difference that matters, in the measure's unit")
+    parser.add_argument("--matters", default="", help=MATTERS_HELP)
     asked, rest = parser.parse_known_args(given)  # what is left is the export's
     wanted = [task for task in asked.tasks.replace(",", " ").split() if task]
     try:
-        found = pick(load(asked.results), asked.model, asked.method, wanted, asked.measure, asked.matters)
+        found = pick(
+            load(asked.results), asked.model, asked.method, wanted, asked.measure, parse_matters(asked.matters)
+        )
     except (ResultsError, SettingsError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2

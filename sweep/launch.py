@@ -7,6 +7,8 @@ the exit codes mean.
 
 from __future__ import annotations
 
+import sweep.shadows  # noqa: F401  # isort: skip  # first: what follows must be ours
+
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack

@@ -31,6 +31,7 @@ from sweep.checkpoints.gguf import converted_folder, describe_gguf
 from sweep.checkpoints.packaged import PACKAGED, packaged_file
 
 MODELS = Path(__file__).parent / "reference" / "models"
+SHIPPED_APART = ("reference-17m",)  # in a wheel of its own, because package indexes have a limit: `make wheel`
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PLACEMENTS = ("auto", "whole", "streamed")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -139,6 +140,10 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         ref = _hub_model(location, given.revision or at_revision or "main", path, trusted=given.trust_remote_code)
     elif "/" in location or location.startswith((".", "~")):
         raise SettingsError(f"{path}: there is no model folder '{location}'")
+    elif location in SHIPPED_APART:
+        raise SettingsError(
+            f"{path}: the model '{location}' is not installed; pip install 'calibration-sweep[models]' brings it"
+        )
     else:
         raise SettingsError(
             f"{path}: unknown model '{location}'{suggestion(location, [*bundled_models(), *PACKAGED])} "

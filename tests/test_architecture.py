@@ -63,13 +63,13 @@ FLOORS = {
         checkpoints  evaluation.tasks
         evaluation.metrics
         results  descriptor
-        storage
+        storage  shadows
     """,
     "analysis": """
-        summary  simulate  pick
+        summary  simulate  pick  paper
         report  recommend
         pages
-        tables  findings  figures
+        tables  findings  figures  verdicts
         published
         claims
         evidence  charts
@@ -83,8 +83,19 @@ FLOORS = {
         measures
         checks
     """,
+    "calibsweep": """
+        __main__  run  completion  init  export
+        console  listing  sets  schema
+        commands
+    """,
 }
-PACKAGES_BELOW = {"calib": (), "methods": ("calib",), "sweep": ("calib", "methods"), "analysis": ("calib",)}
+PACKAGES_BELOW = {
+    "calib": (),
+    "methods": ("calib",),
+    "sweep": ("calib", "methods"),
+    "analysis": ("calib",),
+    "calibsweep": ("calib", "methods", "sweep", "analysis"),
+}
 MEETING_POINT = "sweep.results"  # all that the analysis knows of a sweep: the columns
 
 # Imported where they are used, because planning a study must answer within a second or two.
@@ -97,6 +108,7 @@ LATE = {
     "pyarrow": "its Parquet and data set readers are slow to load, and few commands read Parquet",
     "gguf": "an optional extra",
     "safetensors": "needed only where the tensors of a checkpoint are looked at",
+    "typer": "the console answers --help before it loads anything",
     "ray": "types alone: a study that runs here needs no Ray",
 }
 SHORT = {"trial.py": 180, "launch.py": 180, "remote.py": 320}  # the experiment, the command, Ray: lines at most

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.estimates.components import SET, SOURCE
 from analysis.page.chart import BLUE, ROWS_AXIS, Chart, Spec
 from analysis.page.marks import interval, panel, records, span, tip
 
@@ -19,6 +20,11 @@ def component_figure(components: pl.DataFrame, where: str, unit: str) -> Chart:
     components: (method_label, component, sd, low, high, ...) of one model and task, in the order to be drawn.
     """
     names = components["component"].unique(maintain_order=True).to_list()
+    free = _data_free(components)
+    if len(free) < components["method_label"].n_unique():
+        components = components.filter(~pl.col("method_label").is_in(free))
+    else:
+        free = []  # nothing but controls: they are what is drawn
     panels = []
     x: Spec = {
         "type": "quantitative",
@@ -50,9 +56,18 @@ def component_figure(components: pl.DataFrame, where: str, unit: str) -> Chart:
         x = {**x, "title": None}
     return Chart(
         f"Where the spread comes from, {where}",
-        f"Point and bar: SD of the score due to each component; line: 95 % interval. Levels: {_levels(components)}.",
+        f"Point and bar: SD of the score due to each component; line: 95 % interval. Levels: {_levels(components)}."
+        + (f" Without data, source and set are exactly zero: {', '.join(free)}." if free else ""),
         {"vconcat": panels[::-1], "spacing": 16, "resolve": {"scale": {"x": "shared"}}},
     )
+
+
+def _data_free(components: pl.DataFrame) -> list[str]:
+    """Methods that see no data: one level of sources and of sets, and no spread over them."""
+    own = pl.col("component").is_in([SOURCE, SET])
+    nothing = (pl.col("sd") == 0) & (pl.col("levels") <= 1)
+    rows = components.filter(own).group_by("method_label").agg(nothing.all().alias("free"))
+    return rows.filter("free")["method_label"].sort().to_list()
 
 
 def _levels(components: pl.DataFrame) -> str:

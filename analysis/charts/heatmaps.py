@@ -49,8 +49,9 @@ def domain_figure(domains: pl.DataFrame, baseline: pl.DataFrame, where: str) -> 
         "legend": {"format": "+.1f", "gradientLength": 120},
     }
     body["layer"][-1]["encoding"]["text"] = {"field": "mean", "type": "quantitative", "format": "+.1f"}
-    outline = {"type": "rect", "filled": False, "stroke": "#111111", "strokeWidth": 2}
-    body["layer"].insert(1, {"transform": [{"filter": "datum.matched"}], "mark": outline})
+    for stroke, wide in (("#ffffff", 5), ("#111111", 2)):  # a white rim, so that it is seen on dark ground as well
+        outline = {"type": "rect", "filled": False, "stroke": stroke, "strokeWidth": wide}
+        body["layer"].insert(-1, {"transform": [{"filter": "datum.matched"}], "mark": outline})
     control = f" {labels[0]} sees no calibration data." if labels else ""
     return Chart(
         f"Perplexity increase over dense, %, {where}",

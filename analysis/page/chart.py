@@ -93,7 +93,7 @@ class Chart:
         return {
             "$schema": SCHEMA,
             "config": CONFIG,
-            "title": {"text": self.title, "subtitle": _wrap(self.subtitle)},
+            "title": {"text": self.title, "subtitle": wrap(self.subtitle)},
             **self.body,
         }
 
@@ -109,7 +109,7 @@ def save(chart: Chart, path: Path) -> list[Path]:
     return vega.write(chart.spec, path)
 
 
-def _wrap(text: str, width: int = 96) -> list[str]:
+def wrap(text: str, width: int = 96) -> list[str]:
     """Lines of at most `width` characters: Vega does not break them itself."""
     lines = [""]
     for word in text.split():

@@ -45,8 +45,12 @@ def tip(name: str, title: str | None = None, form: str | None = None) -> Spec:
 
 def axis_title(measure: str) -> str:
     info = MEASURES[measure]
-    title = info.title if info.title.startswith(("Jensen", "KL")) else info.title[0].lower() + info.title[1:]
-    return f"{title}, {info.unit}" if info.unit else title
+    return f"{inside(info.title)}, {info.unit}" if info.unit else inside(info.title)
+
+
+def inside(title: str) -> str:
+    """A title inside a sentence: names and abbreviations keep their capitals."""
+    return title if title.startswith(("Jensen", "KL", "Brier")) else title[0].lower() + title[1:]
 
 
 def span(counts: pl.Series) -> str:

@@ -1,8 +1,26 @@
 (function(){
-const root=document.documentElement,specs=JSON.parse(document.getElementById('specs').textContent),chosen={};
-root.dataset.charts='0';root.dataset.errors='0';root.dataset.expected=String(Object.keys(specs).length);
+const root=document.documentElement,chosen={};
+let specs={},config={},files={},folded={};
+root.dataset.charts='0';root.dataset.errors='0';
 function failed(error){root.dataset.errors=String(+root.dataset.errors+1);console.error(error)}
 addEventListener('error',()=>{root.dataset.errors=String(+root.dataset.errors+1)});
+async function unpack(id){
+  const bytes=Uint8Array.from(atob(document.getElementById(id).textContent),c=>c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'))).text();
+}
+function fill(table){ // the rows of a folded table
+  const space=table.lastElementChild;
+  if(!space.firstChild&&folded[table.id])space.innerHTML=folded[table.id];
+}
+function reveal(){ // a link into a folded table opens it
+  const target=location.hash&&document.getElementById(location.hash.slice(1));
+  if(target&&target.tagName==='DETAILS'){target.open=true;target.scrollIntoView()}
+}
+function offer(link){ // a download, made when it is asked for
+  const [name,suffix]=link.download.split(/\.(?=[a-z]+$)/),kind={csv:'text/csv',md:'text/markdown',tex:'application/x-tex'}[suffix];
+  link.addEventListener('pointerdown',()=>{link.href=URL.createObjectURL(new Blob([files[name][suffix]],{type:kind}))});
+  link.addEventListener('keydown',()=>{link.href=URL.createObjectURL(new Blob([files[name][suffix]],{type:kind}))});
+}
 const dark=matchMedia('(prefers-color-scheme: dark)');
 function colour(name){return getComputedStyle(root).getPropertyValue(name).trim()}
 function theme(config){
@@ -25,9 +43,9 @@ function below(spec,narrow){ // on a narrow screen legends stand below the plot
 }
 function fit(original,space){
   let text=JSON.stringify(original);
-  if(dark.matches)text=text.replaceAll('#0072B2','#4DA3DB').replaceAll('#7A5195','#B08CCB').replaceAll('#111111','#ffffff');
+  if(dark.matches)text=text.replaceAll('#0072B2','#4DA3DB').replaceAll('#7A5195','#B08CCB');
   const spec=JSON.parse(text),narrow=space<620;
-  spec.config=theme(spec.config);
+  spec.config=theme(JSON.parse(JSON.stringify(config)));
   if(narrow){spec.config.axis.labelLimit=110;spec.config.legend.labelLimit=130;below(spec,true)}
   const least=(spec.usermeta&&spec.usermeta.minWidth)||260;
   const plots=spec.vconcat||[spec.spec&&spec.facet?spec.spec:spec];
@@ -43,9 +61,26 @@ function draw(id){
     .then(()=>{drawn.add(id);root.dataset.charts=String(drawn.size)}).catch(failed);
 }
 document.querySelectorAll('select[data-figure]').forEach(select=>select.addEventListener('change',()=>{chosen[select.dataset.figure]=+select.value;draw(select.dataset.figure)}));
-async function all(){for(const id of Object.keys(specs))await draw(id);root.dataset.ready='yes'}
+async function all(){ // those in sight first; between two charts the page answers its reader
+  const order=Object.keys(specs),seen=id=>{const r=document.getElementById(id).getBoundingClientRect();return r.bottom>0&&r.top<innerHeight};
+  for(const id of [...order.filter(seen),...order.filter(id=>!seen(id))]){await draw(id);await new Promise(next=>setTimeout(next))}
+  root.dataset.ready='yes';
+}
 let width=innerWidth,timer;
-addEventListener('resize',()=>{if(innerWidth===width)return;width=innerWidth;clearTimeout(timer);timer=setTimeout(all,150)});
-dark.addEventListener('change',all);
-all();
+async function start(){
+  await new Promise(next=>requestAnimationFrame(()=>setTimeout(next))); // the text is painted before anything is unpacked
+  ({specs,config,files,folded}=JSON.parse(await unpack('data')));
+  root.dataset.expected=String(Object.keys(specs).length);
+  document.querySelectorAll('details.table').forEach(table=>table.addEventListener('toggle',()=>fill(table)));
+  document.querySelectorAll('a[download]').forEach(offer);
+  addEventListener('hashchange',reveal);reveal();
+  addEventListener('beforeprint',()=>document.querySelectorAll('details.table').forEach(fill));
+  document.querySelectorAll('nav a').forEach(link=>link.addEventListener('click',()=>{if(innerWidth<1200)document.querySelector('nav details').open=false}));
+  const script=document.createElement('script');
+  script.textContent=await unpack('vega');document.head.append(script);
+  addEventListener('resize',()=>{if(innerWidth===width)return;width=innerWidth;clearTimeout(timer);timer=setTimeout(all,150)});
+  dark.addEventListener('change',all);
+  await all();
+}
+start().catch(failed);
 })();

@@ -30,12 +30,22 @@ def svg(spec: dict[str, Any]) -> str:
     return str(vl_convert.vegalite_to_svg(spec))
 
 
+def png(drawing: str, scale: float) -> bytes:
+    """An SVG as PNG, `scale` pixels per point."""
+    return bytes(vl_convert.svg_to_png(drawing, scale=scale))
+
+
+def pdf(drawing: str) -> bytes:
+    """An SVG as PDF, its letters as letters."""
+    return bytes(vl_convert.svg_to_pdf(drawing))
+
+
 def write(spec: dict[str, Any], path: Path) -> list[Path]:
     """Write `path` as .svg and as .png (two pixels per point), from one drawing; gives (png, svg)."""
     targets = [Path(f"{path}.png"), Path(f"{path}.svg")]
     path.parent.mkdir(parents=True, exist_ok=True)
     drawing = svg(spec)
-    targets[0].write_bytes(vl_convert.svg_to_png(drawing, scale=2))
+    targets[0].write_bytes(png(drawing, scale=2))
     targets[1].write_text(drawing, encoding="utf-8")
     return targets
 
@@ -104,6 +114,7 @@ class _Worker:
         path = os.pathsep.join([house, *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "analysis.page.vega"],
+            cwd=house,  # which `-m` puts before everything: a folder `analysis/` of the user's is not taken
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -9,6 +9,7 @@ from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEASURES
 from analysis.page.html import Figure, Section, Table
+from analysis.page.marks import inside
 from analysis.pages.common import folded_table
 from analysis.ranking import sensitivity_table, trend_table
 
@@ -44,7 +45,7 @@ def _figure(study: Study, measure: str) -> list[Figure]:
         return []
     info = MEASURES[measure]
     unit = "points" if info.unit == "%" else info.unit or "perplexity"
-    chart = sensitivity_figure(spreads, f"Sensitivity to the draw against model size, {info.title.lower()}", unit)
+    chart = sensitivity_figure(spreads, f"Sensitivity to the draw against model size, {inside(info.title)}", unit)
     caption = "Do larger models care less about which text they are calibrated on?"
     title = f"{info.title}: sensitivity and model size"
     return [Figure(f"figure-sensitivity-{measure}", title, caption, [("all models", chart)])]

@@ -9,7 +9,7 @@ from analysis.charts.spreads import spread_figure
 from analysis.evidence import Evidence
 from analysis.findings import mean_rows
 from analysis.frames import Study
-from analysis.measures import MEASURES
+from analysis.measures import MEAN, MEASURES
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
 from analysis.pages.common import each_model, table
@@ -34,7 +34,7 @@ def section(evidence: Evidence) -> Section:
                 title=f"{info.title} by source",
                 caption="Mean ± SD over calibration sets, mean over tasks or texts; "
                 f"{info.better}. Without ±: one trial.",
-                shown=wide_table(study, measure),
+                shown=_no_data_first(wide_table(study, measure)),
             )
         )
         items.append(
@@ -51,26 +51,34 @@ def section(evidence: Evidence) -> Section:
     return Section("sources", "How much do sources and draws matter?", items=items)
 
 
+def _no_data_first(wide: pl.DataFrame) -> pl.DataFrame:
+    """The control beside the method, where a wide table is read first."""
+    first = [name for name in ("model", "method", "no data") if name in wide.columns]
+    return wide.select(*first, pl.exclude(first))
+
+
 def _variants(study: Study, measure: str) -> list[tuple[str, Chart]]:
     """A chart per model."""
-    rows = mean_rows(study, measure)
+    rows = mean_rows(study, measure).drop_nulls("value")
     variants = []
     for model in each_model(study):
-        values = _rows_with_controls(study, rows.filter(pl.col("model") == model))
+        here = rows.filter(pl.col("model") == model)
+        values = here.filter(pl.col("source").is_not_null()).with_columns(pl.col("source").alias("row"))
         if values.height:
             summary = over_sets(values, ["method_label", "row"])
-            variants.append((model, spread_figure(values, summary, measure, model)))
+            variants.append((model, spread_figure(values, summary, measure, model, references(study, measure, model))))
     return variants
 
 
-def _rows_with_controls(study: Study, rows: pl.DataFrame) -> pl.DataFrame:
-    """Calibrated rows with `row` = source, and under each method its data-free control as `no data: RTN 3-bit`."""
+def references(study: Study, measure: str, model: str) -> pl.DataFrame:
+    """(method_label, name, value): what the sources of a method are seen against, dense and its data-free control."""
+    chosen = pl.col("measure") == measure, pl.col("task") == MEAN, pl.col("model") == model
+    rows = study.main.filter(*chosen).drop_nulls("value")
     controls = baselines(study)
-    calibrated = rows.filter(pl.col("source").is_not_null()).with_columns(pl.col("source").alias("row"))
-    parts = [calibrated]
-    for label in calibrated["method_label"].unique().sort():
-        control = rows.filter(pl.col("method_label") == controls.get(label, ""))
-        if control.height:
-            name = pl.lit(f"no data: {controls[label]}")
-            parts.append(control.with_columns(name.alias("row"), pl.lit(label).alias("method_label")))
-    return pl.concat(parts).drop_nulls("value")
+    free = dict(rows.filter(pl.col("source").is_null()).select("method_label", "value").iter_rows())
+    dense = rows.filter(pl.col("method") == "dense")["value"].to_list()
+    found = []
+    for label in rows.filter(pl.col("source").is_not_null())["method_label"].unique().sort():
+        found += [(label, "dense", value) for value in dense[:1]]
+        found += [(label, name, free[name]) for name in [controls.get(label, "")] if name in free]
+    return pl.DataFrame(found, {"method_label": pl.String, "name": pl.String, "value": pl.Float64}, orient="row")

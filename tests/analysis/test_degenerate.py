@@ -18,13 +18,13 @@ from rich.console import Console
 
 from analysis.evidence import Evidence
 from analysis.frames import Study, load
-from analysis.page.html import Figure, page
+from analysis.page.html import Figure, page, unpacked
 from analysis.page.render import html as html_table
 from analysis.page.render import latex, markdown
 from analysis.recommend import recommend
 from analysis.report import build
 from analysis.simulate import Design, SimulatedMethod, simulate_study
-from analysis.summary import show
+from analysis.summary import show, show_answer
 from analysis.tables import TABLE_FUNCTIONS, table
 from calib.settings import SettingsError
 
@@ -188,14 +188,18 @@ def summary_is_shown(evidence: Evidence) -> None:
     assert not MISSING.search("\n".join(told))
     for note in evidence.study.limitations:
         assert note.text in shown.getvalue()
+    screen = io.StringIO()
+    show_answer(evidence, Console(file=screen, width=80), "results/study")
+    assert not MISSING.search(screen.getvalue())
+    assert len(screen.getvalue().splitlines()) < 24
 
 
 def report_is_written(evidence: Evidence, root: str) -> None:
     sections = build(evidence, root)
     text = page("study", "lead", sections)
-    specs = re.search(r'<script id="specs" type="application/json">(.*?)</script>', text, re.DOTALL)
-    assert specs is not None
-    json.loads(specs.group(1), parse_constant=refuse)
+    data = unpacked(text)
+    json.loads(json.dumps(data["specs"]), parse_constant=refuse)
+    text += "".join(data["folded"].values())
     for section in sections:
         for item in section.items:
             if isinstance(item, Figure):  # one of its variants: the others differ in numbers alone

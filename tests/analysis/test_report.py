@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 import shutil
@@ -16,9 +15,10 @@ import pytest
 from analysis.cells import source_table
 from analysis.evidence import Evidence
 from analysis.frames import load
-from analysis.page.html import Figure, Section
-from analysis.report import build, save_figures, write_report
+from analysis.page.html import Figure, Section, unpacked
+from analysis.report import build, follow, save_figures, write_report
 from calib.settings import SettingsError
+from sweep.results import ResultsError
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,48 @@ def test_choosing_another_model_redraws_the_figure(browser, report: Path) -> Non
     assert browser.complaints() == []
 
 
+def test_the_report_opens_with_the_answer(browser, report: Path) -> None:  # type: ignore[no-untyped-def]
+    browser.look(report)
+    assert browser.value("document.querySelector('main > section').id") == "answer"
+    assert browser.value("document.querySelector('.answer').getBoundingClientRect().top") < 900
+    assert browser.value("document.querySelectorAll('.answer').length") > 2
+    assert browser.value("document.querySelector('figure').id") == "figure-answer"
+
+
+def test_a_folded_table_has_its_rows_when_it_is_opened_or_linked_to(browser, report: Path) -> None:  # type: ignore[no-untyped-def]
+    browser.look(report)
+    rows = "document.querySelectorAll('details.table')[{}].querySelectorAll('tbody tr').length"
+    assert browser.value(rows.format(0)) == browser.value(rows.format(1)) == 0
+    browser.value("document.querySelectorAll('details.table')[0].open = true")
+    browser.value("location.hash = document.querySelectorAll('details.table')[1].id")
+    while not (browser.value(rows.format(0)) and browser.value(rows.format(1))):
+        assert browser.complaints() == []
+        time.sleep(0.05)
+
+
+def test_a_download_is_the_whole_table(browser, report: Path) -> None:  # type: ignore[no-untyped-def]
+    browser.look(report)
+    name, wanted = next((name, files["csv"]) for name, files in unpacked(report.read_text())["files"].items())
+    link = f"document.querySelector('[download=\"{name}.csv\"]')"
+    browser.value(f"{link}.dispatchEvent(new Event('pointerdown'))")
+    browser.value(f"fetch({link}.href).then(a => a.text()).then(text => {{ window.got = text }})")
+    while (got := browser.value("window.got")) is None:
+        assert browser.complaints() == []
+        time.sleep(0.05)
+    assert got == wanted
+
+
+def test_contents_are_beside_a_wide_page_and_folded_on_a_phone(browser, report: Path) -> None:  # type: ignore[no-untyped-def]
+    for width, open_ in ((1440, True), (390, False)):
+        browser.look(report, width)
+        assert browser.value("document.querySelector('nav details').open") is open_
+        assert browser.value("document.querySelector('nav').getBoundingClientRect().height") < (900 if open_ else 60)
+    browser.value("document.querySelector('nav details').open = true")
+    browser.value("document.querySelectorAll('nav a')[3].click()")
+    while browser.value("document.querySelector('nav details').open"):
+        time.sleep(0.05)
+
+
 def test_report_is_one_file_that_fetches_nothing(report: Path) -> None:
     text = report.read_text()
     markup = re.sub(r"<script[^>]*>.*?</script>", lambda match: match.group()[:60], text, flags=re.DOTALL)
@@ -95,10 +137,8 @@ def test_report_is_one_file_that_fetches_nothing(report: Path) -> None:
 def test_every_query_of_the_appendix_gives_the_table_that_the_page_offers(report: Path) -> None:
     """A reader pastes a query from the page and gets, digit for digit, what the page lets them download."""
     text = report.read_text()
-    offered = {
-        name: base64.b64decode(data).decode()
-        for name, data in re.findall(r'download="([^"]+)\.csv" href="data:text/csv;base64,([^"]*)"', text)
-    }
+    offered = {name: files["csv"] for name, files in unpacked(text)["files"].items()}
+    assert re.findall(r'download="([^"]+)\.csv"', text) == list(offered)
     start, *_ = (html.unescape(code) for code in re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL))
     queries = re.findall(r'id="query-([^"]+)">.*?<pre>(.*?)</pre>', text, re.DOTALL)
     assert len(queries) > 20
@@ -201,3 +241,26 @@ def test_limitations_stand_on_the_page(simulated: Path, tmp_path: Path) -> None:
 def test_an_output_folder_that_is_not_there_is_refused(simulated: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--output: .* is no folder"):
         write_report(str(simulated), str(tmp_path / "nowhere" / "report.html"))
+
+
+def test_a_live_report_reloads_until_it_is_interrupted(simulated: Path, tmp_path: Path) -> None:
+    page, seen = tmp_path / "report.html", []
+
+    def wait(seconds: float) -> None:
+        seen.append((seconds, 'http-equiv="refresh" content="30"' in page.read_text()))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    follow(str(simulated), str(page), "", 30, wait)
+    assert seen == [(30, True), (30, True)]
+    assert 'http-equiv="refresh"' not in page.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_live_report_waits_for_the_first_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def wait(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(ResultsError):  # interrupted before there was any: nothing to leave behind
+        follow(str(tmp_path), str(tmp_path / "report.html"), "", 30, wait)
+    assert capsys.readouterr().err

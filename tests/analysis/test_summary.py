@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from rich.console import Console
 
 from analysis.evidence import Evidence
 from analysis.frames import load
-from analysis.summary import show
+from analysis.summary import SCREEN, show, show_answer
+from analysis.verdicts import verdicts
 
 
 def test_summary_shows_every_model_and_method_and_the_findings(simulated: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -21,3 +23,38 @@ def test_summary_shows_every_model_and_method_and_the_findings(simulated: Path, 
 def test_a_narrow_terminal_cuts_no_name(simulated: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     show(Evidence(load(str(simulated))), Console(width=60))
     assert "…" not in capsys.readouterr().out
+
+
+def answer(root: Path, width: int) -> str:
+    shown = io.StringIO()
+    show_answer(Evidence(load(str(root))), Console(file=shown, width=width), str(root))
+    return shown.getvalue()
+
+
+def test_the_answer_is_one_screen_that_cuts_no_name_and_names_the_next_command(simulated: Path) -> None:
+    found = verdicts(Evidence(load(str(simulated))))
+    for width in (80, 120):
+        lines = answer(simulated, width).splitlines()
+        assert len(lines) < SCREEN
+        assert max(map(len, lines)) <= width or str(simulated) in max(lines, key=len)
+        assert not any("…" in line for line in lines)
+        assert any("calibsweep recommend" in line for line in lines)
+    for verdict in found[:2]:
+        assert verdict.model in answer(simulated, 120)
+        assert f"{verdict.use} " in answer(simulated, 120)
+
+
+def test_pairs_without_room_are_counted(simulated: Path) -> None:
+    shown = answer(simulated, 34)
+    pairs = len(verdicts(Evidence(load(str(simulated)))))
+    told = shown.count("%  ")
+    assert f"... and {pairs - told} more" in shown
+
+
+def test_the_trial_to_export_is_of_the_source_that_is_named_first(simulated: Path) -> None:
+    study = load(str(simulated))
+    first = verdicts(Evidence(study))[0]
+    told = answer(simulated, 120).partition("calibsweep export ")[2].split()[0]
+    row = study.trials.filter(trial_id=told).row(0, named=True)
+    assert (row["model"], row["method_label"]) == (first.model, first.method)
+    assert row["source"] == (*first.named, *first.others)[0]

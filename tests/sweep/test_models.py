@@ -123,3 +123,11 @@ def test_auto_dtype_is_float32_on_a_cpu(tiny_model: Path, tmp_path: Path) -> Non
     assert ref.expected_dtype("cuda") == "bfloat16"
     assert DenseModel(ref).dtype == "float32"
     assert DenseModel(resolve_model({"model": str(folder), "dtype": "bfloat16"}, "m")).dtype == "bfloat16"
+
+
+def test_a_model_that_ships_apart_names_the_wheel_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.models.MODELS", tmp_path)
+    with pytest.raises(SettingsError, match=r"'reference-17m' is not installed; .*\[models\]"):
+        resolve_model("reference-17m", "models[0]")

@@ -1,0 +1,235 @@
+"""The answer first: per model and method which text to use, how many windows, how sure, and what would settle the rest.
+
+A study ends with this question, so the summary and the report begin with it. The answers are those of
+`analysis.answers` for the measure that can tell best; added here is what a person weighs them with: what a wrong choice
+costs (the expected regret of the source that would cost most), the smallest number of windows that does as well as the
+largest, and the time that further sets would take, from the study's own seconds per trial. The hard case is a long list
+of sources that will do: it is told by those that will not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from analysis.answers import no_answer
+from analysis.cells import measures_of, size_table
+from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE
+from analysis.evidence import Evidence
+from analysis.frames import Study
+from analysis.measures import MEAN, MEASURES
+from analysis.page.marks import inside
+from analysis.page.render import number, percent, percent_below
+
+GPU = re.compile(r"NVIDIA|GeForce|Tesla|Instinct|Radeon")  # as torch names the devices of CUDA and ROCm
+NO_REPEATS = no_answer({})  # why nothing can be told where no source has two sets
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one model and method.
+
+    kind:        use, any or cannot tell yet (`analysis.estimates.equivalence`).
+    named:       the sources that it names, best first; the leader where it cannot be told; empty where nothing leads.
+    others:      the other sources of the study.
+    probability: that all named ones are within `matters` of the best; None where no two sets of a source differ.
+    wrong:       the source that would cost most and its expected regret, in the measure's unit; None where unknown.
+    windows:     the smallest size that does as well as the largest; None where one size was tried.
+    more_sets:   further sets of each source that settle it (with the chance `settled`); None where none is known to.
+    seconds:     of one worker, what those sets take; None where the trials recorded none.
+    """
+
+    model: str
+    method: str
+    measure: str
+    kind: str
+    named: tuple[str, ...]
+    others: tuple[str, ...]
+    probability: float | None
+    matters: float
+    wrong: tuple[str, float] | None
+    windows: int | None
+    more_sets: int | None
+    settled: float | None
+    seconds: float | None
+    on_gpu: bool
+    note: str
+
+    @property
+    def use(self) -> str:
+        """What to do, in a few words."""
+        if self.kind == USE:
+            return f"use {self.named[0]}"
+        if self.kind == ANY:
+            if not self.others:
+                return "any source"
+            many = len(self.named) > len(self.others)
+            return f"any but {', '.join(self.others)}" if many else f"any of {', '.join(self.named)}"
+        return f"cannot tell; perhaps {self.named[0]}" if self.named else "cannot tell"
+
+    @property
+    def sure(self) -> str:
+        """How sure that is."""
+        if self.probability is None:
+            return ""
+        return percent_below(self.probability, LEVEL) if self.kind == UNCLEAR else percent(self.probability)
+
+    @property
+    def cost(self) -> str:
+        """What a wrong choice costs, in the measure's unit, and which one that is."""
+        return "" if self.wrong is None else f"{number(self.wrong[1], 2)} ({self.wrong[0]})"
+
+    @property
+    def settle(self) -> str:
+        """Further sets of each source that would settle it, and their time; nothing where it is settled."""
+        if self.kind != UNCLEAR:
+            return ""
+        if self.more_sets is None:
+            return "two sets each" if self.note == NO_REPEATS else "no sets would"
+        time = "" if self.seconds is None else f", {duration(self.seconds, self.on_gpu)}"
+        return f"+{self.more_sets} set{'s' if self.more_sets > 1 else ''}{time}"
+
+
+def verdicts(evidence: Evidence, measure: str | None = None) -> list[Verdict]:
+    """One per model and method that has an answer, small models first; `measure` is the one that leads by default.
+
+    Empty where the study compares no two sources.
+    """
+    measure = measure or answered_measure(evidence)
+    if measure is None:
+        return []
+    study, found = evidence.study, []
+    ranks = evidence.ranks(measure)
+    sizes = size_table(study, measure)
+    for row in evidence.answers(measure).iter_rows(named=True):
+        here = (pl.col("model") == row["model"]) & (pl.col("method_label") == row["method_label"])
+        ranked = ranks.filter(here)
+        sources = ranked["source"].to_list()
+        named = tuple(_names_in(row["sources"] or "", sources))
+        seconds, on_gpu = _seconds_of_a_set(study, row["model"], row["method_label"])
+        worst = ranked.drop_nulls("regret").sort("regret", "source", descending=[True, False]).head(1)
+        more = row["settled_by"]
+        found.append(
+            Verdict(
+                model=row["model"],
+                method=row["method_label"],
+                measure=measure,
+                kind=row["answer"],
+                named=named,
+                others=tuple(name for name in sources if name not in named),
+                probability=row["probability"],
+                matters=row["matters"],
+                wrong=None if worst.is_empty() else (worst.item(0, "source"), worst.item(0, "regret")),
+                windows=fewest_windows(sizes.filter(here), study.condition, row["matters"]),
+                more_sets=more,
+                settled=row["settled_chance"],
+                seconds=None if more is None or seconds is None else more * seconds,
+                on_gpu=on_gpu,
+                note=row["note"] or "",
+            )
+        )
+    return found
+
+
+def answered_measure(evidence: Evidence) -> str | None:
+    """The measure that the answer is about: the first of those that the report asks which has an answer."""
+    for measure in measures_of(evidence.study, evidence.answered):
+        if not evidence.answers(measure).is_empty():
+            return measure
+    return None
+
+
+def fewest_windows(sizes: pl.DataFrame, condition: str | None, matters: float) -> int | None:
+    """The smallest number of windows whose mean over sources is within `matters` of the largest one's.
+
+    sizes: rows of `size_table` of one model and method; those of the length and policy of `condition` are compared, for
+    sources that have every size. None where one size was tried.
+    """
+    policy = pl.col("condition").str.replace(r"^\d+", "")
+    alike = sizes.filter(policy == re.sub(r"^\d+", "", condition or "")).drop_nulls("mean")
+    counts = alike["nsamples"].unique().sort().to_list()
+    if len(counts) < 2:
+        return None
+    whole = alike.filter(pl.len().over("source") == len(counts))
+    means = dict(whole.group_by("nsamples").agg(pl.col("mean").mean()).iter_rows())
+    if len(means) < 2:
+        return None
+    best = means[counts[-1]]
+    return next(int(count) for count in counts if abs(means[count] - best) <= matters or count == counts[-1])
+
+
+def heading(evidence: Evidence, found: Sequence[Verdict]) -> list[str]:
+    """What the answers are about, in sentences: measure, calibration sets, the difference that matters."""
+    study, measure = evidence.study, found[0].measure
+    info = MEASURES[measure]
+    rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == MEAN)
+    per_cell = rows.group_by("model", "method_label", "source").len()["len"]
+    low, high = min(per_cell), max(per_cell)
+    sets = f"{low}" if low == high else f"{low} to {high}"
+    size, _, policy = (study.condition or "").partition(" ")
+    windows, _, tokens = size.partition("×")
+    counted = f"{windows} windows of {tokens} tokens" + ("" if policy == "windows" else f" ({policy})")
+    differences = sorted(v.matters for v in found)
+    sizes = amount(differences[-1], measure)
+    if number(differences[0], 2) != number(differences[-1], 2):
+        sizes = f"{number(differences[0], 2)} to {sizes}"
+    why = "as asked" if evidence.asked(measure) is not None else "say yours with --matters"
+    return [
+        f"{rows['source'].n_unique()} sources, {sets} set{'' if sets == '1' else 's'} of each, {counted}.",
+        f"Measure: {inside(info.title)} ({info.better}). Differences that matter: {sizes} ({why}).",
+    ]
+
+
+def windows_sentence(found: Sequence[Verdict], condition: str | None) -> str:
+    """How many windows."""
+    known = sorted({v.windows for v in found if v.windows is not None})
+    if not known:
+        windows = (condition or "").partition("×")[0]
+        return f"How many windows: {windows}, the one size that was tried."
+    if len(known) == 1:
+        return f"How many windows: {known[0]} do as well as the largest size tried, on average over sources."
+    return (
+        f"How many windows: {known[0]} to {known[-1]}, by method, do as well as the largest size tried, on average "
+        "over sources."
+    )
+
+
+def amount(value: float, measure: str) -> str:
+    """A difference with its unit."""
+    return f"{number(value, 2)}{unit_of(measure)}"
+
+
+def unit_of(measure: str) -> str:
+    """The unit of a difference, as it follows the number: ` points`, ` nats`, or nothing."""
+    return {"%": " points", "": ""}.get(MEASURES[measure].unit, f" {MEASURES[measure].unit}")
+
+
+def duration(seconds: float, on_gpu: bool) -> str:
+    """`40 s`, `12 min` or `3.5 h`; of a GPU `0.2 GPU h`."""
+    if on_gpu:
+        return f"{number(seconds / 3600, 2)} GPU h"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _names_in(text: str, known: Sequence[str]) -> Iterator[str]:
+    """The sources that `a, b` lists, in that order; a source may have a comma in its name."""
+    longest_first = sorted(known, key=len, reverse=True)
+    while text:
+        name = next(name for name in longest_first if f"{text}, ".startswith(f"{name}, "))
+        yield name
+        text = text[len(name) + 2 :]
+
+
+def _seconds_of_a_set(study: Study, model: str, method: str) -> tuple[float | None, bool]:
+    """Seconds that one further set of every source takes on one worker, and whether that is a GPU."""
+    rows = study.trials.filter(
+        study.in_main(), pl.col("model") == model, pl.col("method_label") == method, pl.col("source").is_not_null()
+    )
+    on_gpu = any(GPU.search(name) for name in rows["device"].drop_nulls().unique())
+    mean = rows["seconds_total"].drop_nulls().drop_nans().mean()
+    return (None if not isinstance(mean, float) else mean * rows["source"].n_unique()), on_gpu

@@ -1,0 +1,34 @@
+"""What a study may name, listed with a line each."""
+
+from __future__ import annotations
+
+import pytest
+
+from calib.source import SOURCES
+from calibsweep.console import OK, main
+from calibsweep.listing import first_sentence
+from methods.base import METHODS
+from sweep.config import study_names
+from sweep.models import bundled_models
+
+NAMES = {"methods": METHODS.names(), "sources": SOURCES.names(), "studies": study_names(), "models": bundled_models()}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_name_is_listed_with_what_it_is(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", kind]) == OK
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert set(NAMES[kind]) <= set(lines)
+    assert all(lines[name] for name in NAMES[kind])
+
+
+def test_tasks_are_presets_and_bundled_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "tasks"]) == OK
+    printed = capsys.readouterr().out
+    for name in ("paper_a", "reference", "reference_piqa"):
+        assert f"{name} " in printed
+
+
+def test_a_sentence_does_not_end_after_et_al() -> None:
+    assert first_sentence("AWQ (Lin et al. 2023): scales.\nMore.") == "AWQ (Lin et al. 2023)"
+    assert first_sentence(None) == ""
