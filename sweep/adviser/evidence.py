@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from sweep.adviser.outcomes import FULL, SCREEN, Outcome
 
@@ -44,7 +44,7 @@ class Evidence:
 
 
 def evidence(outcomes: Sequence[Outcome], arms: Sequence[str]) -> Evidence:
-    """Sort outcomes by arm and fidelity. Raises ValueError for an unknown arm, a trial given twice, or ragged losses."""
+    """Outcomes by arm and fidelity. Raises ValueError for an unknown arm, a trial given twice, or ragged losses."""
     number = {arm: index for index, arm in enumerate(arms)}
     seen: set[tuple[str, int, str]] = set()
     found: dict[str, list[dict[int, np.ndarray]]] = {name: [{} for _ in arms] for name in (SCREEN, FULL)}
@@ -66,7 +66,7 @@ def evidence(outcomes: Sequence[Outcome], arms: Sequence[str]) -> Evidence:
             lost[index].add(outcome.draw)
         else:
             found[outcome.fidelity][index][outcome.draw] = np.asarray(outcome.values, float)
-    far = [_far(found[SCREEN], index) | _far(found[FULL], index) for index in range(len(arms))]
+    far = [low | high for low, high in zip(_far(found[SCREEN]), _far(found[FULL]), strict=True)]
     usable = {
         name: tuple({d: v for d, v in draws.items() if d not in far[i]} for i, draws in enumerate(found[name]))
         for name in found
@@ -76,9 +76,9 @@ def evidence(outcomes: Sequence[Outcome], arms: Sequence[str]) -> Evidence:
 
 
 def usual_variance(groups: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Median over arms of the variance of a draw, per target, given float64 [draws, targets] of each; None if unknown."""
-    found = [g.var(axis=0) * len(g) / stats.chi2.median(len(g) - 1) for g in groups if len(g) > 1]
-    return np.median(found, axis=0) if found else None
+    """Median over arms of the variance of a draw, [targets], given float64 [draws, targets] of each; None if unknown."""
+    found = [((g - g.mean(axis=0)) ** 2).sum(axis=0) / special.chdtri(len(g) - 1, 0.5) for g in groups if len(g) > 1]
+    return np.asarray(np.median(found, axis=0)) if found else None
 
 
 def stacked(draws: dict[int, np.ndarray]) -> np.ndarray:
@@ -86,13 +86,15 @@ def stacked(draws: dict[int, np.ndarray]) -> np.ndarray:
     return np.array([draws[draw] for draw in sorted(draws)])
 
 
-def _far(found: Sequence[dict[int, np.ndarray]], index: int) -> set[int]:
-    """Draws of an arm that are far off on any target."""
-    own = found[index]
-    variance = usual_variance([stacked(draws) for draws in found if draws])
-    if len(own) < 2 or variance is None:
-        return set()
-    values = stacked(own)
-    middle = np.sort(values, axis=0)[(len(values) - 1) // 2]
-    bad = ((values - middle) > FAR * np.sqrt(variance)).any(axis=1) & (variance > 0).any()
-    return {draw for draw, is_far in zip(sorted(own), bad, strict=True) if is_far}
+def _far(found: Sequence[dict[int, np.ndarray]]) -> list[set[int]]:
+    """Draws of each arm that are far off on any target at one fidelity."""
+    groups = [stacked(draws) for draws in found]
+    variance = usual_variance(groups)
+    if variance is None or not (variance > 0).any():
+        return [set() for _ in found]
+    far = []
+    for draws, values in zip(found, groups, strict=True):
+        middle = np.sort(values, axis=0)[(len(values) - 1) // 2] if len(values) else 0.0
+        bad = [((value - middle) > FAR * np.sqrt(variance)).any() for value in values]
+        far.append({draw for draw, is_far in zip(sorted(draws), bad, strict=True) if is_far})
+    return far

@@ -27,6 +27,8 @@ SCREENS, FIRST = 3, 2
 SCREEN_SHARE = 0.35  # of the budget at most goes to screens
 SCREEN_COST = 0.5  # of a full trial: a dearer screen tells less for its time than a full draw
 FEWEST = 3  # arms that get full draws
+PORTION = 1 / 3  # of the trials that are left goes to one round
+SHARING = (2, 3, 4, 6, 8, 12, 20)  # numbers of arms that may share a round
 
 
 def next_round(
@@ -131,8 +133,10 @@ def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: C
     ranked = [int(k) for k in np.argsort(-belief.best, kind="stable") if draws.get(int(k))]
     if not ranked:
         return Stop("draws", f"every arm has given its {rules.draws} draws")
-    planned = [Trial(belief.arms[k], draws[k][0], FULL) for k in ranked[: _sharing(belief, ranked, trials)]]
-    return Round(tuple(planned), f"one more full draw of each of {len(planned)} arms")
+    count = _sharing(belief, ranked, trials)
+    each = max(1, int(PORTION * trials / count))
+    planned = [Trial(belief.arms[k], draw, FULL) for k in ranked[:count] for draw in draws[k][:each]]
+    return Round(tuple(planned), f"{each} more full draw{'s' * (each > 1)} of each of {count} arms")
 
 
 def untried(outcomes: Sequence[Outcome], arm: str, rules: Rules) -> list[int]:
@@ -145,11 +149,12 @@ def _sharing(belief: Belief, ranked: Sequence[int], trials: int) -> int:
     """Among how many of the arms, best first, `trials` spent evenly would leave the least expected regret."""
     most = min(len(ranked), trials)
     regrets = []
-    for count in range(min(2, most), most + 1):
+    counts = sorted({min(count, most) for count in SHARING})
+    for count in counts:
         more = np.zeros(len(belief.arms))
         more[list(ranked[:count])] = trials / count
         regrets.append(regret_after(belief, more))
-    return min(2, most) + int(np.argmin(regrets))
+    return counts[int(np.argmin(regrets))]
 
 
 def _guaranteed(

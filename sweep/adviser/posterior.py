@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from sweep.adviser.evidence import FAR, Evidence, evidence, stacked
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
 
-DRAWS, PROPOSALS = 600, 4  # draws of a posterior, and proposals for each of them
+DRAWS, PROPOSALS = 500, 4  # draws of a posterior, and proposals for each of them
 RATIOS = np.exp(np.linspace(np.log(0.05), np.log(60.0), 48))  # of τ to the SD of a draw: the support of its prior
 RHO = (4.0, 1.0)  # ρ = 2 Beta - 1: mean .6, below zero once in sixteen
 LUCK = (0.5, 0.6)  # mean and SD of the prior of atanh(r)
@@ -102,7 +102,7 @@ def believe(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, draw
     rho = np.stack([part[3] for part in parts], axis=1)
     unit, matters = rules.units(sd.tolist())
     rate = _rates(seen, draws, rng)
-    value = truth + (stats.norm.isf(rules.quantile) * spread if rules.criterion == QUANTILE else 0.0)
+    value = truth + (-special.ndtri(rules.quantile) * spread if rules.criterion == QUANTILE else 0.0)
     if (seen.lost + seen.far).any():
         value = value + rate[:, :, None] * FAR * sd
     value = value / np.asarray(unit)
@@ -113,7 +113,7 @@ def believe(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, draw
 
 @dataclass(frozen=True)
 class _Sums:
-    """Of one target: per arm the number, mean and sums of squares of paired, screen-only and full-only draws, [arms]."""
+    """Of one target: per arm the numbers, means and sums of squares of paired, screen-only and full-only draws."""
 
     n: np.ndarray  # [3, arms]: paired, screen-only, full-only
     low: np.ndarray  # [2, arms]: mean screen loss of paired and of screen-only draws
@@ -210,7 +210,11 @@ def _variances(sums: _Sums, count: int, rng: np.random.Generator) -> tuple[np.nd
     some = freedom > 0
     log = np.zeros(len(FREEDOMS))
     for i, nu in enumerate(FREEDOMS):
-        log[i] = stats.f.logpdf(np.maximum(squares[some] / freedom[some], 1e-3), freedom[some], nu).sum()
+        # Mean squares of an arm follow an F law with (freedom, nu) degrees; what does not depend on nu is left out.
+        d = freedom[some]
+        log[i] = (
+            -special.betaln(d / 2, nu / 2) - d / 2 * np.log(nu) - (d + nu) / 2 * np.log1p(squares[some] / nu)
+        ).sum()
     chosen = rng.choice(FREEDOMS, count, p=np.exp(log - log.max()) / np.exp(log - log.max()).sum())[:, None]
     factor = (chosen + squares) / rng.chisquare(np.broadcast_to(chosen + freedom, (count, len(freedom))))
     return pooled, factor
@@ -291,7 +295,7 @@ def _gls(m: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def _luck_of_draws(seen: Evidence) -> np.ndarray:
-    """Correlation over targets of the deviations of full draws from their arm, shrunk towards none, [targets, targets]."""
+    """Correlation over targets of the deviations of draws from their arm, shrunk towards none, [targets, targets]."""
     parts = [stacked(f) - stacked(f).mean(axis=0) for f in (*seen.full, *seen.screen) if len(f) > 1]
     count = len(next(v for found in (*seen.full, *seen.screen) for v in found.values()))
     if count == 1 or not parts:

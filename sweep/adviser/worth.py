@@ -27,7 +27,7 @@ def regret_after(belief: Belief, more: np.ndarray) -> float:
     if not len(asked):
         return regret_now(belief)
     mean = loss.mean(axis=0)
-    covariance = np.cov(loss, rowvar=False).reshape(len(arms), len(arms))
+    covariance = (loss - mean).T @ (loss - mean) / (len(loss) - 1)
     noise = draw_variance(belief)[:, arms][:, asked] / more[asked]  # [draws, asked]
     seen = covariance[np.ix_(asked, asked)] + np.diag(noise.mean(axis=0))
     gain = np.linalg.solve(seen, covariance[asked]).T
