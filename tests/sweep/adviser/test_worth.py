@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,7 +24,7 @@ def belief() -> Belief:
 def test_more_draws_are_never_worth_less(belief: Belief) -> None:
     regrets = [regret_after(belief, np.full(5, more)) for more in (0, 1, 4, 16, 1000)]
     assert regrets[0] == regret_now(belief)
-    assert all(later < earlier for earlier, later in zip(regrets, regrets[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(regrets))
     assert regrets[-1] < 0.05 * regrets[0]
 
 
