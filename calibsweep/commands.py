@@ -56,7 +56,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("advise", "from a model and text to an answer, with as few trials as it takes", "sweep.advise", "app"),
         Command("compress", "compress one model with one text", "sweep.compress", "app"),
         Command(
-            "export", "the model of a trial as a folder for transformers and vLLM", "calibsweep.export", plain=True
+            "export", "the model of a trial as a folder for vLLM and others", "calibsweep.export", plain=True
         ),
     ),
     "Look up": (
