@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,11 @@ def committed(place: Place) -> int:
     return len(place.results.keys("trials"))
 
 
+def reached(place: Place, goal: int) -> bool:
+    """Whether so many trials have a row."""
+    return committed(place) >= goal
+
+
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str], seconds: float = LAUNCH_SECONDS) -> bool:
     """Whether it came true before the process ended."""
     deadline = time.monotonic() + seconds
@@ -194,16 +200,18 @@ def disturbed_launch(place: Place, soak: Soak, rng: random.Random, portion: int)
     """One launch with some faults, each after a few more trials, and an end."""
     process = start(place, "sweep.launch", "soak.yaml", "--results", "r", "--workers", "2", "--retry-failed")
     how = rng.choice(ENDS)
-    before, since = committed(place), time.monotonic()
-    wait_for(lambda: committed(place) > before, process)
+    before = committed(place)
+    since = time.monotonic()
+    wait_for(partial(reached, place, before + 1), process)
     soak.seconds["until the first trial"] += round(time.monotonic() - since)
+    goal = before
     for name in rng.sample(FAULTS, rng.randint(1, 3)):
-        before += rng.randint(1, portion)
-        if wait_for(lambda goal=before: committed(place) >= goal, process) and disturb(place, name, rng):
+        goal += rng.randint(1, portion)
+        if wait_for(partial(reached, place, goal), process) and disturb(place, name, rng):
             soak.events[name] += 1
     if how != "itself":
-        before += rng.randint(1, portion)
-        if wait_for(lambda: committed(place) >= before, process) and end(place, process, how):
+        goal += rng.randint(1, portion)
+        if wait_for(partial(reached, place, goal), process) and end(place, process, how):
             soak.events[f"end by {how}"] += 1
     finish(place, soak, process, killed=how == "driver")
 

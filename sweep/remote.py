@@ -27,7 +27,7 @@ from sweep.runs.errors import last_line, short_line
 from sweep.runs.hiring import Hiring
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.model_check import check_model
-from sweep.runs.outcome import Outcome, commit_failure, committed, patient_store
+from sweep.runs.outcome import Outcome, commit_failure, patient_store, there_already
 from sweep.runs.prepare import requests_and_receipt, sets_and_receipt
 from sweep.runs.progress import Silence
 from sweep.runs.room import Room
@@ -233,7 +233,7 @@ class RayRunner:
         found = []
         while assigned := self.crew.assign():
             actor, job = assigned
-            if there := committed(patient_store(self.results), job.trial, job.attempts):
+            if there := there_already(self.results, job):
                 self.crew.was_there(actor)
                 found.append(there)
             else:

@@ -44,6 +44,11 @@ def committed(results: Results, trial: Trial, attempts: int) -> Outcome | None:
     return Outcome(trial, "ok", attempts, headline="already there")
 
 
+def there_already(results: str, job: Job) -> Outcome | None:
+    """The outcome of a job that need not run: an earlier start of it has committed. A first start is not looked up."""
+    return committed(patient_store(results), job.trial, job.attempts) if job.attempts > 1 else None
+
+
 def commit_failure(results: Results, job: Job, error: str, provenance: Mapping[str, Any]) -> Outcome:
     """Commit a failed row for a trial whose worker could not, unless its worker died after its last write."""
     try:

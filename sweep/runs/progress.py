@@ -160,13 +160,14 @@ class Account:
             "held-out windows": each.get("windows", 0.0),
             "hashes of weights": each.get("evaluate", 0.0),
             "writing": each.get("write", 0.0),
+            "packing files": self.phases.get("packing files", 0.0),
             "starting workers and waiting": max(0.0, trials - sum(each.values())),
         }
 
 
 def overhead(lines: Mapping[str, float]) -> float:
     """Seconds that are neither calibration, model loading, compression nor evaluation."""
-    names = ("planning", "starting up", "writing", "starting workers and waiting")
+    names = ("planning", "starting up", "writing", "packing files", "starting workers and waiting")
     return sum(lines.get(name, 0.0) for name in names)
 
 

@@ -22,11 +22,14 @@ from sweep.config import Study
 from sweep.results import Results
 from sweep.runs.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
 from sweep.runs.interrupts import undisturbed
+from sweep.runs.outcome import Outcome
+from sweep.runs.packing import Packer, packing
 from sweep.runs.progress import Account, Reporter, duration
 from sweep.runs.repair import lost_sets, read_trials, take_back, told
 from sweep.runs.runner import Runner, RunnerError
 from sweep.runs.schedule import Job
 from sweep.storage.lease import EXPIRES, Lease
+from sweep.storage.patience import WRITE_PATIENCE
 
 
 class Ending(Enum):
@@ -167,7 +170,34 @@ def run(
     )
     if not jobs and not again:
         return finish(session, reporter, account, workers=0)
-    runner = make_runner(store.path if store.is_local else store.root)  # absolute: workers have another directory
+    root = store.path if store.is_local else store.root  # absolute: workers have another directory
+    runner = make_runner(root)
+    with packing(Results(root, WRITE_PATIENCE), lease.check, reporter.say) as packer:
+        ended = _run_jobs(session, again, runner, _Watchers(lease, packer, reporter, account))
+        with account("packing files"):
+            packer.close(rest=ended is None)
+    return finish(session, reporter, account, runner.workers) if ended is None else ended
+
+
+@dataclass(frozen=True)
+class _Watchers:
+    """Who is told of each trial that has ended."""
+
+    lease: Lease
+    packer: Packer
+    reporter: Reporter
+    account: Account
+
+    def finished(self, outcome: Outcome) -> None:
+        self.account.add(outcome)
+        self.reporter.finished(outcome)
+        self.packer.finished()
+        self.lease.check()
+
+
+def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, watchers: _Watchers) -> Ending | None:
+    """Run the jobs, and make the calibration sets of the trials `again`. Returns why it ended early, None if not."""
+    jobs, reporter, account = session.jobs, watchers.reporter, watchers.account
     ended: Ending | None = None
     try:
         started = False
@@ -180,9 +210,7 @@ def run(
         with account("trials"), reporter.trials(len(jobs)):
             started = True
             for outcome in runner.run(jobs):
-                account.add(outcome)
-                reporter.finished(outcome)
-                lease.check()
+                watchers.finished(outcome)
     except (KeyboardInterrupt, RunnerError, OSError) as error:
         if not started and isinstance(error, OSError):  # what a trial meets is in its row: this is the driver's own
             raise SettingsError(f"nothing was started: {error}") from None
@@ -194,7 +222,7 @@ def run(
             runner.close()
     if ended is None and signals:
         ended = _say_why(KeyboardInterrupt(), session, reporter, account)
-    return finish(session, reporter, account, runner.workers) if ended is None else ended
+    return ended
 
 
 def finish(session: Session, reporter: Reporter, account: Account, workers: int) -> Ending:
