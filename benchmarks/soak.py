@@ -84,9 +84,10 @@ def make_place(folder: Path) -> Place:
     """An empty folder with its study's environment."""
     (folder / "faults").mkdir(parents=True)
     mark = f"soak-{uuid.uuid4().hex}"
+    paths = [Path(__file__).parent / "soak_hook", PROJECT, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "soak_hook"), str(PROJECT)]),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "SOAK_FAULTS": str(folder / "faults"),
         "SOAK_RESULTS": str(folder),
         "SOAK_MARK": mark,
