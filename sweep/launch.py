@@ -94,7 +94,7 @@ def main(
                     chosen, trials, store, reporter.say, write=not dry_run, retry_failed=retry_failed
                 )
             if lease is None:
-                show_plan(reporter.console, chosen, trials, session.before, session.jobs)
+                show_plan(reporter.console, chosen, trials, session.before, session.jobs, options)
                 code = OK
             else:
                 runner = partial(make_runner, options=options, reporter=reporter)

@@ -68,6 +68,11 @@ class Crew:
         """A worker has started and is free."""
         self.free.append(worker)
 
+    def left(self, worker: Handle) -> None:
+        """A free worker was ended."""
+        self.free.remove(worker)
+        self.queue.release(self._held.pop(worker, None))
+
     def disband(self) -> list[Handle]:
         """All workers, which the caller ends; the crew has none any more."""
         everyone = [*self.free, *self.running]

@@ -1,13 +1,14 @@
 """Which trial a free worker takes next: one of the model it holds, so that models are rarely loaded.
 
-Pure bookkeeping, without Ray. When a worker's model has no trial left it goes where the most trials a worker are left,
-so two workers start on two models and end together on the last one. A model that kills its workers is *suspended*: its
-trials wait, so that the others still get theirs. What a worker *holds* is a dense model with the requests made for it.
+Pure bookkeeping, without Ray. Of a model the longest trials come first, so that short ones fill the end. When a
+worker's model has no trial left it goes where the most work a worker is left, so two workers start on two models and
+end together on the last one. A model that kills its workers is *suspended*: its trials wait, so that the others still
+get theirs. What a worker *holds* is a dense model with the requests made for it.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ class Job:
     trial: Trial
     attempts: int = 1
     deaths: int = 0  # workers that died while they ran it
+    seconds: float = 1.0  # that it is expected to take, as far as known
 
 
 class Queue:
@@ -30,10 +32,11 @@ class Queue:
 
     def __init__(self, jobs: Iterable[Job] = ()) -> None:
         self._waiting: dict[object, deque[Job]] = {}
+        self._seconds: defaultdict[object, float] = defaultdict(float)  # of what waits
         self._holders: Counter[object] = Counter()
         self._suspended: set[object] = set()
-        for job in jobs:
-            self._waiting.setdefault(held_by(job.trial), deque()).append(job)
+        for job in sorted(jobs, key=lambda job: -job.seconds):
+            self.put_back(job)
 
     def __len__(self) -> int:
         """Jobs that may be taken: those of suspended models do not count."""
@@ -41,19 +44,23 @@ class Queue:
 
     def take(self, held: object) -> Job:
         """The next job for a worker that holds `held` (None: nothing yet). The queue must not be empty."""
-        if self._waiting.get(held) and held not in self._suspended:
-            return self._waiting[held].popleft()
-        self.release(held)
-        wanted = max(
-            (key for key, jobs in self._waiting.items() if jobs and key not in self._suspended),
-            key=lambda key: len(self._waiting[key]) / (1 + self._holders[key]),
-        )
-        self._holders[wanted] += 1
-        return self._waiting[wanted].popleft()
+        wanted = held
+        if not self._waiting.get(held) or held in self._suspended:
+            self.release(held)
+            wanted = max(
+                (key for key, jobs in self._waiting.items() if jobs and key not in self._suspended),
+                key=lambda key: self._seconds[key] / (1 + self._holders[key]),
+            )
+            self._holders[wanted] += 1
+        job = self._waiting[wanted].popleft()
+        self._seconds[wanted] -= job.seconds
+        return job
 
     def put_back(self, job: Job) -> None:
         """Queue a job whose worker died, to be taken last of its model's: the others tell which of the two kills."""
-        self._waiting.setdefault(held_by(job.trial), deque()).append(job)
+        held = held_by(job.trial)
+        self._waiting.setdefault(held, deque()).append(job)
+        self._seconds[held] += job.seconds
 
     def suspend(self, held: object) -> int:
         """Hand out no more jobs of this model; returns how many wait."""

@@ -20,6 +20,7 @@ from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study
 from sweep.results import Results
+from sweep.runs.estimate import expected_seconds
 from sweep.runs.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
 from sweep.runs.interrupts import undisturbed
 from sweep.runs.outcome import Outcome
@@ -150,7 +151,11 @@ def jobs_to_run(
     failed = {row["trial_id"]: row["attempts"] or 0 for row in before.iter_rows(named=True) if row["status"] != "ok"}
     done = before.filter(pl.col("status") == "ok").get_column("trial_id").to_list()
     todo = plan.pending(trials, done, failed, retry_failed=retry_failed)
-    return [Job(trial, max([failed.get(trial.id, 0), *started.get(trial.id, ())]) + 1) for trial in todo]
+    seconds = expected_seconds(before)
+    return [
+        Job(trial, max([failed.get(trial.id, 0), *started.get(trial.id, ())]) + 1, seconds=seconds(trial))
+        for trial in todo
+    ]
 
 
 def run(
