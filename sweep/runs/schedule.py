@@ -48,13 +48,17 @@ class Queue:
         if not self._waiting.get(held) or held in self._suspended:
             self.release(held)
             wanted = max(
-                (key for key, jobs in self._waiting.items() if jobs and key not in self._suspended),
-                key=lambda key: self._seconds[key] / (1 + self._holders[key]),
+                (key for key, jobs in self._waiting.items() if jobs and key not in self._suspended), key=self._lasts
             )
             self._holders[wanted] += 1
         job = self._waiting[wanted].popleft()
         self._seconds[wanted] -= job.seconds
         return job
+
+    def _lasts(self, held: object) -> float:
+        """Seconds until the last trial of a model would end with one worker more. It starts when the others have been
+        shared out, so models of long trials get a few workers more: short trials even out the end."""
+        return self._seconds[held] / (1 + self._holders[held]) + self._waiting[held][0].seconds
 
     def put_back(self, job: Job) -> None:
         """Queue a job whose worker died, to be taken last of its model's: the others tell which of the two kills."""
