@@ -58,12 +58,17 @@ class Queue:
     def _lasts(self, held: object) -> float:
         """Seconds until the last trial of a model would end with one worker more. It starts when the others have been
         shared out, so models of long trials get a few workers more: short trials even out the end."""
-        return self._seconds[held] / (1 + self._holders[held]) + self._waiting[held][0].seconds
+        return self._seconds[held] / (1 + self._holders[held]) + 2 * self._waiting[held][0].seconds
 
     def put_back(self, job: Job) -> None:
-        """Queue a job whose worker died, to be taken last of its model's: the others tell which of the two kills."""
+        """Queue a job whose worker died, to be taken after all of its model that are as long or longer: others tell
+        which of the two kills, and a long one that waits for the end would be waited for."""
         held = held_by(job.trial)
-        self._waiting.setdefault(held, deque()).append(job)
+        waiting = self._waiting.setdefault(held, deque())
+        if waiting and waiting[-1].seconds < job.seconds:
+            waiting.insert(sum(other.seconds >= job.seconds for other in waiting), job)
+        else:
+            waiting.append(job)
         self._seconds[held] += job.seconds
 
     def suspend(self, held: object) -> int:
