@@ -27,7 +27,7 @@ from sweep.runs.errors import last_line, short_line
 from sweep.runs.hiring import Hiring
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.model_check import check_model
-from sweep.runs.outcome import Outcome, commit_failure, patient_store, there_already
+from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_store, there_already
 from sweep.runs.prepare import requests_and_receipt, sets_and_receipt
 from sweep.runs.progress import Silence
 from sweep.runs.room import Room
@@ -35,6 +35,7 @@ from sweep.runs.runner import RunOptions
 from sweep.runs.schedule import EvaluationKey, Job
 from sweep.runs.terminal import others_print_to
 from sweep.runs.vocabulary import refuse_unknown_ids
+from sweep.runs.watch import LIMITS
 from sweep.runs.worker import Worker
 
 if TYPE_CHECKING:
@@ -188,14 +189,13 @@ class RayRunner:
         gpus = self.options.gpus_per_worker
         need: dict[str, Any] = {"num_gpus": gpus} if self._device == "cuda" else {"num_cpus": 1}
         while self.hiring.size < size:
-            actor: Any = ray.remote(**need)(Actor).remote(self.results, self.provenance, self._device)
+            actor: Any = ray.remote(**need)(Actor).remote(self.results, self.provenance, self._device, LIMITS)
             self._calls[actor.process.remote()] = actor
             self.hiring.hired(actor)
         return [reference for reference, actor in self._calls.items() if actor in self.hiring.starting]
 
     def _hire_and_end(self) -> None:
-        """As many workers as are wanted. Demand is shown by actors that wait, and not by `request_resources`,
-        which would outlive a killed driver."""
+        """As many as are wanted. Actors that wait show demand: `request_resources` would outlive a killed driver."""
         self.workers = self.hiring.places
         self.hire(self.hiring.wanted())
         for actor in self.hiring.surplus():
@@ -264,6 +264,8 @@ class RayRunner:
             return self._give_up(job, short_line(error.cause if isinstance(error.cause, Exception) else error))
         except ray.exceptions.RayError as error:  # the worker or its node is gone
             self._check_alive()
+            if told := last_words(self.results, job):
+                return told
             reason = last_line(error)
             if not self.crew.try_again(actor):
                 return self._give_up(job, f"its worker died {job.deaths + 1} times: {reason}")
@@ -302,10 +304,8 @@ def _nodes() -> list[Mapping[str, float]]:
 
 
 def connect(options: RunOptions) -> None:
-    """Connect to a cluster, or start Ray here. Raises SettingsError with what to do instead.
-
-    SIGTERM stays the caller's: Ray takes it, and would end this process without a word of what is kept.
-    """
+    """Connect to a cluster, or start Ray here. Raises SettingsError with what to do instead. SIGTERM stays
+    the caller's: Ray takes it, and would end this process without a word of what is kept."""
     connection.set_environment(options)
     with own_signal(signal.SIGTERM):
         for start in range(1, STARTS + 1):

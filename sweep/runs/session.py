@@ -6,11 +6,14 @@ hard case is an end in the middle (a signal, a cluster that is gone, a disk that
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +28,13 @@ from sweep.runs.folder import check_dtypes, check_evaluation, check_folder, chec
 from sweep.runs.interrupts import undisturbed
 from sweep.runs.outcome import Outcome
 from sweep.runs.packing import Packer, packing
-from sweep.runs.progress import Account, Reporter, duration
+from sweep.runs.progress import Account, Live, Reporter, duration
 from sweep.runs.repair import lost_sets, read_trials, take_back, told
 from sweep.runs.runner import Runner, RunnerError
 from sweep.runs.schedule import Job
 from sweep.storage.lease import EXPIRES, Lease
 from sweep.storage.patience import WRITE_PATIENCE
+from sweep.storage.status import PLAN, Busy, running
 
 
 class Ending(Enum):
@@ -121,6 +125,7 @@ def open_session(
         check_stale(trials, before, store.root)
         if write:
             store.write_text("study.yaml", study.to_yaml())
+            store.write_text(PLAN, json.dumps({"study": study.name, "trials": len(trials)}))
             store.remove_leftovers(EXPIRES)
             take_back(store, damages)
         elif not store.is_local or Path(store.path).exists():
@@ -178,7 +183,8 @@ def run(
     root = store.path if store.is_local else store.root  # absolute: workers have another directory
     runner = make_runner(root)
     with packing(Results(root, WRITE_PATIENCE), lease.check, reporter.say) as packer:
-        ended = _run_jobs(session, again, runner, _Watchers(lease, packer, reporter, account))
+        expected = {job.trial.id: job.seconds for job in jobs}
+        ended = _run_jobs(session, again, runner, _Watchers(lease, packer, reporter, account, expected))
         with account("packing files"):
             packer.close(rest=ended is None)
     return finish(session, reporter, account, runner.workers) if ended is None else ended
@@ -192,10 +198,11 @@ class _Watchers:
     packer: Packer
     reporter: Reporter
     account: Account
+    expected: Mapping[str, float]  # seconds by trial
 
     def finished(self, outcome: Outcome) -> None:
         self.account.add(outcome)
-        self.reporter.finished(outcome)
+        self.reporter.finished(outcome, self.expected.get(outcome.trial.id, 0.0))
         self.packer.finished()
         self.lease.check()
 
@@ -212,7 +219,15 @@ def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, wat
         with account("calibration sets and requests"):
             todo = [job.trial for job in jobs]
             runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo))
-        with account("trials"), reporter.trials(len(jobs)):
+        live = Live(
+            len(jobs),
+            partial(_busy, session.store, datetime.now(timezone.utc)),
+            reporter.price if device == "cuda" else None,
+            lambda: runner.workers,
+            sum(watchers.expected.values()),
+        )
+        account.price = live.price
+        with account("trials"), reporter.trials(live):
             started = True
             for outcome in runner.run(jobs):
                 watchers.finished(outcome)
@@ -230,6 +245,10 @@ def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, wat
     return ended
 
 
+def _busy(store: Results, since: datetime) -> list[Busy]:
+    return list(running(store, since))
+
+
 def finish(session: Session, reporter: Reporter, account: Account, workers: int) -> Ending:
     """Print the summary."""
     trials, before = session.trials, session.before
@@ -242,6 +261,10 @@ def finish(session: Session, reporter: Reporter, account: Account, workers: int)
         f"{account.done} done, {account.failed} failed, {len(trials) - ran} skipped (already there) "
         f"in {duration(sum(account.phases.values()))} -> {session.store.root}"
     )
+    if workers and account.price:
+        reporter.say(account.price.said(workers, account.phases.get("trials", 0.0)))
+    if ran:
+        reporter.say(f"`python -m analysis.report {session.store.root}` writes the report")
     not_retried = len(trials) - ran - old["ok"]
     if account.failed or not_retried:
         reporter.say("failed trials are rows with their error; --retry-failed runs them again")
