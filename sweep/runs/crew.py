@@ -63,6 +63,12 @@ class Crew:
     def begin(self, jobs: Sequence[Job]) -> None:
         """The jobs to do. Workers may have joined before."""
         self.queue = Queue(jobs)
+        for held in self._held.values():
+            self.queue.hold(held)
+
+    def will_hold(self, worker: Handle, held: object) -> None:
+        """A worker loads a model before there are jobs, and is given jobs of this model first."""
+        self._held[worker] = held
 
     def joined(self, worker: Handle) -> None:
         """A worker has started and is free."""

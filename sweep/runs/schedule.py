@@ -9,11 +9,13 @@ get theirs. What a worker *holds* is a dense model with the requests made for it
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sweep.plan import Trial, evaluation_key
 
+Held = TypeVar("Held")
 EvaluationKey = tuple[str, int | None]  # of trials that share requests, see `evaluation_key`
 
 
@@ -37,6 +39,10 @@ class Queue:
         self._suspended: set[object] = set()
         for job in sorted(jobs, key=lambda job: -job.seconds):
             self.put_back(job)
+
+    def hold(self, held: object) -> None:
+        """A worker holds this already."""
+        self._holders[held] += 1
 
     def __len__(self) -> int:
         """Jobs that may be taken: those of suspended models do not count."""
@@ -88,6 +94,14 @@ class Queue:
         """A worker no longer holds this model: it switched, or it died."""
         if held is not None and self._holders[held] > 0:
             self._holders[held] -= 1
+
+
+def spread(work: Mapping[Held, float], workers: int) -> list[Held]:
+    """What each of so many workers should hold: as a queue of such work would have them begin."""
+    holders: Counter[Held] = Counter()
+    for _ in range(min(workers, int(sum(work.values())))):
+        holders[max(work, key=lambda held: work[held] / (1 + holders[held]))] += 1
+    return list(holders.elements())
 
 
 def held_by(trial: Trial) -> object:

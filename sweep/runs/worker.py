@@ -20,7 +20,7 @@ from typing import Any
 
 from calib.build import CalibrationSet
 from sweep.evaluation.suite import EvaluationData, Evaluator
-from sweep.models import at_commit
+from sweep.models import ModelRef, at_commit, hub_commit
 from sweep.plan import Trial
 from sweep.results import Results, ResultsError, TrialRows
 from sweep.runs.connection import LOGS
@@ -86,6 +86,7 @@ class Worker:
         self.provenance = dict(provenance)
         self.device = quiet_torch(device)
         self._held: _Held | None = None
+        self._warm: tuple[ModelRef, DenseModel | StreamedModel] | None = None  # loaded, and not used yet
         self._refused: dict[object, _Refusal] = {}  # models that could not be held
 
     def run(
@@ -130,6 +131,21 @@ class Worker:
         """Bytes at the trial's peak until now, on a GPU."""
         return peak_memory(self.device) if self.device == "cuda" else None
 
+    def warm(self, model: ModelRef) -> None:
+        """Load a model before there is a trial of it. What goes wrong is met again, and told, by the first trial."""
+        with suppress(Exception):
+            ref = at_commit(model, hub_commit(model))
+            self._warm = ref, load_dense(ref, self.device)
+
+    def _take_warm(self, ref: ModelRef) -> DenseModel | StreamedModel | None:
+        """The model that was loaded ahead, if it is this one; another one makes room."""
+        found, self._warm = self._warm, None
+        if found and found[0] == ref:
+            return found[1]
+        del found
+        free_memory(self.device)
+        return None
+
     def _hung(self, error: str) -> None:
         """Commit the row of the trial that hangs, in the thread that found it, before this process ends."""
         if self._now and self.watch and self.watch.clock:
@@ -171,7 +187,8 @@ class Worker:
 
     def _load(self, trial: Trial, data: EvaluationData, clock: Clock) -> _Held:
         with clock("load", "model"):
-            dense = load_dense(at_commit(trial.model, data.model_commit), self.device)
+            ref = at_commit(trial.model, data.model_commit)
+            dense = self._take_warm(ref) or load_dense(ref, self.device)
         with clock("load", "evaluation of the dense model"):
             return _Held(held_by(trial), dense, Evaluator(data, dense.model, dense.tokenizer, self.device))
 

@@ -55,3 +55,10 @@ def test_wait_for_the_first_node_of_an_empty_cluster_says_what_it_waits_for(gpus
     assert room.wait_line(10.0) == (
         f"waiting up to 10 minutes for a node with {node} to join (--gpus-per-worker 0 runs on CPUs)"
     )
+
+
+def test_workers_start_ahead_where_they_take_no_cpu_from_the_preparation() -> None:
+    assert Room([GPU], RunOptions()).spare(2)
+    here = Room([{"CPU": 8.0}], RunOptions())
+    assert here.spare(4)
+    assert not here.spare(5)

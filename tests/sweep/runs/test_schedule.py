@@ -9,7 +9,7 @@ import pytest
 from sweep import plan
 from sweep.config import parse_study
 from sweep.plan import Trial
-from sweep.runs.schedule import Job, Queue, held_by
+from sweep.runs.schedule import Job, Queue, held_by, spread
 
 
 @pytest.fixture
@@ -82,3 +82,9 @@ def test_suspended_model_gives_no_trials_until_it_is_resumed(document: dict[str,
     queue.resume(held)
     assert len(queue) == 5
     assert not queue.suspended()
+
+
+def test_workers_that_load_ahead_are_spread_as_the_queue_would_begin() -> None:
+    assert spread({"long": 30.0, "short": 10.0}, 4) == ["long", "long", "long", "short"]
+    assert spread({"one": 2.0}, 8) == ["one", "one"]  # no more than there are trials
+    assert spread({}, 8) == []
