@@ -172,7 +172,8 @@ class Store:
             return 0
         names = [name + inner for name in TABLES for inner in ("", f"/{PACKED}")]
         left = [file for name in ("", *names) for file in (Path(self.path) / name).glob(".*.tmp")]
-        old = [file for file in left if time.time() - file.stat().st_mtime > age]
+        now = self.now() if left else 0.0
+        old = [file for file in left if now - file.stat().st_mtime > age]
         for file in old:
             file.unlink(missing_ok=True)
         return len(old)
