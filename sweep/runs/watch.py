@@ -31,6 +31,7 @@ LIMITS: Mapping[str, float] = {  # seconds: some ten times what the largest mode
     "write": 4 * HOUR,  # a store that is away is waited for
 }
 FRAMES = 12  # of a stack in a row, the innermost first
+LAST_WORDS = 300.0  # seconds for the row of a trial that hangs
 HUNG = 70  # exit code of a process that ended itself
 
 
@@ -97,6 +98,7 @@ class Watch:
             time.sleep(pause)
             clock = self.clock
             if clock is not None and (text := clock.hangs(self.limits)):
+                threading.Timer(LAST_WORDS, os._exit, (HUNG,)).start()  # the store may hang as well
                 try:
                     self._hung(text)
                 finally:

@@ -104,6 +104,8 @@ def running(results: Results, since: datetime | None = None) -> Iterator[Busy]:
         return
     now = datetime.now(timezone.utc)
     for path in sorted((Path(results.path) / "logs").glob("*.jsonl")):
+        if since and path.stat().st_mtime < since.timestamp():
+            continue  # of earlier launches there may be thousands
         last = _last_line(path)
         at = _time(last.get("time"))
         if at is None or (since and at < since) or last.get("event") in (None, "done", "hangs"):
