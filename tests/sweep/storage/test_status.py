@@ -13,20 +13,18 @@ from sweep.results import Results, main, status
 from sweep.storage.lease import Lease
 from sweep.storage.status import PLAN, running
 
-NOW = datetime.now(timezone.utc)
-
 
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
     """Four of ten trials have ended, of which two failed, and one of four workers is in the middle of a trial."""
-    made = Results(tmp_path / "r")
+    made, now = Results(tmp_path / "r"), datetime.now(timezone.utc)
     made.write_text(PLAN, json.dumps({"study": "tiny", "trials": 10}))
     common: dict[str, Any] = {"study": "tiny", "device": "H100", "seconds_total": 900.0}
     for number in range(4):
         failed = {"status": "failed", "error": "CompressionError: no", "phase": "compress"} if number > 1 else {}
-        started = NOW + timedelta(minutes=number)
+        started = now + timedelta(minutes=number)
         made.commit({**common, "trial_id": str(number), "status": "ok", "started": started, **failed})
-    later, earlier = NOW + timedelta(minutes=1), NOW - timedelta(hours=1)
+    later, earlier = now + timedelta(hours=1), now - timedelta(hours=1)
     logs = {
         "host-1": {"time": later.isoformat(), "event": "begin", "phase": "evaluate"},
         "host-2": {"time": later.isoformat(), "event": "done"},
@@ -34,7 +32,7 @@ def results(tmp_path: Path) -> Results:
     }
     (tmp_path / "r" / "logs").mkdir()
     for name, last in logs.items():
-        first = {"time": NOW.isoformat(), "event": "trial"}
+        first = {"time": now.isoformat(), "event": "trial"}
         lines = [json.dumps({**line, "name": "tiny · RTN", "memory": 2**31}) for line in (first, last)]
         (tmp_path / "r" / "logs" / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "r" / "logs" / "host-4.jsonl").write_text('{"time": "20')  # it is being written
