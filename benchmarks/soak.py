@@ -4,14 +4,18 @@ Real `python -m sweep.launch` processes with real Ray run a study of short trial
 come from their ids) again and again. By a seed, each launch meets kills of workers, a full disk, a store that stands
 still or a clock that steps, and ends by itself, by SIGKILL, SIGTERM or SIGINT, or by the death of its raylet or head;
 between launches the files are packed, and some packings are killed. The last launch is left in peace. Then the tables
-are compared with those of an undisturbed run, bit by bit.
+are compared with those of an undisturbed run, which goes on beside it, bit by bit. A launch takes half a minute until
+its first trial, so the trials are shared out to lanes: soaks in folders of their own, with Rays of their own, at the
+same time.
 
-    python -m benchmarks.soak --trials 2000 --seed 1
+    python -m benchmarks.soak --trials 2000 --launches 20 --lanes 4 --seed 1     # some minutes of 16 cores
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import multiprocessing
 import os
 import random
 import re
@@ -24,8 +28,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +49,8 @@ CODES = {0, 1, 2, 130}
 ENDS = ("itself", "driver", "SIGTERM", "SIGINT", "raylet", "gcs_server")
 FAULTS = ("worker", "worker", "all workers", "full", "still", "clock")
 LAUNCH_SECONDS = 900.0  # a launch that takes longer hangs
+RAY_SECONDS = 30.0  # Ray's processes end by themselves within so long
+AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")  # these outlive a killed raylet by minutes
 
 
 @dataclass
@@ -51,6 +59,7 @@ class Soak:
 
     events: Counter[str] = field(default_factory=Counter)
     launches: int = 0
+    seconds: Counter[str] = field(default_factory=Counter)  # of all launches, by what they were spent on
     without_our_words: list[str] = field(default_factory=list)
 
 
@@ -75,9 +84,10 @@ def make_place(folder: Path) -> Place:
     """An empty folder with its study's environment."""
     (folder / "faults").mkdir(parents=True)
     mark = f"soak-{uuid.uuid4().hex}"
+    paths = [Path(__file__).parent / "soak_hook", PROJECT, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "soak_hook"), str(PROJECT)]),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "SOAK_FAULTS": str(folder / "faults"),
         "SOAK_RESULTS": str(folder),
         "SOAK_MARK": mark,
@@ -91,8 +101,8 @@ def make_place(folder: Path) -> Place:
 
 
 def write_study(place: Place, trials: int) -> int:
-    """A study of about so many short trials; returns how many they are."""
-    sets = max(1, round((trials - 1) / LEVELS))
+    """A study of at least so many short trials; returns how many they are."""
+    sets = max(1, math.ceil((trials - 1) / LEVELS))
     study = {
         "study": "soak",
         "models": ["reference-2m"],
@@ -141,6 +151,11 @@ def committed(place: Place) -> int:
     return len(place.results.keys("trials"))
 
 
+def reached(place: Place, goal: int) -> bool:
+    """Whether so many trials have a row."""
+    return committed(place) >= goal
+
+
 def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str], seconds: float = LAUNCH_SECONDS) -> bool:
     """Whether it came true before the process ended."""
     deadline = time.monotonic() + seconds
@@ -162,7 +177,7 @@ def fault(place: Place, name: str, content: str = "") -> Iterator[None]:
 
 def disturb(place: Place, name: str, rng: random.Random) -> bool:
     """One fault that a launch must survive; whether it took place."""
-    workers = [number for number in processes(place, "ray::_Actor") if number]
+    workers = [number for number in processes(place, "ray::Actor") if number]
     if name == "worker":
         return kill(rng.sample(workers, 1) if workers else [])
     if name == "all workers":
@@ -187,13 +202,17 @@ def disturbed_launch(place: Place, soak: Soak, rng: random.Random, portion: int)
     process = start(place, "sweep.launch", "soak.yaml", "--results", "r", "--workers", "2", "--retry-failed")
     how = rng.choice(ENDS)
     before = committed(place)
+    since = time.monotonic()
+    wait_for(partial(reached, place, before + 1), process)
+    soak.seconds["until the first trial"] += round(time.monotonic() - since)
+    goal = before
     for name in rng.sample(FAULTS, rng.randint(1, 3)):
-        before += rng.randint(1, portion)
-        if wait_for(lambda goal=before: committed(place) >= goal, process) and disturb(place, name, rng):
+        goal += rng.randint(1, portion)
+        if wait_for(partial(reached, place, goal), process) and disturb(place, name, rng):
             soak.events[name] += 1
     if how != "itself":
-        before += rng.randint(1, portion)
-        if wait_for(lambda: committed(place) >= before, process) and end(place, process, how):
+        goal += rng.randint(1, portion)
+        if wait_for(partial(reached, place, goal), process) and end(place, process, how):
             soak.events[f"end by {how}"] += 1
     finish(place, soak, process, killed=how == "driver")
 
@@ -201,6 +220,7 @@ def disturbed_launch(place: Place, soak: Soak, rng: random.Random, portion: int)
 def finish(place: Place, soak: Soak, process: subprocess.Popen[str], *, killed: bool = False) -> int | None:
     """Wait until a launch ends, and see that it ends in our words; returns its exit code."""
     soak.launches += 1
+    since = time.monotonic()
     try:
         code = process.wait(timeout=LAUNCH_SECONDS)
     except subprocess.TimeoutExpired:
@@ -210,11 +230,19 @@ def finish(place: Place, soak: Soak, process: subprocess.Popen[str], *, killed: 
     of_ours = code in CODES and OWN_WORDS.search(output) is not None and "Traceback" not in output
     if not of_ours and not (killed and code == -signal.SIGKILL):
         soak.without_our_words.append(f"exit code {code}: {output[-1500:]}")
-    deadline = time.monotonic() + 30
-    while processes(place) and time.monotonic() < deadline:
-        time.sleep(0.2)  # Ray's own processes end by themselves
+    soak.seconds["until the end"] += round(time.monotonic() - since)
+    since = time.monotonic()
+    deadline = since + RAY_SECONDS
+    while _left(place) and time.monotonic() < deadline:
+        time.sleep(0.2)
     kill(processes(place))
+    soak.seconds["until Ray's processes end"] += round(time.monotonic() - since)
     return code
+
+
+def _left(place: Place) -> set[int]:
+    """Processes of a launch that has ended which will end as well."""
+    return set(processes(place)).difference(*(processes(place, name) for name in AGENTS))
 
 
 def pack(place: Place, soak: Soak, rng: random.Random) -> None:
@@ -245,14 +273,14 @@ def raw_twice(place: Place) -> int:
     return twice
 
 
-def judge(place: Place, trials: int) -> dict[str, int]:
+def judge(place: Place, undisturbed: Place, trials: int) -> dict[str, int]:
     """Lost, duplicated and wrong trials, and files that nobody needs."""
     rows = numbers(place.folder / "r", "trials")
-    whole = numbers(place.folder / "whole", "trials")
+    whole = numbers(undisturbed.folder / "r", "trials")
     ok = rows.filter(pl.col("status") == "ok")
     wrong: set[Any] = set()
     for table in TABLES:
-        left, right = numbers(place.folder / "r", table), numbers(place.folder / "whole", table)
+        left, right = numbers(place.folder / "r", table), numbers(undisturbed.folder / "r", table)
         unlike = set(map(repr, left.rows())) ^ set(map(repr, right.rows()))  # repr: each bit of a number, and NaN
         wrong |= {text.split(",")[0] for text in unlike}  # the first column is the trial's or the set's id
     leftovers = [
@@ -271,26 +299,40 @@ def judge(place: Place, trials: int) -> dict[str, int]:
 
 def soak(folder: Path, trials: int, seed: int, launches: int, say: Callable[[str], None] = print) -> dict[str, int]:
     """Run a soak in an empty folder; returns what is lost, duplicated, wrong, left over and ended without our words."""
-    rng, place, record = random.Random(seed), make_place(folder), Soak()
+    rng, record = random.Random(seed), Soak()
+    place, undisturbed = make_place(folder / "disturbed"), make_place(folder / "undisturbed")
     count = write_study(place, trials)
-    process = start(place, "sweep.launch", "soak.yaml", "--results", "whole", "--local", "--gpus-per-worker", "0")
-    if finish(place, record, process):
-        raise RuntimeError(f"the undisturbed run failed: {(folder / 'log').read_text()[-2000:]}")
+    write_study(undisturbed, trials)
+    whole = start(undisturbed, "sweep.launch", "soak.yaml", "--results", "r", "--local", "--gpus-per-worker", "0")
     portion = max(1, count // (3 * launches))
     for number in range(launches):
         disturbed_launch(place, record, rng, portion)
         if rng.random() < 0.4:
             pack(place, record, rng)
         say(f"launch {number + 1}: {committed(place)} of {count} trials have a row; {dict(record.events)}")
-    for file in folder.glob("r/**/.*.tmp"):  # as if minutes had passed: younger ones may be of a living writer
+    for file in place.folder.glob("r/**/.*.tmp"):  # as if minutes had passed: younger ones may be of a living writer
         os.utime(file, (time.time() - 3600,) * 2)
     arguments = ("soak.yaml", "--results", "r", "--workers", "2", "--retry-failed")
     if finish(place, record, start(place, "sweep.launch", *arguments)) != 0:
-        record.without_our_words.append(f"the last launch: {(folder / 'log').read_text()[-1500:]}")
+        record.without_our_words.append(f"the last launch: {(place.folder / 'log').read_text()[-1500:]}")
+    if finish(undisturbed, record, whole):
+        raise RuntimeError(f"the undisturbed run failed: {(undisturbed.folder / 'log').read_text()[-2000:]}")
     for text in record.without_our_words:
         say(text)
-    say(f"{record.launches} launches; {dict(record.events)}")
-    return {**judge(place, count), "ended without our words": len(record.without_our_words)}
+    say(f"{record.launches} launches; {dict(record.events)}; seconds {dict(record.seconds)}")
+    return {**judge(place, undisturbed, count), "ended without our words": len(record.without_our_words)}
+
+
+def lanes(folder: Path, trials: int, seed: int, launches: int, count: int) -> dict[str, int]:
+    """So many soaks at the same time, which share trials and launches; returns the sums of what they found."""
+    each = math.ceil(trials / count), math.ceil(launches / count)
+    # processes, since each of them starts others with handlers of signals, which only a main thread may set
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        runs = [
+            pool.submit(soak, folder / f"lane{lane}", each[0], seed * count + lane, each[1]) for lane in range(count)
+        ]
+        found = [run.result() for run in runs]
+    return {name: sum(one[name] for one in found) for name in found[0]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -298,12 +340,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--trials", type=int, default=2000, help="trials of the study, about")
     parser.add_argument("--launches", type=int, default=20, help="launches that are disturbed")
+    parser.add_argument("--lanes", type=int, default=max(1, (os.cpu_count() or 1) // 4), help="soaks at the same time")
     parser.add_argument("--seed", type=int, default=0, help="seed of all faults")
     parser.add_argument("--keep", type=Path, help="an empty folder that is kept")
     options = parser.parse_args(argv)
     folder = options.keep or Path(tempfile.mkdtemp(prefix="soak-"))
     since = time.monotonic()
-    found = soak(folder, options.trials, options.seed, options.launches)
+    found = lanes(folder, options.trials, options.seed, options.launches, options.lanes)
     print(", ".join(f"{name} {count}" for name, count in found.items()), f"in {time.monotonic() - since:.0f} s")
     if options.keep is None:
         shutil.rmtree(folder, ignore_errors=True)

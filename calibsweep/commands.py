@@ -42,7 +42,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "sweep.results",
             given=("status",),
             plain=True,
-            needs="sweep.runs.status",
+            needs="sweep.storage.status",
         ),
     ),
     "Read": (
@@ -55,9 +55,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Ship": (
         Command("advise", "from a model and text to an answer, with as few trials as it takes", "sweep.advise", "app"),
         Command("compress", "compress one model with one text", "sweep.compress", "app"),
-        Command(
-            "export", "the model of a trial as a folder for vLLM and others", "calibsweep.export", plain=True
-        ),
+        Command("export", "the model of a trial as a folder for vLLM and others", "calibsweep.export", plain=True),
     ),
     "Look up": (
         Command("ls", "list methods, sources, tasks, studies or models", "calibsweep.listing"),

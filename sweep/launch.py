@@ -26,7 +26,7 @@ from sweep.results import ResultsError
 from sweep.runs.interrupts import interruptible, undisturbed_from_now_on
 from sweep.runs.local import LocalRunner
 from sweep.runs.preview import show_plan
-from sweep.runs.progress import Account, Reporter
+from sweep.runs.progress import Account, Price, Reporter
 from sweep.runs.provenance import provenance
 from sweep.runs.runner import Runner, RunOptions
 from sweep.runs.session import Ending, find_results, hold, open_session, run
@@ -75,6 +75,7 @@ def main(
     gpus_per_worker: Annotated[
         float, typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
     ] = 1.0,
+    price: Annotated[float | None, typer.Option(help="Of a GPU hour, to show what a run costs.")] = None,
 ) -> None:
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
 
@@ -89,6 +90,7 @@ def main(
             account = Account()
             with account("planning"):
                 options = RunOptions(local, address, workers, gpus_per_worker)
+                reporter.price = Price(price, gpus_per_worker)
                 chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
                 lease = None if dry_run else hold(store, held)
@@ -96,7 +98,7 @@ def main(
                     chosen, trials, store, reporter.say, write=not dry_run, retry_failed=retry_failed
                 )
             if lease is None:
-                show_plan(reporter.console, chosen, trials, session.before, session.jobs)
+                show_plan(reporter.console, chosen, trials, session.before, session.jobs, options)
                 code = OK
             else:
                 runner = partial(make_runner, options=options, reporter=reporter)

@@ -114,6 +114,7 @@ class ModelUse:
     model: ModelRef
     methods: tuple[Method, ...]
     calibration_ids: tuple[str, ...]
+    trials: int = 1
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _use(model: ModelRef, trials: Sequence[Trial]) -> ModelUse:
     own = [trial for trial in trials if trial.model == model]
     methods = {trial.label: trial.method for trial in own if trial.method is not None}
     ids = dict.fromkeys(trial.calibration_id for trial in own if trial.calibration_id is not None)
-    return ModelUse(model, tuple(methods.values()), tuple(ids))
+    return ModelUse(model, tuple(methods.values()), tuple(ids), len(own))
 
 
 def check(study: Study) -> None:

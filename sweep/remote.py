@@ -1,11 +1,11 @@
 """Runs trials on Ray, on this machine or a cluster: makes calls and keeps their references. The only file that imports
 Ray; what is decided is decided in `sweep/runs/crew.py` and `hiring.py`.
 
-Calibration sets and requests are built by CPU tasks and stay in the object store as task results: the driver owns
-them, so Ray rebuilds what a lost node held. Workers are actors that each hold one dense model and write their own
-rows; the driver hands out trials and waits. On a cluster that may grow, some workers always wait for room while trials
-wait for workers: that is the demand that Ray's autoscaler sees. The hard case is a cluster whose head or last node is
-gone: it ends the sweep with a sentence, where Ray would wait for ever, or end this process in words of its own.
+CPU tasks build calibration sets and requests, which stay in the object store as task results: the driver owns them, so
+Ray rebuilds what a lost node held. Workers are actors that each hold one dense model, loaded meanwhile, and write their
+own rows; the driver hands out trials and waits. On a cluster that may grow, some workers always wait for room: the
+demand that Ray's autoscaler sees. The hard case is a cluster whose head or last node is gone: it ends the sweep with a
+sentence, where Ray would wait for ever, or end this process in words of its own.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from sweep.runs.errors import last_line, short_line
 from sweep.runs.hiring import Hiring
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.model_check import check_model
-from sweep.runs.outcome import Outcome, commit_failure, committed, patient_store
+from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_store, there_already
 from sweep.runs.prepare import requests_and_receipt, sets_and_receipt
 from sweep.runs.progress import Silence
 from sweep.runs.room import Room
 from sweep.runs.runner import RunOptions
-from sweep.runs.schedule import EvaluationKey, Job
+from sweep.runs.schedule import EvaluationKey, Job, spread
 from sweep.runs.terminal import others_print_to
 from sweep.runs.vocabulary import refuse_unknown_ids
+from sweep.runs.watch import LIMITS
 from sweep.runs.worker import Worker
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class RayRunner:
             time.sleep(5)
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
-        """Look at the models, and build all sets and requests in parallel. Raises SettingsError once one cannot be."""
+        """Look at the models; build all sets and requests in parallel. Raises SettingsError once one cannot be."""
         check: Any = ray.remote(num_cpus=1, max_retries=2)(check_model)
         build_sets: Any = ray.remote(num_cpus=1, max_retries=2)(sets_and_receipt)
         build_requests: Any = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(requests_and_receipt)
@@ -128,6 +129,7 @@ class RayRunner:
             receipt, *sets = task.remote(pool, self.results, written_on, requests_of(pool, self._requests))
             self._sets.update(zip(pool.ids, sets, strict=True))
             of_sets.append(receipt)
+        self._warm(pools, requests)
         waiting = [*(reference for _, _, reference in rows), *of_requests.values(), *of_sets]
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
@@ -138,6 +140,14 @@ class RayRunner:
         largest = {number: found for receipt in ray.get(of_sets) for number, found in receipt.items()}
         for key, use, reference in rows:
             refuse_unknown_ids(use, ray.get(reference), largest, ray.get(of_requests[key]))
+
+    def _warm(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
+        """Workers start and load models while sets and requests are built, where that takes no machine from these."""
+        if self._room().spare(self.workers) and not any(pool.writes for pool in pools):
+            work = {(use.model, key): use.trials for key, asked in requests.items() for use in asked.uses}
+            for held, reference in zip(models := spread(work, self.workers), self.hire(len(models)), strict=False):
+                self.crew.will_hold(self._calls[reference], held)
+                self._calls[reference].warm.remote(held[0])
 
     def _raise_what_is_wrong(self, reference: Any) -> None:
         """Wait for a task; what it found wrong with settings or results is raised as it was."""
@@ -185,17 +195,15 @@ class RayRunner:
 
     def hire(self, size: int) -> list[Any]:
         """Start workers until there are `size`; returns the references of the first calls to those that start."""
-        gpus = self.options.gpus_per_worker
-        need: dict[str, Any] = {"num_gpus": gpus} if self._device == "cuda" else {"num_cpus": 1}
+        need: dict[str, Any] = {"num_cpus": 1} if self._device == "cpu" else {"num_gpus": self.options.gpus_per_worker}
         while self.hiring.size < size:
-            actor: Any = ray.remote(**need)(Actor).remote(self.results, self.provenance, self._device)
+            actor: Any = ray.remote(**need)(Actor).remote(self.results, self.provenance, self._device, LIMITS)
             self._calls[actor.process.remote()] = actor
             self.hiring.hired(actor)
         return [reference for reference, actor in self._calls.items() if actor in self.hiring.starting]
 
     def _hire_and_end(self) -> None:
-        """As many workers as are wanted. Demand is shown by actors that wait, and not by `request_resources`,
-        which would outlive a killed driver."""
+        """As many as are wanted. Actors that wait show demand: `request_resources` would outlive a killed driver."""
         self.workers = self.hiring.places
         self.hire(self.hiring.wanted())
         for actor in self.hiring.surplus():
@@ -233,7 +241,7 @@ class RayRunner:
         found = []
         while assigned := self.crew.assign():
             actor, job = assigned
-            if there := committed(patient_store(self.results), job.trial, job.attempts):
+            if there := there_already(self.results, job):
                 self.crew.was_there(actor)
                 found.append(there)
             else:
@@ -264,6 +272,8 @@ class RayRunner:
             return self._give_up(job, short_line(error.cause if isinstance(error.cause, Exception) else error))
         except ray.exceptions.RayError as error:  # the worker or its node is gone
             self._check_alive()
+            if told := last_words(self.results, job):
+                return told
             reason = last_line(error)
             if not self.crew.try_again(actor):
                 return self._give_up(job, f"its worker died {job.deaths + 1} times: {reason}")
@@ -275,7 +285,7 @@ class RayRunner:
         return commit_failure(patient_store(self.results), job, error, self.provenance)
 
     def _room(self) -> Room:
-        return Room(_nodes(), self.options)
+        return Room([node["Resources"] for node in ray.nodes() if node["Alive"]], self.options)
 
     def _look(self) -> None:
         """Every few seconds: see that the cluster is there, and use the nodes that have joined one that grows."""
@@ -290,28 +300,18 @@ class RayRunner:
         address, head = self.options.address, ray.get_runtime_context().gcs_address
         gone = f"the head of Ray at {head} is gone"
         if not head or connection.answers(head, connection.patience(address)):
-            gone = "" if _nodes() else "no node of Ray is alive any more"
+            gone = "" if self._room().nodes else "no node of Ray is alive any more"
         if gone:
             self._lost = True
             raise ClusterError(gone + connection.where_logs_are(address))
 
 
-def _nodes() -> list[Mapping[str, float]]:
-    """Resources of each node that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
 def connect(options: RunOptions) -> None:
-    """Connect to a cluster, or start Ray here. Raises SettingsError with what to do instead.
-
-    SIGTERM stays the caller's: Ray takes it, and would end this process without a word of what is kept.
-    """
+    """Connect to a cluster, or start Ray here. Raises SettingsError. SIGTERM, which Ray takes, stays the caller's."""
     connection.set_environment(options)
     with own_signal(signal.SIGTERM):
         for start in range(1, STARTS + 1):
             try:
-                if options.address:
-                    connection.knock(options.address)
                 ray.init(**connection.arguments(options))
                 return
             except Exception as error:  # Ray raises a bare one when its processes take too long to start

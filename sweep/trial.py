@@ -7,21 +7,28 @@ model and writes the rows. A trial that fails is a result as well, a row with it
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from calib.build import CalibrationSet
-from methods.base import method_name
+from methods.base import Method, method_name
 from methods.blockwise import CompressionReport, compress_model
+from methods.lazy import torch
 from sweep.evaluation.suite import EvaluationData, EvaluationResult, Evaluator
 from sweep.plan import Trial
 from sweep.results import TrialRows
 from sweep.weights.dense import DenseModel
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel
+
+FEWER_WINDOWS = (4, 1)  # in a forward, after the GPU was out of memory
+
+log = logging.getLogger(__name__)
 
 
 def run_trial(
@@ -38,7 +45,7 @@ def run_trial(
     if trial.method is not None:
         tokens = calibration.tokens.copy() if calibration else None  # the shared array is read-only
         with clock("compress"):
-            report = compress_model(dense.model, trial.method, tokens)
+            report = compress(dense, trial.method, tokens)
     with clock("evaluate", "hash of the weights"):
         compressed_hash = weights_hash(dense.model)
     with clock("evaluate"):
@@ -60,6 +67,24 @@ def run_trial(
     }
     layers = [layer.as_row() for layer in report.layers] if report else []
     return TrialRows(row, result.metrics, result.samples, layers)
+
+
+def compress(dense: DenseModel | StreamedModel, method: Method, tokens: Any) -> CompressionReport:
+    """Compress the dense model in place. When the GPU is out of memory it begins again with the dense weights, hidden
+    states in host memory and ever fewer windows a forward; with one window the error is raised."""
+    tries: list[dict[str, Any]] = [{}, *({"batch_size": size, "offload": True} for size in FEWER_WINDOWS)]
+    for fewer in tries:
+        try:
+            return compress_model(dense.model, method, tokens, **fewer)
+        except torch.OutOfMemoryError as error:
+            if fewer is tries[-1] or tokens is None:
+                raise
+            log.warning("out of memory while compressing (%s); it begins again with smaller batches", error)
+        # beyond the handler, whose traceback holds what filled the memory
+        gc.collect()
+        torch.cuda.empty_cache()
+        dense.restore()
+    raise AssertionError("the last try returns or raises")
 
 
 def describe(trial: Trial) -> dict[str, Any]:

@@ -97,5 +97,10 @@ def shorten(module: ModuleType) -> None:
     module.run_trial = short_trial  # type: ignore[attr-defined]
 
 
+def pack_early(module: ModuleType) -> None:
+    module.PACK_AT = 30  # type: ignore[attr-defined]
+
+
 time.time, os.fsync = faulty_time, faulty_fsync
 sys.meta_path.insert(0, AfterImport("sweep.trial", shorten))
+sys.meta_path.insert(0, AfterImport("sweep.runs.packing", pack_early))

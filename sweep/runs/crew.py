@@ -63,10 +63,21 @@ class Crew:
     def begin(self, jobs: Sequence[Job]) -> None:
         """The jobs to do. Workers may have joined before."""
         self.queue = Queue(jobs)
+        for held in self._held.values():
+            self.queue.hold(held)
+
+    def will_hold(self, worker: Handle, held: object) -> None:
+        """A worker loads a model before there are jobs, and is given jobs of this model first."""
+        self._held[worker] = held
 
     def joined(self, worker: Handle) -> None:
         """A worker has started and is free."""
         self.free.append(worker)
+
+    def left(self, worker: Handle) -> None:
+        """A free worker was ended."""
+        self.free.remove(worker)
+        self.queue.release(self._held.pop(worker, None))
 
     def disband(self) -> list[Handle]:
         """All workers, which the caller ends; the crew has none any more."""

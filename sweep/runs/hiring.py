@@ -42,9 +42,12 @@ class Hiring:
         return min(self.places + more, self.crew.unfinished)
 
     def surplus(self) -> list[Handle]:
-        """Workers to end: of those that have not started the latest, since they wait for room that nobody needs."""
-        count = min(len(self.starting), max(0, self.size - self.wanted()))
-        return self.starting[len(self.starting) - count :][::-1]
+        """Workers to end: of those that have not started the latest, since they wait for room that nobody needs; on a
+        cluster that grows also those for which no trial waits, so that their nodes can be given back."""
+        more = max(0, self.size - self.wanted())
+        count = min(len(self.starting), more)
+        idle = self.crew.free[: more - count] if self.grows and not self.crew.queue else []
+        return [*self.starting[len(self.starting) - count :][::-1], *idle]
 
     def grow(self, room: int) -> None:
         """There is room for so many workers now; places never go because a node is away."""
@@ -75,8 +78,11 @@ class Hiring:
         return f"{count}; going on with {up}"
 
     def ended(self, worker: Handle) -> None:
-        """A worker that had not started was ended."""
-        self.starting.remove(worker)
+        """A worker was ended: one that had not started, or that was free."""
+        if worker in self.starting:
+            self.starting.remove(worker)
+        else:
+            self.crew.left(worker)
 
     def disband(self) -> list[Handle]:
         """All workers, which the caller ends: none is left, neither here nor in the crew."""

@@ -43,6 +43,16 @@ def device_name(device: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def gpus_here() -> int:
+    """NVIDIA GPUs of this machine that this process may use, found without torch."""
+    try:
+        found = len(list(Path("/proc/driver/nvidia/gpus").iterdir()))
+    except OSError:
+        return 0
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if allowed is None else min(found, len([name for name in allowed.split(",") if name.strip()]))
+
+
 def reset_peak_memory(device: str) -> None:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

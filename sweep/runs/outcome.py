@@ -44,6 +44,23 @@ def committed(results: Results, trial: Trial, attempts: int) -> Outcome | None:
     return Outcome(trial, "ok", attempts, headline="already there")
 
 
+def there_already(results: str, job: Job) -> Outcome | None:
+    """The outcome of a job that need not run: an earlier start of it has committed. A first start is not looked up."""
+    return committed(patient_store(results), job.trial, job.attempts) if job.attempts > 1 else None
+
+
+def last_words(results: str, job: Job) -> Outcome | None:
+    """How a trial failed by the row that its worker wrote before it ended itself; None when there is no such row."""
+    store = patient_store(results)
+    path = f"{store.path}/trials/{job.trial.id}.parquet"
+    if store.status(job.trial.id) != "failed":
+        return None
+    row = store.read_file("trials", path).row(0, named=True)
+    if row["attempts"] != job.attempts:
+        return None
+    return Outcome(job.trial, "failed", job.attempts, error=row["error"], phase=row["phase"], broken=True)
+
+
 def commit_failure(results: Results, job: Job, error: str, provenance: Mapping[str, Any]) -> Outcome:
     """Commit a failed row for a trial whose worker could not, unless its worker died after its last write."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,12 +14,20 @@ from rich.table import Table
 from sweep.config import Study
 from sweep.plan import Trial
 from sweep.runs.budget import examples_worth
-from sweep.runs.estimate import estimate
+from sweep.runs.estimate import Machines, estimate
+from sweep.runs.machine import gpus_here
+from sweep.runs.room import Room
+from sweep.runs.runner import RunOptions
 from sweep.runs.schedule import Job
 
 
 def show_plan(
-    console: Console, study: Study, trials: Sequence[Trial], before: pl.DataFrame, jobs: Sequence[Job]
+    console: Console,
+    study: Study,
+    trials: Sequence[Trial],
+    before: pl.DataFrame,
+    jobs: Sequence[Job],
+    options: RunOptions | None = None,
 ) -> None:
     """Print what a run would do: trials by model and method, calibration sets, and a rough estimate of the time."""
     console.print(f"{escape(study.name)}: {escape(' '.join(study.description.split()))}")
@@ -43,4 +52,13 @@ def show_plan(
         console.print(escape(worth))
     console.print(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
     if jobs:
-        console.print(escape(estimate([job.trial for job in jobs], before)))
+        console.print(escape(estimate([job.trial for job in jobs], before, machines(options or RunOptions()))))
+
+
+def machines(options: RunOptions) -> Machines:
+    """What a run with these options would have, as far as it is known here: a cluster is not asked."""
+    gpus = options.gpus_per_worker
+    if options.address:
+        return Machines(options.workers or 1, "cuda" if gpus else "cpu")
+    room = Room([{"CPU": float(os.cpu_count() or 1), "GPU": float(gpus_here())}], options)
+    return Machines(1 if options.local else options.workers or max(1, room.workers), room.device)

@@ -1,7 +1,7 @@
 """What a person sees while a sweep runs, and the account of time at its end.
 
-In a terminal a bar with the time left stands under the finished trials; elsewhere (a log, CI) each finished trial is
-one plain line.
+In a terminal a table of what runs stands under the finished trials; elsewhere (a log, CI) each finished trial is one
+plain line.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.live import Live as LiveDisplay
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from sweep.runs.live import Live, Price, duration
 from sweep.runs.outcome import Outcome
+
+__all__ = ["Account", "Live", "OwnConsole", "Price", "Reporter", "Silence", "duration", "overhead"]
+
+LOOKS_A_SECOND = 2  # at the workers' logs
 
 
 class OwnConsole(Console):
@@ -40,44 +37,45 @@ class OwnConsole(Console):
 
 
 class Reporter:
-    """Prints to `console`: a live bar in a terminal, plain lines otherwise."""
+    """Prints to `console`: a live table in a terminal, plain lines otherwise."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or OwnConsole(file=sys.stdout, highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._total = 0
-        self._done = 0
+        self.price = Price()
+        self._live = Live(0)
 
     def say(self, text: str) -> None:
-        """One line, above the bar when there is one."""
+        """One line, above the table when there is one."""
         self.console.print(escape(text))
 
     @contextmanager
-    def trials(self, total: int) -> Iterator[None]:
-        """While trials run: shows the bar in a terminal."""
-        self._total, self._done = total, 0
+    def trials(self, live: Live) -> Iterator[None]:
+        """While trials run: shows the table in a terminal."""
+        self._live = live
         if not self.console.is_terminal:
             yield
             return
-        columns = (SpinnerColumn(), TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True, redirect_stdout=False) as progress:
-            self._progress, self._task = progress, progress.add_task("trials", total=total)
-            try:
-                yield
-            finally:
-                self._progress = None
+        shown = LiveDisplay(
+            get_renderable=live.__rich__,
+            console=self.console,
+            transient=True,
+            refresh_per_second=LOOKS_A_SECOND,
+            redirect_stdout=False,
+        )
+        with shown:
+            yield
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, expected: float = 0.0) -> None:
         """One line for a finished trial: its number, name, headline figure and seconds, or why it failed."""
-        self._done += 1
-        head = f"[{self._done}/{self._total}] {outcome.trial}"
+        live = self._live
+        live.done += outcome.status == "ok"
+        live.failed += outcome.status != "ok"
+        live.ended += expected
+        head = f"[{live.done + live.failed}/{live.total}] {outcome.trial}"
         if outcome.status == "ok":
             self.say(f"{head} · {outcome.headline} · {_seconds(outcome):.1f} s")
         else:
             self.say(f"{head} · FAILED in {outcome.phase}: {outcome.error}")
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=self._done)
 
 
 class Silence:
@@ -111,6 +109,7 @@ class Account:
     workers: dict[str, float] = field(default_factory=dict)  # summed over trials: load, compress, tasks, ...
     done: int = 0
     failed: int = 0
+    price: Price | None = None  # of the GPUs that the trials run on
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -160,26 +159,15 @@ class Account:
             "held-out windows": each.get("windows", 0.0),
             "hashes of weights": each.get("evaluate", 0.0),
             "writing": each.get("write", 0.0),
+            "packing files": self.phases.get("packing files", 0.0),
             "starting workers and waiting": max(0.0, trials - sum(each.values())),
         }
 
 
 def overhead(lines: Mapping[str, float]) -> float:
     """Seconds that are neither calibration, model loading, compression nor evaluation."""
-    names = ("planning", "starting up", "writing", "starting workers and waiting")
+    names = ("planning", "starting up", "writing", "packing files", "starting workers and waiting")
     return sum(lines.get(name, 0.0) for name in names)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `5 h 12 min`, `9 d 4 h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def _seconds(outcome: Outcome) -> float:

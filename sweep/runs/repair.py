@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from calib.settings import SettingsError, shown
+from sweep.storage.packs import number_of
 from sweep.storage.schemas import DETAILS, KEYS
 from sweep.storage.store import ResultsError, stem
 from sweep.storage.tables import Results
@@ -62,8 +63,13 @@ def take_back(store: Results, damages: Iterable[Damage]) -> None:
             packed.append(damage)
         else:
             trials.add(damage.trial_id)
-    for path in _paths(store, packed):
-        store.put_aside(path)
+    named = {damage.file for damage in packed}
+    numbers = {number_of(file) for file in named} - {0}
+    for table in ("trials", *DETAILS):
+        for path in store.packed_files(table):
+            # what the other tables packed at the same time is of the same trials
+            if number_of(path) in numbers or path.removeprefix(f"{store.path}/") in named:
+                store.put_aside(path)
     if trials:
         store.remove_trials(trials)
 

@@ -31,6 +31,10 @@ class Room:
         cpus = sum(int(node.get("CPU", 0.0)) for node in self.nodes)
         return cpus - 1 if len(self.nodes) > 1 else cpus  # one is left to rebuild what a lost node held
 
+    def spare(self, workers: int) -> bool:
+        """Whether so many workers leave the machines to other tasks: GPU workers hold no CPUs, others half at most."""
+        return self.device == "cuda" or 2 * workers <= self._sum("CPU")
+
     def shortage(self) -> str | None:
         """What is missing of the workers that are asked for, where a cluster may still grow; None when nothing is.
 

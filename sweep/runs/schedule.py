@@ -1,18 +1,21 @@
 """Which trial a free worker takes next: one of the model it holds, so that models are rarely loaded.
 
-Pure bookkeeping, without Ray. When a worker's model has no trial left it goes where the most trials a worker are left,
-so two workers start on two models and end together on the last one. A model that kills its workers is *suspended*: its
-trials wait, so that the others still get theirs. What a worker *holds* is a dense model with the requests made for it.
+Pure bookkeeping, without Ray. Of a model the longest trials come first, so that short ones fill the end. When a
+worker's model has no trial left it goes where the most work a worker is left, so two workers start on two models and
+end together on the last one. A model that kills its workers is *suspended*: its trials wait, so that the others still
+get theirs. What a worker *holds* is a dense model with the requests made for it.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sweep.plan import Trial, evaluation_key
 
+Held = TypeVar("Held")
 EvaluationKey = tuple[str, int | None]  # of trials that share requests, see `evaluation_key`
 
 
@@ -23,6 +26,7 @@ class Job:
     trial: Trial
     attempts: int = 1
     deaths: int = 0  # workers that died while they ran it
+    seconds: float = 1.0  # that it is expected to take, as far as known
 
 
 class Queue:
@@ -30,10 +34,15 @@ class Queue:
 
     def __init__(self, jobs: Iterable[Job] = ()) -> None:
         self._waiting: dict[object, deque[Job]] = {}
+        self._seconds: defaultdict[object, float] = defaultdict(float)  # of what waits
         self._holders: Counter[object] = Counter()
         self._suspended: set[object] = set()
-        for job in jobs:
-            self._waiting.setdefault(held_by(job.trial), deque()).append(job)
+        for job in sorted(jobs, key=lambda job: -job.seconds):
+            self.put_back(job)
+
+    def hold(self, held: object) -> None:
+        """A worker holds this already."""
+        self._holders[held] += 1
 
     def __len__(self) -> int:
         """Jobs that may be taken: those of suspended models do not count."""
@@ -41,19 +50,32 @@ class Queue:
 
     def take(self, held: object) -> Job:
         """The next job for a worker that holds `held` (None: nothing yet). The queue must not be empty."""
-        if self._waiting.get(held) and held not in self._suspended:
-            return self._waiting[held].popleft()
-        self.release(held)
-        wanted = max(
-            (key for key, jobs in self._waiting.items() if jobs and key not in self._suspended),
-            key=lambda key: len(self._waiting[key]) / (1 + self._holders[key]),
-        )
-        self._holders[wanted] += 1
-        return self._waiting[wanted].popleft()
+        wanted = held
+        if not self._waiting.get(held) or held in self._suspended:
+            self.release(held)
+            wanted = max(
+                (key for key, jobs in self._waiting.items() if jobs and key not in self._suspended), key=self._lasts
+            )
+            self._holders[wanted] += 1
+        job = self._waiting[wanted].popleft()
+        self._seconds[wanted] -= job.seconds
+        return job
+
+    def _lasts(self, held: object) -> float:
+        """Seconds until the last trial of a model would end with one worker more. It starts when the others have been
+        shared out, so models of long trials get a few workers more: short trials even out the end."""
+        return self._seconds[held] / (1 + self._holders[held]) + 2 * self._waiting[held][0].seconds
 
     def put_back(self, job: Job) -> None:
-        """Queue a job whose worker died, to be taken last of its model's: the others tell which of the two kills."""
-        self._waiting.setdefault(held_by(job.trial), deque()).append(job)
+        """Queue a job whose worker died, to be taken after all of its model that are as long or longer: others tell
+        which of the two kills, and a long one that waits for the end would be waited for."""
+        held = held_by(job.trial)
+        waiting = self._waiting.setdefault(held, deque())
+        if waiting and waiting[-1].seconds < job.seconds:
+            waiting.insert(sum(other.seconds >= job.seconds for other in waiting), job)
+        else:
+            waiting.append(job)
+        self._seconds[held] += job.seconds
 
     def suspend(self, held: object) -> int:
         """Hand out no more jobs of this model; returns how many wait."""
@@ -72,6 +94,14 @@ class Queue:
         """A worker no longer holds this model: it switched, or it died."""
         if held is not None and self._holders[held] > 0:
             self._holders[held] -= 1
+
+
+def spread(work: Mapping[Held, float], workers: int) -> list[Held]:
+    """What each of so many workers should hold: as a queue of such work would have them begin."""
+    holders: Counter[Held] = Counter()
+    for _ in range(min(workers, int(sum(work.values())))):
+        holders[max(work, key=lambda held: work[held] / (1 + holders[held]))] += 1
+    return list(holders.elements())
 
 
 def held_by(trial: Trial) -> object:

@@ -6,11 +6,14 @@ hard case is an end in the middle (a signal, a cluster that is gone, a disk that
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,18 @@ from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study
 from sweep.results import Results
+from sweep.runs.estimate import expected_seconds
 from sweep.runs.folder import check_dtypes, check_evaluation, check_folder, check_stale, read_study
 from sweep.runs.interrupts import undisturbed
-from sweep.runs.progress import Account, Reporter, duration
+from sweep.runs.outcome import Outcome
+from sweep.runs.packing import Packer, packing
+from sweep.runs.progress import Account, Live, Reporter, duration
 from sweep.runs.repair import lost_sets, read_trials, take_back, told
 from sweep.runs.runner import Runner, RunnerError
 from sweep.runs.schedule import Job
 from sweep.storage.lease import EXPIRES, Lease
+from sweep.storage.patience import WRITE_PATIENCE
+from sweep.storage.status import PLAN, Busy, running
 
 
 class Ending(Enum):
@@ -117,6 +125,7 @@ def open_session(
         check_stale(trials, before, store.root)
         if write:
             store.write_text("study.yaml", study.to_yaml())
+            store.write_text(PLAN, json.dumps({"study": study.name, "trials": len(trials)}))
             store.remove_leftovers(EXPIRES)
             take_back(store, damages)
         elif not store.is_local or Path(store.path).exists():
@@ -147,7 +156,11 @@ def jobs_to_run(
     failed = {row["trial_id"]: row["attempts"] or 0 for row in before.iter_rows(named=True) if row["status"] != "ok"}
     done = before.filter(pl.col("status") == "ok").get_column("trial_id").to_list()
     todo = plan.pending(trials, done, failed, retry_failed=retry_failed)
-    return [Job(trial, max([failed.get(trial.id, 0), *started.get(trial.id, ())]) + 1) for trial in todo]
+    seconds = expected_seconds(before)
+    return [
+        Job(trial, max([failed.get(trial.id, 0), *started.get(trial.id, ())]) + 1, seconds=seconds(trial))
+        for trial in todo
+    ]
 
 
 def run(
@@ -167,7 +180,36 @@ def run(
     )
     if not jobs and not again:
         return finish(session, reporter, account, workers=0)
-    runner = make_runner(store.path if store.is_local else store.root)  # absolute: workers have another directory
+    root = store.path if store.is_local else store.root  # absolute: workers have another directory
+    runner = make_runner(root)
+    with packing(Results(root, WRITE_PATIENCE), lease.check, reporter.say) as packer:
+        expected = {job.trial.id: job.seconds for job in jobs}
+        ended = _run_jobs(session, again, runner, _Watchers(lease, packer, reporter, account, expected))
+        with account("packing files"):
+            packer.close(rest=ended is None)
+    return finish(session, reporter, account, runner.workers) if ended is None else ended
+
+
+@dataclass(frozen=True)
+class _Watchers:
+    """Who is told of each trial that has ended."""
+
+    lease: Lease
+    packer: Packer
+    reporter: Reporter
+    account: Account
+    expected: Mapping[str, float]  # seconds by trial
+
+    def finished(self, outcome: Outcome) -> None:
+        self.account.add(outcome)
+        self.reporter.finished(outcome, self.expected.get(outcome.trial.id, 0.0))
+        self.packer.finished()
+        self.lease.check()
+
+
+def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, watchers: _Watchers) -> Ending | None:
+    """Run the jobs, and make the calibration sets of the trials `again`. Returns why it ended early, None if not."""
+    jobs, reporter, account = session.jobs, watchers.reporter, watchers.account
     ended: Ending | None = None
     try:
         started = False
@@ -177,12 +219,18 @@ def run(
         with account("calibration sets and requests"):
             todo = [job.trial for job in jobs]
             runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
-        with account("trials"), reporter.trials(len(jobs)):
+        live = Live(
+            len(jobs),
+            partial(_busy, session.store, datetime.now(timezone.utc)),
+            reporter.price if device == "cuda" else None,
+            lambda: runner.workers,
+            sum(watchers.expected.values()),
+        )
+        account.price = live.price
+        with account("trials"), reporter.trials(live):
             started = True
             for outcome in runner.run(jobs):
-                account.add(outcome)
-                reporter.finished(outcome)
-                lease.check()
+                watchers.finished(outcome)
     except (KeyboardInterrupt, RunnerError, OSError) as error:
         if not started and isinstance(error, OSError):  # what a trial meets is in its row: this is the driver's own
             raise SettingsError(f"nothing was started: {error}") from None
@@ -194,7 +242,11 @@ def run(
             runner.close()
     if ended is None and signals:
         ended = _say_why(KeyboardInterrupt(), session, reporter, account)
-    return finish(session, reporter, account, runner.workers) if ended is None else ended
+    return ended
+
+
+def _busy(store: Results, since: datetime) -> list[Busy]:
+    return list(running(store, since))
 
 
 def finish(session: Session, reporter: Reporter, account: Account, workers: int) -> Ending:
@@ -209,6 +261,10 @@ def finish(session: Session, reporter: Reporter, account: Account, workers: int)
         f"{account.done} done, {account.failed} failed, {len(trials) - ran} skipped (already there) "
         f"in {duration(sum(account.phases.values()))} -> {session.store.root}"
     )
+    if workers and account.price:
+        reporter.say(account.price.said(workers, account.phases.get("trials", 0.0)))
+    if ran:
+        reporter.say(f"`python -m analysis.report {session.store.root}` writes the report")
     not_retried = len(trials) - ran - old["ok"]
     if account.failed or not_retried:
         reporter.say("failed trials are rows with their error; --retry-failed runs them again")

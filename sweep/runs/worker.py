@@ -10,28 +10,40 @@ from __future__ import annotations
 import json
 import os
 import socket
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from calib.build import CalibrationSet
 from sweep.evaluation.suite import EvaluationData, Evaluator
-from sweep.models import at_commit
+from sweep.models import ModelRef, at_commit, hub_commit
 from sweep.plan import Trial
 from sweep.results import Results, ResultsError, TrialRows
+from sweep.runs.connection import LOGS
 from sweep.runs.errors import error_line, may_pass
 from sweep.runs.headline import headline
 from sweep.runs.machine import device_name, device_works, free_memory, peak_memory, quiet_torch, reset_peak_memory
 from sweep.runs.outcome import Outcome, committed
 from sweep.runs.schedule import held_by
+from sweep.runs.watch import Watch, WatchedClock, WorkLog
 from sweep.storage.patience import WRITE_PATIENCE
 from sweep.trial import Clock, failed_rows, run_trial
 from sweep.weights.dense import DenseModel
 from sweep.weights.streaming import StreamedModel, load_dense
 
 TRIES = 3  # of holding a model whose failure may pass: memory of a GPU that others share, a network or a disk
+
+
+def log_path(results: Results, worker: str) -> Path | None:
+    """Where a worker keeps its log: in a local results folder, else among Ray's logs of its machine, if it has any."""
+    name = f"{worker.replace(':', '-')}.jsonl"
+    if results.is_local:
+        return Path(results.path) / "logs" / name
+    return LOGS / f"sweep-{name}" if LOGS.is_dir() else None
 
 
 class NotHeld(RuntimeError):
@@ -58,11 +70,23 @@ class _Refusal:
 class Worker:
     """Runs trials in this process. `results` is the folder or URI of the results."""
 
-    def __init__(self, results: str, provenance: Mapping[str, Any], device: str | None = None) -> None:
+    def __init__(
+        self,
+        results: str,
+        provenance: Mapping[str, Any],
+        device: str | None = None,
+        limits: Mapping[str, float] | None = None,
+    ) -> None:
+        """`limits` are the seconds of each phase after which this process ends itself; None: it never does."""
         self.results = Results(results, WRITE_PATIENCE)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.log = WorkLog(log_path(self.results, self.name))
+        self.watch = Watch(limits, self._hung) if limits else None
+        self._now: tuple[Trial, Mapping[str, Any]] | None = None  # the trial that runs, and columns of its row
         self.provenance = dict(provenance)
         self.device = quiet_torch(device)
         self._held: _Held | None = None
+        self._warm: tuple[ModelRef, DenseModel | StreamedModel] | None = None  # loaded, and not used yet
         self._refused: dict[object, _Refusal] = {}  # models that could not be held
 
     def run(
@@ -74,7 +98,11 @@ class Worker:
     ) -> Outcome:
         """Run the trial and commit its row, whatever happens. `requests` is called when the model changes."""
         started = datetime.now(timezone.utc)
-        clock = Clock()
+        clock = WatchedClock(trial.id, str(trial), self.log, self._memory)
+        self._now = trial, {**self.provenance, "attempts": attempts, "started": started, "worker": self.name}
+        if self.watch:
+            self.watch.clock = clock
+        self.log.say("trial", trial=trial.id, name=str(trial), attempt=attempts, memory=self._memory())
         self._mark(trial, attempts)
         reset_peak_memory(self.device)
         try:
@@ -83,11 +111,9 @@ class Worker:
         except Exception as error:
             text = str(error) if isinstance(error, NotHeld) else error_line(error, clock.part)
             rows = failed_rows(trial, clock.phase or "load", text)
+            self.log.say("failed", trial=trial.id, phase=clock.phase, error=text, traceback=traceback.format_exc())
         common = {
-            **self.provenance,
-            "attempts": attempts,
-            "started": started,
-            "worker": f"{socket.gethostname()}:{os.getpid()}",
+            **self._now[1],
             "device": device_name(self.device),
             "peak_memory": peak_memory(self.device),
             "seconds_restore": clock.seconds.get("restore"),
@@ -95,9 +121,40 @@ class Worker:
         }
         rows = TrialRows({**rows.trial, **common}, rows.metrics, rows.samples, rows.layers)
         try:
-            return self._write(trial, rows, clock)
+            outcome = self._write(trial, rows, clock)
         except (OSError, ResultsError) as error:
-            return self._write_failed(trial, common, error_line(error), clock)
+            outcome = self._write_failed(trial, common, error_line(error), clock)
+        self.log.say("done", trial=trial.id, name=str(trial), status=outcome.status, memory=self._memory())
+        return outcome
+
+    def _memory(self) -> int | None:
+        """Bytes at the trial's peak until now, on a GPU."""
+        return peak_memory(self.device) if self.device == "cuda" else None
+
+    def warm(self, model: ModelRef) -> None:
+        """Load a model before there is a trial of it. What goes wrong is met again, and told, by the first trial."""
+        with suppress(Exception):
+            ref = at_commit(model, hub_commit(model))
+            self._warm = ref, load_dense(ref, self.device)
+
+    def _take_warm(self, ref: ModelRef) -> DenseModel | StreamedModel | None:
+        """The model that was loaded ahead, if it is this one; another one makes room."""
+        found, self._warm = self._warm, None
+        if found and found[0] == ref:
+            return found[1]
+        del found
+        free_memory(self.device)
+        return None
+
+    def _hung(self, error: str) -> None:
+        """Commit the row of the trial that hangs, in the thread that found it, before this process ends."""
+        if self._now and self.watch and self.watch.clock:
+            trial, columns = self._now
+            phase = self.watch.clock.phase or "load"
+            self.log.say("hangs", trial=trial.id, phase=phase, error=error)
+            self.results.commit(
+                {**failed_rows(trial, phase, error).trial, **columns, "device": device_name(self.device)}
+            )
 
     def _mark(self, trial: Trial, attempts: int) -> None:
         """Leave a mark of this start; it is there for the count alone, so a full disk must not cost the trial."""
@@ -130,7 +187,8 @@ class Worker:
 
     def _load(self, trial: Trial, data: EvaluationData, clock: Clock) -> _Held:
         with clock("load", "model"):
-            dense = load_dense(at_commit(trial.model, data.model_commit), self.device)
+            ref = at_commit(trial.model, data.model_commit)
+            dense = self._take_warm(ref) or load_dense(ref, self.device)
         with clock("load", "evaluation of the dense model"):
             return _Held(held_by(trial), dense, Evaluator(data, dense.model, dense.tokenizer, self.device))
 

@@ -2,14 +2,16 @@
 
 A thousand trials are four thousand files, and opening them costs a reader far more than their rows. The order keeps
 everything readable at any moment: the packed files are written, read back and compared, and only then the trials' own
-files are deleted; until then a trial is in both, and its own file counts. The caller holds the lease, so that no launch
-writes meanwhile. Failed trials stay as they are, since they may run again, and so do those with a damaged file.
-Calibration sets stay as well: they are few beside trials, and each is opened alone.
+files are deleted; until then a trial is in both, and counts once. A launch packs while readers may have listed the own
+files, so it leaves these for some minutes. The caller holds the lease, so that no other launch writes meanwhile. Failed
+trials stay as they are, since they may run again, and so do those with a damaged file. Calibration sets stay as well:
+they are few beside trials, and each is opened alone.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,34 +42,48 @@ def compact(
     still_ours: Callable[[], None] = lambda: None,
     trials_a_file: int = TRIALS_A_FILE,
     bytes_a_file: int = BYTES_A_FILE,
+    keep_seconds: float = 0.0,
 ) -> Compaction:
     """Pack the finished trials of a folder whose lease the caller holds; `still_ours` raises when it is lost.
+
+    With `keep_seconds` own files stay so long after they were packed, and are deleted by a later call.
 
     Raises ResultsError for files that another version wrote, and for a packed file that does not read as written:
     nothing is deleted then.
     """
-    before = sum(len(results.files(name)) for name in PACKED_TABLES)
-    _finish_earlier(results, still_ours)
-    own = {name: {stem(path): (path, size) for path, size in results.own_files(name).items()} for name in PACKED_TABLES}
+    before = _count(results)
+    _finish_earlier(results, still_ours, keep_seconds)
+    packed = {stem(path) for path in results.left_files("trials")}
+    own = {
+        name: {stem(path): (path, size) for path, size in results.own_files(name).items() if stem(path) not in packed}
+        for name in PACKED_TABLES
+    }
     sizes = {name: {key: size for key, (_, size) in files.items()} for name, files in own.items()}
     whole = sorted(_whole(results, sizes))
     number = _next_number(results)
     for portion in _portions(whole, sizes, trials_a_file, bytes_a_file):
+        still_ours()
         for name in PACKED_TABLES:
             paths = [own[name][trial_id][0] for trial_id in portion]
             _pack(results, name, number, paths, {trial_id: sizes[name][trial_id] for trial_id in portion})
         still_ours()
-        for name in PACKED_TABLES:
+        for name in PACKED_TABLES if keep_seconds == 0 else ():
             results.delete_files(own[name][trial_id][0] for trial_id in portion)
         number += 1
     rest = len(sizes["trials"]) - len(whole)
     left = (f"{rest:,} trials keep files of their own: they failed, or one of their files is not whole",) * bool(rest)
-    return Compaction(len(whole), before, sum(len(results.files(name)) for name in PACKED_TABLES), left)
+    return Compaction(len(whole), before, _count(results), left)
 
 
-def _finish_earlier(results: Results, still_ours: Callable[[], None]) -> None:
-    """Delete the own files of trials whose very rows are packed in every table: a packing was killed meanwhile."""
-    packed = [path for path in results.packed_files("trials") if results.pack_fault("trials", path) is None]
+def _count(results: Results) -> int:
+    return sum(len(results.own_files(name)) + len(results.packed_files(name)) for name in PACKED_TABLES)
+
+
+def _finish_earlier(results: Results, still_ours: Callable[[], None], keep_seconds: float) -> None:
+    """Delete the own files of trials whose very rows are packed in every table, and have been for `keep_seconds`."""
+    until = results.now() - keep_seconds if keep_seconds else math.inf
+    old = [path for path, entry in results.packed_entries("trials").items() if entry.written / 1e9 <= until]
+    packed = [path for path in old if results.pack_fault("trials", path) is None]
     own = {name: {stem(path): path for path in results.own_files(name)} for name in PACKED_TABLES}
     twice: set[str] = set().union(*own.values()).intersection(key for path in packed for key in results.index(path))
     for name in PACKED_TABLES:
@@ -82,7 +98,8 @@ def _unlike(results: Results, name: str, trial_ids: Collection[str], own: Mappin
     sound = [path for path in results.packed_files(name) if results.pack_fault(name, path) is None]
     listed = {trial_id for path in sound for trial_id in results.index(path)}
     missing = set(trial_ids) - listed
-    both = sorted((set(trial_ids) & own.keys()) - missing)
+    left = {stem(path) for path in results.left_files(name)}
+    both = sorted((set(trial_ids) & own.keys()) - missing - left)
     if not both:
         return missing
     rows = _by_trial(results.read_exactly(name, [own[trial_id] for trial_id in both]), name)

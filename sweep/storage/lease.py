@@ -106,16 +106,7 @@ class Lease:
         if lease.get("machine") == mine["machine"] and isinstance(pid := lease.get("pid"), int):
             return _started(pid) is not None and _started(pid) == lease.get("started")
         written = self.results.written(FILE)
-        return written is not None and self._now() - written < EXPIRES
-
-    def _now(self) -> float:
-        """Seconds since 1970 by the clock of the store, which dates what is written there."""
-        probe = f".clock.{self._token}.tmp"
-        self.results.write_text(probe, "")
-        try:
-            return self.results.written(probe) or time.time()
-        finally:
-            self.results.delete(probe)
+        return written is not None and self.results.now() - written < EXPIRES
 
     def _is_anothers(self) -> bool:
         try:

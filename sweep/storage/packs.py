@@ -3,7 +3,8 @@
 A name says all that is needed to trust it: `000002-41773-9f3c01aa.parquet` is of the second packing, holds 41,773
 bytes (a cut-off file shows in a listing), and is never written again with other content. The footer lists the trials
 with the bytes that each one's own file had, as their rows in `trials/` state them. The hard case is a trial that is in
-several files, since a packing was killed or the trial was made again: its own file counts, then the latest packing.
+several files, since a packing was killed or the trial was made again: its own file counts, unless it is the very one
+that was packed, then the latest packing.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from sweep.storage.schemas import KEYS
-from sweep.storage.store import PACKED, stem
+from sweep.storage.store import PACKED, Entry, stem
 
 NAME = re.compile(r"([0-9]{6,})-([0-9]+)-[0-9a-f]{8}")
 INDEX = b"packed"  # key of the footer: JSON, bytes of each trial's own file by trial
@@ -35,6 +36,22 @@ def number_of(path: str) -> int:
     """The number of the packing, 0 for a name that no packing gives."""
     match = NAME.match(path.rpartition("/")[2])
     return int(match.group(1)) if match else 0
+
+
+def in_order(paths: Iterable[str]) -> list[str]:
+    """The paths in the order of packing."""
+    return sorted(paths, key=lambda path: (number_of(path), path))
+
+
+def packed_from(own: Mapping[str, Entry], packed: Mapping[str, Entry], index: Callable[[str], Index]) -> set[str]:
+    """Those of the trials' own files that packed ones were made from: as long as these say, and older. (A trial that is
+    made again may have a file of the same length.)"""
+    if not own:
+        return set()
+    made = {
+        (trial_id, size): packed[path].written for path in in_order(packed) for trial_id, size in index(path).items()
+    }
+    return {path for path, entry in own.items() if entry.written < made.get((stem(path), entry.size), 0)}
 
 
 def encode(table: pa.Table, index: Index) -> pa.Buffer:

@@ -1,7 +1,9 @@
 """The tables of a results folder as they are read: a file for each trial, and packed ones.
 
-A trial that is in several files counts once. The hard case is a reader beside a launch that packs: a file that was
-listed may be gone when it is read, and is then found where it was packed.
+A trial that is in several files counts once. A launch packs while it runs and leaves the own files of packed trials
+for some minutes, for readers that have listed them; a reader that comes later looks at the packed ones alone. The hard
+case is a trial that was made again after it was packed: its own file, which is younger, counts. So does an own file
+that is gone when it is read: it is found where it was packed.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import pyarrow.parquet as pq
 from sweep.storage import packs
 from sweep.storage.patience import patiently
 from sweep.storage.schemas import DETAILS, KEYS, TABLES
-from sweep.storage.store import PACKED, ResultsError, Store, is_table_file, stem
+from sweep.storage.store import PACKED, Entry, ResultsError, Store, is_table_file, stem
 
 FILES_AT_ONCE = 64  # a scan of thousands of files keeps 60 KB for each of them, one of 64 gives that back
 READS = 5  # of a table whose files are packed meanwhile: a listing then names files that are gone
@@ -33,28 +35,48 @@ class TableReader(Store):
         """Raises ResultsError for a URI that holds a secret, OSError and ValueError for one that cannot be opened."""
         super().__init__(root, patience)
         self._indexes: dict[str, packs.Index] = {}  # by path: a packed file never changes
-        self._packed_trials: set[str] | None = None
+        self._sound: dict[str, bool] = {}  # by path: whether a packed file of `trials/` is what was written
 
     def files(self, name: str) -> list[str]:
-        """Paths of the table's whole files, sorted, then those of packed ones, in the order of packing."""
-        own = sorted(self.own_files(name))  # listed first: what is packed between the two listings is seen twice
-        return own + self.packed_files(name)
+        """Paths of the table's whole files but for those that were packed, sorted, then those of packed ones, in the
+        order of packing."""
+        return self._needed(name)
+
+    def _needed(self, name: str, without: Collection[str] = ()) -> list[str]:
+        own = self._own(name)  # listed first: what is packed between the two listings is seen twice
+        packed = {path: entry for path, entry in self.packed_entries(name).items() if path not in without}
+        superfluous = packs.packed_from(own, packed, self._index_or_none)
+        return sorted(own.keys() - superfluous - set(without)) + packs.in_order(packed)
+
+    def _index_or_none(self, path: str) -> packs.Index:
+        try:
+            return self.index(path)
+        except (OSError, ValueError):  # a damaged file: who reads it, says so
+            return {}
+
+    def left_files(self, name: str) -> set[str]:
+        """Paths of own files that only readers who came before their packing need."""
+        return packs.packed_from(self._own(name), self.packed_entries(name), self._index_or_none)
 
     def own_files(self, name: str) -> dict[str, int]:
         """Bytes by path of the files that hold one trial (or set) each, from one listing."""
-        return {path: size for path, size in self.listing(name).items() if is_table_file(path)}
+        return {path: entry.size for path, entry in self._own(name).items()}
+
+    def _own(self, name: str) -> dict[str, Entry]:
+        return {path: entry for path, entry in self.entries(name).items() if is_table_file(path)}
 
     def packed_files(self, name: str) -> list[str]:
         """Paths of the table's packed files, in the order of packing."""
-        return sorted(self._listed_packs(name), key=lambda path: (packs.number_of(path), path))
+        return packs.in_order(self.packed_entries(name))
 
-    def _listed_packs(self, name: str) -> dict[str, int]:
+    def packed_entries(self, name: str) -> dict[str, Entry]:
+        """The table's packed files by path."""
         before = None
-        while (found := self.listing(f"{name}/{PACKED}")) != before:  # one may take another's place meanwhile
+        while (found := self.entries(f"{name}/{PACKED}")) != before:  # one may take another's place meanwhile
             if not found:
                 return {}
             before = found
-        return {path: size for path, size in found.items() if is_table_file(path)}
+        return {path: entry for path, entry in found.items() if is_table_file(path)}
 
     def pack_fault(self, name: str, path: str) -> str | None:
         """What is wrong with a packed file of the table, None when nothing is."""
@@ -76,9 +98,8 @@ class TableReader(Store):
 
     def keys(self, name: str) -> set[str]:
         """Keys (trial or calibration ids) that have rows in the table, read from names and footers alone."""
-        files = self.files(name)
-        own = {stem(path) for path in files if not packs.is_packed(path)}
-        return own.union(*(self.index(path) for path in files if packs.is_packed(path)))
+        own = {stem(path) for path in self._own(name)}
+        return own.union(*(self.index(path) for path in self.packed_files(name)))
 
     def status(self, trial_id: str) -> str | None:
         """`ok` or `failed` as the trial's committed row says now; None when there is none, or a damaged one."""
@@ -87,19 +108,19 @@ class TableReader(Store):
     def _status(self, trial_id: str) -> str | None:
         path = f"{self.path}/trials/{trial_id}.parquet"
         if self.filesystem.get_file_info(path).type != pafs.FileType.File:
-            return "ok" if trial_id in self._packed() else None  # no others are packed
+            return "ok" if self._is_packed(trial_id) else None  # no others are packed
         with self.filesystem.open_input_file(path) as file:
             try:
                 return str(pq.read_table(file, columns=["status"]).column("status")[0].as_py())
             except (pa.ArrowInvalid, IndexError):
                 return None
 
-    def _packed(self) -> set[str]:
-        """Trials with a packed row, looked up once: nothing is packed while a launch writes."""
-        if self._packed_trials is None:
-            sound = [path for path in self.packed_files("trials") if self.pack_fault("trials", path) is None]
-            self._packed_trials = {key for path in sound for key in self.index(path)}
-        return self._packed_trials
+    def _is_packed(self, trial_id: str) -> bool:
+        """Whether there is a packed row. Packed files do not change: those that were looked at are not opened again."""
+        for path in (listed := self.packed_files("trials")):
+            if path not in self._sound:
+                self._sound[path] = self.pack_fault("trials", path) is None
+        return any(self._sound[path] and trial_id in self.index(path) for path in listed)
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The table as a lazy frame, all files together. Rows of trials that failed or never committed are left out."""
@@ -135,7 +156,7 @@ class TableReader(Store):
     ) -> list[pl.DataFrame]:
         """The table, a few files at a time, each part sorted by its key; with `ended`, the rows of these trials."""
         parts = []
-        for frame in self._frames(name, [path for path in self.files(name) if path not in without]):
+        for frame in self._frames(name, self._needed(name, without) if without else self.files(name)):
             part = frame.select(columns or pl.all()).collect()
             if ended is not None:
                 part = part.join(ended, on="trial_id", how="semi")

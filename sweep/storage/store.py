@@ -14,6 +14,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,14 @@ PACKED = "packed"  # the folder, in that of a table, of files that hold many tri
 
 class ResultsError(RuntimeError):
     """The results folder cannot be used as asked. The message names the folder and the remedy."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as a listing tells it."""
+
+    size: int  # bytes
+    written: int  # nanoseconds since 1970 by the clock of the store
 
 
 class Store:
@@ -107,6 +116,15 @@ class Store:
         info = self.filesystem.get_file_info(f"{self.path}/{name}")
         return None if info.type != pafs.FileType.File else float(info.mtime_ns) / 1e9
 
+    def now(self) -> float:
+        """Seconds since 1970 by the clock of the store, which dates what is written there."""
+        probe = f".clock.{uuid.uuid4().hex}.tmp"
+        self.write_text(probe, "")
+        try:
+            return self.written(probe) or time.time()
+        finally:
+            self.delete(probe)
+
     # trials that were started and have not committed yet: started/TRIAL.ATTEMPT, empty files
 
     def mark_started(self, trial_id: str, attempt: int) -> None:
@@ -136,9 +154,13 @@ class Store:
 
     def listing(self, folder: str) -> dict[str, int]:
         """Bytes by path of the files in a folder, none when it is not there."""
+        return {path: entry.size for path, entry in self.entries(folder).items()}
+
+    def entries(self, folder: str) -> dict[str, Entry]:
+        """The files in a folder by path, none when it is not there."""
         selector = pafs.FileSelector(f"{self.path}/{folder}", allow_not_found=True)
         found = patiently(partial(self.filesystem.get_file_info, selector), self.patience, f"listing {folder}")
-        return {info.path: info.size for info in found if info.type == pafs.FileType.File}
+        return {info.path: Entry(info.size, info.mtime_ns) for info in found if info.type == pafs.FileType.File}
 
     def delete_if_there(self, path: str) -> None:
         if self.filesystem.get_file_info(path).type == pafs.FileType.File:
@@ -150,7 +172,8 @@ class Store:
             return 0
         names = [name + inner for name in TABLES for inner in ("", f"/{PACKED}")]
         left = [file for name in ("", *names) for file in (Path(self.path) / name).glob(".*.tmp")]
-        old = [file for file in left if time.time() - file.stat().st_mtime > age]
+        now = self.now() if left else 0.0
+        old = [file for file in left if now - file.stat().st_mtime > age]
         for file in old:
             file.unlink(missing_ok=True)
         return len(old)

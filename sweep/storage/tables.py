@@ -101,7 +101,6 @@ class Results(TableReader):
         for path in self.packed_files("trials"):
             if self.pack_fault("trials", path) is None and (gone := set(trial_ids) & self.index(path).keys()):
                 self._without(path, gone)
-        self._packed_trials = None
 
     def _without(self, path: str, trial_ids: Collection[str]) -> None:
         """Put a packed file of `trials/` in the place of another that holds these trials as well."""

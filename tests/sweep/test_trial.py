@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sweep import plan
+from sweep import trial as trial_page
 from sweep.config import parse_study
 from sweep.plan import Trial
 from sweep.results import TABLES
@@ -52,3 +53,37 @@ def test_trial_runs_on_a_dense_model_alone_and_twice_gives_the_same_rows(trials:
     assert first.metrics == second.metrics
     assert [row["linear"] for row in first.layers] == [row["linear"] for row in second.layers]
     assert set(clock.seconds) == {"restore", "compress", "evaluate"}
+
+
+def test_trial_that_is_out_of_memory_begins_again_with_smaller_batches_and_then_fails(
+    trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from sweep.weights.hashes import weights_hash
+    from sweep.weights.streaming import load_dense
+
+    dense = load_dense(trials[0].model, "cpu")
+    before, sizes, compress_model = weights_hash(dense.model), list[Any](), trial_page.compress_model
+    tokens = torch.randint(0, 100, (8, 16)).numpy()
+    method = next(trial.method for trial in trials if trial.method_name == "gptq")
+    assert method is not None
+    too_many: set[int | None] = {None}
+
+    def small_gpu(model: Any, method: Any, tokens: Any, batch_size: int | None = None, offload: Any = None) -> Any:
+        assert weights_hash(model) == before
+        sizes.append((batch_size, offload))
+        if batch_size in too_many:
+            model.get_input_embeddings().weight.data.zero_()  # as it is left in the middle
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compress_model(model, method, tokens, batch_size=batch_size, offload=offload)
+
+    monkeypatch.setattr(trial_page, "compress_model", small_gpu)
+    report = trial_page.compress(dense, method, tokens)
+    assert sizes == [(None, None), (4, True)]
+    assert report.layers
+    dense.restore()
+    too_many |= {4, 1}
+    with pytest.raises(torch.OutOfMemoryError):
+        trial_page.compress(dense, method, tokens)
+    assert [size for size, _ in sizes[2:]] == [None, 4, 1]

@@ -7,7 +7,7 @@ import pytest
 from sweep.plan import Trial
 from sweep.runs.crew import ClusterError, Crew
 from sweep.runs.runner import RunnerError
-from sweep.runs.schedule import Job
+from sweep.runs.schedule import Job, held_by
 from tests.sweep.runs.machines import Machines, ids, jobs
 
 
@@ -97,3 +97,18 @@ def test_running_trials_are_named(many_trials: list[Trial]) -> None:
     crew.joined("worker")
     crew.assign()
     assert crew.busy_with() == "tiny · dense"
+
+
+def test_worker_that_loads_a_model_ahead_is_given_its_trials_first(two_models: list[Trial]) -> None:
+    crew = Crew()
+    last = two_models[-1]
+    crew.will_hold("early", held_by(last))
+    crew.begin([Job(trial) for trial in two_models])
+    crew.joined("late")
+    assigned = crew.assign()
+    assert assigned is not None
+    assert assigned[1].trial.model != last.model  # that one is taken care of
+    crew.joined("early")
+    assigned = crew.assign()
+    assert assigned is not None
+    assert assigned[1].trial.model == last.model

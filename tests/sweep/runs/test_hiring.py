@@ -97,3 +97,21 @@ def test_all_workers_are_handed_back_when_the_crew_is_disbanded(many_trials: lis
     crew.assign()
     assert sorted(hiring.disband()) == ["free", "running", "starting"]
     assert (hiring.size, crew.size) == (0, 0)
+
+
+def test_workers_without_a_trial_are_ended_on_a_cluster_and_kept_here(many_trials: list[Trial]) -> None:
+    for on_cluster in (True, False):
+        hiring = Hiring(Crew(), grows=on_cluster)
+        hiring.crew.begin(jobs(many_trials[:2]))
+        hiring.begin(2)
+        for worker in ("first", "second"):
+            hiring.hired(worker)
+            hiring.started(worker)
+        while hiring.crew.assign():
+            pass
+        assert hiring.surplus() == []
+        hiring.crew.finished("first")
+        assert hiring.surplus() == (["first"] if on_cluster else [])
+        if on_cluster:
+            hiring.ended("first")
+            assert (hiring.size, hiring.wanted(), hiring.surplus()) == (1, 1, [])

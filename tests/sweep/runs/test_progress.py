@@ -9,7 +9,7 @@ from rich.console import Console
 from sweep import plan
 from sweep.config import parse_study
 from sweep.runs.outcome import Outcome
-from sweep.runs.progress import Account, Reporter, duration, overhead
+from sweep.runs.progress import Account, Live, Reporter, duration, overhead
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def outcomes(document: dict[str, Any]) -> list[Outcome]:
 def test_each_finished_trial_is_one_plain_line(outcomes: list[Outcome]) -> None:
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream, highlight=False, soft_wrap=True))
-    with reporter.trials(2):
+    with reporter.trials(Live(2)):
         for outcome in outcomes:
             reporter.finished(outcome)
     assert stream.getvalue().splitlines() == [
@@ -46,7 +46,7 @@ def test_a_terminal_shows_a_bar_under_the_lines(outcomes: list[Outcome]) -> None
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120, soft_wrap=True, highlight=False)
     reporter = Reporter(console)
-    with reporter.trials(2):
+    with reporter.trials(Live(2)):
         reporter.finished(outcomes[0])
     assert "tiny · dense · acc 0.500" in stream.getvalue()
     assert "1/2" in stream.getvalue()

@@ -46,3 +46,19 @@ def test_cluster_with_room_for_some_starts_with_them() -> None:
         "the cluster has 2 GPUs and 24 CPUs, room for 2 workers of 1 GPUs each; the other 3 start when nodes join"
     )
     assert Room([HEAD, GPU], RunOptions(address="auto", workers=2)).shortage() is None
+
+
+@pytest.mark.parametrize(("gpus", "node"), [(1.0, "1 GPU"), (0.5, "0.5 GPU"), (0.0, "a CPU")])
+def test_wait_for_the_first_node_of_an_empty_cluster_says_what_it_waits_for(gpus: float, node: str) -> None:
+    room = Room([], RunOptions(address="auto", gpus_per_worker=gpus))
+    assert room.workers == 0
+    assert room.wait_line(10.0) == (
+        f"waiting up to 10 minutes for a node with {node} to join (--gpus-per-worker 0 runs on CPUs)"
+    )
+
+
+def test_workers_start_ahead_where_they_take_no_cpu_from_the_preparation() -> None:
+    assert Room([GPU], RunOptions()).spare(2)
+    here = Room([{"CPU": 8.0}], RunOptions())
+    assert here.spare(4)
+    assert not here.spare(5)

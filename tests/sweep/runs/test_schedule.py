@@ -9,7 +9,7 @@ import pytest
 from sweep import plan
 from sweep.config import parse_study
 from sweep.plan import Trial
-from sweep.runs.schedule import Job, Queue, held_by
+from sweep.runs.schedule import Job, Queue, held_by, spread
 
 
 @pytest.fixture
@@ -48,6 +48,27 @@ def test_trial_of_a_dead_worker_is_taken_last_of_its_model(trials: list[Trial]) 
     assert not queue
 
 
+def test_longest_trials_of_a_model_come_first_and_one_of_a_dead_worker_among_its_like(trials: list[Trial]) -> None:
+    seconds = [3.0, 9.0, 1.0, 9.0, 3.0, 2.0]
+    queue = Queue([Job(trial, seconds=each) for trial, each in zip(trials, seconds, strict=True)])
+    first = queue.take(None)
+    assert first.trial == trials[1]
+    queue.put_back(first)
+    queue.put_back(Job(trials[0], seconds=2.5))
+    held = held_by(first.trial)
+    taken = [queue.take(held) for _ in range(7)]
+    assert [job.trial for job in taken[:2]] == [trials[3], trials[1]]
+    assert [job.seconds for job in taken] == [9.0, 9.0, 3.0, 3.0, 2.5, 2.0, 1.0]
+
+
+def test_model_of_longer_trials_gets_the_worker_when_as_much_work_is_left(two_models: list[Trial]) -> None:
+    seconds = {"tiny": 1.0, "other": 2.0}
+    few = [trial for trial in two_models if trial.model.name == "tiny"]
+    half = [trial for trial in two_models if trial.model.name == "other"][: len(few) // 2]
+    queue = Queue([Job(trial, seconds=seconds[trial.model.name]) for trial in [*few, *half]])
+    assert queue.take(None).trial.model.name == "other"
+
+
 def test_suspended_model_gives_no_trials_until_it_is_resumed(document: dict[str, Any], other_model: Any) -> None:
     document["models"].append(str(other_model))
     trials = plan.expand(parse_study(document))
@@ -61,3 +82,9 @@ def test_suspended_model_gives_no_trials_until_it_is_resumed(document: dict[str,
     queue.resume(held)
     assert len(queue) == 5
     assert not queue.suspended()
+
+
+def test_workers_that_load_ahead_are_spread_as_the_queue_would_begin() -> None:
+    assert spread({"long": 30.0, "short": 10.0}, 4) == ["long", "long", "long", "short"]
+    assert spread({"one": 2.0}, 8) == ["one", "one"]  # no more than there are trials
+    assert spread({}, 8) == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from rich.console import Console
 from sweep import plan
 from sweep.config import parse_study
 from sweep.plan import Pool, RequestSet
-from sweep.results import Results
+from sweep.results import Results, ResultsError
 from sweep.runs.crew import ClusterError
 from sweep.runs.outcome import Outcome
 from sweep.runs.progress import Account, Reporter
@@ -117,3 +119,30 @@ def test_attempts_of_drivers_that_were_killed_count(session: Session, document: 
     session.store.mark_started(trials[1].id, 2)
     again = open_session(session.study, trials, session.store, print, write=False, retry_failed=False)
     assert [job.attempts for job in again.jobs] == [1, 3, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("seconds", [-1e6, 1e6])
+def test_clock_that_jumps_in_the_middle_changes_nothing(
+    seconds: float, session: Session, runner: PaperRunner, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now, store = time.time, session.store
+    young = tmp_path / "trials" / ".1f.parquet.7.tmp"  # of a writer that lives
+    young.parent.mkdir()
+    young.touch()
+    lease = Lease(store)
+    lease.acquire()
+
+    def jump() -> None:
+        monkeypatch.setattr(time, "time", lambda: now() + seconds)
+        lease.claim()  # as its heartbeat does
+        with pytest.raises(ResultsError, match="another launch writes there"):
+            Lease(Results(store.root)).acquire()
+
+    runner.at[2] = jump
+    ending, said = finish(session, runner, capsys)
+    lease.release()
+    assert ending is Ending.COMPLETE
+    assert re.search(r"6 done, 0 failed, 0 skipped \(already there\) in \d+ s ->", said), said
+    assert store.remove_leftovers(120.0) == 0
+    assert young.exists()
+    assert store.keys("trials") == {trial.id for trial in session.trials}

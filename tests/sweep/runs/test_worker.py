@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -187,3 +188,27 @@ def test_row_that_somebody_else_committed_is_respected(trials: list[Trial], tmp_
     outcomes = run(trials[:2], str(tmp_path))
     assert [outcome.headline == "already there" for outcome in outcomes] == [True, False]
     assert before[0].row(0) in results.read("trials").rows()
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_model_that_is_loaded_ahead_is_loaded_once_and_gives_the_same_numbers(
+    ahead: bool, trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(trials, str(tmp_path / "r"))
+    expected = [describe_numbers(Results(tmp_path / "r"), trial) for trial in trials]
+    loaded, load_dense, begin = list[str](), worker.load_dense, Worker.__init__
+
+    def counted(ref: Any, device: str) -> Any:
+        loaded.append(ref.path)
+        return load_dense(ref, device)
+
+    def begin_and_load(self: Worker, *arguments: Any) -> None:
+        begin(self, *arguments)
+        model = trials[0].model
+        self.warm(model if ahead else dataclasses.replace(model, path="nowhere"))
+
+    monkeypatch.setattr(worker, "load_dense", counted)
+    monkeypatch.setattr(Worker, "__init__", begin_and_load)
+    run(trials, str(tmp_path / "ahead"))
+    assert [describe_numbers(Results(tmp_path / "ahead"), trial) for trial in trials] == expected
+    assert loaded == ([] if ahead else ["nowhere"]) + [trials[0].model.path]

@@ -1,0 +1,87 @@
+"""The table that stands under a sweep's lines in a terminal: counts, time left, cost, and what each worker is at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Group
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from sweep.storage.status import Busy
+
+MOST = 16  # workers that are shown
+
+
+@dataclass(frozen=True)
+class Price:
+    """What an hour of a worker costs: `gpu_hour` is the price of a GPU, in any currency; None: it is not known."""
+
+    gpu_hour: float | None = None
+    gpus_per_worker: float = 1.0
+
+    def gpu_hours(self, workers: int, seconds: float) -> float:
+        return workers * self.gpus_per_worker * seconds / 3600
+
+    def said(self, workers: int, seconds: float) -> str:
+        """`3.2 GPU hours, cost 6.40`."""
+        hours = self.gpu_hours(workers, seconds)
+        cost = "" if self.gpu_hour is None else f", cost {hours * self.gpu_hour:,.2f}"
+        return f"{hours:,.1f} GPU hours{cost}"
+
+
+@dataclass
+class Live:
+    """What is known of the trials while they run. `running` is asked at each look."""
+
+    total: int
+    running: Callable[[], Sequence[Busy]] = tuple
+    price: Price | None = None  # None: no GPU is used
+    workers: Callable[[], int] = lambda: 1
+    expected: float = 0.0  # seconds of all trials on one worker, as far as known
+    ended: float = 0.0  # of them, those that ended
+    done: int = 0
+    failed: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def left(self) -> float | None:
+        """Seconds until the end: as long as it took, for each expected second that ended."""
+        elapsed = time.monotonic() - self.since
+        if self.ended <= 0:
+            return None
+        return elapsed * max(0.0, self.expected - self.ended) / self.ended
+
+    def head(self) -> str:
+        """`12 of 152 done, 1 failed, about 3 min 20 s left, 0.4 GPU hours, cost 0.80`."""
+        left = self.left()
+        parts = [f"{self.done} of {self.total} done", f"{self.failed} failed"]
+        parts += [f"about {duration(left)} left"] if left is not None else []
+        if self.price:
+            parts.append(self.price.said(self.workers(), time.monotonic() - self.since))
+        return ", ".join(parts)
+
+    def __rich__(self) -> Group:
+        table = Table("worker", "trial", "phase", "seconds", "GPU memory", box=None, pad_edge=False)
+        busy = list(self.running())
+        for one in busy[:MOST]:
+            memory = f"{one.memory / 2**30:.1f} GiB" if one.memory else ""
+            table.add_row(escape(one.worker), escape(one.trial), one.phase, f"{one.seconds:.0f}", memory)
+        if len(busy) > MOST:
+            table.add_row(f"and {len(busy) - MOST} more", "", "", "", "")
+        bar = ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=60)
+        return Group(self.head(), bar, *([table] if busy else []))
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `5 h 12 min`, `9 d 4 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

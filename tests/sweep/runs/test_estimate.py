@@ -1,0 +1,49 @@
+"""What a plan says of its time: near what was measured, and from trials that are there before anything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from sweep import plan
+from sweep.config import load_study, parse_study
+from sweep.runs.estimate import Machines, estimate, expected_seconds
+
+NONE = pl.DataFrame(
+    schema={"status": pl.String, "model": pl.String, "method_label": pl.String, "seconds_total": pl.Float64}
+)
+
+
+def test_published_study_costs_what_was_measured() -> None:
+    trials = plan.expand(load_study("paper_a", []))
+    hours = sum(map(expected_seconds(NONE), trials)) / 3600
+    assert hours == pytest.approx(110, rel=0.1)  # docs/performance.md
+    assert "110.6 GPU hours of an H100" in estimate(trials, NONE, Machines(1, "cpu"))
+    assert "about 1 d 3 h with 4 workers on GPUs" in estimate(trials, NONE, Machines(4, "cuda"))
+
+
+def test_default_study_takes_minutes_and_all_cores() -> None:
+    trials = plan.expand(load_study("reference", []))
+    seconds = sum(map(expected_seconds(NONE), trials))
+    assert seconds == pytest.approx(430, rel=0.2)  # docs/log.md
+    assert estimate(trials, NONE, Machines(2, "cpu")).startswith("estimate: about 3 min")
+    assert "on 2 cores here" in estimate(trials, NONE, Machines(2, "cpu"))
+    assert "on one core here" in estimate(trials[:1], NONE, Machines(8, "cpu"))
+
+
+def test_trials_that_are_there_decide(document: dict[str, Any]) -> None:
+    trials = plan.expand(parse_study(document))
+    rows = [("ok", trial.model.name, trial.label, 60.0) for trial in trials]
+    before = pl.DataFrame(rows, NONE.schema, orient="row")
+    said = estimate(trials[:4], before, Machines(2, "cpu"))
+    assert said == "estimate: 2 min 0 s with 2 workers, from the trials that are there already"
+
+
+@pytest.mark.parametrize(("name", "known"), [("OPT-6.7B", True), ("SmolLM2-135M", True), ("Mystery", False)])
+def test_size_of_a_model_that_is_not_here_is_in_its_name(name: str, known: bool, document: dict[str, Any]) -> None:
+    document["models"] = [{"model": f"someone/{name}", "max_length": 64, "name": name}]
+    said = estimate(plan.expand(parse_study(document)), NONE, Machines(1, "cuda"))
+    assert ("GPU hours" in said) == known
+    assert known or f"nothing says how large {name} is" in said

@@ -1,0 +1,45 @@
+"""The table of what runs: counts, time left, cost, and the workers."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sweep.runs.live import Live, Price
+from sweep.storage.status import Busy
+
+
+def shown(live: Live) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(live)
+    return stream.getvalue()
+
+
+def test_table_shows_workers_time_left_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Busy("host-1", "tiny · RTN 3-bit [x]", "evaluate", 12.4, 3 * 2**30)
+    busy = [first, Busy("host-2", "other", "load", 0.2, None)]
+    live = Live(10, lambda: busy, Price(2.0, 0.5), lambda: 4, expected=1000.0, since=0.0)
+    monkeypatch.setattr("sweep.runs.live.time.monotonic", lambda: 3600.0)
+    live.done, live.failed, live.ended = 3, 1, 400.0
+    text = shown(live)
+    assert "3 of 10 done, 1 failed, about 1 h 30 min left, 2.0 GPU hours, cost 4.00" in text
+    assert all(part in text for part in ("host-1", "tiny · RTN 3-bit [x]", "evaluate", " 12 ", "3.0 GiB", "load"))
+
+
+def test_nothing_is_said_of_what_is_not_known() -> None:
+    text = shown(Live(2))
+    assert "0 of 2 done, 0 failed" in text
+    assert not any(part in text for part in ("left", "cost", "worker"))
+
+
+def test_many_workers_are_cut() -> None:
+    text = shown(Live(2, lambda: [Busy(f"host-{number}", "trial", "load", 1.0, None) for number in range(40)]))
+    assert "host-15" in text
+    assert "host-16" not in text
+    assert "and 24 more" in text
+
+
+def test_hours_without_a_price_have_no_cost() -> None:
+    assert Price(None, 1.0).said(8, 1800.0) == "4.0 GPU hours"
