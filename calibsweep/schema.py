@@ -19,6 +19,7 @@ import typer
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
+from calib.select import SELECTORS
 from calib.source import SOURCES
 from calib.spec import CalibrationSpec
 from methods.base import METHODS
@@ -48,7 +49,9 @@ def _definitions() -> dict[str, Schema]:
     calibration = settings_schema(CalibrationFile)
     of_a_set = settings_schema(CalibrationSpec)["properties"]
     calibration["properties"] |= {
-        **{axis: _axis(of_a_set[axis] | {"default": calibration["properties"][axis]["default"]}) for axis in AXES},
+        **{axis: _axis(of_a_set[axis] | _default(calibration["properties"][axis])) for axis in AXES},
+        "exclude_overlap": _axis({"type": ["boolean", "integer"], "default": False}),
+        "select": _axis({"anyOf": [*_selector()["anyOf"], {"type": "null"}]}),
         "sets": _one_or_more({"type": "integer", "minimum": 0}),
         "source": _one_or_more(SOURCE),
     }
@@ -67,6 +70,16 @@ def _definitions() -> dict[str, Schema]:
         "calibration": calibration,
         "evaluation": evaluation,
     }
+
+
+def _selector() -> Schema:
+    """A rule of selection: its name, or its settings with the name as `by`."""
+    rules = [_named("by", name, SELECTORS.get(name)) for name in SELECTORS.names()]
+    return {"anyOf": [{"enum": SELECTORS.names()}, *rules]}
+
+
+def _default(part: Schema) -> Schema:
+    return {"default": part["default"]} if "default" in part else {}
 
 
 def settings_schema(cls: Any) -> Schema:

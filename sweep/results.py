@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from sweep.storage.compact import compact
 from sweep.storage.lease import Lease
+from sweep.storage.reading import trials_in_parts
 from sweep.storage.schemas import (
     ACCURACY_METRICS,
     CALIBRATION,
@@ -51,6 +52,7 @@ __all__ = [
     "about",
     "main",
     "status",
+    "trials_in_parts",
 ]
 
 

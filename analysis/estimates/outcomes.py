@@ -20,6 +20,7 @@ import polars as pl
 from analysis.checks import Limitation
 from analysis.frames import Study
 from analysis.measures import ANSWERS, MEAN, OLDER_EXAMPLES, accuracy_metrics, accuracy_rows
+from sweep.results import trials_in_parts
 
 EXAMPLE = ["task", "doc_id"]  # what an example is known by
 BATCH = 32  # trials read at a time: opening files one by one costs ten times the reading of their rows
@@ -141,7 +142,7 @@ class _Samples:
         wanted = dict.fromkeys((*self.columns, *(OLDER_EXAMPLES.values() if self.older else ())))
         number = {column: pl.col(column).cast(pl.Float32) for column in wanted}
         values = [pl.when(n.is_finite()).then(n).otherwise(float("nan")).alias(column) for column, n in number.items()]
-        for part in self.study.results.trials_in_parts("samples", trial_ids, BATCH):
+        for part in trials_in_parts(self.study.results, "samples", trial_ids, BATCH):
             frame = part.select("trial_id", *EXAMPLE, *values).collect(engine="in-memory")
             start = 0
             for length, trial_id in frame["trial_id"].rle().struct.unnest().iter_rows():

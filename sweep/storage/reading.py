@@ -184,23 +184,6 @@ class TableReader(Store):
         """These files together. A trial that is in several of them counts once."""
         return pl.concat(list(self._frames(name, paths, at_once=max(len(paths), 1))))
 
-    def trials_in_parts(self, name: str, trial_ids: Sequence[str], at_once: int) -> Iterator[pl.LazyFrame]:
-        """The rows of some trials, part by part: `at_once` own files, or what one packed file holds of the others.
-
-        All rows of a trial stand in one part, next to each other. Polars may hand the row groups of a file on in any
-        order, and a trial of a packed file can lie in two of them, so those parts are sorted.
-        """
-        files = self.files(name)
-        own = {stem(path): path for path in files if not packs.is_packed(path)}
-        mine = [own[trial_id] for trial_id in trial_ids if trial_id in own]
-        for first in range(0, len(mine), at_once):
-            yield self._scan_files(name, mine[first : first + at_once])
-        rest = sorted(set(trial_ids) - own.keys())
-        if rest:  # a file of another's making may hold trials under any name
-            read = set(mine)
-            for frame in self._frames(name, [path for path in files if path not in read], at_once):
-                yield frame.filter(pl.col("trial_id").is_in(rest)).sort(KEYS[name])
-
     def _frames(self, name: str, paths: list[str], at_once: int = FILES_AT_ONCE) -> Iterator[pl.LazyFrame]:
         own = [path for path in paths if not packs.is_packed(path)]
         packed = paths if not own else [path for path in paths if packs.is_packed(path)]
@@ -226,6 +209,24 @@ class TableReader(Store):
             if extras := set(file.physical_schema.names) - set(schema.names):
                 raise pl.exceptions.SchemaError(f"extra column {min(extras)} in {file.path}")
         return pl.scan_pyarrow_dataset(files)
+
+
+def trials_in_parts(results: TableReader, name: str, trial_ids: Sequence[str], at_once: int) -> Iterator[pl.LazyFrame]:
+    """The rows of some trials, part by part: `at_once` own files, or what one packed file holds of the others.
+
+    All rows of a trial stand in one part, next to each other. Polars may hand the row groups of a file on in any
+    order, and a trial of a packed file can lie in two of them, so those parts are sorted.
+    """
+    files = results.files(name)
+    own = {stem(path): path for path in files if not packs.is_packed(path)}
+    mine = [own[trial_id] for trial_id in trial_ids if trial_id in own]
+    for first in range(0, len(mine), at_once):
+        yield results._scan_files(name, mine[first : first + at_once])
+    rest = sorted(set(trial_ids) - own.keys())
+    if rest:  # a file of another's making may hold trials under any name
+        read = set(mine)
+        for frame in results._frames(name, [path for path in files if path not in read], at_once):
+            yield frame.filter(pl.col("trial_id").is_in(rest)).sort(KEYS[name])
 
 
 def _steps(paths: Sequence[str], at_once: int = FILES_AT_ONCE) -> range:
