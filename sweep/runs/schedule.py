@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from sweep.plan import Trial, evaluation_key
 
-EvaluationKey = tuple[str, int | None]  # of trials that share requests, see `evaluation_key`
-
 
 @dataclass(frozen=True)
 class Job:
