@@ -47,6 +47,7 @@ FLOORS = {
     """,  # `*`: one method a file
     "sweep": """
         launch  reference  reference.tasks  export  compress
+        adviser
         shipping
         remote
         runs
