@@ -26,7 +26,7 @@ def estimate(trials: Sequence[Trial], before: pl.DataFrame) -> str:
         return f"estimate: {duration(seconds)} with one worker, from the trials that are there already"
     if any(trial.model.parameters is None for trial in trials):
         return "estimate: unknown, because the size of a model is known only when it is downloaded"
-    work = sum(_operations(trial) for trial in trials)
+    work = sum(operations(trial) for trial in trials)
     largest = max(trial.model.parameters or 0 for trial in trials)
     parts = [f"{duration(max(work / GPU_RATE, GPU_FLOOR * len(trials)))} on one H200"]
     if largest < 2e9:
@@ -41,7 +41,7 @@ def _measured(before: pl.DataFrame) -> dict[tuple[str, str], float]:
     return {(model, label): seconds for model, label, seconds in means.iter_rows()}
 
 
-def _operations(trial: Trial) -> float:
+def operations(trial: Trial) -> float:
     """Floating-point operations: two for each parameter and token of a forward pass."""
     calibration = (trial.spec.nsamples or 0) * trial.spec.seqlen * COMPRESS_PASSES if trial.spec else 0
     evaluation = trial.evaluation
