@@ -1,0 +1,174 @@
+"""Which trials to run next, or whether to stop: a pure function of the outcomes so far.
+
+1. Screens: `SCREENS` draws of every arm, if the cheap fidelity is cheap enough to pay.
+2. First full draws: `FIRST` each of the arms that look best, as many arms as half of what is left can pay.
+3. Rounds of one more full draw for each of the best few, until the expected regret of the leader is at most what
+   matters, or the budget or the draws are spent. How many arms share a round is the number among which the rest of the
+   budget, were it spent evenly, would leave the least expected regret; they are those with the largest probabilities
+   to be best.
+
+Rounds are whole and nothing in them is random, so neither the number of workers nor the order of their results changes
+what is tried. An interrupted run goes on from its outcomes. With `Rules.guarantee` the race of `guarantee.py` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sweep.adviser.guarantee import race
+from sweep.adviser.outcomes import FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
+from sweep.adviser.posterior import Belief, believe
+from sweep.adviser.worth import regret_after, regret_now
+
+SCREENS, FIRST = 3, 2
+SCREEN_SHARE = 0.35  # of the budget at most goes to screens
+SCREEN_COST = 0.5  # of a full trial: a dearer screen tells less for its time than a full draw
+FEWEST = 3  # arms that get full draws
+PORTION = 1 / 3  # of the trials that are left goes to one round
+SHARING = (2, 3, 4, 6, 8, 12, 20)  # numbers of arms that may share a round
+
+
+def next_round(
+    outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs: Costs, controls: Controls | None = None
+) -> Round | Stop:
+    """The next trials, none of which is among the outcomes, or why there are none.
+
+    Raises ValueError for fewer than two arms, and for outcomes that `evidence` refuses.
+    """
+    if len(arms) < 2:
+        raise ValueError(f"{len(arms)} arm: a comparison needs two")
+    costs = measured(outcomes, costs)
+    left = rules.budget - spent(outcomes, costs)
+    idle = cannot_matter(controls, rules.matters, rules)
+    if idle:
+        return Stop("cannot matter", idle)
+    if rules.guarantee:
+        return _guaranteed(outcomes, arms, rules, costs, left)
+    screens = _screens(outcomes, arms, rules, costs)
+    if screens:
+        return Round(screens, f"{len(screens)} screens: {len(screens) // len(arms)} draws of each of {len(arms)} arms")
+    if all(outcome.lost for outcome in outcomes) and outcomes:
+        return Stop("failed", f"all {len(outcomes)} trials failed")
+    if not any(outcome.fidelity == FULL for outcome in outcomes):
+        return _first(outcomes, arms, rules, costs, left)
+    return _further(outcomes, believe(outcomes, arms, rules), rules, costs, left)
+
+
+def measured(outcomes: Sequence[Outcome], costs: Costs) -> Costs:
+    """Costs with the mean seconds of the trials that were run, failed ones left out."""
+    found = {
+        fidelity: [o.seconds for o in outcomes if o.fidelity == fidelity and not o.failed]
+        for fidelity in (SCREEN, FULL)
+    }
+    known = {fidelity: float(np.mean(seconds)) for fidelity, seconds in found.items() if seconds}
+    return replace(costs, **known)
+
+
+def spent(outcomes: Sequence[Outcome], costs: Costs) -> float:
+    """Seconds of one worker until now."""
+    return costs.spent + sum(outcome.seconds for outcome in outcomes)
+
+
+def least_budget(arms: Sequence[str], costs: Costs) -> float:
+    """The seconds that an answer needs: the controls, and a full draw of each of the fewest arms after screens."""
+    screens = len(arms) * costs.screen if costs.screen <= SCREEN_COST * costs.full else 0.0
+    first = FEWEST if screens else len(arms)
+    return costs.spent + screens + min(first, len(arms)) * costs.full
+
+
+def cannot_matter(controls: Controls | None, matters: float | tuple[float, ...] | None, rules: Rules) -> str | None:
+    """Why no calibration data can gain what matters, in one line; None where they can, or nothing is known.
+
+    The best that data can do is to lose nothing against the dense model.
+    """
+    if controls is None or controls.dense is None or controls.data_free is None or matters is None:
+        return None
+    sizes = matters if isinstance(matters, tuple) else (matters,) * len(rules.targets)
+    gains = [free - dense for free, dense in zip(controls.data_free, controls.dense, strict=True)]
+    if any(gain >= size for gain, size in zip(gains, sizes, strict=True)):
+        return None
+    worst = max(gains)
+    return f"without any data at most {worst:.3g} is lost against the dense model, less than matters"
+
+
+def _screens(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs: Costs) -> tuple[Trial, ...]:
+    """The screens that are still to run; none where full trials have begun or a screen is too dear."""
+    if costs.screen > SCREEN_COST * costs.full or any(outcome.fidelity == FULL for outcome in outcomes):
+        return ()
+    affordable = int(SCREEN_SHARE * (rules.budget - costs.spent) / (len(arms) * costs.screen + 1e-12))
+    draws = min(SCREENS, affordable, rules.draws)
+    done = {(outcome.arm, outcome.draw) for outcome in outcomes}
+    return tuple(Trial(arm, draw, SCREEN) for arm in arms for draw in range(draws) if (arm, draw) not in done)
+
+
+def _first(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs: Costs, left: float) -> Round | Stop:
+    """The first full draws: of the arms that look best, or of all where there were no screens."""
+    trials = int(left / costs.full)
+    order, first = list(arms), len(arms)
+    if outcomes:
+        belief = believe(outcomes, arms, rules)
+        ranked = np.argsort(np.where(belief.alive, belief.expected_regret, np.inf), kind="stable")
+        order = [arms[k] for k in ranked if belief.alive[k]]
+        first = min(max(trials // (2 * FIRST), FEWEST), len(order))
+    draws = FIRST if first * FIRST <= trials else 1
+    first = min(first, trials // draws)
+    if first < min(2, len(order)):
+        return Stop("budget", f"{max(left, 0):.0f} s are left, and full trials of two arms need {2 * costs.full:.0f} s")
+    planned = [Trial(arm, draw, FULL) for arm in order[:first] for draw in untried(outcomes, arm, rules)[:draws]]
+    return Round(tuple(planned), f"{draws} full draws of each of {first} arms")
+
+
+def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: Costs, left: float) -> Round | Stop:
+    """One more full draw for each of the best few, or the end."""
+    regret = regret_now(belief)
+    if regret <= belief.matters:
+        return Stop("settled", f"the expected regret, {regret:.3g}, is at most what matters, {belief.matters:.3g}")
+    trials = int(left / costs.full)
+    if trials < 1:
+        return Stop("budget", f"{max(left, 0):.0f} s are left, and a full trial needs {costs.full:.0f} s")
+    draws = {k: untried(outcomes, belief.arms[k], rules) for k in range(len(belief.arms)) if belief.alive[k]}
+    ranked = [int(k) for k in np.argsort(-belief.best, kind="stable") if draws.get(int(k))]
+    if not ranked:
+        return Stop("draws", f"every arm has given its {rules.draws} draws")
+    count = _sharing(belief, ranked, trials)
+    each = max(1, int(PORTION * trials / count))
+    planned = [Trial(belief.arms[k], draw, FULL) for k in ranked[:count] for draw in draws[k][:each]]
+    return Round(tuple(planned), f"{each} more full draw{'s' * (each > 1)} of each of {count} arms")
+
+
+def untried(outcomes: Sequence[Outcome], arm: str, rules: Rules) -> list[int]:
+    """Draws of an arm that have no full trial yet, in order: those that were screened come first."""
+    done = {outcome.draw for outcome in outcomes if outcome.arm == arm and outcome.fidelity == FULL}
+    return [draw for draw in range(rules.draws) if draw not in done]
+
+
+def _sharing(belief: Belief, ranked: Sequence[int], trials: int) -> int:
+    """Among how many of the arms, best first, `trials` spent evenly would leave the least expected regret."""
+    most = min(len(ranked), trials)
+    regrets = []
+    counts = sorted({min(count, most) for count in SHARING})
+    for count in counts:
+        more = np.zeros(len(belief.arms))
+        more[list(ranked[:count])] = trials / count
+        regrets.append(regret_after(belief, more))
+    return counts[int(np.argmin(regrets))]
+
+
+def _guaranteed(
+    outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs: Costs, left: float
+) -> Round | Stop:
+    """The next round of the race, or its end."""
+    found = race(outcomes, arms, rules)
+    if len(found.survivors) <= 1:
+        return Stop("guaranteed" if found.survivors else "failed", found.words)
+    missing = [Trial(arm, draw, FULL) for arm, draw in found.wanted]
+    if any(trial.draw >= rules.draws for trial in missing):
+        return Stop("draws", f"every arm gives {rules.draws} draws, and the race may need {found.most_rounds}")
+    if len(missing) * costs.full > left:
+        return Stop(
+            "budget", f"a round of {len(missing)} trials needs {len(missing) * costs.full:.0f} s; {left:.0f} s are left"
+        )
+    return Round(tuple(missing), f"round {found.rounds + 1} of the race among {len(found.survivors)} arms")
