@@ -134,11 +134,11 @@ def look_at(
     looks = []
     index = _TargetIndex(targets)
     for arm in arms:
-        if arm.source.writes:
+        if arm.source.writes or arm.shares is not None:  # a mixture takes less of each part than its set does
             continue
         first = build_sets([specs[arm.name][0], specs[arm.name][-1]], tokenizer)[0]
         _refuse_same_text(first, arm, looks)
-        copied = index.copied_into(arm) if arm.shares is None else 0
+        copied = index.copied_into(arm)
         if copied and not allow_overlap:
             raise SettingsError(index.told(arm))
         looks.append(_look(arm, first, len(tokenizer), copied))

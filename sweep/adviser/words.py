@@ -32,8 +32,8 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     seconds = spent([outcome for step in ended.steps for outcome in step.outcomes], ended.costs)
     count = sum(len(step.outcomes) for step in ended.steps)
     cost = (
-        f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of the "
-        f"full study's {duration(full_study)}; {ended.stop.reason}"
+        f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
+        f"the full study's {duration(full_study)}; {ended.stop.reason}"
     )
     tail = [*_more(verdict, design), cost]
     commands = _commands(root, trial)
