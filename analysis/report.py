@@ -24,6 +24,7 @@ from analysis.frames import Study, load
 from analysis.page.html import Figure, Section, page
 from analysis.page.vega import Drawing
 from analysis.pages import (
+    adviser,
     best,
     components,
     domains,
@@ -46,6 +47,7 @@ from calib.settings import SettingsError
 from sweep.results import ResultsError
 
 SECTIONS = (
+    SectionMaker(adviser.section),
     SectionMaker(run.section),
     SectionMaker(headlines.section, reads_samples=True),
     SectionMaker(reliability.section, reads_samples=True),

@@ -71,7 +71,7 @@ FLOORS = {
         findings  published  figures
         evidence  charts
         compare  answers  budget
-        variance  ranking  correlation  reliability
+        variance  ranking  correlation  reliability  advice
         tables
         estimates
         frames
