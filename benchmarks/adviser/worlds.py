@@ -1,7 +1,7 @@
 """Simulated sources whose every truth is known. It shares no formula with `sweep.adviser`.
 
-The unit is the SD of a usual full draw. A draw is seen at two fidelities: its full loss, and its screen, whose level and
-scale are other than those of the full loss.
+The unit is the SD of a usual full draw. A draw is seen at two fidelities: its full loss, and its screen, whose level
+and scale are others.
 """
 
 from __future__ import annotations

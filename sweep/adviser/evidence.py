@@ -76,7 +76,7 @@ def evidence(outcomes: Sequence[Outcome], arms: Sequence[str]) -> Evidence:
 
 
 def usual_variance(groups: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Median over arms of the variance of a draw, [targets], given float64 [draws, targets] of each; None if unknown."""
+    """Median over arms of the variance of a draw, [targets], given [draws, targets] of each; None if unknown."""
     found = [((g - g.mean(axis=0)) ** 2).sum(axis=0) / special.chdtri(len(g) - 1, 0.5) for g in groups if len(g) > 1]
     return np.asarray(np.median(found, axis=0)) if found else None
 

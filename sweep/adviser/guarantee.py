@@ -93,11 +93,11 @@ def _target(
     lead = size if size is not None else rules.lead * math.sqrt(variance)
     inside = set(running)
     if not variance > 0:  # no luck of the draw: the means decide
-        least = min(np.mean(values) for values in losses.values())
+        least = min(float(np.mean(values)) for values in losses.values())
         return {arm for arm in running if np.mean(losses[arm]) <= least}, FIRST
     end = max(FIRST, math.ceil(2 * h2 * variance / lead**2))
     for r in range(FIRST, max(len(values) for values in losses.values()) + 1):
-        totals = {arm: sum(losses[arm][:r]) for arm in inside if len(losses[arm]) >= r}
+        totals = {arm: float(np.sum(losses[arm][:r])) for arm in inside if len(losses[arm]) >= r}
         if len(totals) < len(inside):
             break
         bound = max(0.0, h2 * variance / lead - lead * r / 2)

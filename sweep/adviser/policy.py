@@ -129,14 +129,13 @@ def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: C
     trials = int(left / costs.full)
     if trials < 1:
         return Stop("budget", f"{max(left, 0):.0f} s are left, and a full trial needs {costs.full:.0f} s")
-    draws = {k: untried(outcomes, belief.arms[k], rules) for k in range(len(belief.arms)) if belief.alive[k]}
-    ranked = [int(k) for k in np.argsort(-belief.best, kind="stable") if draws.get(int(k))]
-    if not ranked:
+    draws = left_for(outcomes, belief, rules)
+    if not any(draws):
         return Stop("draws", f"every arm has given its {rules.draws} draws")
-    count = _sharing(belief, ranked, trials)
-    each = max(1, int(PORTION * trials / count))
-    planned = [Trial(belief.arms[k], draw, FULL) for k in ranked[:count] for draw in draws[k][:each]]
-    return Round(tuple(planned), f"{each} more full draw{'s' * (each > 1)} of each of {count} arms")
+    chosen = np.flatnonzero(shared_plan(belief, draws, trials))
+    each = max(1, int(PORTION * trials / len(chosen)))
+    planned = [Trial(belief.arms[k], draw, FULL) for k in chosen for draw in draws[k][:each]]
+    return Round(tuple(planned), f"{each} more full draw{'s' * (each > 1)} of each of {len(chosen)} arms")
 
 
 def untried(outcomes: Sequence[Outcome], arm: str, rules: Rules) -> list[int]:
@@ -145,16 +144,24 @@ def untried(outcomes: Sequence[Outcome], arm: str, rules: Rules) -> list[int]:
     return [draw for draw in range(rules.draws) if draw not in done]
 
 
-def _sharing(belief: Belief, ranked: Sequence[int], trials: int) -> int:
-    """Among how many of the arms, best first, `trials` spent evenly would leave the least expected regret."""
-    most = min(len(ranked), trials)
-    regrets = []
-    counts = sorted({min(count, most) for count in SHARING})
-    for count in counts:
+def left_for(outcomes: Sequence[Outcome], belief: Belief, rules: Rules) -> list[list[int]]:
+    """Draws that each arm can still give; none for an arm without a usable draw."""
+    return [
+        untried(outcomes, arm, rules) if alive else [] for arm, alive in zip(belief.arms, belief.alive, strict=True)
+    ]
+
+
+def shared_plan(belief: Belief, draws: Sequence[Sequence[int]], trials: int) -> np.ndarray:
+    """Further full draws of each arm, float64 [arms]: `trials` shared evenly among the arms most likely to be best, as
+    many of them as leaves the least expected regret."""
+    ranked = [int(k) for k in np.argsort(-belief.best, kind="stable") if draws[int(k)]]
+    left = np.array([len(own) for own in draws])
+    plans = []
+    for count in sorted({min(count, len(ranked), trials) for count in SHARING}):
         more = np.zeros(len(belief.arms))
-        more[list(ranked[:count])] = trials / count
-        regrets.append(regret_after(belief, more))
-    return counts[int(np.argmin(regrets))]
+        more[ranked[:count]] = trials / count
+        plans.append(np.minimum(more, left))
+    return plans[int(np.argmin([regret_after(belief, plan) for plan in plans]))]
 
 
 def _guaranteed(

@@ -3,10 +3,10 @@
 An arm has a true mean at each fidelity, (low, high) ~ N(g, [[τ_L², ρτ_Lτ_H], [ρτ_Lτ_H, τ_H²]]) with a flat prior on
 the levels g. Its draws scatter around that with SDs s_L and s_H times an arm's own factor (variances are drawn towards
 the pool by as much as the arms look alike), and what makes a draw lucky at one fidelity makes it lucky at the other
-with correlation r. Nothing about the relation of the fidelities is assumed known: τ_L, τ_H, ρ, r, s_L, s_H and the arms'
-factors are drawn from proposals that the data suggest, weighted by the likelihood of the arms' centres (importance
-sampling), and resampled. Given them everything is Gaussian. Who gets full draws is chosen by looking at screens; that
-selection is harmless because all screens are in the likelihood.
+with correlation r. Nothing about the relation of the fidelities is assumed known: τ_L, τ_H, ρ, r, s_L, s_H and the
+arms' factors are drawn from proposals that the data suggest, weighted by the likelihood of the arms' centres
+(importance sampling), and resampled. Given them everything is Gaussian. Who gets full draws is chosen by looking at
+screens; that selection is harmless because all screens are in the likelihood.
 
 Several targets are believed one by one; the luck of a draw is shared between them through the correlation of draws.
 """
