@@ -19,7 +19,7 @@ from sweep.adviser.record import recorded_workers, write_record
 from sweep.adviser.rounds import Rounds
 from sweep.adviser.study import Design, make_design
 from sweep.adviser.targets import make_targets
-from sweep.adviser.verdict import Verdict
+from sweep.adviser.verdict import NO_MATTER, Verdict
 from sweep.adviser.words import answer_lines
 from sweep.models import load_tokenizer
 from sweep.results import Results
@@ -120,10 +120,11 @@ def run(
 
 
 def shipped(ended: Conclusion, design: Design) -> str | None:
-    """The id of the trial whose draw is to be shipped; None without a full draw that can be."""
+    """The id of the trial to ship: a draw, or the data-free control where data cannot matter. None without either."""
     ship = ended.verdict.ship
     if ship is None:
-        return None
+        free = design.controls[FULL][1:] if ended.verdict.kind == NO_MATTER else ()
+        return free[0].id if free else None
     return design.trials[Trial(ship.arm, ship.draw, FULL)].id
 
 
@@ -139,8 +140,10 @@ def _check_budget(question: Question, design: Design, options: RunOptions, store
     workers = options.workers or 1
     if sum(least) <= question.budget * workers:
         return
-    sample = [design.trials[Trial(design.names[0], 0, fidelity)] for fidelity in (SCREEN, FULL)]
-    costs = Costs(*(_least(operations(trial), rate) for trial in sample), spent=sum(least))
+    screen, full = (
+        _least(operations(design.trials[Trial(design.names[0], 0, fidelity)]), rate) for fidelity in (SCREEN, FULL)
+    )
+    costs = Costs(screen, full, spent=sum(least))
     labels = ", ".join(trial.label for trial in controls)
     raise SettingsError(
         f"--budget: {duration(question.budget)} buy no trial of a candidate: the controls alone ({labels}) "

@@ -131,7 +131,7 @@ def look_at(
     specs: the sets of each arm in the full study. Text that a model writes is not there yet and is left out. Raises
     SettingsError for too little text, the same text twice, and a target that stands in a candidate.
     """
-    looks = []
+    looks: list[Look] = []
     index = _TargetIndex(targets)
     for arm in arms:
         if arm.source.writes or arm.shares is not None:  # a mixture takes less of each part than its set does

@@ -13,7 +13,7 @@ from sweep.adviser.conduct import Conclusion
 from sweep.adviser.outcomes import FULL
 from sweep.adviser.policy import spent
 from sweep.adviser.study import Design
-from sweep.adviser.verdict import Gain, Standing, Verdict
+from sweep.adviser.verdict import NO_MATTER, TIE, WINNER, Gain, Standing, Verdict
 from sweep.runs.progress import duration
 
 WIDTH, LINES = 80, 24
@@ -27,15 +27,14 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     verdict = ended.verdict
     study = design.studies[FULL]
     head = [f"{study.models[0].name} with {study.labels[-1]}, {_judged(ended, design)}:"]
-    said = [_use(verdict, ended, design), *_how_sure(verdict, design), *_gains(verdict, design)]
-    said += _disagree(verdict)
+    said = [_use(verdict, design), *_how_sure(verdict, design), *_gains(verdict, design), *_disagree(verdict)]
     seconds = spent([outcome for step in ended.steps for outcome in step.outcomes], ended.costs)
     count = sum(len(step.outcomes) for step in ended.steps)
     cost = (
         f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
         f"the full study's {duration(full_study)}; {ended.stop.reason}"
     )
-    tail = [*_more(verdict, design), cost]
+    tail = [*_more(verdict, design), cost, *_draw(verdict, design, trial)]
     commands = _commands(root, trial)
     text = [line for sentence in (*head, *said) for line in _wrap(sentence)]
     after = [line for sentence in tail for line in _wrap(sentence)]
@@ -59,61 +58,81 @@ def _unit(design: Design) -> str:
     return units.pop() if len(units) == 1 else "units of each target"
 
 
-def _use(verdict: Verdict, ended: Conclusion, design: Design) -> str:
+def _use(verdict: Verdict, design: Design) -> str:
+    """What to use, and why not another."""
     control = _control(design)
-    others = _listed([arm for arm in verdict.tie if arm != verdict.arm])
-    if verdict.kind == "cannot matter":
-        return f"Use any: data cannot matter here. {_sentence(ended.stop.reason)}"
-    if verdict.kind == "failed" or verdict.arm is None:
-        return (
-            f"There is no answer: {ended.stop.reason}; without data, {control} works."
-            if control
-            else (f"There is no answer: {ended.stop.reason}.")
-        )
-    if verdict.kind == "winner":
+    if verdict.arm is None:
+        return f"There is no answer: {verdict.reason}." + (f" {control} needs no text." if control else "")
+    others = _listed([arm for arm in verdict.named if arm != verdict.arm])
+    if verdict.kind == NO_MATTER:
+        return f"Use any: data cannot matter here; {verdict.reason}."
+    if verdict.kind == TIE and verdict.any_will_do:
+        return f"Use any: all {len(verdict.named)} will do, {verdict.arm} leads; {verdict.reason}."
+    if verdict.kind == WINNER:
         return f"Use {verdict.arm}."
-    if verdict.kind == "tie":
-        return f"Use {verdict.arm}, or {others}: they differ by less than what matters, {_size(verdict.matters)}."
-    return f"It cannot be told which is best: {verdict.arm} leads; {others or 'others'} may be as good."
+    if verdict.kind == TIE:
+        return f"Use {verdict.arm}; {others} will do as well: {verdict.reason}."
+    return f"It cannot be told which is best. {verdict.arm} leads" + (f"; so may be {others}." if others else ".")
 
 
 def _how_sure(verdict: Verdict, design: Design) -> list[str]:
-    if verdict.arm is None or verdict.regret is None:
+    if verdict.regret is None:
         return []
+    unit = _unit(design)
+    sd = f"; SD of a draw {_size(verdict.sd[0])}" if verdict.sd and len(verdict.sd) == 1 else ""
     return [
-        f"Expected regret {_size(verdict.regret)} {_unit(design)}, with a probability of 80 % at most "
-        f"{_size(verdict.regret_upper)} (SD of a draw {_size(verdict.sd)}, what matters {_size(verdict.matters)})."
+        f"Expected regret {_size(verdict.regret)} {unit}, with 80 % probability at most {_size(verdict.regret_upper)} "
+        f"(what matters: {_size(verdict.matters)}{sd})."
     ]
 
 
 def _gains(verdict: Verdict, design: Design) -> list[str]:
-    if verdict.arm is None:
-        return []
-    parts = []
-    if verdict.gain_random is not None:
-        parts.append(f"over a random candidate {_gain(verdict.gain_random)}")
-    if verdict.gain_control is not None:
-        parts.append(f"over {_control(design)}, without data, {_gain(verdict.gain_control)}")
-    return [f"Gain {' and '.join(parts)} (80 % intervals)."] if parts else []
+    """Over a random candidate and over the data-free control, target by target."""
+    several = len(design.targets) > 1
+    units = {target.name: target.unit for target in design.targets}
+    found = []
+    for number, random in enumerate(verdict.gain_random):
+        where = f" on {random.target}" if several else ""
+        parts = f"{_gain(random)} over a random candidate"
+        if verdict.gain_control:
+            parts += f", {_gain(verdict.gain_control[number])} over {_control(design)}"
+        found.append(f"Gain{where}: {parts}, {units[random.target]} (80 % intervals).")
+    return found[:2]
 
 
 def _disagree(verdict: Verdict) -> list[str]:
     return [
-        f"Targets disagree: {found.first} is served best by {found.best_first}, {found.second} by {found.best_second}."
+        f"Targets disagree ({_percent(found.probability)}): {found.first} wants {found.best_first}, {found.second} "
+        f"wants {found.best_second}; the answer is what loses least on the worse of them."
         for found in verdict.disagreements[:1]
     ]
 
 
 def _more(verdict: Verdict, design: Design) -> list[str]:
     more = verdict.more
-    if more is None or verdict.kind in ("failed", "cannot matter"):
+    if more is None or verdict.kind == NO_MATTER:
         return []
     if more.trials < 1:
-        return ["One more hour buys nothing: no draw is left that could change the answer."]
+        return ["One more hour buys no trial that could change the answer."]
     return [
-        f"One more hour buys {more.trials} trials and lowers the expected regret from {_size(more.regret_now)} to "
-        f"{_size(more.regret_then)} {_unit(design)}."
+        f"One more hour buys {more.trials} trials; expected regret {_size(more.now)} would be {_size(more.then)} "
+        f"{_unit(design)}."
     ]
+
+
+def _draw(verdict: Verdict, design: Design, trial: str | None) -> list[str]:
+    """Which calibration set to ship."""
+    if verdict.kind == NO_MATTER and verdict.ship is None:
+        return [f"Ship {_control(design)}, which needs no text:"] if trial else []
+    if verdict.ship is None or trial is None:
+        return (
+            ["No full draw of it was tried yet, so there is none to ship."] if verdict.arm and verdict.standings else []
+        )
+    ship = verdict.ship
+    said = f"Ship {ship.arm} set {ship.draw} (a new set of it is better with {_percent(ship.p_fresh)}"
+    if ship.better is not None:
+        said += f"; {ship.better[0]} set {ship.better[1]} may be better still"
+    return [f"{said}):"]
 
 
 def _table(standings: Sequence[Standing], rows: int) -> list[str]:
@@ -188,8 +207,3 @@ def _percent(share: float) -> str:
 
 def _cut(name: str, width: int) -> str:
     return name if len(name) <= width else f"{name[: width - 3]}..."
-
-
-def _sentence(text: str) -> str:
-    text = text.strip().rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}."
