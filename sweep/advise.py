@@ -11,16 +11,18 @@ that the full study has, with the study file that runs the rest of them. From Py
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from calib.settings import SettingsError
 from calib.yamltext import read_yaml
-from sweep.adviser.advice import Advice, prepare, run
+from sweep.adviser import flags
+from sweep.adviser.advice import Advice, Prepared, prepare, run
 from sweep.adviser.question import NSAMPLES, SETS, Question, seconds_of
 from sweep.launch import BAD_INPUT, FAILED, INTERRUPTED, OK, OneLine, make_runner, report
 from sweep.results import ResultsError
@@ -58,13 +60,7 @@ def advise(
     seconds = seconds_of(budget) if isinstance(budget, str) else budget
     question = Question(model, method, candidates, budget=seconds, **asked)
     options = RunOptions(local, address, workers, gpus_per_worker)
-    reporter = reporter or Reporter()
-    prepared = prepare(question, results, options)
-    with ExitStack() as held:
-        store = find_results(prepared.results)
-        lease = hold(store, held)
-        runner = partial(make_runner, options=options, reporter=reporter)
-        return run(prepared, store, lease, runner, reporter, retry_failed=retry_failed)
+    return answer(prepare(question, results, options), reporter or Reporter(), retry_failed=retry_failed)
 
 
 class ManyValues(OneLine):
@@ -92,57 +88,37 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command(cls=ManyValues)
 def main(
-    model: Annotated[str, typer.Argument(help="A bundled name, a folder, or a hub id.")],
-    method: Annotated[str, typer.Option(help="gptq, awq, wanda, sparsegpt, ...")],
-    candidates: Annotated[list[str], typer.Option(help="Text or JSONL files, and names of sources, two or more.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, such as bits=4.")] = None,
-    bits: Annotated[int | None, typer.Option(help="Short for --set bits=.")] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="Text that the model shall do well on: files, or bundled held-out texts [default: all]."),
-    ] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help="lm-eval tasks, a target together.")] = None,
-    measure: Annotated[str, typer.Option(help="Of tasks: accuracy or loglikelihood.")] = "accuracy",
-    budget: Annotated[str | None, typer.Option(help="Wall time of all workers, such as 90s, 20m or 2h.")] = None,
-    share: Annotated[
-        float | None, typer.Option(help="Instead: share of the full study's time [default: 0.25].")
-    ] = None,
-    matters: Annotated[
-        list[float] | None,
-        typer.Option(help="The difference that matters, in the target's unit [default: 0.1 SD of a draw]."),
-    ] = None,
-    guarantee: Annotated[
-        bool,
-        typer.Option(
-            "--guarantee",
-            help="Race on full draws that errs at most one time in ten; a quarter of a study can then tell only leads "
-            "of about 2.7 SD of a draw.",
-        ),
-    ] = False,
-    criterion: Annotated[str, typer.Option(help="mean, or lower-quantile: what one draw in ten exceeds.")] = "mean",
-    uniform: Annotated[bool, typer.Option(help="Whether the even mixture of the candidates takes part.")] = True,
-    mixture: Annotated[list[str] | None, typer.Option(help="A mixture that takes part: books=0.7,code=0.3.")] = None,
-    sets: Annotated[int, typer.Option(help="Calibration sets of each candidate in the full study.")] = SETS,
-    nsamples: Annotated[int, typer.Option(help="Calibration windows.")] = NSAMPLES,
-    seqlen: Annotated[int | None, typer.Option(help="Tokens of a window [default: 2048, or the context].")] = None,
-    windows: Annotated[int | None, typer.Option(help="Windows of each target text [default: 32].")] = None,
-    limit: Annotated[int | None, typer.Option(help="Examples of each task [default: all].")] = None,
-    task_path: Annotated[str | None, typer.Option(help="Folder with task YAML of one's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the calibration sets.")] = 0,
-    allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Go on although a candidate holds text of the target.")
-    ] = False,
-    results: Annotated[
-        str | None, typer.Option(help="Folder or s3:// gs:// URI of the results [default: results/advise-...].")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be asked, and stop.")] = False,
-    local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster (auto, or host:port).")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Workers [default: as many as there is room for].")] = None,
-    gpus_per_worker: Annotated[
-        float, typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
-    ] = 1.0,
+    model: flags.Model,
+    method: flags.MethodName,
+    candidates: flags.Candidates,
+    set_: flags.Settings = None,
+    bits: flags.Bits = None,
+    target: flags.Targets = None,
+    tasks: flags.Tasks = None,
+    measure: flags.Measure = "accuracy",
+    budget: flags.Budget = None,
+    share: flags.Share = None,
+    matters: flags.Matters = None,
+    guarantee: flags.Guarantee = False,
+    criterion: flags.Criterion = "mean",
+    uniform: flags.Uniform = True,
+    mixture: flags.Mixtures = None,
+    search_mixture: flags.SearchMixture = False,
+    sets: flags.Sets = SETS,
+    nsamples: flags.Nsamples = NSAMPLES,
+    seqlen: flags.Seqlen = None,
+    windows: flags.Windows = None,
+    limit: flags.Limit = None,
+    task_path: flags.TaskPath = None,
+    seed: flags.Seed = 0,
+    allow_overlap: flags.AllowOverlap = False,
+    results: flags.ResultsFolder = None,
+    dry_run: flags.DryRun = False,
+    local: flags.Local = False,
+    address: flags.Address = None,
+    retry_failed: flags.RetryFailed = False,
+    workers: flags.Workers = None,
+    gpus_per_worker: flags.GpusPerWorker = 1.0,
 ) -> None:
     """Say which calibration text to use for one model and method, from as few trials as that takes.
 
@@ -151,55 +127,58 @@ def main(
     Exit codes: 0 there is an answer, 1 the dense model or the cluster failed, 2 it cannot be asked like this, 130
     interrupted.
     """
+    typed = locals()
     reporter = Reporter()
-    try:
-        entry = {"method": method, **typed_settings(set_ or []), **({} if bits is None else {"bits": bits})}
-        question = Question(
-            model=model,
-            method=entry,
-            candidates=[typed_source(text) for text in candidates],
-            targets=[typed_source(text) for text in target or []],
-            tasks=tasks or [],
-            budget=None if budget is None else seconds_of(budget),
-            share=share,
-            matters=tuple(matters or ()),
-            guarantee=guarantee,
-            criterion=criterion,
-            uniform=uniform,
-            mixtures=[typed_mixture(text) for text in mixture or []],
-            allow_overlap=allow_overlap,
-            sets=sets,
-            nsamples=nsamples,
-            seqlen=seqlen,
-            windows=windows,
-            limit=limit,
-            task_path=task_path,
-            measure=measure,
-            seed=seed,
-        )
+
+    def lines() -> Sequence[str]:
         options = RunOptions(local, address, workers, gpus_per_worker)
-        with interruptible(), ExitStack() as held:
-            prepared = prepare(question, results, options)
-            store = find_results(prepared.results)
-            if dry_run:
-                lines = prepared.plan_lines(store)
-            else:
-                lease = hold(store, held)
-                runner = partial(make_runner, options=options, reporter=reporter)
-                lines = list(run(prepared, store, lease, runner, reporter, retry_failed=retry_failed).lines)
-            for line in lines:
+        prepared = prepare(typed_question(typed), results, options)
+        return prepared.plan_lines() if dry_run else answer(prepared, reporter, retry_failed=retry_failed).lines
+
+    raise typer.Exit(said(lines, reporter))
+
+
+def said(lines: Callable[[], Sequence[str]], reporter: Reporter) -> int:
+    """Say what comes of it, or what is wrong; returns the exit code."""
+    try:
+        with interruptible():
+            for line in lines():
                 reporter.say(line)
-        code = OK
+        return OK
     except (SettingsError, ResultsError) as error:
         report(error)
-        code = BAD_INPUT
+        return BAD_INPUT
     except RunnerError as error:
         print(f"stopped: {error}; what is finished is kept, and the same command goes on", file=sys.stderr)
-        code = FAILED
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)
-        code = INTERRUPTED
-    raise typer.Exit(code)
+        return INTERRUPTED
+
+
+def answer(prepared: Prepared, reporter: Reporter, *, retry_failed: bool) -> Advice:
+    """Conduct a question in its folder, which other launches are kept out of."""
+    with ExitStack() as held:
+        store = find_results(prepared.results)
+        lease = hold(store, held)
+        runner = partial(make_runner, options=prepared.options, reporter=reporter)
+        return run(prepared, store, lease, runner, reporter, retry_failed=retry_failed)
+
+
+def typed_question(typed: Mapping[str, Any]) -> Question:
+    """The question that the flags spell. Raises SettingsError."""
+    bits = {} if typed["bits"] is None else {"bits": typed["bits"]}
+    alike = {field.name for field in fields(Question)} & set(typed)
+    read = {
+        "method": {"method": typed["method"], **typed_settings(typed["set_"] or []), **bits},
+        "candidates": [typed_source(text) for text in typed["candidates"]],
+        "targets": [typed_source(text) for text in typed["target"] or []],
+        "tasks": typed["tasks"] or [],
+        "budget": None if typed["budget"] is None else seconds_of(typed["budget"]),
+        "matters": tuple(typed["matters"] or ()),
+        "mixtures": [typed_mixture(text) for text in typed["mixture"] or []],
+    }
+    return Question(**{**{name: typed[name] for name in alike}, **read})
 
 
 def typed_source(text: str) -> Any:

@@ -46,6 +46,7 @@ FLOORS = {
         lazy
     """,  # `*`: one method a file
     "sweep": """
+        advise
         launch  reference  reference.tasks  export  compress
         adviser
         shipping

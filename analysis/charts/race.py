@@ -19,11 +19,12 @@ def race_figure(beliefs: pl.DataFrame, draws: pl.DataFrame, where: str, unit: st
     beliefs: as `analysis.advice.belief_table`; draws: full draws on the one target, or none where there are several.
     """
     last = beliefs.filter(pl.col("round") == beliefs["round"].max()).sort("loss", nulls_last=True)
-    first = beliefs.filter(pl.col("round") == beliefs["round"].min())
+    after_full = beliefs.filter(pl.col("fulls").sum().over("round") > 0)["round"]  # screens alone tell no level
+    first = beliefs.filter(pl.col("round") == after_full.min(), pl.col("round") < beliefs["round"].max())
     order = last["arm"].to_list()
     return Chart(
         f"The race, {where}",
-        f"Blue: mean and 80 % interval in the end, grey: after the first round, dots: full draws. Loss over the dense "
+        f"Blue: mean and 80 % interval in the end, grey: after the first full draws, dots: full draws. Loss over the dense "
         f"model in {unit}, lower is better. Below: probability to be best after each round.",
         {"vconcat": [_losses(first, last, draws, order, unit), _chances(beliefs, order)], "spacing": 20},
     )
@@ -42,7 +43,9 @@ def _losses(first: pl.DataFrame, last: pl.DataFrame, draws: pl.DataFrame, order:
         tip("fulls", "full draws"),
         tip("failures", "failed"),
     ]
-    layers = [_interval(first, x, y, GREY, 2, 0.55), _interval(last, x, y, BLUE, 4, 0.8)]
+    layers = [_interval(last, x, y, BLUE, 4, 0.8)]
+    if first.height:
+        layers.insert(0, _interval(first, x, y, GREY, 9, 0.3))
     layers.append(
         {
             "data": {"values": last.pipe(records)},

@@ -42,7 +42,7 @@ class Prepared:
     results: str
     options: RunOptions
 
-    def plan_lines(self, store: Results) -> list[str]:
+    def plan_lines(self) -> list[str]:
         """What would be asked, for a person."""
         design = self.design
         full, screen = design.studies[FULL], design.studies[SCREEN]
@@ -58,7 +58,7 @@ class Prepared:
             f"controls: {', '.join(trial.label for trial in design.controls[FULL])}",
             f"screens: {windows[SCREEN]} windows and a short test ({screen.name}); full draws: {windows[FULL]} windows",
             f"the full study: {len(trials)} trials, {self.question.sets} sets of each arm; budget: {asked}",
-            f"full study, {estimate(trials, store.read('trials'))}",
+            f"full study, {estimate(trials, find_results(self.results).read('trials'))}",
         ]
 
 
