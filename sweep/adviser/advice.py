@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from calib.settings import SettingsError
-from sweep.adviser.candidates import Look, check_text, look_at, make_arms
+from sweep.adviser.candidates import Look, look_at, make_arms
 from sweep.adviser.conduct import Conclusion, Conduct, Step
 from sweep.adviser.outcomes import FULL, SCREEN, Costs, Trial
 from sweep.adviser.policy import least_budget
@@ -83,7 +83,6 @@ def prepare(question: Question, results: str | None, options: RunOptions) -> Pre
     design = make_design(question, arms, asked)
     root = f"results/{design.name}" if results is None else results
     specs = design.specs()
-    check_text(arms, specs)
     _check_budget(question, design, options, find_results(root))
     tokenizer = load_tokenizer(design.studies[FULL].models[0])
     looks = look_at(arms, specs, tokenizer, asked.sources, allow_overlap=question.allow_overlap)

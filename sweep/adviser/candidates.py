@@ -16,7 +16,7 @@ import numpy as np
 from calib.build import build_sets, preflight
 from calib.descriptor import describe
 from calib.overlap import index_texts, overlap
-from calib.settings import SettingsError, shown, suggestion
+from calib.settings import MAX_LABEL, SettingsError, identity, parse, shown, suggestion
 from calib.source import Document, Source, get_source
 from calib.spec import CalibrationSet, CalibrationSpec
 from sweep.adviser.question import Question
@@ -59,7 +59,6 @@ def make_arms(question: Question) -> list[Arm]:
     if len(candidates) < 2:
         given = f"one candidate ({candidates[0].name}) is no choice" if candidates else "no candidate"
         raise SettingsError(f"--candidates: {given}; give two texts or more (python -m sweep.compress uses one)")
-    _refuse_same_entries(candidates)
     mixtures = [mixture(shares, candidates) for shares in question.mixtures]
     plain = [arm for arm in candidates if arm.source.source_name != "mixture"]
     if question.uniform and len(plain) > 1:
@@ -97,25 +96,33 @@ def _sources(candidates: Sequence[Any]) -> list[Source]:
         except SettingsError as error:
             raise SettingsError(f"--candidates: {error}" if place not in str(error) else str(error)) from None
         found.append((given, source))
+    _refuse_same_entries(found)
     labels = [source.label for _, source in found]
     return [
-        replace(source, label=str(given)[-80:]) if labels.count(source.label) > 1 and isinstance(given, str) else source
+        get_source({**source.to_dict(), "label": given[-MAX_LABEL:]})
+        if labels.count(source.label) > 1 and isinstance(given, str)
+        else source
         for given, source in found
     ]
 
 
-def _refuse_same_entries(arms: Sequence[Arm]) -> None:
-    seen: dict[str, str] = {}
-    for arm in arms:
-        if arm.name in seen:
-            raise SettingsError(f"--candidates: {shown(arm.name)} is there twice; leave the repeated one out")
-        seen[arm.name] = arm.name
+def _refuse_same_entries(found: Sequence[tuple[Any, Source]]) -> None:
+    """Refuse candidates that read the same data in the same way: the same source, or files of the same content."""
+    seen: dict[str, Any] = {}
+    for given, source in found:
+        key = identity({**source.identity(), "revision": source.revision()})
+        if key in seen:
+            both = f"{shown(seen[key])} and {shown(given)} are the same text" if seen[key] != given else shown(given)
+            told = "" if seen[key] != given else " is there twice"
+            raise SettingsError(f"--candidates: {both}{told}; leave one out")
+        seen[key] = given
 
 
-def check_text(arms: Sequence[Arm], specs: Mapping[str, Sequence[CalibrationSpec]]) -> None:
+def check_text(arms: Sequence[Arm], sets: int, nsamples: int, seqlen: int) -> None:
     """Raises SettingsError for texts that cannot be read, or cannot possibly fill the sets. Needs no tokenizer."""
     for arm in arms:
-        preflight([specs[arm.name][-1]], "--candidates")
+        values = {"source": arm.source, "set": sets - 1, "nsamples": nsamples, "seqlen": seqlen}
+        preflight([parse(CalibrationSpec, values, "--candidates")], "--candidates")
 
 
 def look_at(
@@ -164,9 +171,9 @@ class _TargetIndex:
 
     def __init__(self, targets: Mapping[str, Source]) -> None:
         self.targets = ", ".join(targets)
-        documents = [(name, document) for name, source in targets.items() for document in source.documents()]
-        self.names = [f"{name} {document.id}" for name, document in documents]
-        self.index = index_texts(document.text for _, document in documents)
+        documents = [document for source in targets.values() for document in source.documents()]
+        self.names = [document.id for document in documents]
+        self.index = index_texts(document.text for document in documents)
 
     def shares(self, documents: Iterable[Document]) -> tuple[np.ndarray, np.ndarray]:
         """(share of each target document's runs that stand in these, runs that each of these shares)."""

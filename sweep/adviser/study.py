@@ -19,7 +19,7 @@ from methods.base import Method, method_name, parse_method
 from methods.families.lowrank import LowRank
 from methods.families.pruning import PruningMethod
 from sweep import plan
-from sweep.adviser.candidates import Arm
+from sweep.adviser.candidates import Arm, check_text
 from sweep.adviser.outcomes import FULL, SCREEN, Trial
 from sweep.adviser.question import Question
 from sweep.adviser.targets import Asked, Target
@@ -32,6 +32,8 @@ SMALLER = 8  # times fewer windows and examples in a screen
 FEWEST = 4  # windows of each text in a screen
 WINDOWS, WINDOW = 32, 512  # of a target's text: windows, and tokens of each
 GENERAL_WINDOWS = 16  # of each bundled text, of which there are eight
+BYTES_OF_A_TOKEN = 5  # more than most texts have, so that the windows are there
+SHORTEST = 32  # tokens of a window of a small text
 SCREEN_LIMIT = 64  # examples of each task in a screen, where the full test asks all
 GRID = ("bits", "group_size", "sym", "sym_rule", "scale_dtype")
 WALK = ("linears", "skip_blocks")
@@ -71,6 +73,7 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked) -> Design
     entry = with_scales(question.method, method, dtype)
     control = data_free_control(parse_method(entry, "--method"))
     length = question.seqlen or min(LONGEST, context)
+    check_text(arms, question.sets, question.nsamples, length)
     common = {
         "seed": question.seed,
         "models": [{**_model_entry(question.model), "dtype": dtype}],
@@ -133,6 +136,19 @@ def data_free_control(method: Method) -> Any:
     return steps[0] if len(steps) == 1 else steps
 
 
+def windows_of(question: Question, asked: Asked, context: int) -> tuple[int, int]:
+    """(tokens of a window, windows of each text): as asked for, or as many as the smallest text surely holds."""
+    length = min(WINDOW, context)
+    if question.windows is not None:
+        return length, question.windows
+    most = WINDOWS if question.targets else GENERAL_WINDOWS
+    room = [bound // BYTES_OF_A_TOKEN for source in asked.sources.values() if (bound := source.capacity()) is not None]
+    if room and min(room) < most * length:
+        length = max(SHORTEST, min(length, min(room) // most))
+        most = max(FEWEST, min(most, min(room) // length))
+    return length, most
+
+
 def study_name(model: str, method: Method) -> str:
     """`advise-reference-2m-gptq-1a2b3c`: of the model, the method, and its settings."""
     digest = hashlib.sha256(repr(sorted(method.identity().items())).encode()).hexdigest()[:6]
@@ -149,8 +165,8 @@ def _evaluations(question: Question, asked: Asked, context: int) -> tuple[dict[s
     full: dict[str, Any] = {}
     screen: dict[str, Any] = {}
     if asked.heldout:
-        windows = question.windows or (WINDOWS if question.targets else GENERAL_WINDOWS)
-        texts = {"heldout": list(asked.heldout), "heldout_seqlen": min(WINDOW, context)}
+        length, windows = windows_of(question, asked, context)
+        texts = {"heldout": list(asked.heldout), "heldout_seqlen": length}
         full |= {**texts, "heldout_windows": windows}
         screen |= {**texts, "heldout_windows": min(windows, max(FEWEST, math.ceil(windows / SMALLER)))}
     if question.tasks:

@@ -52,6 +52,9 @@ class Asked:
 
 def make_targets(question: Question) -> Asked:
     """The targets of a question; without any, the bundled held-out text. Raises SettingsError."""
+    count = len(question.targets) + bool(question.tasks) or 1
+    if len(question.matters) not in (0, 1, count):
+        raise SettingsError(f"--matters: {len(question.matters)} numbers for {count} targets; give one, or one each")
     if not question.targets and not question.tasks:
         sources = {name: get_source(_heldout(name)) for name in HELDOUT}
         return Asked((Target(GENERAL, TEXT, tuple(HELDOUT)),), tuple(HELDOUT), sources)
@@ -74,10 +77,6 @@ def make_targets(question: Question) -> Asked:
     if question.tasks:
         name = question.tasks[0] if len(question.tasks) == 1 else f"{len(question.tasks)} tasks"
         targets.append(Target(name, question.measure, tasks=tuple(question.tasks)))
-    if len(question.matters) not in (0, 1, len(targets)):
-        raise SettingsError(
-            f"--matters: {len(question.matters)} numbers for {len(targets)} targets; give one, or one each"
-        )
     return Asked(tuple(targets), tuple(entries), sources)
 
 
