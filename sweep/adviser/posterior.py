@@ -24,12 +24,14 @@ from sweep.adviser.evidence import FAR, Evidence, evidence, stacked
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
 
 DRAWS, PROPOSALS = 500, 4  # draws of a posterior, and proposals for each of them
-RATIOS = np.exp(np.linspace(np.log(0.05), np.log(60.0), 48))  # of τ to the SD of a draw: the support of its prior
+RATIOS = np.exp(np.linspace(np.log(0.05), np.log(60.0), 48))  # of τ to the SD of a draw: the support of its prior,
+PRIOR = RATIOS / (1 + RATIOS**2) / (RATIOS / (1 + RATIOS**2)).sum()  # a half-Cauchy law (Gelman 2006), on a log grid
 RHO = (4.0, 1.0)  # ρ = 2 Beta - 1: mean .6, below zero once in sixteen
 LUCK = (0.5, 0.6)  # mean and SD of the prior of atanh(r)
 FREEDOMS = np.array([3.0, 6.0, 12.0, 24.0, 100.0])  # how alike the arms' variances are; 100: equal
 UNKNOWN = 1e6  # variance, in squared SDs, of a mean that was not observed
-PSEUDO, USUAL_RATE = 10.0, 0.02  # the rate of far-off draws: pseudo-draws with the pool's rate, and its prior
+ALIKE = np.array([3.0, 10.0, 30.0, 100.0, 300.0])  # pseudo-draws with the pool's rate of far-off draws: how alike arms are
+PSEUDO, USUAL_RATE = 10.0, 0.02  # the prior of the pool's rate
 
 
 @dataclass(frozen=True)
@@ -168,14 +170,14 @@ def _target(sums: _Sums, z: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
     """(true means [draws, arms], SDs of a draw [draws, arms], usual SD, ρ [draws]) of one target."""
     level = [_level(sums.low, sums.n[[0, 1]]), _level(sums.high, sums.n[[0, 2]])]
     draws, count = len(z), PROPOSALS * len(z)
-    s, factor = _variances(sums, count, rng)  # variances: [proposals, 2], [proposals, arms]
+    s, factor, log_spread = _variances(sums, count, rng)  # [proposals, 2], [proposals, arms]
     r = np.tanh(_luck(sums, count, rng))
     m, v = _centres(sums, level, s, factor, r)
     tau, log_weight = _taus(m, v, s, count, rng)
     rho = np.minimum(2 * rng.beta(*RHO, count) - 1, 0.999)
     t = np.stack([tau[:, 0] ** 2, rho * tau[:, 0] * tau[:, 1], tau[:, 1] ** 2])  # [3, proposals]: LL, LH, HH
     w, inverse, middle, likelihood = _gls(m, v + t[:, :, None])
-    log_weight = log_weight + likelihood
+    log_weight = log_weight + log_spread + likelihood
     kept = _resample(np.exp(log_weight - log_weight.max()), draws, rng)
     w, m, t = w[:, kept], m[:, kept], t[:, kept]
     e = rng.standard_normal((2, draws))
@@ -198,26 +200,32 @@ def _level(means: np.ndarray, n: np.ndarray) -> float:
     return float((means * n).sum() / n.sum()) if n.sum() else 0.0
 
 
-def _variances(sums: _Sums, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(pooled variances of a draw [proposals, 2], factors of the arms [proposals, arms])."""
-    pooled = np.empty((count, 2))
+def _variances(sums: _Sums, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(variances of a draw [proposals, 2], factors of the arms [proposals, arms], log of likelihood over proposal).
+
+    An arm's factor is the same at both fidelities, ν / χ²_ν over arms with ν unknown; it is integrated out of the
+    likelihood of the variances and drawn given them.
+    """
+    pooled, log_weight = np.empty((count, 2)), np.zeros(count)
     for f in (0, 1):
-        freedom = sums.freedom[f].sum()
-        # One pseudo-draw at the usual scale: keeps a pool of one or two degrees of freedom from infinity.
-        pooled[:, f] = (sums.squares[f].sum() + sums.scale[f] ** 2) / rng.chisquare(freedom + 1, count)
-    freedom = sums.freedom.sum(axis=0)
-    squares = (sums.squares / sums.scale[:, None] ** 2).sum(axis=0)
-    some = freedom > 0
-    log = np.zeros(len(FREEDOMS))
-    for i, nu in enumerate(FREEDOMS):
-        # Mean squares of an arm follow an F law with (freedom, nu) degrees; what does not depend on nu is left out.
-        d = freedom[some]
-        log[i] = (
-            -special.betaln(d / 2, nu / 2) - d / 2 * np.log(nu) - (d + nu) / 2 * np.log1p(squares[some] / nu)
-        ).sum()
-    chosen = rng.choice(FREEDOMS, count, p=np.exp(log - log.max()) / np.exp(log - log.max()).sum())[:, None]
-    factor = (chosen + squares) / rng.chisquare(np.broadcast_to(chosen + freedom, (count, len(freedom))))
-    return pooled, factor
+        some = sums.freedom[f] > 0
+        total, own = sums.freedom[f].sum(), sums.squares[f, some] / special.chdtri(sums.freedom[f, some], 0.5)
+        middle = np.median(own) if some.any() else 0.0
+        far = np.log(middle / sums.scale[f] ** 2) / 2 if middle > 0 else 0.0  # spreads unlike each other pull them apart
+        width = np.sqrt(3 / (total + 1) + far**2)
+        z = rng.standard_normal(count)
+        pooled[:, f] = sums.scale[f] ** 2 * np.exp(far + width * z)
+        # One pseudo-draw at the usual scale keeps a pool of one or two degrees of freedom from zero and infinity.
+        log_weight += z**2 / 2 - (total + 1) / 2 * np.log(pooled[:, f]) - sums.scale[f] ** 2 / pooled[:, f] / 2
+    freedom, nu = sums.freedom.sum(axis=0), rng.choice(FREEDOMS, count)
+    squares = sums.squares[0] / pooled[:, :1] + sums.squares[1] / pooled[:, 1:]
+    constant = [
+        (special.gammaln((x + freedom) / 2) - special.gammaln(x / 2) - freedom / 2 * np.log(x)).sum() for x in FREEDOMS
+    ]
+    log_weight += np.array(constant)[np.searchsorted(FREEDOMS, nu)]
+    log_weight -= ((nu[:, None] + freedom) / 2 * np.log1p(squares / nu[:, None])).sum(axis=1)
+    factor = (nu[:, None] + squares) / rng.chisquare(nu[:, None] + freedom)
+    return pooled, factor, log_weight
 
 
 def _luck(sums: _Sums, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -264,19 +272,19 @@ def _taus(
         seen = typical < UNKNOWN * np.median(s[:, f]) / 2
         centre, error = np.median(m[f], axis=0)[seen], typical[seen]
         grid = RATIOS * np.sqrt(np.median(s[:, f]))
-        proposal = np.full(len(grid), 1 / len(grid))
+        proposal = PRIOR
         if seen.sum() > 1:
             variance = grid[:, None] ** 2 + error
             total = (1 / variance).sum(axis=1)
             middle = (centre / variance).sum(axis=1) / total
             log = -0.5 * (np.log(variance) + (centre - middle[:, None]) ** 2 / variance).sum(axis=1)
             log -= 0.5 * np.log(total)
-            likelihood = np.exp(log - log.max())
-            proposal = 0.8 * likelihood / likelihood.sum() + 0.2 * proposal
+            likelihood = np.exp(log - log.max()) * PRIOR
+            proposal = 0.8 * likelihood / likelihood.sum() + 0.2 * PRIOR
         place = rng.choice(len(grid), count, p=proposal)
         step = np.log(RATIOS[1] / RATIOS[0])
         tau[:, f] = grid[place] * np.exp(step * (rng.random(count) - 0.5))
-        log_weight -= np.log(proposal[place])
+        log_weight += np.log(PRIOR[place] / proposal[place])
     return tau, log_weight
 
 
@@ -316,7 +324,11 @@ def _rates(seen: Evidence, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Share of draws that fail or are far off, drawn towards the pool, [draws, arms]."""
     bad = seen.lost + seen.far
     pool = (bad.sum() + USUAL_RATE * PSEUDO) / (seen.tried.sum() + PSEUDO)
-    return np.asarray(rng.beta(PSEUDO * pool + bad, PSEUDO * (1 - pool) + seen.tried - bad, (draws, len(seen.arms))))
+    a, b = ALIKE[:, None] * pool, ALIKE[:, None] * (1 - pool)
+    log = (special.betaln(a + bad, b + seen.tried - bad) - special.betaln(a, b)).sum(axis=1)
+    weight = np.exp(log - log.max())
+    alike = rng.choice(ALIKE, (draws, 1), p=weight / weight.sum())
+    return np.asarray(rng.beta(alike * pool + bad, alike * (1 - pool) + seen.tried - bad))
 
 
 def _resample(weight: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

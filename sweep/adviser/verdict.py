@@ -151,7 +151,7 @@ def judge(
         return Verdict(FAILED, None, (), False, words)
     belief = believe(outcomes, arms, rules, DRAWS)
     idle = cannot_matter(controls, tuple((belief.matters * belief.unit).tolist()), rules)
-    kind, named, words = _said(belief)
+    kind, named, words = said(belief)
     lead = belief.leader
     regret = belief.regret[:, lead]
     return Verdict(
@@ -176,7 +176,7 @@ def judge(
     )
 
 
-def _said(belief: Belief) -> tuple[str, list[int], str]:
+def said(belief: Belief) -> tuple[str, list[int], str]:
     """(kind, arms that are named with the leader first, why)."""
     lead, regret = belief.leader, belief.expected_regret
     ranked = [lead, *(int(k) for k in np.argsort(regret, kind="stable") if k != lead and belief.alive[k])]
