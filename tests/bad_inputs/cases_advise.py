@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tests.bad_inputs.common import Case
 
-WORDS = "the old river walked under a bright stone house to see green again while it never slowly was over".split()
+TEXT = "the old river walked under a bright stone house to see green again while it never slowly was over"
 
 
 def write(folder: Path, name: str, seed: int, documents: int = 60) -> str:
     """A JSONL file of random words, other ones for every seed."""
     rng = random.Random(seed)
-    rows = [{"text": " ".join(rng.choices(WORDS, k=100))} for _ in range(documents)]
+    rows = [{"text": " ".join(rng.choices(TEXT.split(), k=100))} for _ in range(documents)]
     (folder / name).write_text("\n".join(map(json.dumps, rows)))
     return name
 

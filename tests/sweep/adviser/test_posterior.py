@@ -34,9 +34,7 @@ def test_the_order_of_outcomes_changes_nothing() -> None:
 
 def test_other_outcomes_give_other_draws() -> None:
     outcomes = table(np.arange(4.0), 3, 2)
-    assert not np.array_equal(
-        believe(outcomes, arms_of(4), RULES).loss, believe(outcomes[:-1], arms_of(4), RULES).loss
-    )
+    assert not np.array_equal(believe(outcomes, arms_of(4), RULES).loss, believe(outcomes[:-1], arms_of(4), RULES).loss)
 
 
 def test_level_and_unit_of_the_losses_do_not_matter() -> None:
