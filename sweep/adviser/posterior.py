@@ -30,7 +30,9 @@ RHO = (4.0, 1.0)  # ρ = 2 Beta - 1: mean .6, below zero once in sixteen
 LUCK = (0.5, 0.6)  # mean and SD of the prior of atanh(r)
 FREEDOMS = np.array([3.0, 6.0, 12.0, 24.0, 100.0])  # how alike the arms' variances are; 100: equal
 UNKNOWN = 1e6  # variance, in squared SDs, of a mean that was not observed
-ALIKE = np.array([3.0, 10.0, 30.0, 100.0, 300.0])  # pseudo-draws with the pool's rate of far-off draws: how alike arms are
+ALIKE = np.array(
+    [3.0, 10.0, 30.0, 100.0, 300.0]
+)  # pseudo-draws with the pool's rate of far-off draws: how alike arms are
 PSEUDO, USUAL_RATE = 10.0, 0.02  # the prior of the pool's rate
 
 
@@ -211,7 +213,9 @@ def _variances(sums: _Sums, count: int, rng: np.random.Generator) -> tuple[np.nd
         some = sums.freedom[f] > 0
         total, own = sums.freedom[f].sum(), sums.squares[f, some] / special.chdtri(sums.freedom[f, some], 0.5)
         middle = np.median(own) if some.any() else 0.0
-        far = np.log(middle / sums.scale[f] ** 2) / 2 if middle > 0 else 0.0  # spreads unlike each other pull them apart
+        far = (
+            np.log(middle / sums.scale[f] ** 2) / 2 if middle > 0 else 0.0
+        )  # spreads unlike each other pull them apart
         width = np.sqrt(3 / (total + 1) + far**2)
         z = rng.standard_normal(count)
         pooled[:, f] = sums.scale[f] ** 2 * np.exp(far + width * z)

@@ -6,6 +6,7 @@ its target and its unit, since text and tasks can order sources in opposite ways
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 
@@ -158,21 +159,22 @@ def _table(standings: Sequence[Standing], rows: int) -> list[str]:
 
 def _commands(root: str, trial: str | None) -> list[str]:
     """What to type next; long lines are continued."""
-    commands = []
+    commands = [["python", "-m", "analysis.report", root]]
     if trial is not None:
-        commands.append(f"python -m sweep.export {trial} --results {root} --out exported")
-    commands.append(f"python -m analysis.report {root}")
-    return [line for command in commands for line in _broken(command)]
+        commands.insert(0, ["python", "-m", "sweep.export", trial, "--results", root, "--out", "exported"])
+    return [line for command in commands for line in _broken([shlex.quote(word) for word in command])]
 
 
-def _broken(command: str) -> list[str]:
-    """A command on lines that a shell joins."""
+def _broken(words: Sequence[str]) -> list[str]:
+    """A command on lines that a shell joins: between words where that is enough, else within one."""
     lines = [""]
-    for word in command.split(" "):
-        if len(lines[-1]) + 1 + len(word) + len(CONTINUED) > WIDTH and lines[-1]:
+    for word in words:
+        if lines[-1] and len(lines[-1]) + 1 + len(word) + len(CONTINUED) > WIDTH:
             lines[-1] += CONTINUED
-            lines.append("   ")
+            lines.append("")
         lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+        while len(lines[-1]) > WIDTH - len(CONTINUED):
+            lines[-1:] = [f"{lines[-1][: WIDTH - 1]}\\", lines[-1][WIDTH - 1 :]]
     return lines
 
 
