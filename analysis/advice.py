@@ -20,6 +20,7 @@ from sweep.results import Results
 FILE = "adviser.json"
 VERSION = 1  # that this module reads
 MINUTE = 60.0
+PARTS = {"model", "method", "targets", "looks", "rounds", "lines"}  # of a record
 
 BELIEFS = {
     "round": pl.Int64,
@@ -87,6 +88,8 @@ def _read(results: Results) -> Record | None:
     content = json.loads(text)
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise ValueError(f"{FILE} is not of version {VERSION}")
+    if missing := sorted(PARTS - set(content)):
+        raise ValueError(f"{FILE} says nothing of {', '.join(missing)}")
     return Record(content)
 
 
