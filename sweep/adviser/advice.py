@@ -18,7 +18,7 @@ from sweep.adviser.question import SHARE, Question
 from sweep.adviser.record import recorded_workers, write_record
 from sweep.adviser.rounds import Rounds
 from sweep.adviser.study import Design, make_design
-from sweep.adviser.targets import make_targets
+from sweep.adviser.targets import Asked, make_targets
 from sweep.adviser.verdict import NO_MATTER, Verdict
 from sweep.adviser.words import answer_lines
 from sweep.models import load_tokenizer
@@ -37,6 +37,7 @@ class Prepared:
     """A question that can be asked: its studies, and what was seen of the texts. Nothing has run."""
 
     question: Question
+    asked: Asked
     design: Design
     looks: tuple[Look, ...]
     results: str
@@ -86,7 +87,7 @@ def prepare(question: Question, results: str | None, options: RunOptions) -> Pre
     _check_budget(question, design, options, find_results(root))
     tokenizer = load_tokenizer(design.studies[FULL].models[0])
     looks = look_at(arms, specs, tokenizer, asked.sources, allow_overlap=question.allow_overlap)
-    return Prepared(question, design, tuple(looks), root, options)
+    return Prepared(question, asked, design, tuple(looks), root, options)
 
 
 def run(
@@ -99,19 +100,21 @@ def run(
     retry_failed: bool = False,
 ) -> Advice:
     """Conduct the question in a folder that is held. Raises SettingsError, and RunnerError when trials cannot go on."""
-    question, design = prepared.question, prepared.design
+    question = prepared.question
     stores = {FULL: store, SCREEN: find_results(f"{store.root.rstrip('/')}/{SCREENING}")}
     rounds = Rounds(stores, lease, make_runner, reporter, retry_failed=retry_failed)
-    conduct = Conduct(question, design, rounds, workers=prepared.options.workers or recorded_workers(store))
+    workers = prepared.options.workers or recorded_workers(store)
+    conduct = Conduct(question, prepared.asked, prepared.design, rounds, workers=workers)
 
     def on_step(steps: Sequence[Step]) -> None:
-        write_record(store, question, design, prepared.looks, steps, conduct.workers)
+        write_record(store, question, conduct.design, prepared.looks, steps, conduct.workers)
 
     conduct.on_step = on_step
     try:
         ended = conduct.conclude()
     finally:
         rounds.close()
+    design = conduct.design
     trial = shipped(ended, design)
     lines = answer_lines(ended, design, store.root, trial, conduct.full_study())
     write_record(store, question, design, prepared.looks, ended.steps, ended.workers, ended, lines)

@@ -15,16 +15,20 @@ from typing import Any
 
 import polars as pl
 
+from sweep.adviser.candidates import Arm
 from sweep.adviser.outcomes import FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
 from sweep.adviser.policy import measured, next_round, spent
 from sweep.adviser.question import SHARE, Question
 from sweep.adviser.rounds import Rounds
-from sweep.adviser.study import Design
-from sweep.adviser.targets import examples, losses
+from sweep.adviser.search import SEARCH_SHARE, alike, searched, to_mix, to_screen
+from sweep.adviser.study import Design, make_design
+from sweep.adviser.targets import Asked, examples, losses
 from sweep.adviser.verdict import Verdict, judge
 from sweep.results import Results
 from sweep.runs.estimate import CPU_RATE, operations
 from sweep.runs.runner import RunnerError
+
+Point = tuple[Mapping[str, float], tuple[float, ...]]  # shares of a mixture, and its losses
 
 MOST_ROUNDS = 1000  # a policy that asks for more never ends
 
@@ -35,6 +39,7 @@ class Step:
 
     reason: str
     outcomes: tuple[Outcome, ...]
+    ids: tuple[str, ...]  # of their trials
     verdict: Verdict
     spent: float  # seconds of one worker until its end, controls included
     seconds: float  # that deciding on it took
@@ -74,23 +79,28 @@ class Conduct:
     def __init__(
         self,
         question: Question,
+        asked: Asked,
         design: Design,
         rounds: Rounds,
         on_step: Callable[[Sequence[Step]], None] = lambda steps: None,
         workers: int | None = None,
     ) -> None:
         self.question = question
+        self.asked = asked
         self.design = design
         self.rounds = rounds
         self.on_step = on_step
         self.state = State()
         self.deciding = 0.0
         self._workers = workers
+        self._ids: dict[Trial, str] = {}
         self._dense: dict[str, pl.DataFrame] = {}  # rows of the dense model in `metrics/`, by fidelity
 
     def conclude(self) -> Conclusion:
         """Run until the policy stops. Raises RunnerError when the dense model or the cluster fails."""
         self._run_controls(FULL)
+        if self.question.search_mixture and isinstance(self._decide()[0], Round):
+            self._search()
         while True:
             found, seconds = self._decide()
             if isinstance(found, Stop):
@@ -201,6 +211,44 @@ class Conduct:
         self.state.controls = Controls((0.0,) * len(targets), free)
         self.state.examples = tuple(examples(self._dense[FULL], target) for target in targets)
 
+    def _search(self) -> None:
+        """Screen candidates and mixtures of them, and let the mixture that looks best take part."""
+        arms = {arm.name: arm for arm in self.design.arms if arm.source.source_name != "mixture"}
+        self.rounds.reporter.say("search: a screen of each candidate, then of mixtures of them")
+        self._run_controls(SCREEN)
+        alone = self._run_trials([Trial(name, 0, SCREEN) for name in arms], SCREEN)
+        self.state.outcomes += alone
+        known = {outcome.arm: outcome.values for outcome in alone if not outcome.lost}
+        chosen = to_mix(known, SEARCH_SHARE * self.budget() / measured(alone, self.costs()).screen) if known else []
+        if len(chosen) < 2:
+            self._keep(f"a screen of each of {len(arms)} candidates; no mixture can be paid", alone, 0.0)
+            return
+        windows = self.design.trials[Trial(chosen[0], 0, SCREEN)].spec.nsamples or 1  # type: ignore[union-attr]
+        tried = to_screen(chosen, list(arms.values()), windows)
+        self._redesign(self.design.arms, tried)
+        by_name = {self._name(arm): arm for arm in tried}
+        mixed = self._run_trials([Trial(name, 0, SCREEN) for name in by_name], SCREEN)
+        self.state.outcomes += [outcome for outcome in mixed if outcome.arm in self.design.names]
+        self.state.alone += sum(outcome.seconds for outcome in mixed if outcome.arm not in self.design.names)
+        points: list[Point] = [({name: 1.0}, known[name]) for name in chosen]
+        points += [(by_name[outcome.arm].shares or {}, outcome.values) for outcome in mixed if not outcome.lost]
+        found = searched(points, chosen, list(arms.values()), windows)
+        if found is not None and self._name(found) == found.name:
+            self._redesign([*self.design.arms, found], tried)
+        told = "none beats its parts" if found is None else _told(found)
+        self._keep(
+            f"screens of {len(arms)} candidates and {len(mixed)} mixtures propose: {told}", [*alone, *mixed], 0.0
+        )
+
+    def _name(self, mixed: Arm) -> str:
+        """What a mixture is called: it may be an arm already."""
+        return next((arm.name for arm in self.design.arms if alike(mixed, arm)), mixed.name)
+
+    def _redesign(self, arms: Sequence[Arm], tried: Sequence[Arm]) -> None:
+        """Other arms take part, and mixtures are screened beside them."""
+        also = [mixed for mixed in tried if not any(alike(mixed, arm) for arm in arms)]
+        self.design = make_design(self.question, arms, self.asked, also)
+
     def _run_round(self, asked: Round, seconds: float) -> None:
         """Run a round, screens before full trials, and keep what it gave."""
         found: list[Outcome] = []
@@ -211,9 +259,13 @@ class Conduct:
             if chosen:
                 found += self._run_trials(chosen, fidelity)
         self.state.outcomes += found
-        verdict = self._judge()
+        self._keep(asked.reason, found, seconds)
+
+    def _keep(self, reason: str, found: Sequence[Outcome], seconds: float) -> None:
+        """Note a round, and what is believed after it."""
         total = spent(self.state.outcomes, self.costs())
-        self.state.steps.append(Step(asked.reason, tuple(found), verdict, total, seconds))
+        ids = tuple(self._ids[Trial(outcome.arm, outcome.draw, outcome.fidelity)] for outcome in found)
+        self.state.steps.append(Step(reason, tuple(found), ids, self._judge(), total, seconds))
 
     def _run_trials(self, chosen: Sequence[Trial], fidelity: str) -> list[Outcome]:
         planned = {trial: self.design.trials[trial] for trial in chosen}
@@ -222,6 +274,7 @@ class Conduct:
         metrics = _metrics(self.rounds.stores[fidelity], list(by_id))
         outcomes = []
         for trial, run in planned.items():
+            self._ids[trial] = run.id
             row = by_id[run.id]
             outcome = Outcome(trial.arm, trial.draw, fidelity, (), row["seconds_total"] or 0.0, failed=True)
             if row["status"] == "ok":
@@ -236,3 +289,8 @@ def _metrics(store: Results, ids: Sequence[str]) -> dict[str, pl.DataFrame]:
     """The rows of each trial in `metrics/`; none of one that failed."""
     rows = store.scan("metrics").filter(pl.col("trial_id").is_in(list(ids))).collect()
     return {trial_id: rows.filter(pl.col("trial_id") == trial_id) for trial_id in ids}
+
+
+def _told(mixed: Arm) -> str:
+    """`62 % books + 38 % code`."""
+    return " + ".join(f"{100 * share:.0f} % {name}" for name, share in (mixed.shares or {}).items())

@@ -15,7 +15,6 @@ from typing import Any
 from calib.settings import SettingsError
 from sweep.adviser.candidates import Look
 from sweep.adviser.conduct import Conclusion, Step
-from sweep.adviser.outcomes import Outcome, Trial
 from sweep.adviser.question import Question
 from sweep.adviser.study import Design
 from sweep.results import Results, ResultsError
@@ -46,8 +45,8 @@ def write_record(
         "arms": [{"name": arm.name, "shares": arm.shares} for arm in design.arms],
         "targets": [{"name": t.name, "unit": t.unit, "measure": t.measure} for t in design.targets],
         "looks": [_plain(look) for look in looks],
-        "rounds": [_round(number, step, design) for number, step in enumerate(steps, 1)],
-        "ended": None if ended is None else _ended(ended, design),
+        "rounds": [_round(number, step) for number, step in enumerate(steps, 1)],
+        "ended": None if ended is None else _ended(ended),
         "lines": list(lines),
     }
     store.write_text(FILE, json.dumps(content, indent=1, allow_nan=False))
@@ -71,23 +70,20 @@ def recorded_workers(store: Results) -> int | None:
     return workers
 
 
-def _round(number: int, step: Step, design: Design) -> dict[str, Any]:
+def _round(number: int, step: Step) -> dict[str, Any]:
     return {
         "number": number,
         "reason": step.reason,
         "spent": step.spent,
         "deciding": step.seconds,
-        "trials": [_outcome(outcome, design) for outcome in step.outcomes],
+        "trials": [
+            {"trial_id": trial_id, **_plain(outcome)} for trial_id, outcome in zip(step.ids, step.outcomes, strict=True)
+        ],
         "verdict": _plain(step.verdict),
     }
 
 
-def _outcome(outcome: Outcome, design: Design) -> dict[str, Any]:
-    trial = design.trials[Trial(outcome.arm, outcome.draw, outcome.fidelity)]
-    return {"trial_id": trial.id, **_plain(outcome)}
-
-
-def _ended(ended: Conclusion, design: Design) -> dict[str, Any]:
+def _ended(ended: Conclusion) -> dict[str, Any]:
     return {
         "stop": _plain(ended.stop),
         "verdict": _plain(ended.verdict),

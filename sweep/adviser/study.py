@@ -62,8 +62,11 @@ class Design:
         return found
 
 
-def make_design(question: Question, arms: Sequence[Arm], asked: Asked) -> Design:
-    """Both studies and their trials. Raises SettingsError for whatever is wrong with model, method or sizes."""
+def make_design(question: Question, arms: Sequence[Arm], asked: Asked, also: Sequence[Arm] = ()) -> Design:
+    """Both studies and their trials; `also` is only screened.
+
+    Raises SettingsError for whatever is wrong with model, method or sizes.
+    """
     ref = resolve_model(_model_entry(question.model), "MODEL")
     dtype = stored_dtype(ref)
     method = parse_method(question.method, "--method")
@@ -81,7 +84,7 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked) -> Design
     }
     full, screen = _evaluations(question, asked, context)
     name = study_name(ref.name, method)
-    sources = [arm.entry for arm in arms]
+    sources = {FULL: [arm.entry for arm in arms], SCREEN: [arm.entry for arm in (*arms, *also)]}
     sizes = {FULL: question.nsamples, SCREEN: screen_windows(question.nsamples, arms)}
     documents = {
         FULL: {"study": name, "evaluation": full},
@@ -89,7 +92,12 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked) -> Design
     }
     studies = {}
     for fidelity, document in documents.items():
-        calibration = {"source": sources, "sets": question.sets, "nsamples": sizes[fidelity], "seqlen": length}
+        calibration = {
+            "source": sources[fidelity],
+            "sets": question.sets,
+            "nsamples": sizes[fidelity],
+            "seqlen": length,
+        }
         if fidelity == SCREEN:
             calibration["max_nsamples"] = question.nsamples
         studies[fidelity] = parse_study({**document, **common, "calibration": calibration})
@@ -112,7 +120,7 @@ def _design(name: str, arms: Sequence[Arm], asked: Asked, studies: Mapping[str, 
 def screen_windows(nsamples: int, arms: Sequence[Arm]) -> int:
     """Windows of a screened set: an eighth, but at least one of each part of a mixture."""
     smallest = min((share for arm in arms for _, share in arm.source.components()), default=1.0)
-    return min(nsamples, max(math.ceil(nsamples / SMALLER), math.ceil(1 / smallest), 2))
+    return min(nsamples, max(math.ceil(nsamples / SMALLER), math.ceil(1 / smallest - 1e-9), 2))
 
 
 def data_free_control(method: Method) -> Any:

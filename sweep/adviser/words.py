@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from sweep.adviser.conduct import Conclusion
 from sweep.adviser.outcomes import FULL
-from sweep.adviser.policy import spent
 from sweep.adviser.study import Design
 from sweep.adviser.verdict import NO_MATTER, TIE, WINNER, Gain, Standing, Verdict
 from sweep.runs.progress import duration
@@ -29,7 +28,7 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     study = design.studies[FULL]
     head = [f"{study.models[0].name} with {study.labels[-1]}, {_judged(ended, design)}:"]
     said = [_use(verdict, design), *_how_sure(verdict, design), *_gains(verdict, design), *_disagree(verdict)]
-    seconds = spent([outcome for step in ended.steps for outcome in step.outcomes], ended.costs)
+    seconds = ended.steps[-1].spent if ended.steps else ended.costs.spent
     count = sum(len(step.outcomes) for step in ended.steps)
     cost = (
         f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "

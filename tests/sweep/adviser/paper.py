@@ -106,9 +106,9 @@ def losses(levels: Mapping[str, float], sd: float = 1.0, control: float = 30.0) 
 
 def prepared(question: Question, folder: Path) -> Prepared:
     """A question whose texts nobody looked at."""
-    arms = make_arms(question)
-    design = make_design(question, arms, make_targets(question))
-    return Prepared(question, design, (), str(folder), RunOptions())
+    asked = make_targets(question)
+    design = make_design(question, make_arms(question), asked)
+    return Prepared(question, asked, design, (), str(folder), RunOptions())
 
 
 def asked(model: Any, texts: Sequence[Path], **settings: Any) -> Question:
