@@ -2,8 +2,8 @@
 
 One row per (model, method, source, set, nsamples, target, measure): the loss (lower is better) and the seconds of the
 trial. Measures: `log_perplexity` and `js` of each held-out text, `task_loss` (minus the mean log-likelihood of the
-right answers, nats) of each task and of the group `reference`, and `distinct_tokens` of a set, which no trial needs. The
-target `texts` is the mean over the held-out texts. Source and set are null for the dense model and data-free methods.
+right answers, nats) of each task, and `distinct_tokens` of a set, which no trial needs. The targets `texts` and `tasks`
+are means over the held-out texts and the tasks. Source and set are null for the dense model and data-free methods.
 """
 
 from __future__ import annotations

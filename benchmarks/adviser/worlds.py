@@ -65,19 +65,13 @@ def sources(world: World, draws: int, rng: np.random.Generator) -> Sources:
 
 
 WORLDS = (
-    *(
-        World(f"{k} sources, SD {b:g}, rho {r:g}", k, b, r)
-        for k in (5, 8, 12, 20)
-        for b in (0.3, 1, 3)
-        for r in (0.6, 0.95)
-    ),
-    World("8 sources, SD 1, rho 0.2", 8, 1, 0.2),
-    World("20 sources, SD 1, rho 0.2", 20, 1, 0.2),
+    *(World(f"8 sources, SD {b:g}, rho {r:g}", 8, b, r) for b in (0.3, 1, 3) for r in (0.6, 0.95)),
     *(World(f"8 sources, SD {b:g}, spreads 1:9", 8, b, 0.8, unlike=3) for b in (0.3, 1, 3)),
-    *(World(f"{k} sources, SD 1, spreads 1:4", k, 1, 0.8, unlike=2) for k in (5, 20)),
     *(World(f"8 sources, SD {b:g}, Student draws (3)", 8, b, 0.8, tail=3) for b in (0.3, 1, 3)),
     *(World(f"8 sources, SD {b:g}, one draw in ten far off", 8, b, 0.8, far=0.1) for b in (0.3, 1, 3)),
+    World("8 sources, SD 1, rho 0.2", 8, 1, 0.2),
     World("9 sources, SD 1, one fails always", 9, 1, 0.8, broken=1),
-    World("8 equal sources", 8, 0, 0.0),
-    World("20 equal sources", 20, 0, 0.0),
+    *(World(f"20 sources, SD {b:g}, rho {r:g}", 20, b, r) for b in (1, 0.3, 3) for r in (0.6, 0.95)),
+    *(World(f"{k} sources, SD 1, spreads 1:4", k, 1, 0.8, unlike=2) for k in (5, 20)),
+    *(World(f"{k} sources, SD {b:g}, rho {r:g}", k, b, r) for k in (5, 12) for b in (0.3, 1, 3) for r in (0.6, 0.95)),
 )

@@ -1,7 +1,8 @@
 """Outcomes as numbers: per arm and target the sums that the posterior needs, and the draws that are far off.
 
 A draw is *far off* where its loss lies more than `FAR` usual SDs of a draw above the middle of its arm's draws. The
-usual SD is a median over arms, so that a catastrophe does not hide itself. Far-off and failed draws say nothing about
+usual SD is a median over arms, so that a catastrophe does not hide itself; among few draws a larger distance is asked
+for, since their SD may be small by luck. Far-off and failed draws say nothing about
 the centre of an arm; how often they happen is counted instead.
 """
 
@@ -15,7 +16,8 @@ from scipy import special
 
 from sweep.adviser.outcomes import FULL, SCREEN, Outcome
 
-FAR = 6.0  # usual SDs of a draw: a Student draw with 3 degrees of freedom lies farther once in 2,000
+FAR = 5.0  # usual SDs of a draw, where those are known well
+DOUBT = 0.95  # of few draws it is the upper bound of the usual SD at this level that counts
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,13 @@ def stacked(draws: dict[int, np.ndarray]) -> np.ndarray:
 def _far(found: Sequence[dict[int, np.ndarray]]) -> list[set[int]]:
     """Draws of each arm that are far off on any target at one fidelity."""
     groups = [stacked(draws) for draws in found]
-    variance = usual_variance(groups)
+    variance, freedom = usual_variance(groups), sum(max(len(values) - 1, 0) for values in groups)
     if variance is None or not (variance > 0).any():
         return [set() for _ in found]
+    distance = FAR * np.sqrt(variance * freedom / special.chdtri(freedom, DOUBT))
     far = []
     for draws, values in zip(found, groups, strict=True):
         middle = np.sort(values, axis=0)[(len(values) - 1) // 2] if len(values) else 0.0
-        bad = [((value - middle) > FAR * np.sqrt(variance)).any() for value in values]
+        bad = [((value - middle) > distance).any() for value in values]
         far.append({draw for draw, is_far in zip(sorted(draws), bad, strict=True) if is_far})
     return far

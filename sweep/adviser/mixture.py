@@ -119,9 +119,13 @@ def _one(weights: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarra
         coefficients = inverse @ design.T @ losses
         leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
         left_out = (losses - design @ coefficients) / np.maximum(1 - leverage, 1e-6)
-        found.append((float(np.sqrt((left_out**2).mean())), coefficients))
-    error, best = min(found, key=lambda pair: pair[0])
-    return best[:m], best[m:], error
+        found.append((left_out**2, coefficients))
+    least = min((squares for squares, _ in found), key=np.mean)
+    enough = least.mean() + least.std() / np.sqrt(
+        len(least)
+    )  # the simplest surface within a standard error of the best
+    squares, best = next(pair for pair in reversed(found) if pair[0].mean() <= enough)
+    return best[:m], best[m:], float(np.sqrt(squares.mean()))
 
 
 def _descend(surface: Surface, start: np.ndarray, unit: np.ndarray | float) -> np.ndarray:

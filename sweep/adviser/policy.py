@@ -28,6 +28,7 @@ SCREEN_SHARE = 0.35  # of the budget at most goes to screens
 SCREEN_COST = 0.5  # of a full trial: a dearer screen tells less for its time than a full draw
 FEWEST = 3  # arms that get full draws
 PORTION = 1 / 3  # of the trials that are left goes to one round
+HOPE = 0.01  # probability to be best below which an arm gets no further draws
 SHARING = (2, 3, 4, 6, 8, 12, 20)  # numbers of arms that may share a round
 
 
@@ -154,7 +155,9 @@ def left_for(outcomes: Sequence[Outcome], belief: Belief, rules: Rules) -> list[
 def shared_plan(belief: Belief, draws: Sequence[Sequence[int]], trials: int) -> np.ndarray:
     """Further full draws of each arm, float64 [arms]: `trials` shared evenly among the arms most likely to be best, as
     many of them as leaves the least expected regret."""
-    ranked = [int(k) for k in np.argsort(-belief.best, kind="stable") if draws[int(k)]]
+    best = belief.best
+    ranked = [int(k) for k in np.argsort(-best, kind="stable") if draws[int(k)]]
+    ranked = [k for k in ranked if best[k] >= HOPE] or ranked[:1]
     left = np.array([len(own) for own in draws])
     plans = []
     for count in sorted({min(count, len(ranked), trials) for count in SHARING}):

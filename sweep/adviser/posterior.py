@@ -23,12 +23,12 @@ from scipy import special
 from sweep.adviser.evidence import FAR, Evidence, evidence, stacked
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
 
-DRAWS, PROPOSALS = 500, 4  # draws of a posterior, and proposals for each of them
+DRAWS, PROPOSALS = 400, 3  # draws of a posterior, and proposals for each of them
 RATIOS = np.exp(np.linspace(np.log(0.05), np.log(60.0), 48))  # of τ to the SD of a draw: the support of its prior,
 PRIOR = RATIOS / (1 + RATIOS**2) / (RATIOS / (1 + RATIOS**2)).sum()  # a half-Cauchy law (Gelman 2006), on a log grid
 RHO = (4.0, 1.0)  # ρ = 2 Beta - 1: mean .6, below zero once in sixteen
 LUCK = (0.5, 0.6)  # mean and SD of the prior of atanh(r)
-FREEDOMS = np.array([3.0, 6.0, 12.0, 24.0, 100.0])  # how alike the arms' variances are; 100: equal
+FREEDOMS = np.array([2.0, 4.0, 8.0, 16.0, 64.0])  # how alike the arms' variances are; 64: nearly equal
 UNKNOWN = 1e6  # variance, in squared SDs, of a mean that was not observed
 ALIKE = np.array(
     [3.0, 10.0, 30.0, 100.0, 300.0]
