@@ -24,8 +24,8 @@ def race_figure(beliefs: pl.DataFrame, draws: pl.DataFrame, where: str, unit: st
     order = last["arm"].to_list()
     return Chart(
         f"The race, {where}",
-        f"Blue: mean and 80 % interval in the end, grey: after the first full draws, dots: full draws. Loss over the dense "
-        f"model in {unit}, lower is better. Below: probability to be best after each round.",
+        f"Blue: mean and 80 % interval in the end, grey: after the first full draws, dots: full draws. Loss over the "
+        f"dense model in {unit}, lower is better. Below: probability to be best after each round.",
         {"vconcat": [_losses(first, last, draws, order, unit), _chances(beliefs, order)], "spacing": 20},
     )
 

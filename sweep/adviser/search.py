@@ -1,8 +1,9 @@
 """The searched mixture: a few mixtures are screened, a surface is fitted, and its best mixture becomes an arm.
 
 `mixture.py` fits and proposes. Here stands which mixtures are screened for that and how much of the budget they may
-take: pairs in halves of the candidates that screened best, and checks between them, as many as can be paid. A proposed mixture has proved
-nothing; it takes part as any arm does. Its shares are whole windows of a screened set, so its screens are nested.
+take: pairs in halves of the candidates that screened best, and checks between them, as many as can be paid. A proposed
+mixture has proved nothing; it takes part as any arm does. Its shares are whole windows of a screened set, so its
+screens are nested.
 """
 
 from __future__ import annotations
