@@ -20,6 +20,12 @@ WIDTH, LINES = 80, 24
 ARMS = 7  # rows of the table
 NAME = 30  # columns of an arm's name
 CONTINUED = " \\"
+STOPPED = {  # why, by the kind of the end
+    "settled": "it is settled",
+    "budget": "the budget is spent",
+    "draws": "every set was tried",
+    "guaranteed": "the race is decided",
+}
 
 
 def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None, full_study: float) -> list[str]:
@@ -32,7 +38,7 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     count = sum(len(step.outcomes) for step in ended.steps)
     cost = (
         f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
-        f"the full study's {duration(full_study)}; {ended.stop.reason}"
+        f"the full study's {duration(full_study)}; {STOPPED.get(ended.stop.kind, ended.stop.reason)}."
     )
     tail = [*_more(verdict, design), cost, *_draw(verdict, design, trial)]
     commands = _commands(root, trial)
