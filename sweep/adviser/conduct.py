@@ -99,6 +99,7 @@ class Conduct:
     def conclude(self) -> Conclusion:
         """Run until the policy stops. Raises RunnerError when the dense model or the cluster fails."""
         self._run_controls(FULL)
+        self.on_step(())
         if self.question.search_mixture and isinstance(self._decide()[0], Round):
             self._search()
         while True:

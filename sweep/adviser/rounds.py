@@ -40,14 +40,10 @@ class Rounds:
         self.reporter = reporter
         self.account = Account()
         self.retry_failed = retry_failed
+        self.workers: int | None = None  # that there is room for, when the first trial ran
         self._make_runner = make_runner
         self._runner: Runner | None = None
         self._device = ""
-
-    @property
-    def workers(self) -> int | None:
-        """Workers that there is room for; None before the first trial ran."""
-        return None if self._runner is None else self._runner.workers
 
     def run(self, study: Study, trials: Sequence[plan.Trial], fidelity: str) -> pl.DataFrame:
         """Run what is missing of these trials; returns their rows in `trials/`.
@@ -89,6 +85,7 @@ class Rounds:
                     self._device = self._runner.start()
                 except OSError as error:
                     raise SettingsError(f"nothing was started: {error}") from None
+            self.workers = self._runner.workers
         self._runner.write_to(root)
         return self._runner
 

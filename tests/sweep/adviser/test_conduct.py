@@ -145,3 +145,19 @@ def test_the_record_tells_every_trial_of_every_round(question: Prepared) -> None
             for root in (question.results, f"{question.results}/screening")
         )
     )
+
+
+def test_workers_are_recorded_before_the_first_decision(
+    tiny_model: Path, texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = prepared(asked(tiny_model, texts, budget=60.0), tmp_path / "out")
+    first = PaperRunner(ready.results, losses(LEVELS), workers=3)
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    first.at[2] = killed  # the first trial after the controls
+    with pytest.raises(KeyboardInterrupt):
+        conduct(ready, first)
+    conduct(ready, PaperRunner(ready.results, losses(LEVELS), workers=1))
+    assert record(ready.results)["ended"]["rules"]["budget"] == 180
