@@ -37,14 +37,14 @@ def write_record(
     content = {
         "version": VERSION,
         "study": design.name,
-        "question": _plain(question),
+        "question": plain(question),
         "model": design.studies["full"].models[0].name,
         "method": design.studies["full"].labels[-1],
         "control": design.studies["full"].labels[0] if len(design.studies["full"].labels) > 1 else None,
         "workers": workers,
         "arms": [{"name": arm.name, "shares": arm.shares} for arm in design.arms],
         "targets": [{"name": t.name, "unit": t.unit, "measure": t.measure} for t in design.targets],
-        "looks": [_plain(look) for look in looks],
+        "looks": [plain(look) for look in looks],
         "rounds": [_round(number, step) for number, step in enumerate(steps, 1)],
         "ended": None if ended is None else _ended(ended),
         "lines": list(lines),
@@ -77,34 +77,34 @@ def _round(number: int, step: Step) -> dict[str, Any]:
         "spent": step.spent,
         "deciding": step.seconds,
         "trials": [
-            {"trial_id": trial_id, **_plain(outcome)} for trial_id, outcome in zip(step.ids, step.outcomes, strict=True)
+            {"trial_id": trial_id, **plain(outcome)} for trial_id, outcome in zip(step.ids, step.outcomes, strict=True)
         ],
-        "verdict": _plain(step.verdict),
+        "verdict": plain(step.verdict),
     }
 
 
 def _ended(ended: Conclusion) -> dict[str, Any]:
     return {
-        "stop": _plain(ended.stop),
-        "verdict": _plain(ended.verdict),
-        "rules": _plain(ended.rules),
-        "costs": _plain(ended.costs),
-        "controls": _plain(ended.controls),
+        "stop": plain(ended.stop),
+        "verdict": plain(ended.verdict),
+        "rules": plain(ended.rules),
+        "costs": plain(ended.costs),
+        "controls": plain(ended.controls),
         "examples": list(ended.examples),
         "deciding": ended.deciding,
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON of dataclasses; numbers that are none in JSON are null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return str(value) if not hasattr(value, "item") else _plain(value.item())
+    return str(value) if not hasattr(value, "item") else plain(value.item())
