@@ -64,10 +64,11 @@ class Record:
         return [target["name"] for target in self.content["targets"]]
 
     @property
-    def unit(self) -> str:
-        """Of the loss: that of the targets, where they share one."""
-        units = {target["unit"] for target in self.content["targets"]}
-        return str(units.pop()) if len(units) == 1 else "units of each target"
+    def loss(self) -> str:
+        """What an arm is compared by, with its unit."""
+        if len(self.content["targets"]) == 1:
+            return f"loss over the dense model, {self.content['targets'][0]['unit']}"
+        return "worst regret over the targets"
 
     @property
     def subject(self) -> str:

@@ -13,7 +13,7 @@ from analysis.page.marks import category, records, tip
 LINES = 8  # arms that have a line of their own
 
 
-def race_figure(beliefs: pl.DataFrame, draws: pl.DataFrame, where: str, unit: str) -> Chart:
+def race_figure(beliefs: pl.DataFrame, draws: pl.DataFrame, where: str, loss: str) -> Chart:
     """Above: each arm's loss as it was believed first and last, with its full draws. Below: P(best) by time.
 
     beliefs: as `analysis.advice.belief_table`; draws: full draws on the one target, or none where there are several.
@@ -24,14 +24,14 @@ def race_figure(beliefs: pl.DataFrame, draws: pl.DataFrame, where: str, unit: st
     order = last["arm"].to_list()
     return Chart(
         f"The race, {where}",
-        f"Blue: mean and 80 % interval in the end, grey: after the first full draws, dots: full draws. Loss over the "
-        f"dense model in {unit}, lower is better. Below: probability to be best after each round.",
-        {"vconcat": [_losses(first, last, draws, order, unit), _chances(beliefs, order)], "spacing": 20},
+        f"Blue: mean and 80 % interval in the end, grey: after the first full draws, dots: full draws; {loss}, lower "
+        "is better. Below: probability to be best after each round.",
+        {"vconcat": [_losses(first, last, draws, order, loss), _chances(beliefs, order)], "spacing": 20},
     )
 
 
-def _losses(first: pl.DataFrame, last: pl.DataFrame, draws: pl.DataFrame, order: list[str], unit: str) -> Spec:
-    x: Spec = {"type": "quantitative", "title": f"loss, {unit}", "scale": {"zero": False, "nice": True, "padding": 12}}
+def _losses(first: pl.DataFrame, last: pl.DataFrame, draws: pl.DataFrame, order: list[str], loss: str) -> Spec:
+    x: Spec = {"type": "quantitative", "title": loss, "scale": {"zero": False, "nice": True, "padding": 12}}
     y: Spec = {"field": "arm", "type": "nominal", "sort": order, "title": None, "axis": ROWS_AXIS}
     tips = [
         tip("arm"),

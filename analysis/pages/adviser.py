@@ -39,7 +39,7 @@ def _race(study: Study, record: Record) -> list[Figure]:
         return []
     draws = draw_table(study).filter(pl.col("fidelity") == "full").drop_nulls("loss")
     several = len(record.targets) > 1
-    chart = race_figure(beliefs, draws.clear() if several else draws, record.subject, record.unit)
+    chart = race_figure(beliefs, draws.clear() if several else draws, record.subject, record.loss)
     caption = f"Judged on {html.escape(' and '.join(record.targets))}. Point at a mark for its numbers."
     return [Figure("figure-race", "The race", caption, [(record.subject, chart)])]
 

@@ -33,19 +33,29 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     verdict = ended.verdict
     study = design.studies[FULL]
     head = [f"{study.models[0].name} with {study.labels[-1]}, {_judged(ended, design)}:"]
-    said = [_use(verdict, design), *_how_sure(verdict, design), *_gains(verdict, design), *_disagree(verdict)]
+    said = [
+        _use(verdict, design),
+        *_how_sure(verdict, _unit(ended, design)),
+        *_gains(verdict, design),
+        *_disagree(verdict),
+    ]
     seconds = ended.steps[-1].spent if ended.steps else ended.costs.spent
     count = sum(len(step.outcomes) for step in ended.steps)
     cost = (
         f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
         f"the full study's {duration(full_study)}; {STOPPED.get(ended.stop.kind, ended.stop.reason)}."
     )
-    tail = [*_more(verdict, design), cost, *_draw(verdict, design, trial)]
+    tail = [*_more(verdict, _unit(ended, design)), cost, *_draw(verdict, design, trial)]
     commands = _commands(root, trial)
     text = [line for sentence in (*head, *said) for line in _wrap(sentence)]
     after = [line for sentence in tail for line in _wrap(sentence)]
     rows = max(0, min(ARMS, LINES - len(text) - len(after) - len(commands) - 2))
-    return [*text, *_table(verdict.standings, rows), *after, *commands][:LINES]
+    return [
+        *text,
+        *_table(verdict.standings, rows, "worst regret" if len(design.targets) > 1 else "loss over dense"),
+        *after,
+        *commands,
+    ][:LINES]
 
 
 def _judged(ended: Conclusion, design: Design) -> str:
@@ -58,10 +68,16 @@ def _judged(ended: Conclusion, design: Design) -> str:
     return f"judged on {' and '.join(named)}"
 
 
-def _unit(design: Design) -> str:
-    """Of the loss: that of the targets, where they share one."""
-    units = {target.unit for target in design.targets}
-    return units.pop() if len(units) == 1 else "units of each target"
+def _unit(ended: Conclusion, design: Design) -> str:
+    """Of the loss. With several targets it is the worst regret, in multiples of what makes the targets comparable."""
+    matters, units = ended.rules.matters, {target.unit for target in design.targets}
+    if len(design.targets) == 1:
+        return units.pop()
+    if matters is None:
+        return "SD of a draw"
+    if isinstance(matters, tuple):
+        return "times what matters"
+    return units.pop() if len(units) == 1 else "units"
 
 
 def _use(verdict: Verdict, design: Design) -> str:
@@ -81,10 +97,9 @@ def _use(verdict: Verdict, design: Design) -> str:
     return f"It cannot be told which is best. {verdict.arm} leads" + (f"; so may be {others}." if others else ".")
 
 
-def _how_sure(verdict: Verdict, design: Design) -> list[str]:
+def _how_sure(verdict: Verdict, unit: str) -> list[str]:
     if verdict.regret is None:
         return []
-    unit = _unit(design)
     sd = f"; SD of a draw {_size(verdict.sd[0])}" if verdict.sd and len(verdict.sd) == 1 else ""
     return [
         f"Expected regret {_size(verdict.regret)} {unit}, with 80 % probability at most {_size(verdict.regret_upper)} "
@@ -114,7 +129,7 @@ def _disagree(verdict: Verdict) -> list[str]:
     ]
 
 
-def _more(verdict: Verdict, design: Design) -> list[str]:
+def _more(verdict: Verdict, unit: str) -> list[str]:
     more = verdict.more
     if more is None or verdict.kind == NO_MATTER:
         return []
@@ -122,7 +137,7 @@ def _more(verdict: Verdict, design: Design) -> list[str]:
         return ["One more hour buys no trial that could change the answer."]
     return [
         f"One more hour buys {more.trials} trials; expected regret {_size(more.now)} would be {_size(more.then)} "
-        f"{_unit(design)}."
+        f"{unit}."
     ]
 
 
@@ -141,13 +156,13 @@ def _draw(verdict: Verdict, design: Design, trial: str | None) -> list[str]:
     return [f"{said}):"]
 
 
-def _table(standings: Sequence[Standing], rows: int) -> list[str]:
+def _table(standings: Sequence[Standing], rows: int, title: str) -> list[str]:
     """The best arms, one a line."""
     if not standings or rows < 2:
         return []
     shown = standings[: rows if len(standings) <= rows else rows - 1]
-    width = min(NAME, max(len("loss over dense"), *(len(one.arm) for one in shown)))
-    lines = [f"{'loss over dense':<{width}}  {'mean':>8}  {'80 % interval':>17}  {'P best':>6}  draws"]
+    width = min(NAME, max(len(title), *(len(one.arm) for one in shown)))
+    lines = [f"{title:<{width}}  {'mean':>8}  {'80 % interval':>17}  {'P best':>6}  draws"]
     for one in shown:
         between = f"{_size(one.low)} to {_size(one.high)}"
         lost = f", {one.failures} failed" if one.failures else ""
@@ -194,7 +209,7 @@ def _control(design: Design) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     shown = [*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])]
-    return " or ".join(shown)
+    return " or ".join([*([", ".join(shown[:-1])] if len(shown) > 1 else []), *shown[-1:]])
 
 
 def _gain(gain: Gain) -> str:
