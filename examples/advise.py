@@ -11,13 +11,8 @@ from sweep.advise import advise
 
 method = {"method": "gptq", "bits": 3, "group_size": 32}
 candidates = ["books", "code", "encyclopedia", "web_docs"]  # or files: my.jsonl, notes.txt
-small = {
-    "nsamples": 16,
-    "seqlen": 128,
-    "windows": 8,
-    "sets": 4,
-    "share": 0.5,
-}  # without these: 128 windows of 2,048 tokens
+small = {"nsamples": 16, "seqlen": 128, "windows": 8, "sets": 4}  # without these: 128 windows of 2,048 tokens
+asked = {"targets": ["books"], "share": 0.5}
 
-advice = advise("reference-2m", method, candidates, targets=["books"], results=sys.argv[1], local=True, **small)
+advice = advise("reference-2m", method, candidates, results=sys.argv[1], local=True, **asked, **small)
 print(advice)

@@ -143,7 +143,7 @@ def said(lines: Callable[[], Sequence[str]], reporter: Reporter) -> int:
     try:
         with interruptible():
             for line in lines():
-                reporter.say(line)
+                reporter.console.print(line, markup=False)  # a line that is continued ends in a backslash
         return OK
     except (SettingsError, ResultsError) as error:
         report(error)

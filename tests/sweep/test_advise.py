@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from calib.settings import SettingsError
 from sweep import export
-from sweep.advise import advise, spread, typed_mixture, typed_source
+from sweep.advise import advise, said, spread, typed_mixture, typed_source
 from sweep.results import Results
 from sweep.runs.progress import Reporter
 from tests.sweep.conftest import write_documents
@@ -31,6 +32,14 @@ def test_entries_and_mixtures_are_read() -> None:
     assert typed_mixture("books=0.7, my=file.jsonl=.3") == {"books": 0.7, "my=file.jsonl": 0.3}
     with pytest.raises(SettingsError, match="expected shares by name"):
         typed_mixture("books:0.7")
+
+
+def test_lines_are_said_as_they_are() -> None:
+    heard = io.StringIO()
+    reporter = Reporter(Console(file=heard, width=80, highlight=False, soft_wrap=True))
+    lines = ["python -m sweep.export 1 --results [bold]a[/bold] \\", "--out exported"]
+    assert said(lambda: lines, reporter) == 0
+    assert heard.getvalue().splitlines() == lines
 
 
 def test_a_question_is_answered_and_its_export_command_works(
