@@ -21,7 +21,7 @@ ARMS = 7  # rows of the table
 NAME = 30  # columns of an arm's name
 CONTINUED = " \\"
 STOPPED = {  # why, by the kind of the end
-    "settled": "it is settled",
+    "settled": "another trial is not worth its time",
     "budget": "the budget is spent",
     "draws": "every set was tried",
     "guaranteed": "the race is decided",
