@@ -26,6 +26,7 @@ from analysis.frames import Study, load
 from analysis.page.html import Figure, Section, page
 from analysis.page.vega import Drawing
 from analysis.pages import (
+    adviser,
     answer,
     best,
     calibration,
@@ -50,6 +51,7 @@ from calib.settings import SettingsError
 from sweep.results import ResultsError
 
 SECTIONS = (
+    SectionMaker(adviser.section),
     SectionMaker(answer.section, reads_samples=True),
     SectionMaker(run.section),
     SectionMaker(headlines.section, reads_samples=True),

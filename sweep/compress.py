@@ -20,34 +20,31 @@ import polars as pl
 import typer
 
 from calib.build import build, preflight
-from calib.settings import SettingsError, one_line, shown
-from calib.source import SOURCES
-from calib.yamltext import read_yaml
-from methods.base import Composition, CompressionError, Method, parse_method
+from calib.settings import SettingsError, one_line
+from methods.base import CompressionError, Method, parse_method
 from methods.blockwise import CompressionReport, compress_model
 from sweep.config import Study, parse_study
 from sweep.formats.catalog import DENSE, NAMES, SPQR, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
-from sweep.formats.grids import grid_of, grids_by_linear
+from sweep.formats.grids import grids_by_linear
 from sweep.formats.spqr import KeptGrids
 from sweep.formats.writer import Written, check_apart, check_target, write_model
-from sweep.models import ModelRef, context_length, load_config, load_tokenizer, resolve_model
+from sweep.models import context_length, load_tokenizer, resolve_model
 from sweep.plan import Trial, expand
 from sweep.runs.machine import device_name
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
+from sweep.shipping.entries import HELDOUT, LONGEST, data_note, source_entry, stored_dtype, typed_settings, with_scales
 from sweep.shipping.folder import Parcel, leftover_note, ship, told
 from sweep.shipping.recompress import Recompressed, device_of, keeping
 from sweep.trial import describe
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import load_dense
 
-HELDOUT = ["books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs"]
 NOTHING = pl.DataFrame(
     schema={"kind": pl.String, "task": pl.String, "metric": pl.String, "value": pl.Float64, "stderr": pl.Float64}
     | {"n": pl.Int64}
 )  # no metric was computed
-LONGEST = 2048  # tokens of a window, where nothing else is asked for and the model's context has room
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
 
@@ -145,17 +142,17 @@ def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None)
     if data is None and not asked.data_free:
         raise SettingsError(f"--data: {asked.label} needs calibration text; give a text or JSONL file, or a source")
     ref = resolve_model(model_entry, "models[0]")
-    dtype = _stored_dtype(ref)
+    dtype = stored_dtype(ref)
     document: dict[str, Any] = {
         "study": "compressed",
         "models": [{**model_entry, "dtype": dtype}],
-        "methods": [_with_scales(method, asked, dtype)],
+        "methods": [with_scales(method, asked, dtype)],
         "evaluation": {"heldout": HELDOUT, "heldout_windows": 8, "heldout_seqlen": 128},
     }
     if not asked.data_free:
         length = seqlen or min(LONGEST, context_length(ref))
         document["calibration"] = {
-            "source": _source_entry(data),
+            "source": source_entry(data),
             "sets": 1,
             "nsamples": nsamples,
             "seqlen": length,
@@ -165,41 +162,6 @@ def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None)
     if trial.spec is not None:
         preflight([trial.spec])
     return trial, study
-
-
-def _source_entry(data: Any) -> Any:
-    """The entry of a study. What is written like a path, with a slash or an ending, is one; of other words the name of
-    a source is that source, whatever files there are, and any other is a file if there is one."""
-    if isinstance(data, os.PathLike) or (isinstance(data, str) and _is_path(data)):
-        return {"source": "file", "path": str(Path(data).expanduser().absolute())}
-    return data
-
-
-def _is_path(data: str) -> bool:
-    return os.sep in data or bool(Path(data).suffix) or (data not in SOURCES.names() and os.path.exists(data))
-
-
-def data_note(data: str | None) -> str:
-    """A line that tells a source from a file of the same name here; empty when there is no such file."""
-    if data is None or _is_path(data) or not os.path.exists(data):
-        return ""
-    return f"note: --data {data} is the source of that name; write ./{data} for the file or folder here\n"
-
-
-def _stored_dtype(ref: ModelRef) -> str:
-    """The type of the model's weights: what was asked for, else what the checkpoint says."""
-    if ref.dtype != "auto":
-        return ref.dtype
-    stored = ref.stored_dtype or getattr(load_config(ref), "dtype", None) or "float32"
-    return str(stored).removeprefix("torch.")
-
-
-def _with_scales(entry: Any, method: Method, dtype: str) -> Any:
-    """The method's entry with scales in the model's type, where it has scales and does not say which."""
-    if isinstance(method, Composition):
-        return [_with_scales(*pair, dtype) for pair in zip(entry, method.steps, strict=True)]
-    entry = {"method": entry} if isinstance(entry, str) else dict(entry)
-    return {"scale_dtype": dtype, **entry} if grid_of(method) is not None else entry
 
 
 @app.command()
@@ -223,7 +185,7 @@ def command(
     Exit codes: 0 written, 2 it cannot be done as asked.
     """
     try:
-        entry: dict[str, Any] = {"method": method, **_settings(set_ or [])}
+        entry: dict[str, Any] = {"method": method, **typed_settings(set_ or [])}
         if bits is not None:
             entry["bits"] = bits
         written = compress(model, entry, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
@@ -232,17 +194,6 @@ def command(
         raise typer.Exit(2) from None
     print(f"{told(written)}; cd {shlex.quote(str(out))} && python -m sweep.launch ./recipe.yaml measures it")
     print(leftover_note(out) + data_note(data), end="", file=sys.stderr)
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`bits=4` as a setting, its value read as a study file reads it."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise SettingsError(f"--set {shown(pair)}: expected key=value, such as bits=4")
-        found[key] = read_yaml(value)
-    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,6 +33,8 @@ PLAN_VERSION = 4  # raised when a change of the code outside methods and calibra
 
 ID_LENGTH = 16  # hex digits of a trial's id
 
+EvaluationKey = tuple[str, int | None, str]  # of trials that share requests, see `evaluation_key`
+
 # settings of the evaluation that count by the content behind them, or change no number
 NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code", "descriptors")
 
@@ -183,19 +185,19 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
     ]
 
 
-def evaluation_key(trial: Trial) -> tuple[str, int | None]:
+def evaluation_key(trial: Trial) -> EvaluationKey:
     """Trials with the same key share one set of tokenized requests and held-out windows."""
-    return trial.model.tokenizer_id, trial.model.max_length
+    return trial.model.tokenizer_id, trial.model.max_length, trial.evaluation_id
 
 
-def requests_of(pool: Pool, made: Mapping[tuple[str, int | None], T]) -> T | None:
+def requests_of(pool: Pool, made: Mapping[EvaluationKey, T]) -> T | None:
     """Of what was made for each `evaluation_key` the one that has the pool's tokenizer; None where none was made."""
-    return next((found for (tokenizer, _), found in made.items() if tokenizer == pool.model.tokenizer_id), None)
+    return next((found for key, found in made.items() if key[0] == pool.model.tokenizer_id), None)
 
 
-def request_sets(trials: Iterable[Trial]) -> dict[tuple[str, int | None], RequestSet]:
+def request_sets(trials: Iterable[Trial]) -> dict[EvaluationKey, RequestSet]:
     """Each distinct set of requests, by key."""
-    groups: dict[tuple[str, int | None], list[Trial]] = defaultdict(list)
+    groups: dict[EvaluationKey, list[Trial]] = defaultdict(list)
     for trial in trials:
         groups[evaluation_key(trial)].append(trial)
     return {

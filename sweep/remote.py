@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from calib.settings import SettingsError
 from methods.lazy import Lazy
-from sweep.plan import Pool, RequestSet, Trial, evaluation_key, requests_of
+from sweep.plan import EvaluationKey, Pool, RequestSet, Trial, evaluation_key, requests_of
 from sweep.results import ResultsError
 from sweep.runs import connection
 from sweep.runs.crew import ClusterError, Crew
@@ -31,8 +31,8 @@ from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_stor
 from sweep.runs.prepare import requests_and_receipt, sets_and_receipt
 from sweep.runs.progress import Silence
 from sweep.runs.room import Room
-from sweep.runs.runner import RunOptions
-from sweep.runs.schedule import EvaluationKey, Job, spread
+from sweep.runs.runner import RunOptions, Steady
+from sweep.runs.schedule import Job, spread
 from sweep.runs.terminal import others_print_to
 from sweep.runs.vocabulary import refuse_unknown_ids
 from sweep.runs.watch import LIMITS
@@ -46,7 +46,6 @@ else:
 NODES_MINUTES = 10.0  # how long a started cluster may take until its nodes have joined
 QUIET_MINUTES = 10.0  # without any finished trial, until we say so
 LOOK_SECONDS = 5.0  # between two looks at which nodes there are
-STARTS = 2  # a slow machine may need more than Ray's half minute to start it once, rarely twice
 
 
 class Actor(Worker):
@@ -56,12 +55,13 @@ class Actor(Worker):
         """The number of this process; the first call, answered when the worker is ready."""
         return os.getpid()
 
-    def run_boxed(self, trial: Trial, calibration: Any, box: Sequence[Any], attempts: int) -> Outcome:
+    def run_boxed(self, trial: Trial, calibration: Any, box: Sequence[Any], attempts: int, results: str) -> Outcome:
         # a reference inside a list arrives as a reference; a plain argument would be fetched for every trial
+        self.write_to(results)
         return self.run(trial, calibration, lambda: ray.get(box[0]), attempts)
 
 
-class RayRunner:
+class RayRunner(Steady):
     """Owns the connection to Ray, the shared objects and the workers. A `Runner`."""
 
     def __init__(
@@ -75,7 +75,7 @@ class RayRunner:
         self.provenance = dict(provenance)
         self.options = options or RunOptions()
         self.notify = notify
-        self.workers = 0
+        self.workers = self._most = 0
         self.crew = Crew()
         self.hiring = Hiring(self.crew)
         self._calls: dict[Any, Any] = {}  # reference of a call -> the actor that runs it
@@ -103,7 +103,7 @@ class RayRunner:
             self._wait_for_a_node()
         if shortage := self._room().shortage():
             self.notify(shortage)
-        self.workers = self.options.workers or self._room().workers
+        self.workers = self._most = self.options.workers or self._room().workers
         return self._device
 
     def _wait_for_a_node(self) -> None:
@@ -115,9 +115,12 @@ class RayRunner:
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Look at the models; build all sets and requests in parallel. Raises SettingsError once one cannot be."""
-        check: Any = ray.remote(num_cpus=1, max_retries=2)(check_model)
-        build_sets: Any = ray.remote(num_cpus=1, max_retries=2)(sets_and_receipt)
-        build_requests: Any = ray.remote(num_cpus=1, max_retries=2, num_returns=2)(requests_and_receipt)
+        if self._device == "cuda" and any(pool.writes for pool in pools):
+            self._dismiss()  # workers that stayed hold the GPUs on which models write
+        cpus = 0 if self.crew.size else 1  # such workers may hold all CPUs, and wait for what is made here
+        check: Any = ray.remote(num_cpus=cpus, max_retries=2)(check_model)
+        build_sets: Any = ray.remote(num_cpus=cpus, max_retries=2)(sets_and_receipt)
+        build_requests: Any = ray.remote(num_cpus=cpus, max_retries=2, num_returns=2)(requests_and_receipt)
         rows = [(key, use, check.remote(use.model, use.methods)) for key, r in requests.items() for use in r.uses]
         of_requests, of_sets = {}, []  # receipts: the largest ids
         for key, asked in requests.items():
@@ -165,7 +168,7 @@ class RayRunner:
         """Run the jobs on all workers; yields each outcome when its row is committed."""
         crew, silence = self.crew, Silence(QUIET_MINUTES)
         crew.begin(jobs)
-        self.hiring.begin(self.workers)
+        self.hiring.begin(self._most)
         ended: list[Outcome] = []
         try:
             while crew.unfinished:
@@ -184,7 +187,8 @@ class RayRunner:
                 yield self._give_up(job, f"its worker died, as did those of other trials of {job.trial.model.name}")
             crew.refuse_untried()
         finally:
-            self._dismiss()
+            if not self.stay:
+                self._dismiss()
 
     def close(self) -> None:
         """End the workers and the connection (and Ray itself, when it was started here)."""
@@ -234,7 +238,8 @@ class RayRunner:
         """Have a worker run a trial; returns the reference of its outcome."""
         trial = job.trial
         calibration = self._sets[trial.calibration_id] if trial.calibration_id else None
-        return actor.run_boxed.remote(trial, calibration, [self._requests[evaluation_key(trial)]], job.attempts)
+        box = [self._requests[evaluation_key(trial)]]
+        return actor.run_boxed.remote(trial, calibration, box, job.attempts, self.results)
 
     def _hand_out(self) -> list[Outcome]:
         """Give all free workers a trial; returns the outcomes of those that turn out to be there already."""
@@ -310,11 +315,4 @@ def connect(options: RunOptions) -> None:
     """Connect to a cluster, or start Ray here. Raises SettingsError. SIGTERM, which Ray takes, stays the caller's."""
     connection.set_environment(options)
     with own_signal(signal.SIGTERM):
-        for start in range(1, STARTS + 1):
-            try:
-                ray.init(**connection.arguments(options))
-                return
-            except Exception as error:  # Ray raises a bare one when its processes take too long to start
-                ray.shutdown()
-                if options.address or start == STARTS:
-                    raise SettingsError(connection.hint(options.address, error, STARTS)) from None
+        connection.establish(options, lambda: ray.init(**connection.arguments(options)), ray.shutdown)

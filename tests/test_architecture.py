@@ -47,6 +47,7 @@ FLOORS = {
         lazy
     """,  # `*`: one method a file
     "sweep": """
+        advise
         launch  reference  reference.tasks  export  compress
         adviser
         shipping
@@ -76,7 +77,7 @@ FLOORS = {
         evidence  charts
         compare  answers  budget
         chosen  described
-        variance  ranking  correlation  reliability  shared
+        variance  ranking  correlation  reliability  shared  advice
         cells
         estimates
         frames

@@ -9,13 +9,16 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from calib.settings import SettingsError
 from sweep.runs.runner import RunOptions
 
 HEAD_SECONDS = 30.0  # a cluster's head may not answer for so long; Ray ends this process after 60
 LOCAL_HEAD_SECONDS = 3.0  # of a Ray that was started here, which nobody starts again
+STARTS = 2  # a slow machine may need more than Ray's half minute to start it once, rarely twice
 ENVIRONMENT = {  # unless it is set otherwise; Ray reads some of it when it is imported
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keep CUDA_VISIBLE_DEVICES in CPU tasks as it is
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -39,6 +42,20 @@ def arguments(options: RunOptions) -> dict[str, Any]:
         return {"address": options.address, **quiet}
     cpus = max(options.workers or 1, os.cpu_count() or 1)
     return {"address": "local", "num_cpus": cpus, "include_dashboard": False, **quiet}
+
+
+def establish(options: RunOptions, start: Callable[[], object], end: Callable[[], object]) -> None:
+    """Connect by `start`; after a failure `end` clears up. Raises SettingsError with what to do instead."""
+    for number in range(1, STARTS + 1):
+        try:
+            if options.address:
+                knock(options.address)
+            start()
+            return
+        except Exception as error:  # Ray raises a bare one when its processes take too long to start
+            end()
+            if options.address or number == STARTS:
+                raise SettingsError(hint(options.address, error, STARTS)) from None
 
 
 def knock(address: str) -> None:

@@ -8,17 +8,18 @@ from typing import Any
 
 from calib.build import CalibrationSet
 from sweep.evaluation.suite import EvaluationData
-from sweep.plan import Pool, RequestSet, evaluation_key, requests_of
+from sweep.plan import EvaluationKey, Pool, RequestSet, evaluation_key, requests_of
 from sweep.runs.machine import quiet_torch
 from sweep.runs.model_check import check_model
 from sweep.runs.outcome import Outcome, committed
 from sweep.runs.prepare import make_calibration_sets, make_requests
-from sweep.runs.schedule import EvaluationKey, Job, Queue, held_by
+from sweep.runs.runner import Steady
+from sweep.runs.schedule import Job, Queue, held_by
 from sweep.runs.vocabulary import largest_in_sets, refuse_unknown_ids
 from sweep.runs.worker import Worker
 
 
-class LocalRunner:
+class LocalRunner(Steady):
     """Keeps what trials share in memory, and runs them in a loop. A `Runner` of one worker."""
 
     workers = 1
@@ -29,6 +30,7 @@ class LocalRunner:
         self.device = device
         self._sets: dict[str, CalibrationSet] = {}
         self._requests: dict[EvaluationKey, EvaluationData] = {}
+        self._worker: Worker | None = None  # that stays
 
     def start(self) -> str:
         """Returns the device of the trials, `cuda` or `cpu`."""
@@ -54,7 +56,9 @@ class LocalRunner:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""
-        worker = Worker(self.results, self.provenance, self.device)
+        worker = self._worker or Worker(self.results, self.provenance, self.device)
+        worker.write_to(self.results)
+        self._worker = worker if self.stay else None
         queue, held = Queue(jobs), None
         while queue:
             job = queue.take(held)
@@ -67,7 +71,8 @@ class LocalRunner:
             yield worker.run(job.trial, calibration, partial(_same, requests), job.attempts)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Let go of the model of a worker that stayed."""
+        self._worker = None
 
 
 def _same(requests: EvaluationData) -> EvaluationData:

@@ -1,6 +1,7 @@
 """What runs trials: a plain loop in this process, or Ray. The session knows no more of them than this.
 
-`start`, `prepare`, `run`, `close` are called in this order, each once; `close` also after an error.
+`start`, `prepare`, `run`, `close` are called in this order, each once; `close` also after an error. A runner that was
+told to `stay` keeps its workers and their models when a run ends, for another `prepare` and `run`.
 
 Words of this room: a *session* is one command in a results folder; a *job* is a trial to run with its starts so far,
 its *outcome* how it ended; the *crew* are the workers that have started, *places* how many there is room for; a
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from calib.settings import SettingsError, shown
-from sweep.plan import Pool, RequestSet
+from sweep.plan import EvaluationKey, Pool, RequestSet
 from sweep.runs.outcome import Outcome
-from sweep.runs.schedule import EvaluationKey, Job
+from sweep.runs.schedule import Job
 
 MAX_WORKERS = 10_000
 SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
@@ -31,6 +32,7 @@ class Runner(Protocol):
     """Runs trials on one or more workers, which write their own rows."""
 
     workers: int  # that run trials, known after `start`
+    stay: bool  # keep the workers when a run ends
 
     def start(self) -> str:
         """Find the machines. Returns the device of the trials, `cuda` or `cpu`; raises SettingsError."""
@@ -44,8 +46,22 @@ class Runner(Protocol):
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed. Raises RunnerError when they cannot go on."""
 
+    def write_to(self, results: str) -> None:
+        """Write the results of what follows into this folder or URI."""
+
     def close(self) -> None:
         """Give everything back that was started."""
+
+
+class Steady:
+    """What runners have in common: where the results go, and whether workers stay between two runs."""
+
+    results: str
+    stay = False
+
+    def write_to(self, results: str) -> None:
+        """Write the results of what follows into this folder or URI."""
+        self.results = results
 
 
 @dataclass(frozen=True)

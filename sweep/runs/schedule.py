@@ -16,7 +16,6 @@ from typing import TypeVar
 from sweep.plan import Trial, evaluation_key
 
 Held = TypeVar("Held")
-EvaluationKey = tuple[str, int | None]  # of trials that share requests, see `evaluation_key`
 
 
 @dataclass(frozen=True)

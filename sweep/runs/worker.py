@@ -21,7 +21,7 @@ from typing import Any
 from calib.build import CalibrationSet
 from sweep.evaluation.suite import EvaluationData, Evaluator
 from sweep.models import ModelRef, at_commit, hub_commit
-from sweep.plan import Trial
+from sweep.plan import EvaluationKey, Trial, evaluation_key
 from sweep.results import Results, ResultsError, TrialRows
 from sweep.runs.connection import LOGS
 from sweep.runs.errors import error_line, may_pass
@@ -52,11 +52,12 @@ class NotHeld(RuntimeError):
 
 @dataclass(frozen=True)
 class _Held:
-    """A dense model, and the evaluator that was made from it."""
+    """A dense model, and the evaluators that were made from it: trials of several evaluations may take turns."""
 
-    key: object  # what `held_by` says of its trials
+    model: ModelRef
+    commit: str | None
     dense: DenseModel | StreamedModel
-    evaluator: Evaluator
+    evaluators: dict[EvaluationKey, Evaluator]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ class Worker:
         self._warm: tuple[ModelRef, DenseModel | StreamedModel] | None = None  # loaded, and not used yet
         self._refused: dict[object, _Refusal] = {}  # models that could not be held
 
+    def write_to(self, results: str) -> None:
+        """Write the rows of the trials that follow into this folder or URI."""
+        if results != self.results.root:
+            self.results = Results(results, WRITE_PATIENCE)
+            self.log = WorkLog(log_path(self.results, self.name))
+
     def run(
         self,
         trial: Trial,
@@ -107,7 +114,7 @@ class Worker:
         reset_peak_memory(self.device)
         try:
             held = self._hold(trial, requests, clock)
-            rows = run_trial(trial, held.dense, held.evaluator, calibration, clock)
+            rows = run_trial(trial, held.dense, held.evaluators[evaluation_key(trial)], calibration, clock)
         except Exception as error:
             text = str(error) if isinstance(error, NotHeld) else error_line(error, clock.part)
             rows = failed_rows(trial, clock.phase or "load", text)
@@ -133,6 +140,8 @@ class Worker:
 
     def warm(self, model: ModelRef) -> None:
         """Load a model before there is a trial of it. What goes wrong is met again, and told, by the first trial."""
+        if self._held is not None:  # a worker that stayed holds one
+            return
         with suppress(Exception):
             ref = at_commit(model, hub_commit(model))
             self._warm = ref, load_dense(ref, self.device)
@@ -167,30 +176,40 @@ class Worker:
         Raises NotHeld for a model that failed before, as often as it is worth another try.
         """
         wanted = held_by(trial)
-        if self._held is not None and self._held.key == wanted:
-            return self._held
+        held = self._held
+        if held is not None and held.model == trial.model and evaluation_key(trial) in held.evaluators:
+            return held
         refusal = self._refused.get(wanted)
         if refusal and refusal.tries_left == 0:
             raise NotHeld(refusal.error)
-        self._held = None
-        free_memory(self.device)
+        if held is not None and held.model != trial.model:
+            held = self._held = None
+            free_memory(self.device)
         with clock("load", "requests"):
             data = requests()
         try:
-            self._held = self._load(trial, data, clock)
+            if held is not None and held.commit == data.model_commit:
+                held.dense.restore()
+            else:
+                held = self._held = None
+                free_memory(self.device)
+                held = self._load(trial, data, clock)
+            with clock("load", "evaluation of the dense model"):
+                evaluator = Evaluator(data, held.dense.model, held.dense.tokenizer, self.device)
+            held.evaluators[evaluation_key(trial)] = evaluator
+            self._held = held
         except Exception as error:
             tries = refusal.tries_left if refusal else TRIES if may_pass(error) else 1
             self._refused[wanted] = _Refusal(error_line(error, clock.part), tries - 1)
             raise
         self._refused.pop(wanted, None)
-        return self._held
+        return held
 
     def _load(self, trial: Trial, data: EvaluationData, clock: Clock) -> _Held:
         with clock("load", "model"):
             ref = at_commit(trial.model, data.model_commit)
             dense = self._take_warm(ref) or load_dense(ref, self.device)
-        with clock("load", "evaluation of the dense model"):
-            return _Held(held_by(trial), dense, Evaluator(data, dense.model, dense.tokenizer, self.device))
+        return _Held(trial.model, data.model_commit, dense, {})
 
     def _write(self, trial: Trial, rows: TrialRows, clock: Clock) -> Outcome:
         if there := committed(self.results, trial, rows.trial["attempts"]):

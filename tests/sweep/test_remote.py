@@ -6,6 +6,7 @@ import copy
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -161,6 +162,33 @@ def test_trial_that_kills_its_worker_becomes_a_failed_row_and_the_rest_goes_on(
     row = {row["trial_id"]: row for row in Results(runner.results).read("trials").iter_rows(named=True)}[poisoned]
     assert (row["status"], row["phase"], row["attempts"]) == ("failed", "worker", 3)
     assert "its worker died 3 times" in row["error"]
+
+
+def test_workers_that_stay_run_the_next_round_in_another_folder(
+    runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runner, "stay", True)
+    workers = []
+    for number, source in enumerate(document["calibration"]["source"]):
+        runner.write_to(str(tmp_path / str(number)))
+        trials = prepare(runner, document, source=source)  # both CPUs of Ray are held by workers the second time
+        outcomes = list(runner.run([Job(trial) for trial in trials]))
+        assert [outcome.status for outcome in outcomes] == ["ok"] * 4
+        rows = Results(tmp_path / str(number)).read("trials")
+        assert set(rows["trial_id"]) == {trial.id for trial in trials}
+        workers.append(set(rows["worker"]))
+    assert workers[1] <= workers[0] | {f"{socket.gethostname()}:{pid}" for pid in pids(runner)}
+    assert runner.crew.size == 2
+    monkeypatch.setattr(runner, "stay", False)
+    assert list(runner.run([])) == []
+    assert runner.crew.size == 0
+
+
+def pids(runner: Any) -> list[int]:
+    """The processes of the workers that are up."""
+    import ray
+
+    return list(ray.get([actor.process.remote() for actor in runner.crew.free]))
 
 
 def test_what_cannot_work_is_found_before_any_worker_starts(runner: Any, document: Document) -> None:

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from sweep import plan
 from sweep.config import parse_study
-from sweep.plan import Pool, RequestSet
+from sweep.plan import EvaluationKey, Pool, RequestSet
 from sweep.results import Results, ResultsError
 from sweep.runs.crew import ClusterError
 from sweep.runs.outcome import Outcome
 from sweep.runs.progress import Account, Reporter
-from sweep.runs.schedule import EvaluationKey, Job
+from sweep.runs.schedule import Job
 from sweep.runs.session import Ending, Session, open_session, run
 from sweep.storage.lease import Lease
 from sweep.trial import describe

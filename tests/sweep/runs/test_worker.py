@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import polars as pl
 import pytest
 
 from sweep import plan
@@ -212,3 +213,27 @@ def test_model_that_is_loaded_ahead_is_loaded_once_and_gives_the_same_numbers(
     run(trials, str(tmp_path / "ahead"))
     assert [describe_numbers(Results(tmp_path / "ahead"), trial) for trial in trials] == expected
     assert loaded == ([] if ahead else ["nowhere"]) + [trials[0].model.path]
+
+
+def test_a_worker_that_stays_keeps_the_model_and_an_evaluator_for_each_evaluation(
+    trials: list[Trial], document: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    load = worker.load_dense
+    monkeypatch.setattr(worker, "load_dense", lambda *given: loads.append("model") or load(*given))
+    short = {**document, "study": "short", "evaluation": {**document["evaluation"], "limit": 2, "heldout_windows": 1}}
+    others = plan.expand(parse_study(short))
+    runner = LocalRunner(str(tmp_path / "long"), provenance())
+    runner.stay = True
+    runner.start()
+    for root, chosen in (("long", trials[:2]), ("short", others[:3]), ("long", trials[2:3])):
+        runner.write_to(str(tmp_path / root))
+        runner.prepare(plan.pools(chosen), plan.request_sets(chosen))
+        assert [outcome.status for outcome in runner.run([Job(trial) for trial in chosen])] == ["ok"] * len(chosen)
+    runner.close()
+    assert loads == ["model"]
+    alone = tmp_path / "alone"
+    run(trials[:3], str(alone))
+    assert describe_numbers(Results(tmp_path / "long"), trials[2]) == describe_numbers(Results(alone), trials[2])
+    counts = Results(tmp_path / "short").read("metrics").filter(pl.col("metric") == "perplexity")["n"]
+    assert set(counts.to_list()) == {1}

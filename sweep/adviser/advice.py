@@ -1,0 +1,168 @@
+"""The way from a question to advice: look at everything that can be wrong, conduct the rounds, write what was found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from calib.settings import SettingsError
+from sweep.adviser.candidates import Look, look_at, make_arms
+from sweep.adviser.conduct import Conclusion, Conduct, Step
+from sweep.adviser.effort import CPU_RATE, GPU_FLOOR, GPU_RATE, operations
+from sweep.adviser.outcomes import FULL, SCREEN, Costs, Trial
+from sweep.adviser.policy import least_budget
+from sweep.adviser.question import SHARE, Question
+from sweep.adviser.record import recorded_workers, write_record
+from sweep.adviser.rounds import Rounds
+from sweep.adviser.study import Design, make_design
+from sweep.adviser.targets import Asked, make_targets
+from sweep.adviser.verdict import NO_MATTER, Verdict
+from sweep.adviser.words import answer_lines
+from sweep.models import load_tokenizer
+from sweep.results import Results
+from sweep.runs.estimate import estimate
+from sweep.runs.preview import machines
+from sweep.runs.progress import Reporter, duration
+from sweep.runs.runner import Runner, RunOptions
+from sweep.runs.session import find_results
+from sweep.storage.lease import Lease
+
+SCREENING = "screening"  # the folder of the screens, inside that of the results
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question that can be asked: its studies, and what was seen of the texts. Nothing has run."""
+
+    question: Question
+    asked: Asked
+    design: Design
+    looks: tuple[Look, ...]
+    results: str
+    options: RunOptions
+
+    def plan_lines(self) -> list[str]:
+        """What would be asked, for a person."""
+        design = self.design
+        full, screen = design.studies[FULL], design.studies[SCREEN]
+        sample = {fidelity: design.trials[Trial(design.names[0], 0, fidelity)] for fidelity in (FULL, SCREEN)}
+        windows = {fidelity: trial.spec.nsamples if trial.spec else 0 for fidelity, trial in sample.items()}
+        trials = [*design.controls[FULL], *(run for trial, run in design.trials.items() if trial.fidelity == FULL)]
+        asked = f"{SHARE if self.question.share is None else self.question.share:g} of the full study's time"
+        if self.question.budget is not None:
+            asked = f"{duration(self.question.budget)} on all workers"
+        return [
+            f"{full.name}: which of {len(design.arms)} arms: {', '.join(design.names)}",
+            f"judged on {', '.join(f'{target.name} ({target.unit})' for target in design.targets)}",
+            f"controls: {', '.join(trial.label for trial in design.controls[FULL])}",
+            f"screens: {windows[SCREEN]} windows and a short test ({screen.name}); full draws: {windows[FULL]} windows",
+            f"the full study: {len(trials)} trials, {self.question.sets} sets of each arm; budget: {asked}",
+            f"full study, {estimate(trials, find_results(self.results).read('trials'), machines(self.options))}",
+        ]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What was found: the verdict, how it came about, and the lines that say it."""
+
+    verdict: Verdict
+    steps: tuple[Step, ...]
+    lines: tuple[str, ...]
+    results: str
+    trial: str | None  # id of the trial to ship
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def prepare(question: Question, results: str | None, options: RunOptions) -> Prepared:
+    """Check all that can be checked before a worker starts. Raises SettingsError."""
+    arms = make_arms(question)
+    asked = make_targets(question)
+    design = make_design(question, arms, asked)
+    root = f"results/{design.name}" if results is None else results
+    specs = design.specs()
+    _check_budget(question, design, options, find_results(root))
+    tokenizer = load_tokenizer(design.studies[FULL].models[0])
+    looks = look_at(arms, specs, tokenizer, asked.sources, allow_overlap=question.allow_overlap)
+    return Prepared(question, asked, design, tuple(looks), root, options)
+
+
+def run(
+    prepared: Prepared,
+    store: Results,
+    lease: Lease,
+    make_runner: Callable[[str], Runner],
+    reporter: Reporter,
+    *,
+    retry_failed: bool = False,
+) -> Advice:
+    """Conduct the question in a folder that is held. Raises SettingsError, and RunnerError when trials cannot go on."""
+    question = prepared.question
+    stores = {FULL: store, SCREEN: find_results(f"{store.root.rstrip('/')}/{SCREENING}")}
+    rounds = Rounds(stores, lease, make_runner, reporter, retry_failed=retry_failed)
+    workers = prepared.options.workers or recorded_workers(store)
+    conduct = Conduct(question, prepared.asked, prepared.design, rounds, workers=workers)
+
+    def on_step(steps: Sequence[Step]) -> None:
+        write_record(store, question, conduct.design, prepared.looks, steps, conduct.workers)
+
+    conduct.on_step = on_step
+    try:
+        ended = conduct.conclude()
+    finally:
+        rounds.close()
+    design = conduct.design
+    trial = shipped(ended, design)
+    lines = answer_lines(ended, design, store.root, trial, conduct.full_study())
+    write_record(store, question, design, prepared.looks, ended.steps, ended.workers, ended, lines)
+    return Advice(ended.verdict, ended.steps, tuple(lines), store.root, trial)
+
+
+def shipped(ended: Conclusion, design: Design) -> str | None:
+    """The id of the trial to ship: a draw, or the data-free control where data cannot matter. None without either."""
+    ship = ended.verdict.ship
+    if ship is None:
+        free = design.controls[FULL][1:] if ended.verdict.kind == NO_MATTER else ()
+        return free[0].id if free else None
+    return design.trials[Trial(ship.arm, ship.draw, FULL)].id
+
+
+def _check_budget(question: Question, design: Design, options: RunOptions, store: Results) -> None:
+    """Raises SettingsError for a budget that the controls alone exceed, measured ones or a cautious estimate."""
+    if question.budget is None:
+        return
+    controls = design.controls[FULL]
+    rows = store.read("trials").filter(pl.col("trial_id").is_in([trial.id for trial in controls]))
+    found = dict(rows.select("trial_id", "seconds_total").iter_rows())
+    rate = _rate(options)
+    least = [found.get(trial.id) or _least(operations(trial), rate) for trial in controls]
+    workers = options.workers or 1
+    if sum(least) <= question.budget * workers:
+        return
+    screen, full = (
+        _least(operations(design.trials[Trial(design.names[0], 0, fidelity)]), rate) for fidelity in (SCREEN, FULL)
+    )
+    costs = Costs(screen, full, spent=sum(least))
+    labels = ", ".join(trial.label for trial in controls)
+    raise SettingsError(
+        f"--budget: {duration(question.budget)} buy no trial of a candidate: the controls alone ({labels}) "
+        f"take {duration(sum(least) / workers)} or more; an answer for {len(design.arms)} arms takes at least "
+        f"{duration(least_budget(design.names, costs) / workers)}"
+    )
+
+
+def _least(work: float, rate: float) -> float:
+    """Seconds that so many operations take at least."""
+    return max(work / rate, GPU_FLOOR / 2 if rate == GPU_RATE else 0.0)
+
+
+def _rate(options: RunOptions) -> float:
+    """Operations a second that this machine can hardly exceed."""
+    if options.gpus_per_worker and (options.address or shutil.which("nvidia-smi")):
+        return GPU_RATE
+    return 2 * CPU_RATE * (os.cpu_count() or 1)

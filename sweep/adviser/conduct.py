@@ -1,0 +1,297 @@
+"""From a question to an answer: controls, screens, rounds of full trials, and the verdict.
+
+The driver decides nothing: `policy.next_round` is a pure function of the outcomes so far, and everything it is told
+comes from the rows of finished trials, their seconds included. So a command that is given again after a kill meets the
+same rounds in the same order, finds their trials in the folder, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import polars as pl
+
+from sweep.adviser.candidates import Arm
+from sweep.adviser.effort import CPU_RATE, operations
+from sweep.adviser.outcomes import FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
+from sweep.adviser.policy import measured, next_round, spent
+from sweep.adviser.question import SHARE, Question
+from sweep.adviser.rounds import Rounds
+from sweep.adviser.search import SEARCH_SHARE, alike, searched, to_mix, to_screen
+from sweep.adviser.study import Design, make_design
+from sweep.adviser.targets import Asked, examples, losses
+from sweep.adviser.verdict import Verdict, judge
+from sweep.results import Results
+from sweep.runs.runner import RunnerError
+
+Point = tuple[Mapping[str, float], tuple[float, ...]]  # shares of a mixture, and its losses
+
+MOST_ROUNDS = 1000  # a policy that asks for more never ends
+
+
+@dataclass(frozen=True)
+class Step:
+    """A round that was run: what was asked for and why, what it gave, and what was believed then."""
+
+    reason: str
+    outcomes: tuple[Outcome, ...]
+    ids: tuple[str, ...]  # of their trials
+    verdict: Verdict
+    spent: float  # seconds of one worker until its end, controls included
+    seconds: float  # that deciding on it took
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """How it ended. `examples`: windows or examples behind each target's loss."""
+
+    steps: tuple[Step, ...]
+    stop: Stop
+    verdict: Verdict
+    rules: Rules
+    costs: Costs
+    controls: Controls
+    examples: tuple[int, ...]
+    workers: int
+    deciding: float  # seconds of all decisions together
+
+
+@dataclass
+class State:
+    """What is known so far."""
+
+    controls: Controls = field(default_factory=Controls)
+    outcomes: list[Outcome] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    compress: dict[str, list[float]] = field(default_factory=lambda: {SCREEN: [], FULL: []})  # seconds
+    evaluate: float = 0.0  # seconds of a full evaluation
+    alone: float = 0.0  # seconds of the controls
+    examples: tuple[int, ...] = ()
+
+
+class Conduct:
+    """Runs one question. `workers`: how many share a budget of wall time, where no trial has to run to know."""
+
+    def __init__(
+        self,
+        question: Question,
+        asked: Asked,
+        design: Design,
+        rounds: Rounds,
+        on_step: Callable[[Sequence[Step]], None] = lambda steps: None,
+        workers: int | None = None,
+    ) -> None:
+        self.question = question
+        self.asked = asked
+        self.design = design
+        self.rounds = rounds
+        self.on_step = on_step
+        self.state = State()
+        self.deciding = 0.0
+        self._workers = workers
+        self._ids: dict[Trial, str] = {}
+        self._dense: dict[str, pl.DataFrame] = {}  # rows of the dense model in `metrics/`, by fidelity
+
+    def conclude(self) -> Conclusion:
+        """Run until the policy stops. Raises RunnerError when the dense model or the cluster fails."""
+        self._run_controls(FULL)
+        self.on_step(())
+        if self.question.search_mixture and isinstance(self._decide()[0], Round):
+            self._search()
+        while True:
+            found, seconds = self._decide()
+            if isinstance(found, Stop):
+                break
+            self.rounds.reporter.say(f"round {len(self.state.steps) + 1}: {found.reason}")
+            self._run_round(found, seconds)
+            self.on_step(self.state.steps)
+        verdict = self._judge()
+        return Conclusion(
+            tuple(self.state.steps),
+            found,
+            verdict,
+            self.rules(),
+            self.costs(),
+            self.state.controls,
+            self.state.examples,
+            self.workers,
+            self.deciding,
+        )
+
+    @property
+    def workers(self) -> int:
+        return self._workers or self.rounds.workers or 1
+
+    def rules(self) -> Rules:
+        """What the policy must keep to, the budget in seconds of one worker."""
+        question, targets = self.question, self.design.targets
+        matters = question.matters[0] if len(question.matters) == 1 else question.matters or None
+        return Rules(
+            budget=self.budget(),
+            targets=tuple(target.name for target in targets),
+            matters=matters,
+            criterion=question.criterion,
+            guarantee=question.guarantee,
+            draws=question.sets,
+        )
+
+    def budget(self) -> float:
+        """Seconds of one worker: the wall time of all workers, or a share of the full study."""
+        if self.question.budget is not None:
+            return self.question.budget * self.workers
+        return (SHARE if self.question.share is None else self.question.share) * self.full_study()
+
+    def full_study(self) -> float:
+        """Seconds of one worker that the full study takes."""
+        costs = measured(self.state.outcomes, self.costs())
+        return self.state.alone + len(self.design.arms) * self.question.sets * costs.full
+
+    def costs(self) -> Costs:
+        """Expected seconds of a trial: from the control by a count of arithmetic, or from screens by their windows."""
+        state, sample = self.state, self._samples()
+        base = state.evaluate
+        unit = base / max(operations(self.design.controls[FULL][-1]), 1.0)
+        found = {fidelity: unit * operations(trial) for fidelity, trial in sample.items()}
+        if state.compress[SCREEN] and not state.compress[FULL]:
+            windows = [sample[fidelity].spec.nsamples or 1 for fidelity in (FULL, SCREEN)]  # type: ignore[union-attr]
+            mean = sum(state.compress[SCREEN]) / len(state.compress[SCREEN])
+            found[FULL] = base + mean * windows[0] / windows[1]
+        return Costs(max(found[SCREEN], 1e-3), max(found[FULL], 1e-3), state.alone)
+
+    def _samples(self) -> Mapping[str, Any]:
+        first = self.design.names[0]
+        return {fidelity: self.design.trials[Trial(first, 0, fidelity)] for fidelity in (SCREEN, FULL)}
+
+    def _decide(self) -> tuple[Round | Stop, float]:
+        started = time.perf_counter()
+        state = self.state
+        if len(state.steps) >= MOST_ROUNDS:
+            raise RunnerError(f"{MOST_ROUNDS} rounds gave no answer")
+        found = next_round(state.outcomes, self.design.names, self.rules(), self.costs(), state.controls)
+        seconds = time.perf_counter() - started
+        self.deciding += seconds
+        return found, seconds
+
+    def _judge(self) -> Verdict:
+        started = time.perf_counter()
+        names, state = self.design.names, self.state
+        found = judge(state.outcomes, names, self.rules(), self.costs(), state.controls, workers=self.workers)
+        self.deciding += time.perf_counter() - started
+        return found
+
+    def _run_controls(self, fidelity: str) -> None:
+        """The dense model and the data-free control. Raises RunnerError when the dense model fails."""
+        trials = self.design.controls[fidelity]
+        rows = self.rounds.run(self.design.studies[fidelity], trials, fidelity)
+        by_id = {row["trial_id"]: row for row in rows.iter_rows(named=True)}
+        dense = by_id[trials[0].id]
+        if dense["status"] != "ok":
+            raise RunnerError(
+                f"the dense model failed in {dense['phase']}: {dense['error']}; --retry-failed tries again"
+            )
+        metrics = _metrics(self.rounds.stores[fidelity], [trial.id for trial in trials])
+        self._dense[fidelity] = metrics[trials[0].id]
+        self.state.alone += sum(row["seconds_total"] or 0.0 for row in by_id.values())
+        if fidelity != FULL:
+            return
+        last = by_id[trials[-1].id]
+        tested = (last["seconds_tasks"] or 0.0) + (last["seconds_windows"] or 0.0)
+        if len(trials) == 1:  # what is kept of the dense model is evaluated in no time
+            tested = operations(trials[0]) / CPU_RATE
+        self.state.evaluate = tested
+        targets = self.design.targets
+        free = None
+        if len(trials) > 1 and last["status"] == "ok":
+            free = losses(metrics[trials[1].id], self._dense[FULL], targets, screen=False)
+        if free is not None and not all(map(math.isfinite, free)):
+            free = None
+        self.state.controls = Controls((0.0,) * len(targets), free)
+        self.state.examples = tuple(examples(self._dense[FULL], target) for target in targets)
+
+    def _search(self) -> None:
+        """Screen candidates and mixtures of them, and let the mixture that looks best take part."""
+        arms = {arm.name: arm for arm in self.design.arms if arm.source.source_name != "mixture"}
+        self.rounds.reporter.say("search: a screen of each candidate, then of mixtures of them")
+        self._run_controls(SCREEN)
+        alone = self._run_trials([Trial(name, 0, SCREEN) for name in arms], SCREEN)
+        self.state.outcomes += alone
+        known = {outcome.arm: outcome.values for outcome in alone if not outcome.lost}
+        chosen = to_mix(known, SEARCH_SHARE * self.budget() / measured(alone, self.costs()).screen) if known else []
+        if len(chosen) < 2:
+            self._keep(f"a screen of each of {len(arms)} candidates; no mixture can be paid", alone, 0.0)
+            return
+        windows = self.design.trials[Trial(chosen[0], 0, SCREEN)].spec.nsamples or 1  # type: ignore[union-attr]
+        tried = to_screen(chosen, list(arms.values()), windows)
+        self._redesign(self.design.arms, tried)
+        by_name = {self._name(arm): arm for arm in tried}
+        mixed = self._run_trials([Trial(name, 0, SCREEN) for name in by_name], SCREEN)
+        self.state.outcomes += [outcome for outcome in mixed if outcome.arm in self.design.names]
+        self.state.alone += sum(outcome.seconds for outcome in mixed if outcome.arm not in self.design.names)
+        points: list[Point] = [({name: 1.0}, known[name]) for name in chosen]
+        points += [(by_name[outcome.arm].shares or {}, outcome.values) for outcome in mixed if not outcome.lost]
+        found = searched(points, chosen, list(arms.values()), windows)
+        if found is not None and self._name(found) == found.name:
+            self._redesign([*self.design.arms, found], tried)
+        told = "none beats its parts" if found is None else _told(found)
+        self._keep(
+            f"screens of {len(arms)} candidates and {len(mixed)} mixtures propose: {told}", [*alone, *mixed], 0.0
+        )
+
+    def _name(self, mixed: Arm) -> str:
+        """What a mixture is called: it may be an arm already."""
+        return next((arm.name for arm in self.design.arms if alike(mixed, arm)), mixed.name)
+
+    def _redesign(self, arms: Sequence[Arm], tried: Sequence[Arm]) -> None:
+        """Other arms take part, and mixtures are screened beside them."""
+        also = [mixed for mixed in tried if not any(alike(mixed, arm) for arm in arms)]
+        self.design = make_design(self.question, arms, self.asked, also)
+
+    def _run_round(self, asked: Round, seconds: float) -> None:
+        """Run a round, screens before full trials, and keep what it gave."""
+        found: list[Outcome] = []
+        for fidelity in (SCREEN, FULL):
+            chosen = [trial for trial in asked.trials if trial.fidelity == fidelity]
+            if chosen and fidelity not in self._dense:
+                self._run_controls(fidelity)
+            if chosen:
+                found += self._run_trials(chosen, fidelity)
+        self.state.outcomes += found
+        self._keep(asked.reason, found, seconds)
+
+    def _keep(self, reason: str, found: Sequence[Outcome], seconds: float) -> None:
+        """Note a round, and what is believed after it."""
+        total = spent(self.state.outcomes, self.costs())
+        ids = tuple(self._ids[Trial(outcome.arm, outcome.draw, outcome.fidelity)] for outcome in found)
+        self.state.steps.append(Step(reason, tuple(found), ids, self._judge(), total, seconds))
+
+    def _run_trials(self, chosen: Sequence[Trial], fidelity: str) -> list[Outcome]:
+        planned = {trial: self.design.trials[trial] for trial in chosen}
+        rows = self.rounds.run(self.design.studies[fidelity], list(planned.values()), fidelity)
+        by_id = {row["trial_id"]: row for row in rows.iter_rows(named=True)}
+        metrics = _metrics(self.rounds.stores[fidelity], list(by_id))
+        outcomes = []
+        for trial, run in planned.items():
+            self._ids[trial] = run.id
+            row = by_id[run.id]
+            outcome = Outcome(trial.arm, trial.draw, fidelity, (), row["seconds_total"] or 0.0, failed=True)
+            if row["status"] == "ok":
+                values = losses(metrics[run.id], self._dense[fidelity], self.design.targets, screen=fidelity == SCREEN)
+                self.state.compress[fidelity].append(row["seconds_compress"] or 0.0)
+                outcome = replace(outcome, values=values, failed=False)
+            outcomes.append(outcome)
+        return outcomes
+
+
+def _metrics(store: Results, ids: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """The rows of each trial in `metrics/`; none of one that failed."""
+    rows = store.scan("metrics").filter(pl.col("trial_id").is_in(list(ids))).collect()
+    return {trial_id: rows.filter(pl.col("trial_id") == trial_id) for trial_id in ids}
+
+
+def _told(mixed: Arm) -> str:
+    """`62 % books + 38 % code`."""
+    return " + ".join(f"{100 * share:.0f} % {name}" for name, share in (mixed.shares or {}).items())

@@ -1,0 +1,126 @@
+"""What an arm is judged by: texts and tasks as targets, and the loss of a finished trial on each of them.
+
+A loss is against the dense model, in the target's unit, lower is better: per cent of perplexity for a text (100 times
+the nats per token, so it adds up), points of accuracy or nats of the right answer's log-likelihood for tasks. Short
+tests ask the same things with fewer examples, where tasks are judged by log-likelihood: right or wrong tells too little
+then. What links the two is learned from the draws that have both, so their units need not agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from calib.settings import SettingsError
+from calib.source import Source, get_source
+from calib.sources.bundled import DOMAINS
+from sweep.adviser.question import Question
+from sweep.shipping.entries import HELDOUT, source_entry
+
+TEXT, ACCURACY, LOGLIKELIHOOD = "text", "accuracy", "loglikelihood"
+UNITS = {TEXT: "% of perplexity", ACCURACY: "points of accuracy", LOGLIKELIHOOD: "nats"}
+GENERAL = "held-out text"  # the target where none is named
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target. `labels`: of its texts; `tasks`: as asked of lm-eval."""
+
+    name: str
+    measure: str
+    labels: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.measure]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All targets of a question, with the held-out entries of the evaluation and their sources."""
+
+    targets: tuple[Target, ...]
+    heldout: tuple[Any, ...]
+    sources: dict[str, Source]  # by label, in the order of `heldout`
+
+
+def make_targets(question: Question) -> Asked:
+    """The targets of a question; without any, the bundled held-out text. Raises SettingsError."""
+    count = len(question.targets) + bool(question.tasks) or 1
+    if len(question.matters) not in (0, 1, count):
+        raise SettingsError(f"--matters: {len(question.matters)} numbers for {count} targets; give one, or one each")
+    if not question.targets and not question.tasks:
+        sources = {name: get_source(_heldout(name)) for name in HELDOUT}
+        return Asked((Target(GENERAL, TEXT, tuple(HELDOUT)),), tuple(HELDOUT), sources)
+    entries, sources, targets = [], {}, []
+    for given in question.targets:
+        if given in DOMAINS and not Path(str(given)).exists():
+            entry, source = given, get_source(_heldout(given))
+        else:
+            try:
+                source = get_source(source_entry(given), "--target")
+            except SettingsError as error:
+                raise SettingsError(f"{error}; or a bundled held-out text: {', '.join(DOMAINS)}") from None
+            entry = source.to_dict()
+        if source.label in sources:
+            raise SettingsError(f"--target: two targets are called '{source.label}'; leave one out")
+        source.check()
+        entries.append(entry)
+        sources[source.label] = source
+        targets.append(Target(source.label, TEXT, (source.label,)))
+    if question.tasks:
+        name = question.tasks[0] if len(question.tasks) == 1 else f"{len(question.tasks)} tasks"
+        targets.append(Target(name, question.measure, tasks=tuple(question.tasks)))
+    return Asked(tuple(targets), tuple(entries), sources)
+
+
+def losses(metrics: pl.DataFrame, dense: pl.DataFrame, targets: Sequence[Target], *, screen: bool) -> tuple[float, ...]:
+    """The loss of one trial on each target, from its rows and the dense model's rows in `metrics/`.
+
+    inf where the model gives no number (its logits are NaN, its perplexity overflows).
+    """
+    return tuple(_loss(metrics, dense, target, screen=screen) for target in targets)
+
+
+def examples(metrics: pl.DataFrame, target: Target) -> int:
+    """Windows or examples behind a target's loss."""
+    rows = _rows(metrics, target, target.measure)
+    return int(rows["n"].sum()) if rows.height else 0
+
+
+def _loss(metrics: pl.DataFrame, dense: pl.DataFrame, target: Target, *, screen: bool) -> float:
+    measure = target.measure
+    if screen and measure == ACCURACY and _rows(dense, target, LOGLIKELIHOOD)["value"].null_count() == 0:
+        measure = LOGLIKELIHOOD if _rows(dense, target, LOGLIKELIHOOD).height else ACCURACY
+    here, there = _mean(_rows(metrics, target, measure), measure), _mean(_rows(dense, target, measure), measure)
+    if here is None or there is None:
+        return math.inf
+    if measure == TEXT:
+        return 100.0 * (here - there)
+    return (100.0 if measure == ACCURACY else 1.0) * (there - here)
+
+
+def _rows(metrics: pl.DataFrame, target: Target, measure: str) -> pl.DataFrame:
+    if measure == TEXT:
+        return metrics.filter(pl.col("metric") == "perplexity", pl.col("task").is_in(list(target.labels)))
+    if measure == ACCURACY:
+        return metrics.filter(pl.col("kind") == "task", pl.col("metric") == pl.col("accuracy"))
+    return metrics.filter(pl.col("kind") == "answers", pl.col("metric") == LOGLIKELIHOOD)
+
+
+def _mean(rows: pl.DataFrame, measure: str) -> float | None:
+    """Over texts or tasks; of perplexities that of their logarithms. None where one has no number."""
+    if rows.is_empty() or rows["value"].null_count():
+        return None
+    values = [math.log(value) if measure == TEXT else value for value in rows["value"].to_list()]
+    return sum(values) / len(values)
+
+
+def _heldout(domain: str) -> dict[str, str]:
+    return {"source": "heldout", "domain": domain}

@@ -1,0 +1,231 @@
+"""The answer for a terminal: at most 24 lines of 80 columns.
+
+What to use comes first, then how sure that is and what it gains, then the arms, then what to type next. An answer names
+its target and its unit, since text and tasks can order sources in opposite ways.
+"""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Sequence
+
+from sweep.adviser.conduct import Conclusion
+from sweep.adviser.outcomes import FULL
+from sweep.adviser.study import Design
+from sweep.adviser.verdict import NO_MATTER, TIE, WINNER, Gain, Standing, Verdict
+from sweep.runs.progress import duration
+
+WIDTH, LINES = 80, 24
+ARMS = 7  # rows of the table
+NAME = 30  # columns of an arm's name
+CONTINUED = " \\"
+STOPPED = {  # why, by the kind of the end
+    "settled": "another trial is not worth its time",
+    "budget": "the budget is spent",
+    "draws": "every set was tried",
+    "guaranteed": "the race is decided",
+}
+
+
+def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None, full_study: float) -> list[str]:
+    """The answer. `trial` is the id of the draw to ship, `full_study` the seconds of a worker for all of it."""
+    verdict = ended.verdict
+    study = design.studies[FULL]
+    head = [f"{study.models[0].name} with {study.labels[-1]}, {_judged(ended, design)}:"]
+    said = [
+        _use(verdict, design),
+        *_how_sure(verdict, _unit(ended, design)),
+        *_gains(verdict, design),
+        *_disagree(verdict),
+    ]
+    seconds = ended.steps[-1].spent if ended.steps else ended.costs.spent
+    count = sum(len(step.outcomes) for step in ended.steps)
+    cost = (
+        f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
+        f"the full study's {duration(full_study)}; {STOPPED.get(ended.stop.kind, ended.stop.reason)}."
+    )
+    tail = [*_more(verdict, _unit(ended, design)), cost, *_draw(verdict, design, trial)]
+    commands = _commands(root, trial)
+    text = [line for sentence in (*head, *said) for line in _wrap(sentence)]
+    after = [line for sentence in tail for line in _wrap(sentence)]
+    rows = max(0, min(ARMS, LINES - len(text) - len(after) - len(commands) - 2))
+    return [
+        *text,
+        *_table(verdict.standings, rows, "worst regret" if len(design.targets) > 1 else "loss over dense"),
+        *after,
+        *commands,
+    ][:LINES]
+
+
+def _judged(ended: Conclusion, design: Design) -> str:
+    """`judged on evaluation (32 windows)`."""
+    kinds = {"text": "windows"}
+    named = [
+        f"{target.name} ({count} {kinds.get(target.measure, 'examples')})"
+        for target, count in zip(design.targets, ended.examples, strict=True)
+    ]
+    return f"judged on {' and '.join(named)}"
+
+
+def _unit(ended: Conclusion, design: Design) -> str:
+    """Of the loss. With several targets it is the worst regret, in multiples of what makes the targets comparable."""
+    matters, units = ended.rules.matters, {target.unit for target in design.targets}
+    if len(design.targets) == 1:
+        return units.pop()
+    if matters is None:
+        return "SD of a draw"
+    if isinstance(matters, tuple):
+        return "times what matters"
+    return units.pop() if len(units) == 1 else "units"
+
+
+def _use(verdict: Verdict, design: Design) -> str:
+    """What to use, and why not another."""
+    control = _control(design)
+    if verdict.arm is None:
+        return f"There is no answer: {verdict.reason}." + (f" {control} needs no text." if control else "")
+    others = _listed([arm for arm in verdict.named if arm != verdict.arm])
+    if verdict.kind == NO_MATTER:
+        return f"Use any: data cannot matter here; {verdict.reason}."
+    if verdict.kind == TIE and verdict.any_will_do:
+        return f"Use any: all {len(verdict.named)} will do, {verdict.arm} leads; {verdict.reason}."
+    if verdict.kind == WINNER:
+        return f"Use {verdict.arm}."
+    if verdict.kind == TIE:
+        return f"Use {verdict.arm}; {others} will do as well: {verdict.reason}."
+    return f"It cannot be told which is best. {verdict.arm} leads" + (f"; so may be {others}." if others else ".")
+
+
+def _how_sure(verdict: Verdict, unit: str) -> list[str]:
+    if verdict.regret is None:
+        return []
+    sd = f"; SD of a draw {_size(verdict.sd[0])}" if verdict.sd and len(verdict.sd) == 1 else ""
+    return [
+        f"Expected regret {_size(verdict.regret)} {unit}, with 80 % probability at most {_size(verdict.regret_upper)} "
+        f"(what matters: {_size(verdict.matters)}{sd})."
+    ]
+
+
+def _gains(verdict: Verdict, design: Design) -> list[str]:
+    """Over a random candidate and over the data-free control, target by target."""
+    several = len(design.targets) > 1
+    units = {target.name: target.unit for target in design.targets}
+    found = []
+    for number, random in enumerate(verdict.gain_random):
+        where = f" on {random.target}" if several else ""
+        parts = f"{_gain(random)} over a random candidate"
+        if verdict.gain_control:
+            parts += f", {_gain(verdict.gain_control[number])} over {_control(design)}"
+        found.append(f"Gain{where}: {parts}, {units[random.target]} (80 % intervals).")
+    return found[:2]
+
+
+def _disagree(verdict: Verdict) -> list[str]:
+    return [
+        f"Targets disagree ({_percent(found.probability)}): {found.first} wants {found.best_first}, {found.second} "
+        f"wants {found.best_second}; the answer is what loses least on the worse of them."
+        for found in verdict.disagreements[:1]
+    ]
+
+
+def _more(verdict: Verdict, unit: str) -> list[str]:
+    more = verdict.more
+    if more is None or verdict.kind == NO_MATTER:
+        return []
+    if more.trials < 1:
+        return ["One more hour buys no trial that could change the answer."]
+    return [
+        f"One more hour buys {more.trials} trials; expected regret {_size(more.now)} would be {_size(more.then)} "
+        f"{unit}."
+    ]
+
+
+def _draw(verdict: Verdict, design: Design, trial: str | None) -> list[str]:
+    """Which calibration set to ship."""
+    if verdict.kind == NO_MATTER and verdict.ship is None:
+        return [f"Ship {_control(design)}, which needs no text:"] if trial else []
+    if verdict.ship is None or trial is None:
+        return (
+            ["No full draw of it was tried yet, so there is none to ship."] if verdict.arm and verdict.standings else []
+        )
+    ship = verdict.ship
+    said = f"Ship {ship.arm} set {ship.draw} (a new set of it is better with {_percent(ship.p_fresh)}"
+    if ship.better is not None:
+        said += f"; {ship.better[0]} set {ship.better[1]} may be better still"
+    return [f"{said}):"]
+
+
+def _table(standings: Sequence[Standing], rows: int, title: str) -> list[str]:
+    """The best arms, one a line."""
+    if not standings or rows < 2:
+        return []
+    shown = standings[: rows if len(standings) <= rows else rows - 1]
+    width = min(NAME, max(len(title), *(len(one.arm) for one in shown)))
+    lines = [f"{title:<{width}}  {'mean':>8}  {'80 % interval':>17}  {'P best':>6}  draws"]
+    for one in shown:
+        between = f"{_size(one.low)} to {_size(one.high)}"
+        lost = f", {one.failures} failed" if one.failures else ""
+        draws = f"{one.fulls} (+{one.screens}){lost}"
+        lines.append(
+            f"{_cut(one.arm, width):<{width}}  {_size(one.loss):>8}  {between:>17}  {_percent(one.p_best):>6}  {draws}"[
+                :WIDTH
+            ]
+        )
+    if len(shown) < len(standings):
+        lines.append(f"and {len(standings) - len(shown)} more")
+    return lines
+
+
+def _commands(root: str, trial: str | None) -> list[str]:
+    """What to type next; long lines are continued."""
+    commands = [["python", "-m", "analysis.report", root]]
+    if trial is not None:
+        commands.insert(0, ["python", "-m", "sweep.export", trial, "--results", root, "--out", "exported"])
+    return [line for command in commands for line in _broken([shlex.quote(word) for word in command])]
+
+
+def _broken(words: Sequence[str]) -> list[str]:
+    """A command on lines that a shell joins: between words where that is enough, else within one."""
+    lines = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + 1 + len(word) + len(CONTINUED) > WIDTH:
+            lines[-1] += CONTINUED
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+        while len(lines[-1]) > WIDTH - len(CONTINUED):
+            lines[-1:] = [f"{lines[-1][: WIDTH - 1]}\\", lines[-1][WIDTH - 1 :]]
+    return lines
+
+
+def _wrap(sentence: str) -> list[str]:
+    return textwrap.wrap(sentence, WIDTH, break_long_words=True, break_on_hyphens=False)
+
+
+def _control(design: Design) -> str:
+    controls = design.controls[FULL]
+    return controls[1].label if len(controls) > 1 else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])]
+    return " or ".join([*([", ".join(shown[:-1])] if len(shown) > 1 else []), *shown[-1:]])
+
+
+def _gain(gain: Gain) -> str:
+    return f"{_size(gain.mean)} ({_size(gain.low)} to {_size(gain.high)})"
+
+
+def _size(value: float | None) -> str:
+    """Three digits that mean something."""
+    if value is None:
+        return "?"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _cut(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 3]}..."

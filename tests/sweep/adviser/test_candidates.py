@@ -1,0 +1,62 @@
+"""The arms of a question, and what is seen of their texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calib.settings import SettingsError
+from sweep.adviser.candidates import UNIFORM, look_at, make_arms
+from sweep.adviser.question import Question
+from sweep.adviser.targets import make_targets
+from sweep.models import load_tokenizer
+from tests.sweep.adviser.paper import asked, prepared
+from tests.sweep.conftest import write_documents
+
+
+def arms(*candidates: Any, **settings: Any) -> list[Any]:
+    return make_arms(Question("reference-2m", "gptq", candidates, **settings))
+
+
+def test_the_even_mixture_of_the_candidates_is_an_arm_unless_it_is_not_wanted() -> None:
+    found = arms("books", "code", "legal")
+    assert [arm.name for arm in found] == ["books", "code", "legal", UNIFORM]
+    assert found[-1].shares == pytest.approx({"books": 1 / 3, "code": 1 / 3, "legal": 1 / 3})
+    assert [arm.name for arm in arms("books", "code", uniform=False)] == ["books", "code"]
+
+
+def test_a_named_mixture_takes_candidates_and_other_sources() -> None:
+    found = arms("books", "code", mixtures=[{"books": 0.75, "legal": 0.25}], uniform=False)
+    assert found[-1].name == "75% books + 25% legal"
+    assert [part.label for part, _ in found[-1].source.components()] == ["books", "legal"]
+
+
+def test_a_candidate_that_is_a_mixture_is_no_part_of_the_even_one() -> None:
+    mixed = {"source": "mixture", "parts": {"books": 0.5, "legal": 0.5}}
+    assert arms("books", "code", mixed)[-1].shares == {"books": 0.5, "code": 0.5}
+
+
+def test_files_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
+    paths = []
+    for seed, name in enumerate("xy"):
+        (tmp_path / name).mkdir()
+        paths.append(str(write_documents(tmp_path / name / "text.jsonl", seed=seed)))
+    assert [arm.name for arm in arms(*paths, uniform=False)] == [path[-80:] for path in paths]
+
+
+def test_a_look_describes_every_text_and_counts_copies(tiny_model: Path, tmp_path: Path) -> None:
+    paths = [write_documents(tmp_path / f"{seed}.jsonl", seed=seed) for seed in range(3)]
+    target = tmp_path / "target.jsonl"
+    target.write_text("\n".join(paths[1].read_text().splitlines()[:4]))
+    question = asked(tiny_model, paths, targets=[str(target)], windows=2)
+    ready = prepared(question, tmp_path / "out")
+    tokenizer = load_tokenizer(ready.design.studies["full"].models[0])
+    sources = make_targets(question).sources
+    given = (ready.design.arms, ready.design.specs(), tokenizer, sources)
+    looks = look_at(*given, allow_overlap=True)
+    assert [(look.arm, look.copied) for look in looks] == [("0", 0), ("1", 4), ("2", 0)]
+    assert all(look.descriptors["token_entropy"] for look in looks)
+    with pytest.raises(SettingsError, match=r"'1' holds 4 of the 4 documents of the target target: target\.jsonl:0"):
+        look_at(*given, allow_overlap=False)

@@ -1,0 +1,93 @@
+"""The answer fits a terminal and says what the verdict says."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.adviser.advice import Prepared
+from sweep.adviser.conduct import Conclusion
+from sweep.adviser.outcomes import Controls, Costs, Rules, Stop
+from sweep.adviser.verdict import Disagreement, Gain, More, Ship, Standing, Verdict
+from sweep.adviser.words import answer_lines
+from tests.sweep.adviser.paper import asked, prepared
+from tests.sweep.conftest import write_documents
+
+NAMES = ("a", "b", "c", "d", "uniform mixture", "a rather long name of a file that nobody would want to type", "g", "h")
+
+
+def verdict(kind: str = "winner", named: tuple[str, ...] = ("a",), **changed: Any) -> Verdict:
+    standings = tuple(
+        Standing(name, 10.0 + k, 9.0 + k, 11.0 + k, (10.0 + k,), 0.5 / (1 + k), 0.6, 0.1 * k, 0.2 * k, 0.0, 3, 2, 0, 0)
+        for k, name in enumerate(NAMES)
+    )
+    gain = (Gain("books", 2.0, 1.0, 3.0),)
+    return replace(
+        Verdict(kind, named[0] if named else None, named, False, "the reason", standings, (1.0,), 0.1, 0.05, 0.08),
+        **{
+            "gain_random": gain,
+            "gain_control": gain,
+            "more": More(3600.0, 40, 0.05, 0.02),
+            "ship": Ship("a", 1, 0.8, 0.3, ("b", 0)),
+            **changed,
+        },
+    )
+
+
+@pytest.fixture
+def ready(tiny_model: Path, tmp_path: Path) -> Prepared:
+    texts = [write_documents(tmp_path / f"{name}.jsonl", seed=n) for n, name in enumerate("ab")]
+    return prepared(asked(tiny_model, texts), tmp_path / "out")
+
+
+def said(ready: Prepared, found: Verdict, root: str = "out", trial: str | None = "0123456789abcdef") -> list[str]:
+    stop = Stop("settled", "the expected regret, 0.05, is at most what matters, 0.1")
+    ended = Conclusion((), stop, found, Rules(100.0), Costs(1.0, 2.0, 5.0), Controls(), (32,), 1, 0.1)
+    lines = answer_lines(ended, ready.design, root, trial, 100.0)
+    assert len(lines) <= 24
+    assert all(len(line) <= 80 for line in lines), lines
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (verdict(), "Use a."),
+        (verdict("tie", ("a", "b")), "Use a; b will do as well: the reason."),
+        (verdict("tie", NAMES, any_will_do=True), "Use any: all 8 will do, a leads; the reason."),
+        (verdict("cannot tell", ("a", "b", "c")), "It cannot be told which is best. a leads; so may be b or c."),
+        (verdict("cannot matter", ("a",)), "Use any: data cannot matter here; the reason."),
+        (Verdict("failed", None, (), False, "all 8 trials failed"), "There is no answer: all 8 trials failed."),
+    ],
+)
+def test_every_kind_of_answer_fits_a_terminal(ready: Prepared, found: Verdict, text: str) -> None:
+    lines = said(ready, found, trial=None if found.arm is None else "0123456789abcdef")
+    assert text in " ".join(lines)
+
+
+@pytest.mark.parametrize("root", ["out", "a folder", f"results/{'deep/' * 9}out", f"results/{'deep/' * 30}out"])
+def test_the_export_command_is_what_a_shell_makes_of_its_lines(ready: Prepared, root: str) -> None:
+    text = "\n".join(said(ready, verdict(), root))
+    command = text[text.index("python -m sweep.export") :].replace("\\\n", "").splitlines()[0]
+    assert shlex.split(command)[3:] == ["0123456789abcdef", "--results", root, "--out", "exported"]
+
+
+def test_what_is_said_names_unit_gains_draw_and_an_hour(ready: Prepared) -> None:
+    text = " ".join(said(ready, verdict()))
+    for part in (
+        "judged on books (32 windows)",
+        "Expected regret 0.05 % of perplexity, with 80 % probability at most 0.08 (what matters: 0.1; SD of a draw 1)",
+        "Gain: 2 (1 to 3) over a random candidate, 2 (1 to 3) over RTN 3-bit g16, % of perplexity",
+        "One more hour buys 40 trials; expected regret 0.05 would be 0.02 % of perplexity",
+        "Ship a set 1 (a new set of it is better with 30 %; b set 0 may be better still):",
+    ):
+        assert part in text
+
+
+def test_targets_that_disagree_are_named(ready: Prepared) -> None:
+    found = verdict(disagreements=(Disagreement("books", "tasks", "a", "b", 0.93, -0.5),))
+    assert "Targets disagree (93 %): books wants a, tasks wants b" in " ".join(said(ready, found))
