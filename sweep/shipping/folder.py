@@ -112,8 +112,9 @@ def _head(chosen: Chosen) -> str:
     )
 
 
-def _model_entry(entry: Mapping[str, Any], ref: ModelRef) -> Mapping[str, Any]:
-    """The model's entry, with the whole path of a folder or file of the user's own."""
+def _model_entry(entry: Mapping[str, Any] | str, ref: ModelRef) -> Mapping[str, Any]:
+    """The model's entry, which may be its name alone, with the whole path of a folder or file of the user's own."""
+    entry = {"model": entry} if isinstance(entry, str) else entry
     if ref.on_hub or entry["model"] in (*bundled_models(), *PACKAGED):
         return entry
     return {**entry, "model": ref.path, "name": ref.name}

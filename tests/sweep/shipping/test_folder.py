@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import polars as pl
@@ -30,6 +31,15 @@ def test_the_recipe_of_every_trial_measures_that_trial(
         again = expand(parse_study(yaml.safe_load(text)))
         assert trial in {each.id for each in again}
         assert len(again) == 2  # and the dense model
+
+
+def test_a_model_may_stand_in_the_study_as_a_name_alone(finished: Path, tmp_path: Path) -> None:
+    store = Results(finished)
+    chosen = choose(store, Wanted(method="sparsegpt", source="rivers"))
+    bare = {**chosen.study.document, "models": [str(chosen.trial.model.path)]}
+    study = dataclasses.replace(chosen.study, document=bare)
+    (entry,) = yaml.safe_load(recipe(dataclasses.replace(chosen, study=study), tmp_path))["models"]
+    assert (tmp_path / entry["model"]).resolve() == Path(chosen.trial.model.path).resolve()
 
 
 def test_card_recipe_telemetry_and_tokens_go_along(finished: Path, tmp_path: Path) -> None:
