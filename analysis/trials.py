@@ -96,6 +96,8 @@ def _choice(trials: pl.DataFrame, column: str) -> list[pl.Expr]:
         return []
     level = choice_level(column)
     levels = trials.filter(pl.col("source").is_not_null()).select(level)[column].unique()
+    if column == "first_token":  # of windows that begin with none there is nothing to say
+        levels = levels.drop_nulls()
     if len(levels) < 2:
         return []
     absent, present = CHOICES[column]

@@ -12,7 +12,6 @@ from analysis import summary
 from calibsweep.console import OK, answer, application, take_our_packages
 from sweep import launch
 from sweep.config import load_study
-from sweep.runs.interrupts import undisturbed_from_now_on
 from sweep.shadows import PACKAGES
 
 
@@ -20,10 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     """Returns the exit code of the launch; of the summary where all went well until then."""
     prepare_workers()
     command = application(launch.app)
-    try:
-        code = answer(command, "run", arguments)
-    finally:
-        undisturbed_from_now_on()
+    code = answer(command, "run", arguments)
     if code not in (launch.OK, launch.FAILED) or "--help" in arguments:
         return code
     asked = command.make_context("calibsweep run", list(arguments)).params

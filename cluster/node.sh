@@ -44,6 +44,12 @@ stop() {
     for pid in $alive; do kill -9 "$pid" 2>/dev/null || true; done
 }
 
+# The newer autoscaler counts the head of own machines as one of their workers, and would leave the last one unused.
+case ${RAY_CLOUD_INSTANCE_ID:-} in
+*[!0-9.]* | "") ;;
+*.*.*.*) export RAY_enable_autoscaler_v2=0 ;;
+esac
+
 # Ray finds its address by asking for the way to the internet, and takes 127.0.0.1 where there is none. Own machines
 # (provider local) are named by the address at which the others reach them.
 address() {

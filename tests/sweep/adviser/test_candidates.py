@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from calib.settings import SettingsError
+from calib.settings import MAX_LABEL, SettingsError
 from sweep.adviser.candidates import UNIFORM, look_at, make_arms
 from sweep.adviser.question import Question
 from sweep.adviser.targets import make_targets
@@ -43,7 +43,7 @@ def test_files_of_one_name_are_called_by_their_paths(tmp_path: Path) -> None:
     for seed, name in enumerate("xy"):
         (tmp_path / name).mkdir()
         paths.append(str(write_documents(tmp_path / name / "text.jsonl", seed=seed)))
-    assert [arm.name for arm in arms(*paths, uniform=False)] == [path[-80:] for path in paths]
+    assert [arm.name for arm in arms(*paths, uniform=False)] == [path[-MAX_LABEL:] for path in paths]
 
 
 def test_a_look_describes_every_text_and_counts_copies(tiny_model: Path, tmp_path: Path) -> None:
