@@ -105,14 +105,16 @@ def believe(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, draw
     prior = [(float(v), float(f)) for v, f in zip(variance, freedom, strict=True)]
     parts = [_target(_Sums.of(seen, t, prior[t]), shared[:, :, t], rng) for t in targets]
     truth, spread = (np.stack([part[i] for part in parts], axis=2) for i in (0, 1))
-    sd = np.array([part[2] for part in parts])
+    usual = np.stack([part[2] for part in parts], axis=1)
+    sd = np.median(usual, axis=0)
     rho = np.stack([part[3] for part in parts], axis=1)
     unit, matters = rules.units(sd.tolist())
     rate = _rates(seen, draws, rng)
     value = truth + (-special.ndtri(rules.quantile) * spread if rules.criterion == QUANTILE else 0.0)
     if (seen.lost + seen.far).any():
         value = value + rate[:, :, None] * FAR * sd
-    value = value / np.asarray(unit)
+    # Where the unit is the SD of a draw, it is as unknown as the SD.
+    value = value / (usual if rules.matters is None and len(targets) > 1 else np.asarray(unit))[..., None, :]
     value[:, ~seen.alive] = np.inf
     loss = value[:, :, 0] if len(targets) == 1 else (value - value.min(axis=1, keepdims=True)).max(axis=2)
     return Belief(seen.arms, loss, truth, spread, rate, sd, np.asarray(unit), matters, rho, seen.alive, seen)
@@ -175,8 +177,10 @@ def _scale(squares: np.ndarray, freedom: np.ndarray, means: np.ndarray) -> float
     return float(pooled or spread or 1.0)
 
 
-def _target(sums: _Sums, z: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """(true means [draws, arms], SDs of a draw [draws, arms], usual SD, ρ [draws]) of one target."""
+def _target(
+    sums: _Sums, z: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(true means [draws, arms], SDs of a draw [draws, arms], usual SD [draws], ρ [draws]) of one target."""
     level = [_level(sums.low, sums.n[[0, 1]]), _level(sums.high, sums.n[[0, 2]])]
     draws, count = len(z), PROPOSALS * len(z)
     s, factor, log_spread = _variances(sums, count, rng)  # [proposals, 2], [proposals, arms]
@@ -201,7 +205,7 @@ def _target(sums: _Sums, z: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
     variance = own - pull[0] * cross - pull[1] * own
     truth = level[1] + mean + np.sqrt(np.maximum(variance, 0)) * z
     spread = np.sqrt(s[kept, 1][:, None] * factor[kept])
-    return truth, spread, float(np.sqrt(np.median(s[kept, 1]))), rho[kept]
+    return truth, spread, np.sqrt(s[kept, 1]), rho[kept]
 
 
 def _level(means: np.ndarray, n: np.ndarray) -> float:

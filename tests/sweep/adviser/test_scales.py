@@ -34,22 +34,22 @@ def outcomes_of(screen: Draws, full: Draws) -> list[Outcome]:
 
 
 def test_the_variance_of_full_draws_is_foreseen_from_screens_and_the_other_targets() -> None:
-    screen, full = drawn(np.full(6, 0.5), 60, 3, 3)
-    variance, freedom = anticipated(screen, full)
-    assert variance == pytest.approx((0.5 * np.arange(1, 7)) ** 2, rel=0.4)
-    assert (freedom > 20).all()
+    found = [anticipated(*drawn(np.full(6, 0.5), 60, 3, 3, seed)) for seed in range(20)]
+    variance = np.median([variance for variance, _ in found], axis=0)
+    assert variance == pytest.approx((0.5 * np.arange(1, 7)) ** 2, rel=0.15)
+    assert np.median([freedom for _, freedom in found]) > 30
 
 
 def test_a_variance_that_is_small_by_luck_has_no_say_in_what_is_expected_of_its_target() -> None:
-    screen, full = drawn(np.full(8, 0.5), 9, 3, 2)
+    screen, full = drawn(np.full(8, 0.5), 9, 3, 2, seed=1)
     plain, _ = anticipated(screen, full)
     found, freedom = anticipated(screen, small_by_luck(screen, full, 3))
     assert found[3] == pytest.approx(plain[3])
-    assert freedom[3] > 5
+    assert freedom[3] > 3
 
 
 def test_targets_whose_ratios_are_unlike_tell_each_other_little() -> None:
-    _, alike = anticipated(*drawn(np.full(8, 0.5), 20, 3, 3))
+    _, alike = anticipated(*drawn(np.full(8, 0.5), 20, 3, 3, seed=1))
     _, unlike = anticipated(*drawn(0.5 * 10.0 ** np.array([-2, -1, 0, 0.5, 1, 1.5, 2, 3]), 20, 3, 3))
     assert unlike[0] < 2 < alike[0]
 
@@ -75,3 +75,12 @@ def test_a_target_whose_few_full_draws_agree_by_luck_does_not_decide_alone() -> 
     belief = believe(outcomes_of(screen, lucky), arms, rules)
     assert belief.sd[3] > 0.3 * believe(outcomes_of(screen, full), arms, rules).sd[3]
     assert not evidence(outcomes_of(screen, lucky), arms).far.any()
+
+
+def test_without_screens_the_unit_is_as_unknown_as_the_sd() -> None:
+    screen, full = drawn(np.full(8, 0.5), 9, 3, 2, seed=1)
+    arms = [f"arm{k}" for k in range(9)]
+    outcomes = outcomes_of([{} for _ in screen], full)
+    worst = believe(outcomes, arms, Rules(1e6, tuple("abcdefgh")))
+    fixed = (worst.truth - worst.truth.min(axis=1, keepdims=True)) / worst.sd
+    assert worst.loss.std() > 1.05 * fixed.max(axis=2).std()
