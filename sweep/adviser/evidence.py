@@ -15,6 +15,7 @@ import numpy as np
 from scipy import special
 
 from sweep.adviser.outcomes import FULL, SCREEN, Outcome
+from sweep.adviser.scales import anticipated
 
 FAR = 5.0  # usual SDs of a draw, where those are known well
 DOUBT = 0.95  # of few draws it is the upper bound of the usual SD at this level that counts
@@ -68,7 +69,8 @@ def evidence(outcomes: Sequence[Outcome], arms: Sequence[str]) -> Evidence:
             lost[index].add(outcome.draw)
         else:
             found[outcome.fidelity][index][outcome.draw] = np.asarray(outcome.values, float)
-    far = [low | high for low, high in zip(_far(found[SCREEN]), _far(found[FULL]), strict=True)]
+    expected = anticipated(found[SCREEN], found[FULL])
+    far = [low | high for low, high in zip(_far(found[SCREEN]), _far(found[FULL], expected), strict=True)]
     usable = {
         name: tuple({d: v for d, v in draws.items() if d not in far[i]} for i, draws in enumerate(found[name]))
         for name in found
@@ -88,13 +90,21 @@ def stacked(draws: dict[int, np.ndarray]) -> np.ndarray:
     return np.array([draws[draw] for draw in sorted(draws)])
 
 
-def _far(found: Sequence[dict[int, np.ndarray]]) -> list[set[int]]:
-    """Draws of each arm that are far off on any target at one fidelity."""
+def _far(
+    found: Sequence[dict[int, np.ndarray]], expected: tuple[np.ndarray, np.ndarray] | None = None
+) -> list[set[int]]:
+    """Draws of each arm that are far off on any target at one fidelity.
+
+    expected: per target a variance of a draw that is known otherwise, and its degrees of freedom (`scales`).
+    """
     groups = [stacked(draws) for draws in found]
     variance, freedom = usual_variance(groups), sum(max(len(values) - 1, 0) for values in groups)
     if variance is None or not (variance > 0).any():
         return [set() for _ in found]
-    distance = FAR * np.sqrt(variance * freedom / special.chdtri(freedom, DOUBT))
+    other, more = expected or (np.ones_like(variance), np.zeros_like(variance))
+    known = freedom + more
+    doubt = special.chdtri(known, 1 - (1 - DOUBT) / len(variance))  # every target may be the one with the least SD
+    distance = FAR * np.sqrt((freedom * variance + more * other) / doubt)
     far = []
     for draws, values in zip(found, groups, strict=True):
         middle = np.sort(values, axis=0)[(len(values) - 1) // 2] if len(values) else 0.0

@@ -22,6 +22,7 @@ from scipy import special
 
 from sweep.adviser.evidence import FAR, Evidence, evidence, stacked
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
+from sweep.adviser.scales import anticipated
 
 DRAWS, PROPOSALS = 400, 3  # draws of a posterior, and proposals for each of them
 RATIOS = np.exp(np.linspace(np.log(0.05), np.log(60.0), 48))  # of τ to the SD of a draw: the support of its prior,
@@ -100,16 +101,20 @@ def believe(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, draw
     rng = _seeded(seen)
     targets = range(len(rules.targets))
     shared = rng.standard_normal((draws, len(arms), len(targets))) @ _root(_luck_of_draws(seen)).T
-    parts = [_target(_Sums.of(seen, t), shared[:, :, t], rng) for t in targets]
+    variance, freedom = anticipated(seen.screen, seen.full)
+    prior = [(float(v), float(f)) for v, f in zip(variance, freedom, strict=True)]
+    parts = [_target(_Sums.of(seen, t, prior[t]), shared[:, :, t], rng) for t in targets]
     truth, spread = (np.stack([part[i] for part in parts], axis=2) for i in (0, 1))
-    sd = np.array([part[2] for part in parts])
+    usual = np.stack([part[2] for part in parts], axis=1)
+    sd = np.median(usual, axis=0)
     rho = np.stack([part[3] for part in parts], axis=1)
     unit, matters = rules.units(sd.tolist())
     rate = _rates(seen, draws, rng)
     value = truth + (-special.ndtri(rules.quantile) * spread if rules.criterion == QUANTILE else 0.0)
     if (seen.lost + seen.far).any():
         value = value + rate[:, :, None] * FAR * sd
-    value = value / np.asarray(unit)
+    # Where the unit is the SD of a draw, it is as unknown as the SD.
+    value = value / (usual if rules.matters is None and len(targets) > 1 else np.asarray(unit))[..., None, :]
     value[:, ~seen.alive] = np.inf
     loss = value[:, :, 0] if len(targets) == 1 else (value - value.min(axis=1, keepdims=True)).max(axis=2)
     return Belief(seen.arms, loss, truth, spread, rate, sd, np.asarray(unit), matters, rho, seen.alive, seen)
@@ -126,9 +131,10 @@ class _Sums:
     freedom: np.ndarray  # [2, arms]
     cross: tuple[float, float]  # correlation of paired deviations and its degrees of freedom
     scale: np.ndarray  # [2]: usual SD at each fidelity, for numerical ranges
+    expected: tuple[float, float] = (1.0, 0.0)  # variance of a full draw by other targets, and its degrees of freedom
 
     @staticmethod
-    def of(seen: Evidence, target: int) -> _Sums:
+    def of(seen: Evidence, target: int, expected: tuple[float, float] = (1.0, 0.0)) -> _Sums:
         count = len(seen.arms)
         n, low, high = np.zeros((3, count)), np.zeros((2, count)), np.zeros((2, count))
         squares, freedom = np.zeros((2, count)), np.zeros((2, count))
@@ -152,7 +158,10 @@ class _Sums:
                 pairs += len(both) - 1
         correlation = products[1] / np.sqrt(products[0] * products[2]) if products[0] * products[2] > 0 else 0.0
         scale = np.array([_scale(squares[f], freedom[f], values) for f, values in enumerate((low, high))])
-        return _Sums(n, low, high, squares, freedom, (float(correlation), float(pairs)), scale)
+        found, more = freedom[1].sum(), expected[1]
+        if found and more:
+            scale[1] = np.sqrt((found * scale[1] ** 2 + more * expected[0]) / (found + more))
+        return _Sums(n, low, high, squares, freedom, (float(correlation), float(pairs)), scale, expected)
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
@@ -168,8 +177,10 @@ def _scale(squares: np.ndarray, freedom: np.ndarray, means: np.ndarray) -> float
     return float(pooled or spread or 1.0)
 
 
-def _target(sums: _Sums, z: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """(true means [draws, arms], SDs of a draw [draws, arms], usual SD, ρ [draws]) of one target."""
+def _target(
+    sums: _Sums, z: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(true means [draws, arms], SDs of a draw [draws, arms], usual SD [draws], ρ [draws]) of one target."""
     level = [_level(sums.low, sums.n[[0, 1]]), _level(sums.high, sums.n[[0, 2]])]
     draws, count = len(z), PROPOSALS * len(z)
     s, factor, log_spread = _variances(sums, count, rng)  # [proposals, 2], [proposals, arms]
@@ -194,7 +205,7 @@ def _target(sums: _Sums, z: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
     variance = own - pull[0] * cross - pull[1] * own
     truth = level[1] + mean + np.sqrt(np.maximum(variance, 0)) * z
     spread = np.sqrt(s[kept, 1][:, None] * factor[kept])
-    return truth, spread, float(np.sqrt(np.median(s[kept, 1]))), rho[kept]
+    return truth, spread, np.sqrt(s[kept, 1]), rho[kept]
 
 
 def _level(means: np.ndarray, n: np.ndarray) -> float:
@@ -211,7 +222,8 @@ def _variances(sums: _Sums, count: int, rng: np.random.Generator) -> tuple[np.nd
     pooled, log_weight = np.empty((count, 2)), np.zeros(count)
     for f in (0, 1):
         some = sums.freedom[f] > 0
-        total, own = sums.freedom[f].sum(), sums.squares[f, some] / special.chdtri(sums.freedom[f, some], 0.5)
+        other, more = sums.expected if f else (1.0, 0.0)
+        total, own = sums.freedom[f].sum() + more, sums.squares[f, some] / special.chdtri(sums.freedom[f, some], 0.5)
         middle = np.median(own) if some.any() else 0.0
         far = (
             np.log(middle / sums.scale[f] ** 2) / 2 if middle > 0 else 0.0
@@ -220,7 +232,8 @@ def _variances(sums: _Sums, count: int, rng: np.random.Generator) -> tuple[np.nd
         z = rng.standard_normal(count)
         pooled[:, f] = sums.scale[f] ** 2 * np.exp(far + width * z)
         # One pseudo-draw at the usual scale keeps a pool of one or two degrees of freedom from zero and infinity.
-        log_weight += z**2 / 2 - (total + 1) / 2 * np.log(pooled[:, f]) - sums.scale[f] ** 2 / pooled[:, f] / 2
+        log_weight += z**2 / 2 - (total + 1) / 2 * np.log(pooled[:, f])
+        log_weight -= (sums.scale[f] ** 2 + more * other) / pooled[:, f] / 2
     freedom, nu = sums.freedom.sum(axis=0), rng.choice(FREEDOMS, count)
     squares = sums.squares[0] / pooled[:, :1] + sums.squares[1] / pooled[:, 1:]
     constant = [
