@@ -7,6 +7,9 @@ out of the same pool: that costs as much text and looks at none of it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import polars as pl
 
 from analysis.estimates.comparisons import holm
@@ -17,13 +20,14 @@ from analysis.trials import CHOICES, choice_level
 
 AXES = (*CHOICES, "add_bos", "separator", "sampling")
 REFERENCE = {
-    "select": ("random", None),
     "first_token": ("bos", None),
     "document_bos": ("false",),
     "add_bos": ("false",),
     "separator": ("eos",),
     "sampling": ("windows",),
 }  # the first of these that a study has; else the level where the setting is not used
+RANDOM = "random"
+POOL = re.compile(r"\(.*?\bpool (\d+)")  # in the label of a rule, where it is not the default
 EQUAL = ("model", "parameters", "method_label", "source", "nsamples", "seqlen")
 SCHEMA = {
     "model": pl.String,
@@ -61,10 +65,23 @@ def _pairs_of_levels(rows: pl.DataFrame, axis: str) -> list[tuple[str | None, st
     levels = rows[axis].unique().to_list()
     if len(levels) < 2:
         return []
+    if axis == "select":
+        pairs = [(level, _reference_rule(level, levels)) for level in sorted(levels, key=str)]
+        return [(level, reference) for level, reference in pairs if level != reference]
     reference = next((level for level in REFERENCE.get(axis, ()) if level in levels), None)
     if reference is None and None not in levels:
         reference = min(level for level in levels if level is not None)
     return [(level, reference) for level in sorted(levels, key=str) if level != reference]
+
+
+def _reference_rule(level: str | None, levels: Sequence[str | None]) -> str | None:
+    """Random choice out of a pool of the same size; where a study has none, no selection, or else any one level."""
+    named = sorted(name for name in levels if name is not None)
+    pool = POOL.search(level or "")
+    random = f"{RANDOM} (pool {pool[1]})" if pool else RANDOM
+    if level is not None and level != random and random in levels:
+        return random
+    return None if None in levels else next((name for name in named if name.startswith(RANDOM)), named[0])
 
 
 def _compared(

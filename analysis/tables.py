@@ -39,15 +39,18 @@ from analysis.cells import (
     wide_table,
     worth_table,
 )
+from analysis.chosen import choice_table
 from analysis.claims import claim_table
 from analysis.compare import domain_match, flip_table, mcnemar_table, method_pairs, source_pairs
 from analysis.correlation import correlation_table
+from analysis.described import descriptor_correlations, descriptor_table
 from analysis.frames import Study, load
 from analysis.measures import MEAN
 from analysis.page.render import csv, latex, markdown
 from analysis.published import anchor_table
 from analysis.ranking import agreement_table, rank_table, sensitivity_table, trend_table
 from analysis.reliability import reliability_table
+from analysis.shared import overlap_table
 from analysis.variance import component_table, repeat_table
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
@@ -104,6 +107,10 @@ TABLE_FUNCTIONS: dict[str, Callable[..., pl.DataFrame]] = {
     "correlations": correlation_table,
     "worth": worth_table,
     "layers": layer_table,
+    "choices": choice_table,
+    "descriptors": descriptor_table,
+    "described": descriptor_correlations,
+    "overlap": overlap_table,
     "anchors": anchor_table,
     "claims": claim_table,
 }

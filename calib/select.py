@@ -51,9 +51,9 @@ class Candidates:
 
         A feature that is the same in all windows is 0.
         """
-        mean, spread = self.measured.mean(axis=0), self.measured.std(axis=0)
-        known = spread > 0
-        scale = np.where(known, spread, 1.0)
+        mean = self.measured.mean(axis=0)
+        known = np.ptp(self.measured, axis=0) > 0  # the SD of equal numbers may be a rounding error, which would divide
+        scale = np.where(known, self.measured.std(axis=0), 1.0)
 
         def scaled(features: np.ndarray) -> np.ndarray:
             return np.where(known, (features - mean) / scale, 0.0)

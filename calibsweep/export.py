@@ -30,7 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     asks = "--best" in given and (given.index("--best") + 1 == len(given) or _is_flag(given[given.index("--best") + 1]))
     if not asks:
         return export.main(given)
-    parser = argparse.ArgumentParser(prog="calibsweep export --best", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="calibsweep export --best",
+        description=__doc__,
+        epilog="--out, --format, --device, --why and --no-data are those of calibsweep export --help.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--best", action="store_true", required=True, help="the trial of the recommended source")
     parser.add_argument("--results", required=True, help="folder or URI of the results")
     parser.add_argument("--model", required=True, help="a model of the study")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from analysis.chosen import choice_table
+from analysis.chosen import _reference_rule, choice_table
 from analysis.frames import Study, load
 from analysis.measures import MEAN
 from sweep.results import Results
@@ -49,3 +50,30 @@ def test_rules_stand_in_the_conditions(selected: Study) -> None:
     conditions = selected.trials["condition"].drop_nulls().unique().sort()
     assert conditions.to_list() == ["16×256 windows, select lexical", "16×256 windows, select random"]
     assert selected.trials.filter(pl.col("source").is_null())["condition"].is_null().all()
+
+
+def test_rules_with_pools_of_their_own_are_compared_with_random_choice_out_of_the_same_pool(selected: Study) -> None:
+    trials = selected.trials.with_columns(
+        select=pl.col("select").replace({"random": "random (pool 4)", "lexical": "lexical (pool 4)"})
+    )
+    pooled = choice_table(replace(selected, trials=trials), "perplexity_increase")
+    assert set(pooled["reference"]) == {"random (pool 4)"}
+    assert pooled["difference"].to_list() == choice_table(selected, "perplexity_increase")["difference"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("level", "levels", "reference"),
+    [
+        (
+            "herding (pool 4, target books)",
+            ["herding (pool 4, target books)", "random", "random (pool 4)"],
+            "random (pool 4)",
+        ),
+        ("lexical", ["lexical", None, "random (pool 4)"], None),
+        ("random", ["lexical", None, "random"], None),
+        ("lexical (pool 4)", ["herding", "lexical (pool 4)", "random"], "random"),
+        ("lexical", ["herding", "lexical"], "herding"),
+    ],
+)
+def test_reference_of_a_rule(level: str, levels: list[str | None], reference: str | None) -> None:
+    assert _reference_rule(level, levels) == reference

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from analysis import tables
+from analysis.chosen import choice_table
+from analysis.described import descriptor_correlations, descriptor_table
 from analysis.frames import Study, load
+from analysis.shared import overlap_table
 from calib.settings import SettingsError
 
-EMPTY = ("repeats", "budget", "anchors")  # the simulation has no repeats, seconds or published models
+EMPTY = ("repeats", "budget", "anchors", "choices", "descriptors", "described", "overlap")
+"""The simulation has no repeats, seconds or published models, and its sets are drawn in one way and never described."""
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +33,12 @@ def test_every_table_is_written_in_every_form(study: Study, name: str) -> None:
         assert len(text.splitlines()) == frame.height + extra
         if write is tables.latex:
             assert "_" not in text.replace(r"\_", "")
+
+
+def test_tables_about_the_calibration_sets_have_names() -> None:
+    """Those of the report can be had in the terminal as well."""
+    shown = {choice_table, descriptor_table, descriptor_correlations, overlap_table}
+    assert shown <= set(tables.TABLE_FUNCTIONS.values())
 
 
 def test_a_measure_without_single_examples_has_no_components(study: Study) -> None:

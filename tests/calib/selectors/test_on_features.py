@@ -268,3 +268,12 @@ def test_features_that_are_missing_are_an_error() -> None:
         choose(rule_of("least_perplexity"), nothing, 1, raw_numbers(0))
     with pytest.raises(ValueError, match="target_features: the rule needs those of its target"):
         choose(rule_of("centroid"), candidates_of(np.ones((3, 1, 4))), 1, raw_numbers(0))
+
+
+def test_feature_that_is_the_same_in_all_windows_counts_for_nothing() -> None:
+    features = np.stack([np.full(12, 0.1), np.arange(12.0)], axis=1)
+    assert features[:, 0].std() > 0  # by rounding
+    windows, target = candidates_of(features, np.array([[0.05, 0.0]])).standardised()
+    assert target is not None
+    assert not windows[:, 0].any() and not target[:, 0].any()
+    assert windows[:, 1] == pytest.approx((np.arange(12) - 5.5) / np.std(np.arange(12)))
