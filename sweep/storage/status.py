@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from sweep.storage.lease import holder
 from sweep.storage.store import ResultsError
@@ -71,9 +72,10 @@ class Status:
 
 
 def status(root: str) -> Status:
-    """What the folder says. Raises ResultsError when there are no results, OSError when it cannot be read."""
+    """What the folder says. Raises ResultsError when there are no results or damaged ones, OSError when it cannot be
+    read."""
     results = Results(root)
-    rows = results.read("trials")
+    rows = _rows(results)
     plan, lease = _json(results, PLAN), holder(results)
     if rows.is_empty() and not plan:
         raise ResultsError(f"{root}: there are no results; give the folder or URI that --results named")
@@ -97,6 +99,16 @@ def status(root: str) -> Status:
         device_hours={str(device): hour for device, hour in hours.drop_nulls("device").iter_rows()},
         errors=tuple((str(error), count) for error, count in errors.iter_rows()),
     )
+
+
+def _rows(results: Results) -> pl.DataFrame:
+    try:
+        return results.read("trials")
+    except (pl.exceptions.PolarsError, pa.ArrowException) as error:
+        raise ResultsError(
+            f"{results.root}/trials: a file there is damaged ({str(error).splitlines()[0]}); a launch with the same "
+            "study names it and makes its trial again"
+        ) from None
 
 
 def running(results: Results, since: datetime | None = None) -> Iterator[Busy]:

@@ -93,3 +93,10 @@ def test_fewer_planned_trials_than_ended_leave_nothing_to_wait_for(results: Resu
     found = status(results.root)
     assert found.left_seconds in (None, 0)
     assert found.lines()[0] == "tiny: 4 trials ended, 2 of them failed"
+
+
+def test_damaged_row_is_told_in_one_line(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(results.path) / "trials" / "1.parquet").write_bytes(b"PAR1")
+    assert main(["status", results.root]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "a file there is damaged" in said
