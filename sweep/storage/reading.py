@@ -101,10 +101,6 @@ class TableReader(Store):
         own = {stem(path) for path in self._own(name)}
         return own.union(*(self.index(path) for path in self.packed_files(name)))
 
-    def packed_keys(self, name: str) -> set[str]:
-        """Keys that readable packed files of the table list."""
-        return set().union(*map(self._index_or_none, self.packed_files(name)))
-
     def status(self, trial_id: str) -> str | None:
         """`ok` or `failed` as the trial's committed row says now; None when there is none, or a damaged one."""
         return patiently(partial(self._status, trial_id), self.patience, f"reading trials/{trial_id}.parquet")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -118,7 +119,7 @@ def running(results: Results, since: datetime | None = None) -> Iterator[Busy]:
     if not results.is_local:
         return
     now = datetime.now(timezone.utc)
-    packed = results.packed_keys("trials")
+    packed = _packed(results)
     for path in sorted((Path(results.path) / "logs").glob("*.jsonl")):
         if since and path.stat().st_mtime < since.timestamp():
             continue  # of earlier launches there may be thousands
@@ -131,6 +132,15 @@ def running(results: Results, since: datetime | None = None) -> Iterator[Busy]:
         phase = str(last.get("phase") or "start")
         name = str(last.get("name") or last.get("trial"))
         yield Busy(path.stem, name, phase, max(0.0, (now - at).total_seconds()), last.get("memory"))
+
+
+def _packed(results: Results) -> set[str]:
+    """Trials that packed files list, but for damaged ones."""
+    found: set[str] = set()
+    for path in results.packed_files("trials"):
+        with suppress(OSError, ValueError):
+            found |= results.index(path).keys()
+    return found
 
 
 def _row_since(results: Results, trial_id: str, at: datetime) -> bool:
