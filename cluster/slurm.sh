@@ -32,7 +32,14 @@ export RAY_HEAD_IP
 
 # `--block` keeps a step as long as its Ray, so that Slurm ends it with the job.
 srun --nodes=1 --ntasks=1 -w "$head" sh "$NODE_SH" head --block --node-ip-address="$RAY_HEAD_IP" &
-sleep 20
+# a busy machine takes node.sh up to three tries of half a minute
+tries=60
+until "$VENV/bin/python" -c 'import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)' \
+    "$RAY_HEAD_IP" "$RAY_PORT" 2>/dev/null; do
+    tries=$((tries - 1))
+    test $tries -gt 0 || { echo "Ray's head at $RAY_HEAD_IP:$RAY_PORT does not answer" >&2; exit 1; }
+    sleep 2
+done
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" sh "$NODE_SH" worker --block &
 fi
@@ -41,7 +48,8 @@ cd "$PROJECT"
 "$VENV/bin/python" -m sweep.launch "$@" --address "$RAY_HEAD_IP:$RAY_PORT" &
 study=$!
 # two minutes before the end of the allocation: finish writing, say what is kept, and let the same command go on later
-trap 'kill -INT $study' INT TERM
+# (by TERM: what a shell starts in the background ignores INT)
+trap 'kill -TERM $study' INT TERM
 code=0
 wait $study || code=$?
 kill -0 $study 2>/dev/null && { code=0; wait $study || code=$?; }

@@ -19,7 +19,7 @@ from typing import Any
 
 import typer
 
-from calib.settings import SettingsError
+from calib.settings import SettingsError, one_line
 from calib.yamltext import read_yaml
 from sweep.adviser import flags
 from sweep.adviser.advice import Advice, Prepared, prepare, run
@@ -124,18 +124,25 @@ def main(
 
     What is done already is not run again, so after an interruption give the same command.
 
-    Exit codes: 0 there is an answer, 1 the dense model or the cluster failed, 2 it cannot be asked like this, 130
-    interrupted.
+    Exit codes: 0 there is an answer, 1 there is none, since trials, the disk or the cluster failed, 2 it cannot be
+    asked like this, 130 interrupted.
     """
     typed = locals()
     reporter = Reporter()
+    answered = True
 
     def lines() -> Sequence[str]:
+        nonlocal answered
         options = RunOptions(local, address, workers, gpus_per_worker)
         prepared = prepare(typed_question(typed), results, options)
-        return prepared.plan_lines() if dry_run else answer(prepared, reporter, retry_failed=retry_failed).lines
+        if dry_run:
+            return prepared.plan_lines()
+        advice = answer(prepared, reporter, retry_failed=retry_failed)
+        answered = advice.verdict.arm is not None
+        return advice.lines
 
-    raise typer.Exit(said(lines, reporter))
+    code = said(lines, reporter)
+    raise typer.Exit(code if answered else FAILED)
 
 
 def said(lines: Callable[[], Sequence[str]], reporter: Reporter) -> int:
@@ -148,8 +155,10 @@ def said(lines: Callable[[], Sequence[str]], reporter: Reporter) -> int:
     except (SettingsError, ResultsError) as error:
         report(error)
         return BAD_INPUT
-    except RunnerError as error:
-        print(f"stopped: {error}; what is finished is kept, and the same command goes on", file=sys.stderr)
+    except (RunnerError, OSError) as error:  # an OSError: a disk that is full, a store that is away
+        print(
+            f"stopped: {one_line(str(error))}; what is finished is kept, and the same command goes on", file=sys.stderr
+        )
         return FAILED
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept, and the same command goes on", file=sys.stderr)

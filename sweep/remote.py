@@ -125,11 +125,12 @@ class RayRunner(Steady):
         of_requests, of_sets = {}, []  # receipts: the largest ids
         for key, asked in requests.items():
             of_requests[key], self._requests[key] = build_requests.remote(asked.trial, self.results, asked.seqlens)
+        made = {key: self._requests[key] for key in requests}  # of this study alone: workers may stay from another
         for pool in pools:
             written_on = self._device if pool.needs_device else "cpu"
             gpus = self.options.gpus_per_worker if written_on == "cuda" else 0
             task = build_sets.options(num_returns=len(pool.ids) + 1, num_gpus=gpus)
-            receipt, *sets = task.remote(pool, self.results, written_on, requests_of(pool, self._requests))
+            receipt, *sets = task.remote(pool, self.results, written_on, requests_of(pool, made))
             self._sets.update(zip(pool.ids, sets, strict=True))
             of_sets.append(receipt)
         self._warm(pools, requests)

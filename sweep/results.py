@@ -11,6 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import polars as pl
+
 from sweep.storage.compact import compact
 from sweep.storage.lease import Lease
 from sweep.storage.reading import trials_in_parts
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             done = compact(results, lease.check)
         finally:
             lease.release()
-    except (OSError, ValueError, ResultsError) as error:
+    except (OSError, ValueError, ResultsError, pl.exceptions.PolarsError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"{done.trials:,} trials packed: {done.before:,} files -> {done.after:,} in {results.root}")

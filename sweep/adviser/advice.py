@@ -27,8 +27,9 @@ from sweep.results import Results
 from sweep.runs.estimate import estimate
 from sweep.runs.preview import machines
 from sweep.runs.progress import Reporter, duration
+from sweep.runs.repair import read_trials
 from sweep.runs.runner import Runner, RunOptions
-from sweep.runs.session import find_results
+from sweep.runs.session import find_results, usable
 from sweep.storage.lease import Lease
 
 SCREENING = "screening"  # the folder of the screens, inside that of the results
@@ -61,7 +62,7 @@ class Prepared:
             f"controls: {', '.join(trial.label for trial in design.controls[FULL])}",
             f"screens: {windows[SCREEN]} windows and a short test ({screen.name}); full draws: {windows[FULL]} windows",
             f"the full study: {len(trials)} trials, {self.question.sets} sets of each arm; budget: {asked}",
-            f"full study, {estimate(trials, find_results(self.results).read('trials'), machines(self.options))}",
+            f"full study, {estimate(trials, _known(design, find_results(self.results)), machines(self.options))}",
         ]
 
 
@@ -132,12 +133,20 @@ def shipped(ended: Conclusion, design: Design) -> str | None:
     return design.trials[Trial(ship.arm, ship.draw, FULL)].id
 
 
+def _known(design: Design, store: Results) -> pl.DataFrame:
+    """The sound rows of `trials/`: a damaged one counts when its trial was made again. Raises SettingsError."""
+    planned = [*design.controls[FULL], *(run for trial, run in design.trials.items() if trial.fidelity == FULL)]
+    with usable(store):
+        rows, _ = read_trials(store, {trial.id for trial in planned})
+    return rows
+
+
 def _check_budget(question: Question, design: Design, options: RunOptions, store: Results) -> None:
     """Raises SettingsError for a budget that the controls alone exceed, measured ones or a cautious estimate."""
     if question.budget is None:
         return
     controls = design.controls[FULL]
-    rows = store.read("trials").filter(pl.col("trial_id").is_in([trial.id for trial in controls]))
+    rows = _known(design, store).filter(pl.col("trial_id").is_in([trial.id for trial in controls]))
     found = dict(rows.select("trial_id", "seconds_total").iter_rows())
     rate = _rate(options)
     least = [found.get(trial.id) or _least(operations(trial), rate) for trial in controls]

@@ -201,7 +201,7 @@ class Conduct:
         last = by_id[trials[-1].id]
         tested = (last["seconds_tasks"] or 0.0) + (last["seconds_windows"] or 0.0)
         if len(trials) == 1:  # what is kept of the dense model is evaluated in no time
-            tested = operations(trials[0]) / CPU_RATE
+            tested = operations(trials[0], last["parameters"]) / CPU_RATE
         self.state.evaluate = tested
         targets = self.design.targets
         free = None

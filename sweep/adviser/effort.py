@@ -12,10 +12,14 @@ EXAMPLES = 2000  # of a task without a limit
 COMPRESS_PASSES = 4  # forward passes over the calibration windows that a method's walk costs, statistics included
 
 
-def operations(trial: Trial) -> float:
-    """Floating-point operations: two for each parameter and token of a forward pass."""
+def operations(trial: Trial, parameters: int | None = None) -> float:
+    """Floating-point operations: two for each parameter and token of a forward pass.
+
+    `parameters` of the model, where they are known better than when the trial was planned. A hub model that was not
+    downloaded yet counts as one parameter: too little for a time, and right for the ratio of two of its trials.
+    """
     calibration = (trial.spec.nsamples or 0) * trial.spec.seqlen * COMPRESS_PASSES if trial.spec else 0
     evaluation = trial.evaluation
     windows = len(evaluation.heldout) * (evaluation.heldout_windows or 64) * evaluation.heldout_seqlen
     examples = len(evaluation.task_names) * (evaluation.limit or EXAMPLES)
-    return 2.0 * (trial.model.parameters or 0) * (calibration + windows + examples * REQUEST_TOKENS)
+    return 2.0 * (parameters or trial.model.parameters or 1) * (calibration + windows + examples * REQUEST_TOKENS)

@@ -52,7 +52,9 @@ class Rounds:
         Raises SettingsError for what stands in the way, RunnerError when the trials cannot go on.
         """
         store = self.stores[fidelity]
-        session = open_session(study, trials, store, self.reporter.say, write=True, retry_failed=self.retry_failed)
+        session = open_session(
+            study, trials, store, self.reporter.say, write=True, retry_failed=self.retry_failed, all_planned=False
+        )
         with usable(store):
             lost = lost_sets(store, session.before)
         again = [trial for trial in trials if trial.calibration_id in lost]
@@ -68,7 +70,7 @@ class Rounds:
         check_dtypes(session.jobs, session.before, self._device)
         todo = [job.trial for job in session.jobs]
         with self.account("calibration sets and requests"):
-            runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo))
+            runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
         with self.account("trials"), self.reporter.trials(Live(len(todo), workers=lambda: runner.workers)):
             for outcome in runner.run(session.jobs):
                 self.account.add(outcome)

@@ -20,6 +20,7 @@ WIDTH, LINES = 80, 24
 ARMS = 7  # rows of the table
 NAME = 30  # columns of an arm's name
 CONTINUED = " \\"
+PIECE = 60  # characters of a broken word in quotes
 STOPPED = {  # why, by the kind of the end
     "settled": "another trial is not worth its time",
     "budget": "the budget is spent",
@@ -182,13 +183,20 @@ def _commands(root: str, trial: str | None) -> list[str]:
     commands = [["python", "-m", "analysis.report", root]]
     if trial is not None:
         commands.insert(0, ["python", "-m", "sweep.export", trial, "--results", root, "--out", "exported"])
-    return [line for command in commands for line in _broken([shlex.quote(word) for word in command])]
+    return [line for command in commands for line in _broken(command)]
 
 
 def _broken(words: Sequence[str]) -> list[str]:
-    """A command on lines that a shell joins: between words where that is enough, else within one."""
+    """A command on lines that a shell joins: between words where that is enough, else within one. A word in quotes is
+    broken into several that touch, since nothing is joined within quotes."""
     lines = [""]
-    for word in words:
+    for plain in words:
+        word = shlex.quote(plain)
+        if word != plain and len(word) > WIDTH - len(CONTINUED):
+            parts = [shlex.quote(plain[first : first + PIECE]) for first in range(0, len(plain), PIECE)]
+            lines[-1] += CONTINUED if lines[-1] else ""
+            lines += [f"{part}\\" for part in parts[:-1]] + [parts[-1]]
+            continue
         if lines[-1] and len(lines[-1]) + 1 + len(word) + len(CONTINUED) > WIDTH:
             lines[-1] += CONTINUED
             lines.append("")

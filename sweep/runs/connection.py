@@ -35,10 +35,9 @@ def set_environment(options: RunOptions) -> None:
 
 
 def arguments(options: RunOptions) -> dict[str, Any]:
-    """Of `ray.init`: connect to a cluster, or start Ray here; quietly. Raises OSError when no cluster answers."""
+    """Of `ray.init`: connect to a cluster, or start Ray here; quietly."""
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
     if options.address:
-        knock(options.address)
         return {"address": options.address, **quiet}
     cpus = max(options.workers or 1, os.cpu_count() or 1)
     return {"address": "local", "num_cpus": cpus, "include_dashboard": False, **quiet}

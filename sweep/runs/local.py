@@ -45,14 +45,13 @@ class LocalRunner(Steady):
         for key, asked in requests.items():
             self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)
         for pool in pools:
-            self._sets.update(zip(pool.ids, self._sets_of(pool), strict=True))
+            made = {key: self._requests[key] for key in requests}  # of this study alone
+            sets = make_calibration_sets(pool, self.results, self.device or "cpu", requests_of(pool, made))
+            self._sets.update(zip(pool.ids, sets, strict=True))
         of_sets = largest_in_sets(list(self._sets.values()))
         for key, found in uses.items():
             for use, rows in found:
                 refuse_unknown_ids(use, rows, of_sets, self._requests[key].largest_ids)
-
-    def _sets_of(self, pool: Pool) -> list[CalibrationSet]:
-        return make_calibration_sets(pool, self.results, self.device or "cpu", requests_of(pool, self._requests))
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs; yields each outcome when its row is committed."""

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import polars as pl
+
 from sweep.results import Results, ResultsError
 from sweep.storage.compact import compact
 from sweep.storage.packs import is_packed
@@ -59,7 +61,7 @@ class Packer:
                 self._pack()
         except _Stopped:
             return
-        except (OSError, ValueError, ResultsError) as error:
+        except (OSError, ValueError, ResultsError, pl.exceptions.PolarsError) as error:
             reason = " ".join(str(error).split())
             self._notify(f"files are not packed any more ({reason}); `python -m sweep.results compact` does it later")
 

@@ -106,7 +106,7 @@ def _ask(
         return
     _, names = chosen(data.settings.descriptors)
     targets = {text.label: text.tokens for text in data.heldout}
-    dense = load_dense(at_commit(describer, data.model_commit), device).model
+    dense = load_dense(at_commit(describer, hub_commit(describer)), device).model
     for key, calibration in new.items():
         store.write_table("descriptors", key, list(asked_rows(calibration, describer.name, dense, names, targets)))
 

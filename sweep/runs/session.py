@@ -109,8 +109,10 @@ def open_session(
     *,
     write: bool,
     retry_failed: bool,
+    all_planned: bool = True,
 ) -> Session:
-    """See what is there and what is to run. With `write`, the resolved study is put into the folder.
+    """See what is there and what is to run. With `write`, the resolved study is put into the folder, and how many
+    trials are planned where `trials` are `all_planned`.
 
     Damaged files are told to `notify`; their trials have no row, so that they are made again.
 
@@ -125,7 +127,7 @@ def open_session(
         check_stale(trials, before, store.root)
         if write:
             store.write_text("study.yaml", study.to_yaml())
-            store.write_text(PLAN, json.dumps({"study": study.name, "trials": len(trials)}))
+            store.write_text(PLAN, json.dumps({"study": study.name, "trials": len(trials) if all_planned else None}))
             store.remove_leftovers(EXPIRES)
             take_back(store, damages)
         elif not store.is_local or Path(store.path).exists():

@@ -142,7 +142,10 @@ class Worker:
         """Load a model before there is a trial of it. What goes wrong is met again, and told, by the first trial."""
         if self._held is not None:  # a worker that stayed holds one
             return
-        with suppress(Exception):
+        clock = WatchedClock("", model.name, WorkLog(None))
+        if self.watch:
+            self.watch.clock = clock
+        with suppress(Exception), clock("load", "model"):
             ref = at_commit(model, hub_commit(model))
             self._warm = ref, load_dense(ref, self.device)
 

@@ -44,7 +44,7 @@ class Lease:
     def acquire(self) -> None:
         """Raises ResultsError when another launch holds the folder, OSError when it cannot be written."""
         there = self._read()
-        if there is not None and self._is_held(there):
+        if there is not None and _is_held(self.results, there):
             raise self._refusal(there)
         try:
             self.claim()
@@ -100,14 +100,6 @@ class Lease:
             "choose another folder"
         )
 
-    def _is_held(self, lease: Mapping[str, Any]) -> bool:
-        """Whether the launch that wrote this is still there: by its process here, by its last write elsewhere."""
-        mine = _this_process()
-        if lease.get("machine") == mine["machine"] and isinstance(pid := lease.get("pid"), int):
-            return _started(pid) is not None and _started(pid) == lease.get("started")
-        written = self.results.written(FILE)
-        return written is not None and self.results.now() - written < EXPIRES
-
     def _is_anothers(self) -> bool:
         try:
             there = self._read()
@@ -129,6 +121,32 @@ class Lease:
             f"{holder.get('host', '?')}, since {holder.get('since', '?')}; wait until it ends, or choose another "
             f"folder (or delete {FILE} there, if that machine is surely gone)"
         )
+
+
+def holder(results: Results) -> Mapping[str, Any] | None:
+    """What the launch that holds a folder says of itself; None when none does: it ended, or was killed."""
+    try:
+        found = json.loads(results.read_text(FILE) or "null")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and _is_held(results, found) else None
+
+
+def _is_held(results: Results, lease: Mapping[str, Any]) -> bool:
+    """Whether the launch that wrote this is still there: by its process here, by its last write elsewhere."""
+    mine = _this_process()
+    if lease.get("machine") == mine["machine"] and isinstance(pid := lease.get("pid"), int):
+        return _started(pid) is not None and _started(pid) == lease.get("started")
+    written = results.written(FILE)
+    return written is not None and _now(results) - written < EXPIRES
+
+
+def _now(results: Results) -> float:
+    """By the clock of the store; by that of this machine where nothing can be written."""
+    try:
+        return results.now()
+    except OSError:
+        return time.time()
 
 
 def _this_process() -> dict[str, Any]:

@@ -2,20 +2,23 @@
 
 Everything is read from the folder: rows, the number of planned trials (`plan.json`), the lease, and the workers' logs
 (`logs/HOST-PROCESS.jsonl`, in local folders). So it is the same from any machine that sees the folder. The hard case is
-a launch that was killed: its logs end in the middle of a trial, and nobody holds the lease.
+a launch that was killed: its logs end in the middle of a trial, and its lease is still there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
+from sweep.storage.lease import holder
 from sweep.storage.store import ResultsError
 from sweep.storage.tables import Results
 
@@ -41,7 +44,7 @@ class Status:
 
     root: str
     study: str
-    planned: int | None
+    planned: int | None  # by the last launch; None where trials are chosen as it goes
     done: int
     failed: int
     writer: str | None  # the launch that holds the folder
@@ -52,8 +55,9 @@ class Status:
 
     def lines(self) -> list[str]:
         """For a person."""
-        of = f" of {self.planned:,}" if self.planned is not None else ""
-        lines = [f"{self.study}: {self.done + self.failed:,}{of} trials ended, {self.failed:,} of them failed"]
+        ended = self.done + self.failed
+        of = f" of {self.planned:,}" if self.planned is not None and self.planned >= ended else ""
+        lines = [f"{self.study}: {ended:,}{of} trials ended, {self.failed:,} of them failed"]
         if self.writer:
             left = f", about {self.left_seconds / 60:,.0f} min left" if self.left_seconds is not None else ""
             lines.append(f"running: {self.writer}{left}")
@@ -69,10 +73,11 @@ class Status:
 
 
 def status(root: str) -> Status:
-    """What the folder says. Raises ResultsError when there are no results, OSError when it cannot be read."""
+    """What the folder says. Raises ResultsError when there are no results or damaged ones, OSError when it cannot be
+    read."""
     results = Results(root)
-    rows = results.read("trials")
-    plan, lease = _json(results, PLAN), _json(results, "lease.json")
+    rows = _rows(results)
+    plan, lease = _json(results, PLAN), holder(results)
     if rows.is_empty() and not plan:
         raise ResultsError(f"{root}: there are no results; give the folder or URI that --results named")
     since = _time(lease.get("since")) if lease else None
@@ -80,7 +85,7 @@ def status(root: str) -> Status:
     hours = rows.group_by("device").agg(pl.col("seconds_total").sum() / 3600).sort("device")
     errors = rows.filter(pl.col("status") == "failed").group_by("error").len().sort("len", "error", descending=True)
     planned = plan.get("trials")
-    left = None if planned is None else int(planned) - rows.height
+    left = None if planned is None else max(0, int(planned) - rows.height)  # rows may be of trials planned before
     return Status(
         root=results.root,
         study=str(rows.item(0, "study")) if rows.height else str(plan.get("study", "?")),
@@ -97,12 +102,24 @@ def status(root: str) -> Status:
     )
 
 
+def _rows(results: Results) -> pl.DataFrame:
+    try:
+        return results.read("trials")
+    except (pl.exceptions.PolarsError, pa.ArrowException) as error:
+        raise ResultsError(
+            f"{results.root}/trials: a file there is damaged ({str(error).splitlines()[0]}); a launch with the same "
+            "study names it and makes its trial again"
+        ) from None
+
+
 def running(results: Results, since: datetime | None = None) -> Iterator[Busy]:
     """The workers that are in the middle of a trial, by the last lines of their logs; those from before `since` are not
-    looked at. Nothing for a bucket, where logs stay on the machines."""
+    looked at. Nothing for a bucket, where logs stay on the machines. A worker that died is not there any more once
+    another one has ended its trial."""
     if not results.is_local:
         return
     now = datetime.now(timezone.utc)
+    packed = _packed(results)
     for path in sorted((Path(results.path) / "logs").glob("*.jsonl")):
         if since and path.stat().st_mtime < since.timestamp():
             continue  # of earlier launches there may be thousands
@@ -110,9 +127,28 @@ def running(results: Results, since: datetime | None = None) -> Iterator[Busy]:
         at = _time(last.get("time"))
         if at is None or (since and at < since) or last.get("event") in (None, "done", "hangs"):
             continue
+        if (trial_id := str(last.get("trial"))) in packed or _row_since(results, trial_id, at):
+            continue
         phase = str(last.get("phase") or "start")
         name = str(last.get("name") or last.get("trial"))
         yield Busy(path.stem, name, phase, max(0.0, (now - at).total_seconds()), last.get("memory"))
+
+
+def _packed(results: Results) -> set[str]:
+    """Trials that packed files list, but for damaged ones."""
+    found: set[str] = set()
+    for path in results.packed_files("trials"):
+        with suppress(OSError, ValueError):
+            found |= results.index(path).keys()
+    return found
+
+
+def _row_since(results: Results, trial_id: str, at: datetime) -> bool:
+    """Whether the trial's row was written after this time."""
+    try:
+        return (Path(results.path) / "trials" / f"{trial_id}.parquet").stat().st_mtime > at.timestamp()
+    except OSError:
+        return False
 
 
 def _left_seconds(rows: pl.DataFrame, left: int | None, since: datetime | None) -> float | None:

@@ -6,14 +6,16 @@ import io
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from calib.settings import SettingsError
 from sweep import export
-from sweep.advise import advise, said, spread, typed_mixture, typed_source
+from sweep.advise import advise, app, said, spread, typed_mixture, typed_source
 from sweep.results import Results
 from sweep.runs.progress import Reporter
 from tests.sweep.conftest import write_documents
@@ -69,3 +71,20 @@ def test_a_question_is_answered_and_its_export_command_works(
     words = shlex.split(whole[whole.index("python -m sweep.export") : whole.index("\npython -m analysis.report")])
     assert export.main(words[3:]) == 0
     assert (tmp_path / "exported" / "config.json").exists()
+
+
+def test_a_disk_that_fails_in_the_middle_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def lines() -> list[str]:
+        raise OSError(28, "No space left on device", "r/adviser.json")
+
+    assert said(lines, Reporter(Console(quiet=True))) == 1
+    assert capsys.readouterr().err.startswith("stopped: [Errno 28] No space left on device")
+
+
+@pytest.mark.parametrize(("arm", "code"), [("a", 0), (None, 1)])
+def test_no_answer_is_no_success(arm: str | None, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(verdict=SimpleNamespace(arm=arm), lines=("told",))
+    monkeypatch.setattr("sweep.advise.prepare", lambda *_: None)
+    monkeypatch.setattr("sweep.advise.answer", lambda *_, **__: found)
+    ended = CliRunner().invoke(app, ["m", "--method", "gptq", "--candidates", "a", "b"])
+    assert (ended.exit_code, ended.output) == (code, "told\n")

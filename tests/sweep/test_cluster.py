@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,46 @@ def test_stop_ends_the_ray_of_this_cluster_and_no_other(tmp_path: Path) -> None:
         for one in (*mine, *others):
             one.kill()
             one.wait()
+
+
+def test_end_of_an_allocation_interrupts_the_study(tmp_path: Path) -> None:
+    """The scheduler signals the script, whose study runs in its background."""
+    stubs = {
+        "scontrol": "echo here",
+        "srun": "echo 127.0.0.1",
+        "python": """case "$*" in
+            *sweep.launch*) exec {python} -c "$STUDY" ;;
+            *) echo token ;;
+        esac""",
+    }
+    for name, body in stubs.items():
+        file = tmp_path / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("#!/bin/sh\n" + body.replace("{python}", sys.executable) + "\n")
+        file.chmod(0o755)
+    study = (
+        "import time\nfrom sweep.runs.interrupts import interruptible\n"
+        "try:\n    with interruptible():\n        print('runs', flush=True)\n        time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    raise SystemExit(130)\n"
+    )
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "VENV": str(tmp_path),
+        "STUDY": study,
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "here",
+        "SLURM_JOB_NUM_NODES": "1",
+    }
+    command = ["sh", str(ROOT / "cluster/slurm.sh"), "paper_a"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        while job.stdout.readline() != "runs\n":
+            assert job.poll() is None
+        job.send_signal(signal.SIGINT)
+        assert job.wait(timeout=50) == 130
 
 
 def test_kubernetes_manifest_shares_the_token_and_stays_inside() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,15 @@ def test_every_kind_of_answer_fits_a_terminal(ready: Prepared, found: Verdict, t
     assert text in " ".join(lines)
 
 
-@pytest.mark.parametrize("root", ["out", "a folder", f"results/{'deep/' * 9}out", f"results/{'deep/' * 30}out"])
+@pytest.mark.parametrize(
+    "root",
+    ["out", "a folder", f"results/{'deep/' * 9}out", f"results/{'deep/' * 30}out", f"results/{'so deep/' * 15}out"],
+)
 def test_the_export_command_is_what_a_shell_makes_of_its_lines(ready: Prepared, root: str) -> None:
     text = "\n".join(said(ready, verdict(), root))
-    command = text[text.index("python -m sweep.export") :].replace("\\\n", "").splitlines()[0]
-    assert shlex.split(command)[3:] == ["0123456789abcdef", "--results", root, "--out", "exported"]
+    command = text[text.index("python -m sweep.export") : text.index("\npython -m analysis.report")]
+    words = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
+    assert words.stdout.splitlines()[3:] == ["0123456789abcdef", "--results", root, "--out", "exported"]
 
 
 def test_what_is_said_names_unit_gains_draw_and_an_hour(ready: Prepared) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from sweep.results import DETAILS, Results, ResultsError, TrialRows
@@ -143,3 +144,19 @@ def test_kill_while_packing_loses_and_doubles_nothing(results: Results, seed: in
     compact(Results(results.root))
     assert tables(results.root) == before
     assert [len(results.own_files(name)) for name in TABLES] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("error", [OSError("full"), pl.exceptions.ComputeError("a page is damaged")])
+def test_packing_that_fails_is_told_and_stops_nothing(
+    error: Exception, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    told: list[str] = []
+    monkeypatch.setattr("sweep.runs.packing.compact", fail)
+    packer = Packer(results, lambda: None, told.append, pack_at=1)
+    packer.start()
+    packer.finished()
+    packer.close(rest=True)
+    assert len(told) == 1 and told[0].startswith(f"files are not packed any more ({error})")

@@ -237,3 +237,20 @@ def test_a_worker_that_stays_keeps_the_model_and_an_evaluator_for_each_evaluatio
     assert describe_numbers(Results(tmp_path / "long"), trials[2]) == describe_numbers(Results(alone), trials[2])
     counts = Results(tmp_path / "short").read("metrics").filter(pl.col("metric") == "perplexity")["n"]
     assert set(counts.to_list()) == {1}
+
+
+def test_a_model_that_hangs_while_it_is_loaded_ahead_is_seen(
+    trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str | None] = []
+    here = Worker(str(tmp_path), provenance(), "cpu", {"load": 3600.0})
+    assert here.watch is not None
+
+    def load(*_: Any) -> None:
+        assert here.watch is not None and here.watch.clock is not None
+        found.append(here.watch.clock.hangs({"load": 0.0}))
+
+    monkeypatch.setattr(worker, "load_dense", load)
+    here.warm(trials[0].model)
+    assert found[0] is not None and found[0].startswith("hangs: load")
+    assert here.watch.clock is not None and here.watch.clock.hangs({"load": 0.0}) is None

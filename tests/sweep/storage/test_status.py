@@ -67,3 +67,36 @@ def test_study_that_has_ended_runs_nowhere_although_logs_end_in_the_middle(
 def test_folder_without_results_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert "there are no results; give the folder" in capsys.readouterr().err
+
+
+def test_launch_that_was_killed_does_not_run(results: Results) -> None:
+    Lease(results).claim()
+    lease = json.loads(results.read_text("lease.json") or "")
+    results.write_text("lease.json", json.dumps({**lease, "started": "another time"}))  # its number is another's now
+    found = status(results.root)
+    assert (found.writer, found.running) == (None, ())
+    assert "no launch is running" in found.lines()
+
+
+def test_trial_that_another_worker_has_ended_is_not_that_of_the_one_that_died(results: Results) -> None:
+    log = Path(results.path) / "logs" / "host-5.jsonl"
+    line = {"time": datetime.now(timezone.utc).isoformat(), "event": "begin", "phase": "compress", "trial": "9"}
+    log.write_text(json.dumps(line) + "\n")
+    assert "host-5" in [busy.worker for busy in running(results)]
+    results.commit({"study": "tiny", "trial_id": "9", "status": "ok"})
+    assert "host-5" not in [busy.worker for busy in running(results)]
+
+
+def test_fewer_planned_trials_than_ended_leave_nothing_to_wait_for(results: Results) -> None:
+    Lease(results).claim()
+    results.write_text(PLAN, json.dumps({"study": "tiny", "trials": 1}))
+    found = status(results.root)
+    assert found.left_seconds in (None, 0)
+    assert found.lines()[0] == "tiny: 4 trials ended, 2 of them failed"
+
+
+def test_damaged_row_is_told_in_one_line(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(results.path) / "trials" / "1.parquet").write_bytes(b"PAR1")
+    assert main(["status", results.root]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "a file there is damaged" in said

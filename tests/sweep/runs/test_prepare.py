@@ -1,0 +1,31 @@
+"""What trials share, made once."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sweep.models import ModelRef
+from sweep.runs import prepare
+
+
+def test_a_model_that_is_asked_has_a_commit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of one tokenizer share calibration sets; the requests are those of one of them."""
+    loaded: list[Any] = []
+
+    def load(ref: ModelRef, device: str) -> Any:
+        loaded.append(ref.revision)
+        return SimpleNamespace(model=None)
+
+    monkeypatch.setattr(prepare, "hub_commit", lambda ref: f"commit of {ref.name}")
+    monkeypatch.setattr(prepare, "at_commit", lambda ref, commit: SimpleNamespace(revision=commit))
+    monkeypatch.setattr(prepare, "load_dense", load)
+    monkeypatch.setattr(prepare, "asked_rows", lambda *_: ())
+    store: Any = SimpleNamespace(keys=lambda table: set(), write_table=lambda *_: None)
+    settings = SimpleNamespace(descriptors=())
+    data: Any = SimpleNamespace(settings=settings, heldout=(), model_commit="commit of another")
+    describer: Any = SimpleNamespace(name="this", fingerprint="f")
+    prepare._ask(store, describer, [SimpleNamespace(id="1")], data, "cpu")  # type: ignore[list-item]
+    assert loaded == ["commit of this"]
