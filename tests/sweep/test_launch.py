@@ -333,7 +333,7 @@ def test_every_shipped_study_plans_without_network(
 
 @pytest.mark.parametrize("file", sorted(BENCHMARK_STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_study_of_the_benchmarks_plans(file: Path, launch: Launch) -> None:
-    models = ["--set", "models=[reference-2m]"] if "smollm2" in file.stem else []  # which an extra brings
+    models = ["--set", "models=[reference-5m]"] if "smollm2" in file.stem else []  # which an extra brings
     result = launch(str(file), "--dry-run", *models)
     assert result.exit_code == 0, result.output
 

@@ -36,7 +36,9 @@ def mine(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     from transformers import dynamic_module_utils
 
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    # another folder of such modules, left on the path by an earlier test, would hide this one
+    others = [entry for entry in sys.path if not (Path(entry) / "transformers_modules").is_dir()]
+    monkeypatch.setattr(sys, "path", others)
     for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
         monkeypatch.delitem(sys.modules, name)
     folder = Path(shutil.copytree(tiny_model, tmp_path / "mine"))
