@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
+PATIENCE = 60.0  # seconds that ending Ray may take
 REPAIR_SECONDS = 0.002  # between two times that handlers are set again
 LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
 
@@ -54,18 +55,29 @@ def keep_signals(action: Callable[[], object]) -> None:
     """Do what takes the handlers of signals away in native code and does not give them back, such as ending Ray.
 
     It runs in a thread of its own, while this one sets its handlers again and again: every few milliseconds, so that a
-    signal ends this process only if it comes between. Raises what `action` raises.
+    signal ends this process only if it comes between. An action that hangs is left alone after a minute: what Ray has
+    started ends with this process. Raises what `action` raises.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *LIKE_CTRL_C)}
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(action)
-        while not done.done():
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            wait([done], timeout=REPAIR_SECONDS)
+    done, failed = threading.Event(), list[BaseException]()
+
+    def act() -> None:
+        try:
+            action()
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=act, daemon=True).start()
+    deadline = time.monotonic() + PATIENCE
+    while not done.wait(REPAIR_SECONDS) and time.monotonic() < deadline:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    done.result()
+    if failed:
+        raise failed[0]
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
