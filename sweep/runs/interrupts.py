@@ -7,6 +7,7 @@ is the second one, in the middle of giving back the workers and the lease: it wo
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -78,6 +79,8 @@ def keep_signals(action: Callable[[], object]) -> None:
         signal.signal(number, handler)
     if failed:
         raise failed[0]
+    if not done.is_set():
+        print(f"Ray has not ended within {PATIENCE:.0f} s; it ends with this process", file=sys.stderr)
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:

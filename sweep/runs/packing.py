@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import polars as pl
 
@@ -32,8 +33,9 @@ class Packer:
         self.pack_at = pack_at
         self._check = check
         self._notify = notify
-        self._changed = threading.Condition()
-        self._loose = 0  # trials that have files of their own and were not looked at
+        # Not a condition: a signal that interrupts its owner as it takes the lock would leave it taken for ever.
+        self._told = SimpleQueue[int]()  # trials that have ended
+        self._loose = 0  # trials that have files of their own and were not looked at; the thread's own
         self._packed = False  # something in this folder is
         self._over: bool | None = None  # True: pack the rest; False: stop as soon as can be
         self._thread = threading.Thread(target=self._run, name="packing")
@@ -43,15 +45,12 @@ class Packer:
 
     def finished(self) -> None:
         """A trial has ended and has its row."""
-        with self._changed:
-            self._loose += 1
-            self._changed.notify()
+        self._told.put(1)
 
     def close(self, *, rest: bool) -> None:
         """End the thread; with `rest` after it has packed what is left, where there is much or anything was packed."""
-        with self._changed:
-            self._over = rest
-            self._changed.notify()
+        self._over = rest
+        self._told.put(0)
         self._thread.join()
 
     def _run(self) -> None:
@@ -67,21 +66,21 @@ class Packer:
 
     def _count(self) -> None:
         paths = self.results.files("trials")
-        with self._changed:
-            self._packed = any(is_packed(path) for path in paths)
-            self._loose += sum(not is_packed(path) for path in paths)
+        self._packed = any(is_packed(path) for path in paths)
+        self._loose += sum(not is_packed(path) for path in paths)
 
     def _wait(self) -> bool:
         """Until there is something to pack (True), or nothing any more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._over is not None or self._loose >= self.pack_at)
-            if self._over is False:
-                return False
-            return self._loose >= self.pack_at or (self._packed and self._loose > 0)
+        while self._over is None and self._loose < self.pack_at:
+            self._loose += self._told.get()
+        while not self._told.empty():
+            self._loose += self._told.get()
+        if self._over is False:
+            return False
+        return self._loose >= self.pack_at or (self._packed and self._loose > 0)
 
     def _pack(self) -> None:
-        with self._changed:
-            self._loose = 0
+        self._loose = 0
         compact(self.results, self._still_ours, keep_seconds=KEEP_SECONDS)
         self._packed = True
 
