@@ -1,14 +1,14 @@
 """A study's dense model as the writer of calibration text: the same tokens for every batch size, on a CPU or a GPU.
 
 Weights are in float32 whatever the study's dtype, so that logits of one text agree to a few digits wherever they are
-computed. Texts share a batch only when their prompts are equally long: nothing is padded, so positions and masks are
-those of a text alone, in every architecture. The hard case is a near tie between two tokens, which the batch or the
-device could decide: then the text alone is read again without a cache, and these logits decide.
+computed. Nothing is padded, so positions and masks are those of a text alone, in every architecture: a batch begins
+with as many tokens as its shortest prompt has, and a longer prompt goes on, token by token, beside the answers of the
+others. The hard case is a near tie between two tokens, which the batch or the device could decide: then the text alone
+is read again without a cache, and these logits decide.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from inspect import signature
 from typing import Any
@@ -46,16 +46,13 @@ class ModelWriter:
         Raises SettingsError when a prompt and its answer would not fit into the context of the model.
         """
         self._check_lengths(requests)
-        groups: dict[int, list[int]] = defaultdict(list)
-        for number, request in enumerate(requests):
-            groups[len(request.prompt)].append(number)
+        in_order = sorted(range(len(requests)), key=lambda number: len(requests[number].prompt))
         answers: list[list[int]] = [[] for _ in requests]
         with torch.inference_mode(), forgetful(self._loaded().model):
-            for _, numbers in sorted(groups.items()):
-                for start in range(0, len(numbers), self.batch):
-                    part = numbers[start : start + self.batch]
-                    for number, answer in zip(part, self._together([requests[i] for i in part]), strict=True):
-                        answers[number] = answer
+            for start in range(0, len(in_order), self.batch):
+                part = in_order[start : start + self.batch]
+                for number, answer in zip(part, self._together([requests[i] for i in part]), strict=True):
+                    answers[number] = answer
         return answers
 
     def perplexity(self, texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -84,25 +81,31 @@ class ModelWriter:
                 )
 
     def _together(self, requests: Sequence[Request]) -> list[list[int]]:
-        """The answers to prompts of equal lengths, in one batch."""
+        """The answers to prompts, in one batch; the closer the lengths of the prompts, the fewer its steps."""
         dense = self._loaded()
         ends = dense.tokenizer.eos_token_id
         name = _name_of_cache(dense.model)
         words = len(dense.tokenizer)  # rows of an embedding beyond them are no tokens
         answers: list[list[int]] = [[] for _ in requests]
         open_ = [request.max_new_tokens > 0 for request in requests]
-        step, cache = torch.tensor([request.prompt for request in requests], device=dense.device), None
+        read = min(len(request.prompt) for request in requests)  # tokens of each text that the model has been given
+        step, cache = torch.tensor([request.prompt[:read] for request in requests], device=dense.device), None
         while any(open_):
             output = dense.model(step, use_cache=True, **{name: cache})
             cache = output.get(name)
             rows = output.logits[:, -1, :words].float().cpu().numpy()
+            last = []  # of texts that have ended any token goes along, and nobody looks
             for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+                if read < len(request.prompt):
+                    last.append(request.prompt[read])
+                    continue
                 if open_[row]:
                     answer.append(self._next(rows[row], request, answer))
                     open_[row] = answer[-1] != ends and len(answer) < request.max_new_tokens
-            last = [[answer[-1]] for answer in answers]  # those that have ended go along, and nobody looks
-            new = torch.tensor(last, device=dense.device)
+                last.append(answer[-1] if answer else ends)
+            new = torch.tensor(last, device=dense.device)[:, None]
             step = new if cache is not None else torch.cat([step, new], dim=1)
+            read += 1
         return answers
 
     def _next(self, logits: np.ndarray, request: Request, answer: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,25 @@ def test_batch_size_changes_no_token(tiny_model: Path, temperature: float) -> No
     assert all(1 <= len(answer) <= 24 for answer in one)
     if temperature:
         assert len({tuple(answer) for answer in one}) == len(asked)
+
+
+def test_prompts_of_all_lengths_share_a_batch(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens of each alone, in as many steps as the longest takes after the shortest."""
+    asked = [replace(each, prompt=tuple(range(5, 6 + 3 * i))) for i, each in enumerate(requests(8))]
+    alone = write(tiny_model, asked, 1)
+    writer = ModelWriter(resolve_model(str(tiny_model), "m"), batch=8)
+    calls: list[int] = []
+    forward = writer._loaded().model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return forward(*args, **kwargs)
+
+    counted.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    monkeypatch.setattr(writer._loaded().model, "forward", counted)
+    monkeypatch.setattr(ModelWriter, "_next", lambda self, logits, r, a: module.draw(logits, r, len(a))[0])
+    assert writer.write(asked) == alone
+    assert len(calls) <= 7 * 3 + 24
 
 
 @pytest.mark.gpu
