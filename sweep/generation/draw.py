@@ -66,15 +66,17 @@ def _kept(scaled: np.ndarray, request: Request, margin: float) -> tuple[np.ndarr
     if request.top_p < 1:
         weights = np.where(kept, np.exp(scaled - scaled.max()), 0.0)
         shares = weights / weights.sum()
-        likely = np.flatnonzero(shares > NEGLIGIBLE)
-        order = likely[np.argsort(-shares[likely], kind="stable")]
-        before = np.cumsum(shares[order]) - shares[order]
-        if before[-1] + shares[order[-1]] >= request.top_p:  # else all of them are needed
-            inside = order[before < request.top_p]  # the first always is
-            kept = np.zeros(len(scaled), dtype=bool)
-            kept[inside] = True
-            edge[order[np.abs(before - request.top_p) < MASS_MARGIN]] = True
-            lowest = scaled[inside[-1]]
-            if len(inside) < len(order) and lowest - scaled[order[len(inside)]] < margin:
+        falling = -np.sort(-shares[shares > NEGLIGIBLE])
+        before = np.cumsum(falling) - falling
+        if before[-1] + falling[-1] >= request.top_p:  # else all of them are needed
+            inside = int(np.searchsorted(before, request.top_p))  # of the falling shares; the first always is
+            kept = shares > falling[inside - 1]
+            ties = np.flatnonzero(shares == falling[inside - 1])
+            kept[ties[: inside - int(kept.sum())]] = True  # of equal tokens the first
+            at_the_cut = falling[np.abs(before - request.top_p) < MASS_MARGIN]
+            if len(at_the_cut):
+                edge |= (shares >= at_the_cut[-1]) & (shares <= at_the_cut[0])
+            lowest = scaled[kept].min()
+            if inside < len(falling) and lowest - scaled[~kept & (shares >= falling[inside])].max() < margin:
                 edge |= np.abs(scaled - lowest) < margin
     return kept, edge

@@ -9,7 +9,9 @@ is read again without a cache, and these logits decide.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from inspect import signature
 from typing import Any
 
@@ -24,6 +26,7 @@ from sweep.models import ModelRef, context_length
 from sweep.weights.dense import DenseModel
 
 BATCH = {"cpu": 8, "cuda": 64}  # texts at a time; a matter of speed and memory alone
+DRAWING = 8  # threads that draw tokens: on a GPU it takes longer than the model
 
 
 class ModelWriter:
@@ -48,10 +51,12 @@ class ModelWriter:
         self._check_lengths(requests)
         in_order = sorted(range(len(requests)), key=lambda number: len(requests[number].prompt))
         answers: list[list[int]] = [[] for _ in requests]
-        with torch.inference_mode(), forgetful(self._loaded().model):
+        threads = ThreadPoolExecutor(min(DRAWING, os.cpu_count() or 1))
+        with torch.inference_mode(), forgetful(self._loaded().model), threads:
             for start in range(0, len(in_order), self.batch):
                 part = in_order[start : start + self.batch]
-                for number, answer in zip(part, self._together([requests[i] for i in part]), strict=True):
+                together = self._together([requests[i] for i in part], threads)
+                for number, answer in zip(part, together, strict=True):
                     answers[number] = answer
         return answers
 
@@ -80,7 +85,7 @@ class ModelWriter:
                     "shorter texts"
                 )
 
-    def _together(self, requests: Sequence[Request]) -> list[list[int]]:
+    def _together(self, requests: Sequence[Request], threads: Executor) -> list[list[int]]:
         """The answers to prompts, in one batch; the closer the lengths of the prompts, the fewer its steps."""
         dense = self._loaded()
         ends = dense.tokenizer.eos_token_id
@@ -94,24 +99,25 @@ class ModelWriter:
             output = dense.model(step, use_cache=True, **{name: cache})
             cache = output.get(name)
             rows = output.logits[:, -1, :words].float().cpu().numpy()
-            last = []  # of texts that have ended any token goes along, and nobody looks
-            for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-                if read < len(request.prompt):
-                    last.append(request.prompt[read])
-                    continue
-                if open_[row]:
-                    answer.append(self._next(rows[row], request, answer))
-                    open_[row] = answer[-1] != ends and len(answer) < request.max_new_tokens
-                last.append(answer[-1] if answer else ends)
+            writing = [row for row, request in enumerate(requests) if open_[row] and read >= len(request.prompt)]
+            places = [len(answers[row]) for row in writing]
+            drawn = threads.map(draw, rows[writing], [requests[row] for row in writing], places)
+            for row, (token, close) in zip(writing, list(drawn), strict=True):
+                request, answer = requests[row], answers[row]
+                answer.append(self._decided(request, answer, words) if close else token)
+                open_[row] = answer[-1] != ends and len(answer) < request.max_new_tokens
+            last = [  # of texts that have ended any token goes along, and nobody looks
+                request.prompt[read] if read < len(request.prompt) else [ends, *answer][-1]
+                for request, answer in zip(requests, answers, strict=True)
+            ]
             new = torch.tensor(last, device=dense.device)[:, None]
             step = new if cache is not None else torch.cat([step, new], dim=1)
             read += 1
         return answers
 
-    def _next(self, logits: np.ndarray, request: Request, answer: Sequence[int]) -> int:
-        """The next token of one text, from logits that were computed in a batch."""
-        token, close = draw(logits, request, len(answer))
-        return draw(self._alone([*request.prompt, *answer], len(logits)), request, len(answer))[0] if close else token
+    def _decided(self, request: Request, answer: Sequence[int], words: int) -> int:
+        """The next token of a text by logits of the text alone, where those of a batch could not tell."""
+        return draw(self._alone([*request.prompt, *answer], words), request, len(answer))[0]
 
     def _alone(self, tokens: Sequence[int], words: int) -> np.ndarray:
         """Logits after a text that is read alone and at once; (words,), float32."""
