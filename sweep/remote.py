@@ -195,8 +195,7 @@ class RayRunner(Steady):
         """End the workers and the connection (and Ray itself, when it was started here)."""
         with self._held:
             if ray.is_initialized():
-                self._dismiss()
-                keep_signals(ray.shutdown)
+                keep_signals(self._dismiss, ray.shutdown)
 
     def hire(self, size: int) -> list[Any]:
         """Start workers until there are `size`; returns the references of the first calls to those that start."""
@@ -291,7 +290,8 @@ class RayRunner(Steady):
         return commit_failure(patient_store(self.results), job, error, self.provenance)
 
     def _room(self) -> Room:
-        return Room([node["Resources"] for node in ray.nodes() if node["Alive"]], self.options)
+        nodes = connection.within(ray.nodes)
+        return Room([node["Resources"] for node in nodes if node["Alive"]], self.options)
 
     def _look(self) -> None:
         """Every few seconds: see that the cluster is there, and use the nodes that have joined one that grows."""
