@@ -25,13 +25,16 @@ RAY_PORT=$((20000 + SLURM_JOB_ID % 20000))
 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$("$VENV/bin/python" -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_PORT RAY_AUTH_MODE RAY_AUTH_TOKEN
+# Ray counts the cores of the machine, and a step of Slurm since 22.05 has one core unless it is told.
+CPUS=${SLURM_CPUS_PER_TASK:+--num-cpus=$SLURM_CPUS_PER_TASK}
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 RAY_HEAD_IP=$(srun --nodes=1 --ntasks=1 -w "$head" hostname -I | awk '{print $1}')
 export RAY_HEAD_IP
 
 # `--block` keeps a step as long as its Ray, so that Slurm ends it with the job.
-srun --nodes=1 --ntasks=1 -w "$head" sh "$NODE_SH" head --block --node-ip-address="$RAY_HEAD_IP" &
+srun --nodes=1 --ntasks=1 -w "$head" sh "$NODE_SH" head --block --node-ip-address="$RAY_HEAD_IP" $CPUS &
 # a busy machine takes node.sh up to three tries of half a minute
 tries=60
 until "$VENV/bin/python" -c 'import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)' \
@@ -41,7 +44,7 @@ until "$VENV/bin/python" -c 'import socket, sys; socket.create_connection((sys.a
     sleep 2
 done
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
-    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" sh "$NODE_SH" worker --block &
+    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" sh "$NODE_SH" worker --block $CPUS &
 fi
 
 cd "$PROJECT"
