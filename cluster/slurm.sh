@@ -43,8 +43,10 @@ until "$VENV/bin/python" -c 'import socket, sys; socket.create_connection((sys.a
     test $tries -gt 0 || { echo "Ray's head at $RAY_HEAD_IP:$RAY_PORT does not answer" >&2; exit 1; }
     sleep 2
 done
+workers=
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" sh "$NODE_SH" worker --block $CPUS &
+    workers=$!
 fi
 
 cd "$PROJECT"
@@ -52,8 +54,11 @@ cd "$PROJECT"
 study=$!
 # two minutes before the end of the allocation: finish writing, say what is kept, and let the same command go on later
 # (by TERM: what a shell starts in the background ignores INT)
-trap 'kill -TERM $study' INT TERM
+trap 'kill -TERM $study 2>/dev/null || true' INT TERM
 code=0
 wait $study || code=$?
 kill -0 $study 2>/dev/null && { code=0; wait $study || code=$?; }
+# the workers first: a Ray that ends tells its head, and waits half a minute for one that is gone
+test -z "$workers" || { kill "$workers" && wait "$workers" || true; }
+sh "$NODE_SH" stop
 exit $code

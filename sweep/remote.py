@@ -199,7 +199,7 @@ class RayRunner(Steady):
 
     def hire(self, size: int) -> list[Any]:
         """Start workers until there are `size`; returns the references of the first calls to those that start."""
-        need = worker_needs(self._device, self.options)
+        need: Any = worker_needs(self._device, self.options)
         while self.hiring.size < size:
             actor: Any = ray.remote(**need)(Actor).remote(self.results, self.provenance, self._device, LIMITS)
             self._calls[actor.process.remote()] = actor
