@@ -20,8 +20,7 @@ from sweep.runs.runner import RunnerError, RunOptions
 
 T = TypeVar("T")
 
-HEAD_SECONDS = 30.0  # a cluster's head may not answer for so long; Ray ends this process after 60
-SILENT_SECONDS = 60.0  # a head that is there may leave a question without an answer: a machine that is stopped or swaps
+HEAD_SECONDS = 30.0  # a head may leave a question, and a cluster's a knock, unanswered so long; Ray ends us after 60
 LOCAL_HEAD_SECONDS = 3.0  # of a Ray that was started here, which nobody starts again
 STARTS = 2  # a slow machine may need more than Ray's half minute to start it once, rarely twice
 ENVIRONMENT = {  # unless it is set otherwise; Ray reads some of it when it is imported
@@ -82,7 +81,7 @@ def answers(head: str, seconds: float) -> bool:
         time.sleep(1)
 
 
-def within(question: Callable[[], T], seconds: float = SILENT_SECONDS) -> T:
+def within(question: Callable[[], T], seconds: float = HEAD_SECONDS) -> T:
     """What the head answers. Raises RunnerError when it does not: Ray would wait for ever, and hear no signal.
 
     Raises what `question` raises.
@@ -99,7 +98,7 @@ def within(question: Callable[[], T], seconds: float = SILENT_SECONDS) -> T:
     try:
         found, error = answer.get(timeout=seconds)
     except Empty:
-        raise RunnerError(f"the head of Ray is there and has not answered for {seconds:.0f} s") from None
+        raise RunnerError(f"the head of Ray has not answered for {seconds:.0f} s") from None
     if error is not None:
         raise error
     return found  # type: ignore[return-value]

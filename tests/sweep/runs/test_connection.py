@@ -51,7 +51,7 @@ def test_logs_are_named_where_ray_was_started_here() -> None:
 
 def test_head_that_says_nothing_is_told_and_not_waited_for() -> None:
     for_ever = threading.Event()
-    with pytest.raises(RunnerError, match=r"the head of Ray is there and has not answered for 0 s"):
+    with pytest.raises(RunnerError, match=r"the head of Ray has not answered for 0 s"):
         within(for_ever.wait, 0.05)
     for_ever.set()
 
