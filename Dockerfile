@@ -6,8 +6,9 @@ FROM python:3.12-slim
 ARG TORCH=https://download.pytorch.org/whl/cpu
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
 
-# Triton compiles its kernels with a C compiler the first time that a GPU needs them.
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+# Triton compiles its kernels with a C compiler the first time that a GPU needs them; Kubernetes asks Ray by wget whether
+# it is well.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev wget && rm -rf /var/lib/apt/lists/*
 
 RUN pip install "torch>=2.11,<2.14" --index-url "$TORCH"
 

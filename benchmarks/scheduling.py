@@ -201,7 +201,7 @@ class Sweep:
         with self.driver():
             while assigned := self.crew.assign():
                 handed.append(assigned)
-            self.hiring.grow(self.cluster.room())
+            self.hiring.fit(self.cluster.room())
             while self.hiring.size < self.hiring.wanted():
                 self.hired += 1
                 self.hiring.hired(self.hired)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+BOUNDS = "sweep.runs.bounds"  # ends a process that something of Ray or of the interpreter would hold
+
 
 @dataclass(frozen=True)
 class Command:

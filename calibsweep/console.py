@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from calibsweep.commands import GROUPS, Command, commands
+from calibsweep.commands import BOUNDS, GROUPS, Command, commands
 
 DISTRIBUTION = "calibration-sweep"
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
@@ -120,4 +120,5 @@ def take_our_packages() -> None:
 
 def entry(runner: Callable[[], int] = main) -> None:
     """The console script."""
-    sys.exit(runner())
+    only_our_packages()
+    import_module(BOUNDS).bounded_exit(lambda: sys.exit(runner()))

@@ -25,13 +25,16 @@ RAY_PORT=$((20000 + SLURM_JOB_ID % 20000))
 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$("$VENV/bin/python" -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_PORT RAY_AUTH_MODE RAY_AUTH_TOKEN
+# Ray counts the cores of the machine, and a step of Slurm since 22.05 has one core unless it is told.
+CPUS=${SLURM_CPUS_PER_TASK:+--num-cpus=$SLURM_CPUS_PER_TASK}
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 RAY_HEAD_IP=$(srun --nodes=1 --ntasks=1 -w "$head" hostname -I | awk '{print $1}')
 export RAY_HEAD_IP
 
 # `--block` keeps a step as long as its Ray, so that Slurm ends it with the job.
-srun --nodes=1 --ntasks=1 -w "$head" sh "$NODE_SH" head --block --node-ip-address="$RAY_HEAD_IP" &
+srun --nodes=1 --ntasks=1 -w "$head" sh "$NODE_SH" head --block --node-ip-address="$RAY_HEAD_IP" $CPUS &
 # a busy machine takes node.sh up to three tries of half a minute
 tries=60
 until "$VENV/bin/python" -c 'import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)' \
@@ -40,8 +43,10 @@ until "$VENV/bin/python" -c 'import socket, sys; socket.create_connection((sys.a
     test $tries -gt 0 || { echo "Ray's head at $RAY_HEAD_IP:$RAY_PORT does not answer" >&2; exit 1; }
     sleep 2
 done
+workers=
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
-    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" sh "$NODE_SH" worker --block &
+    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" sh "$NODE_SH" worker --block $CPUS &
+    workers=$!
 fi
 
 cd "$PROJECT"
@@ -49,8 +54,11 @@ cd "$PROJECT"
 study=$!
 # two minutes before the end of the allocation: finish writing, say what is kept, and let the same command go on later
 # (by TERM: what a shell starts in the background ignores INT)
-trap 'kill -TERM $study' INT TERM
+trap 'kill -TERM $study 2>/dev/null || true' INT TERM
 code=0
 wait $study || code=$?
 kill -0 $study 2>/dev/null && { code=0; wait $study || code=$?; }
+# the workers first: a Ray that ends tells its head, and waits half a minute for one that is gone
+test -z "$workers" || { kill "$workers" && wait "$workers" || true; }
+sh "$NODE_SH" stop
 exit $code

@@ -26,7 +26,8 @@ from sweep.adviser.advice import Advice, Prepared, prepare, run
 from sweep.adviser.question import NSAMPLES, SETS, Question, seconds_of
 from sweep.launch import BAD_INPUT, FAILED, INTERRUPTED, OK, OneLine, make_runner, report
 from sweep.results import ResultsError
-from sweep.runs.interrupts import interruptible, undisturbed_from_now_on
+from sweep.runs.bounds import bounded_exit
+from sweep.runs.interrupts import interruptible
 from sweep.runs.progress import Reporter
 from sweep.runs.runner import RunnerError, RunOptions
 from sweep.runs.session import find_results, hold
@@ -210,7 +211,4 @@ def typed_mixture(text: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    finally:
-        undisturbed_from_now_on()
+    bounded_exit(app)

@@ -23,7 +23,8 @@ from sweep import plan
 from sweep.config import Study, load_study
 from sweep.remote import RayRunner
 from sweep.results import ResultsError
-from sweep.runs.interrupts import interruptible, undisturbed_from_now_on
+from sweep.runs.bounds import bounded_exit
+from sweep.runs.interrupts import interruptible
 from sweep.runs.local import LocalRunner
 from sweep.runs.preview import show_plan
 from sweep.runs.progress import Account, Price, Reporter
@@ -136,7 +137,4 @@ def report(error: Exception) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    finally:
-        undisturbed_from_now_on()
+    bounded_exit(app)

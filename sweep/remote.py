@@ -30,7 +30,7 @@ from sweep.runs.model_check import check_model
 from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_store, there_already
 from sweep.runs.prepare import requests_and_receipt, sets_and_receipt
 from sweep.runs.progress import Silence
-from sweep.runs.room import Room
+from sweep.runs.room import Room, worker_needs
 from sweep.runs.runner import RunOptions, Steady
 from sweep.runs.schedule import Job, spread
 from sweep.runs.terminal import others_print_to
@@ -81,8 +81,7 @@ class RayRunner(Steady):
         self._calls: dict[Any, Any] = {}  # reference of a call -> the actor that runs it
         self._device = "cpu"
         self._held = ExitStack()
-        self._looked = 0.0  # when we last looked at the nodes
-        self._lost = False  # nothing of the cluster answers any more
+        self._looked, self._lost = 0.0, False  # when we last looked at the nodes; whether none of them answers any more
         self._sets: dict[str, Any] = {}  # calibration id -> reference to the set
         self._requests: dict[EvaluationKey, Any] = {}
 
@@ -96,9 +95,10 @@ class RayRunner(Steady):
         if connection.LOGS.is_dir():  # not so on a machine that is no node of the cluster
             self._held.enter_context(others_print_to(connection.LOGS / "sweep-driver.log", "ray"))
         self._device = self._room().device
-        grows = self.options.address is not None and self.options.workers is None
+        clustered, on_gpus = self.options.address is not None, self._device == "cuda"
+        grows = clustered and self.options.workers is None
         # on CPUs none waits for room: it would take the one that is left to rebuild what a lost node held
-        self.hiring = Hiring(self.crew, grows=grows, asks_ahead=grows and self._device == "cuda")
+        self.hiring = Hiring(self.crew, grows=grows, asks_ahead=grows and on_gpus, shrinks=clustered and not on_gpus)
         if self.options.address and not self._room().workers:
             self._wait_for_a_node()
         if shortage := self._room().shortage():
@@ -195,12 +195,11 @@ class RayRunner(Steady):
         """End the workers and the connection (and Ray itself, when it was started here)."""
         with self._held:
             if ray.is_initialized():
-                self._dismiss()
-                keep_signals(ray.shutdown)
+                keep_signals(self._dismiss, ray.shutdown)
 
     def hire(self, size: int) -> list[Any]:
         """Start workers until there are `size`; returns the references of the first calls to those that start."""
-        need: dict[str, Any] = {"num_cpus": 1} if self._device == "cpu" else {"num_gpus": self.options.gpus_per_worker}
+        need: Any = worker_needs(self._device, self.options)
         while self.hiring.size < size:
             actor: Any = ray.remote(**need)(Actor).remote(self.results, self.provenance, self._device, LIMITS)
             self._calls[actor.process.remote()] = actor
@@ -291,7 +290,9 @@ class RayRunner(Steady):
         return commit_failure(patient_store(self.results), job, error, self.provenance)
 
     def _room(self) -> Room:
-        return Room([node["Resources"] for node in ray.nodes() if node["Alive"]], self.options)
+        nodes = connection.within(ray.nodes)
+        alive = [node["Resources"] for node in nodes if node["Alive"]]
+        return Room(alive, self.options, len(nodes) - len(alive))
 
     def _look(self) -> None:
         """Every few seconds: see that the cluster is there, and use the nodes that have joined one that grows."""
@@ -299,7 +300,7 @@ class RayRunner(Steady):
             return
         self._check_alive()
         self._looked = time.monotonic()
-        self.hiring.grow(self._room().workers)
+        self.hiring.fit(self._room().workers)
 
     def _check_alive(self) -> None:
         """Raise ClusterError when the head does not answer any more, or no node is alive."""

@@ -8,15 +8,19 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from calib.settings import SettingsError
-from sweep.runs.runner import RunOptions
+from sweep.runs.runner import RunnerError, RunOptions
 
-HEAD_SECONDS = 30.0  # a cluster's head may not answer for so long; Ray ends this process after 60
+T = TypeVar("T")
+
+HEAD_SECONDS = 30.0  # a head may leave a question, and a cluster's a knock, unanswered so long; Ray ends us after 60
 LOCAL_HEAD_SECONDS = 3.0  # of a Ray that was started here, which nobody starts again
 STARTS = 2  # a slow machine may need more than Ray's half minute to start it once, rarely twice
 ENVIRONMENT = {  # unless it is set otherwise; Ray reads some of it when it is imported
@@ -75,6 +79,29 @@ def answers(head: str, seconds: float) -> bool:
             if time.monotonic() - since > seconds:
                 return False
         time.sleep(1)
+
+
+def within(question: Callable[[], T], seconds: float = HEAD_SECONDS) -> T:
+    """What the head answers. Raises RunnerError when it does not: Ray would wait for ever, and hear no signal.
+
+    Raises what `question` raises.
+    """
+    answer = SimpleQueue[tuple[T | None, Exception | None]]()
+
+    def ask() -> None:
+        try:
+            answer.put((question(), None))
+        except Exception as error:
+            answer.put((None, error))
+
+    threading.Thread(target=ask, name="question", daemon=True).start()
+    try:
+        found, error = answer.get(timeout=seconds)
+    except Empty:
+        raise RunnerError(f"the head of Ray has not answered for {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return found  # type: ignore[return-value]
 
 
 def patience(address: str | None) -> float:

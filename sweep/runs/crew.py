@@ -75,8 +75,12 @@ class Crew:
         self.free.append(worker)
 
     def left(self, worker: Handle) -> None:
-        """A free worker was ended."""
-        self.free.remove(worker)
+        """A worker was ended; the trial that it ran waits again, and the worker's death is not held against it."""
+        if worker in self.running:
+            job = self.running.pop(worker).job
+            self.queue.put_back(replace(job, attempts=job.attempts + 1))
+        else:
+            self.free.remove(worker)
         self.queue.release(self._held.pop(worker, None))
 
     def disband(self) -> list[Handle]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 OURS = ("calib", "methods", "sweep")
 LONGEST = 2000  # characters of an error in a row
+FRAMES = 12  # of a stack in a row, the innermost first
 
 
 def error_line(error: BaseException, part: str | None = None) -> str:
@@ -40,3 +42,16 @@ def last_line(error: BaseException) -> str:
 def may_pass(error: BaseException) -> bool:
     """Whether the same may work later: what others use too (a GPU's memory, the network, a disk) was not to be had."""
     return isinstance(error, OSError | MemoryError) or "out of memory" in str(error).lower()
+
+
+def stack(thread: int) -> str:
+    """Where a thread is, the innermost call first, in one line."""
+    frame = sys._current_frames().get(thread)
+    calls = traceback.extract_stack(frame)[::-1][:FRAMES] if frame else []
+    places = [f"{_short(call.filename)}:{call.lineno} {call.name}" for call in calls]
+    return "in " + " < ".join(places)
+
+
+def _short(path: str) -> str:
+    file = Path(path)
+    return str(file.relative_to(PROJECT)) if file.is_relative_to(PROJECT) else "/".join(file.parts[-2:])

@@ -2,7 +2,9 @@
 
 Pure bookkeeping, as the crew's. *Places* is how many workers there is room for, which may change while a cluster grows;
 a worker is *hired* when it is asked for and joins the crew when it has started. The hard case is a cluster that may
-grow: its autoscaler sees no demand but workers that wait for room, so some always do while trials wait for workers.
+grow: its autoscaler sees no demand but workers that wait for room, so some always do while trials wait for workers. On
+CPUs the opposite is to be watched: workers that take the place of those of a lost node must leave the CPU on which what
+that node held is built again, or trials and tasks wait for each other.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ FALSE_STARTS = 10  # workers that could not even start, one after the other: som
 
 class Hiring:
     """Workers for a crew. With `grows` there may be more places later; one that `asks_ahead` has more workers than
-    places, which wait for room while trials wait for workers.
+    places, which wait for room while trials wait for workers; one that `shrinks` has no more than there is room for.
     """
 
-    def __init__(self, crew: Crew, *, grows: bool = False, asks_ahead: bool = False) -> None:
-        self.places = 0
+    def __init__(self, crew: Crew, *, grows: bool = False, asks_ahead: bool = False, shrinks: bool = False) -> None:
+        self.places = self._asked = 0
         self.grows = grows
         self.asks_ahead = asks_ahead
+        self.shrinks = shrinks
         self.starting: list[Handle] = []
         self.crew = crew
         self._false_starts = 0  # in a row
@@ -33,7 +36,7 @@ class Hiring:
 
     def begin(self, places: int) -> None:
         """There is room for so many workers; no more than there are trials to run are of use."""
-        self.places = min(places, self.crew.unfinished)
+        self.places = self._asked = min(places, self.crew.unfinished)
 
     def wanted(self) -> int:
         """Workers that there should be. Those beyond `places` are the demand that an autoscaler sees: as many again as
@@ -43,15 +46,20 @@ class Hiring:
 
     def surplus(self) -> list[Handle]:
         """Workers to end: of those that have not started the latest, since they wait for room that nobody needs; on a
-        cluster that grows also those for which no trial waits, so that their nodes can be given back."""
+        cluster that grows also those for which no trial waits, so that their nodes can be given back; on one that
+        shrinks also those that run a trial, the last one first."""
         more = max(0, self.size - self.wanted())
         count = min(len(self.starting), more)
-        idle = self.crew.free[: more - count] if self.grows and not self.crew.queue else []
-        return [*self.starting[len(self.starting) - count :][::-1], *idle]
+        crowd = max(0, self.crew.size - self.places) if self.shrinks else 0
+        idle = self.crew.free[: more - count] if crowd or (self.grows and not self.crew.queue) else []
+        busy = [*self.crew.running][::-1][: max(0, crowd - len(idle))]
+        return [*self.starting[len(self.starting) - count :][::-1], *idle, *busy]
 
-    def grow(self, room: int) -> None:
-        """There is room for so many workers now; places never go because a node is away."""
-        if self.grows:
+    def fit(self, room: int) -> None:
+        """There is room for so many workers now; on GPUs places never go because a node is away."""
+        if self.shrinks:
+            self.places = min(max(1, room), self.crew.unfinished, *(() if self.grows else (self._asked,)))
+        elif self.grows:
             self.places = max(self.places, min(room, self.crew.unfinished))
 
     def hired(self, worker: Handle) -> None:
@@ -78,7 +86,7 @@ class Hiring:
         return f"{count}; going on with {up}"
 
     def ended(self, worker: Handle) -> None:
-        """A worker was ended: one that had not started, or that was free."""
+        """A worker was ended: one that had not started, was free, or ran a trial, which waits again."""
         if worker in self.starting:
             self.starting.remove(worker)
         else:

@@ -14,32 +14,46 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sweep.runs.bounds import Deadline
+
 PATIENCE = 60.0  # seconds that ending Ray may take
 REPAIR_SECONDS = 0.002  # between two times that handlers are set again
 LIKE_CTRL_C = (signal.SIGTERM, signal.SIGHUP)
+_deadlines: list[Deadline] = []  # of the launch that this process runs, as its signals are
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """These signals raise KeyboardInterrupt, unless the launch was started to ignore them (`nohup`)."""
-    with _handled({number: _interrupt for number in LIKE_CTRL_C if signal.getsignal(number) != signal.SIG_IGN}):
-        yield
+    """These signals and SIGINT raise KeyboardInterrupt, unless the launch was started to ignore them (`nohup`).
+
+    From the first one on the end has a bound.
+    """
+    deadline = Deadline()
+
+    deadline.start()
+    _deadlines.append(deadline)
+    try:
+        with _handled(dict.fromkeys(_heard(), _interrupt)):
+            yield
+    finally:
+        deadline.over()
+        _deadlines.remove(deadline)
 
 
 @contextmanager
 def undisturbed() -> Iterator[list[int]]:
     """These signals and SIGINT are only listed: what is done here takes seconds, and others need it done."""
     came: list[int] = []
-    heard = [number for number in (signal.SIGINT, *LIKE_CTRL_C) if signal.getsignal(number) != signal.SIG_IGN]
+    for deadline in _deadlines:
+        deadline.noticed = True
     # handlers of Python's own, so that processes that are started meanwhile do not inherit the deafness
-    with _handled(dict.fromkeys(heard, lambda number, _frame: came.append(number))):
+    with _handled(dict.fromkeys(_heard(), lambda number, _frame: came.append(number))):
         yield came
 
 
-def undisturbed_from_now_on() -> None:
-    """The same for the rest of this process: a launch has said how it ended, and its exit code says the same."""
-    for number in (signal.SIGINT, *LIKE_CTRL_C):
-        signal.signal(number, signal.SIG_IGN)  # Python takes back handlers of its own before it ends
+def _heard() -> list[signal.Signals]:
+    """The signals that this process was not started to ignore."""
+    return [number for number in (signal.SIGINT, *LIKE_CTRL_C) if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
@@ -52,19 +66,20 @@ def _handled(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def keep_signals(action: Callable[[], object]) -> None:
+def keep_signals(*actions: Callable[[], object]) -> None:
     """Do what takes the handlers of signals away in native code and does not give them back, such as ending Ray.
 
     It runs in a thread of its own, while this one sets its handlers again and again: every few milliseconds, so that a
-    signal ends this process only if it comes between. An action that hangs is left alone after a minute: what Ray has
-    started ends with this process. Raises what `action` raises.
+    signal ends this process only if it comes between. Actions that hang are left alone after a minute: what Ray has
+    started ends with this process. Raises what an action raises.
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *LIKE_CTRL_C)}
     done, failed = threading.Event(), list[BaseException]()
 
     def act() -> None:
         try:
-            action()
+            for action in actions:
+                action()
         except BaseException as error:
             failed.append(error)
         finally:

@@ -9,12 +9,21 @@ from calib.settings import SettingsError
 from sweep.runs.runner import RunOptions
 
 
+def worker_needs(device: str, options: RunOptions) -> dict[str, float]:
+    """What Ray is asked for: a CPU, or GPUs alone. Ray would add a CPU to these, which tasks may be waiting for."""
+    return {"num_cpus": 1} if device == "cpu" else {"num_cpus": 0, "num_gpus": options.gpus_per_worker}
+
+
 @dataclass(frozen=True)
 class Room:
-    """The nodes that are alive, as a run with these options sees them. `nodes` are `{"CPU": 8.0, "GPU": 1.0}`."""
+    """The nodes that are alive, as a run with these options sees them. `nodes` are `{"CPU": 8.0, "GPU": 1.0}`.
+
+    `lost` nodes were there and are not any more.
+    """
 
     nodes: Sequence[Mapping[str, float]]
     options: RunOptions
+    lost: int = 0
 
     @property
     def device(self) -> str:
@@ -29,7 +38,7 @@ class Room:
             share = self.options.gpus_per_worker
             return sum(int(node.get("GPU", 0.0) / share + 1e-9) for node in self.nodes)
         cpus = sum(int(node.get("CPU", 0.0)) for node in self.nodes)
-        return cpus - 1 if len(self.nodes) > 1 else cpus  # one is left to rebuild what a lost node held
+        return cpus - 1 if len(self.nodes) + self.lost > 1 else cpus  # one is left to rebuild what a lost node held
 
     def spare(self, workers: int) -> bool:
         """Whether so many workers leave the machines to other tasks: GPU workers hold no CPUs, others half at most."""

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sweep.runs.errors import LONGEST, PROJECT
+from sweep.runs.errors import LONGEST, stack
 from sweep.trial import Clock
 
 HOUR = 3600.0
@@ -30,7 +28,6 @@ LIMITS: Mapping[str, float] = {  # seconds: some ten times what the largest mode
     "evaluate": 24 * HOUR,
     "write": 4 * HOUR,  # a store that is away is waited for
 }
-FRAMES = 12  # of a stack in a row, the innermost first
 LAST_WORDS = 300.0  # seconds for the row of a trial that hangs
 HUNG = 70  # exit code of a process that ended itself
 
@@ -103,16 +100,3 @@ class Watch:
                     self._hung(text)
                 finally:
                     os._exit(HUNG)
-
-
-def stack(thread: int) -> str:
-    """Where a thread is, the innermost call first, in one line."""
-    frame = sys._current_frames().get(thread)
-    calls = traceback.extract_stack(frame)[::-1][:FRAMES] if frame else []
-    places = [f"{_short(call.filename)}:{call.lineno} {call.name}" for call in calls]
-    return "in " + " < ".join(places)
-
-
-def _short(path: str) -> str:
-    file = Path(path)
-    return str(file.relative_to(PROJECT)) if file.is_relative_to(PROJECT) else "/".join(file.parts[-2:])

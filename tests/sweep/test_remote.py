@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 import os
 import re
 import signal
@@ -22,13 +23,16 @@ from sweep import plan, remote
 from sweep.config import parse_study
 from sweep.remote import RayRunner, connect
 from sweep.results import Results
+from sweep.runs.connection import TEMPORARY
 from sweep.runs.prepare import make_calibration_sets
 from sweep.runs.provenance import provenance
 from sweep.runs.runner import RunOptions
 from sweep.runs.schedule import Job
+from tests.sweep.processes import child, files_with, listening
 
 pytestmark = pytest.mark.ray
 
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")  # of the environment that launches run in
 Document = dict[str, Any]
 Write = Callable[[Document], str]
 Launch = Callable[..., Result]
@@ -292,19 +296,6 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def child(process: subprocess.Popen[str], name: str) -> int:
-    """The number of a process that the driver has started, by its program."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            program = (folder / "comm").read_text().strip()
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue  # it has ended
-        if program == name and parent == process.pid:
-            return int(folder.name)
-    raise AssertionError(f"the driver has no process {name}")
-
-
 @pytest.mark.parametrize(
     ("killed", "code", "told"),
     [
@@ -314,16 +305,26 @@ def child(process: subprocess.Popen[str], name: str) -> int:
     ],
 )
 def test_end_of_ray_or_of_the_driver_is_told_and_the_same_command_goes_on(
-    killed: str, code: int, told: str, start_launch: Any, write_study: Write, document: Document, tmp_path: Path
+    killed: str,
+    code: int,
+    told: str,
+    start_launch: Any,
+    write_study: Write,
+    document: Document,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, f"planted-{name}")
     document["methods"] = [{"method": "wanda", "sparsity": [number / 500 for number in range(1, 251)]}]
     process = start_launch([write_study(document), "--workers", "1", "--results", "r"])  # it cannot end in time
     results = Results(tmp_path / "r")
     wait_for(lambda: len(results.keys("trials")) >= 2, process)
+    assert {ipaddress.ip_address(one).is_loopback for one in listening(process.pid)} == {True}
     if killed == "SIGTERM":
         process.terminate()
     else:
-        os.kill(child(process, killed), signal.SIGKILL)
+        os.kill(child(process.pid, killed), signal.SIGKILL)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == code, output
     assert told in output
@@ -332,3 +333,7 @@ def test_end_of_ray_or_of_the_driver_is_told_and_the_same_command_goes_on(
     assert 1 <= int(found.group(1)) <= len(results.keys("trials")) < int(found.group(2))
     assert "Traceback" not in output
     assert results.read_text("lease.json") is None
+    logs = [*Path(TEMPORARY, "ray").glob(f"session_*_{process.pid}/logs")]
+    assert logs
+    assert "planted-" not in output
+    assert files_with(["planted-"], [tmp_path / "r", *logs]) == []

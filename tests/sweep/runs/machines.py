@@ -44,7 +44,7 @@ class Machines:
         while crew.unfinished:
             while crew.assign():
                 pass
-            hiring.grow(self.nodes)
+            hiring.fit(self.nodes)
             while hiring.size < hiring.wanted():
                 self.hired += 1
                 hiring.hired(self.hired)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from sweep.runs.connection import LOGS, answers, hint, knock, where_logs_are
+from sweep.runs.connection import LOGS, answers, hint, knock, where_logs_are, within
+from sweep.runs.runner import RunnerError
 
 
 @pytest.fixture
@@ -45,3 +47,16 @@ def test_hint_says_what_to_do(address: str | None, error: str, said: str) -> Non
 def test_logs_are_named_where_ray_was_started_here() -> None:
     assert str(LOGS) in where_logs_are(None)
     assert where_logs_are("10.0.0.1:6379") == ""
+
+
+def test_head_that_says_nothing_is_told_and_not_waited_for() -> None:
+    for_ever = threading.Event()
+    with pytest.raises(RunnerError, match=r"the head of Ray has not answered for 0 s"):
+        within(for_ever.wait, 0.05)
+    for_ever.set()
+
+
+def test_answer_of_the_head_and_its_errors_are_handed_on() -> None:
+    assert within(lambda: ["node"]) == ["node"]
+    with pytest.raises(ZeroDivisionError):
+        within(lambda: 1 // 0)

@@ -115,3 +115,40 @@ def test_workers_without_a_trial_are_ended_on_a_cluster_and_kept_here(many_trial
         if on_cluster:
             hiring.ended("first")
             assert (hiring.size, hiring.wanted(), hiring.surplus()) == (1, 1, [])
+
+
+def test_workers_leave_the_cpu_on_which_what_a_lost_node_held_is_built_again(many_trials: list[Trial]) -> None:
+    hiring = Hiring(Crew(), grows=True, shrinks=True)
+    crew = hiring.crew
+    crew.begin(jobs(many_trials[:9]))
+    hiring.begin(3)
+    for worker in ("first", "second", "third", "fourth", "fifth"):
+        hiring.hired(worker)
+        if worker != "fifth":
+            hiring.started(worker)
+            crew.assign()
+    hiring.fit(5)  # a node has joined, and the lost one still seems to be there
+    assert hiring.surplus() == []
+    hiring.fit(3)
+    assert hiring.surplus() == ["fifth", "fourth"]
+    job = crew.running["fourth"].job
+    for worker in hiring.surplus():
+        hiring.ended(worker)
+    assert (hiring.size, len(crew.queue), crew.unfinished) == (3, 6, 9)
+    again = [crew.queue.take(None) for _ in range(6)]
+    assert [(one.attempts, one.deaths) for one in again if one.trial == job.trial] == [(2, 0)]
+    hiring.fit(8)
+    assert hiring.places == 3  # that many trials are left
+    hiring.fit(0)
+    assert hiring.places == 1
+
+
+def test_given_number_of_workers_shrinks_with_the_nodes_and_comes_back(many_trials: list[Trial]) -> None:
+    hiring = Hiring(Crew(), shrinks=True)
+    hiring.crew.begin(jobs(many_trials[:9]))
+    hiring.begin(3)
+    places = []
+    for room in (1, 2, 8):
+        hiring.fit(room)
+        places.append(hiring.places)
+    assert places == [1, 2, 3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from calib.settings import SettingsError
-from sweep.runs.room import Room
+from sweep.runs.room import Room, worker_needs
 from sweep.runs.runner import RunOptions
 
 HEAD = {"CPU": 8.0}
@@ -17,6 +17,12 @@ def test_workers_on_cpus_leave_one_for_rebuilding_on_a_cluster() -> None:
     room = Room([HEAD, GPU], options)
     assert (room.device, room.workers) == ("cpu", 8 + 16 - 1)
     assert Room([HEAD], options).workers == 8
+    assert Room([HEAD], options, lost=1).workers == 7
+
+
+def test_workers_on_gpus_hold_no_cpu() -> None:
+    assert worker_needs("cuda", RunOptions(gpus_per_worker=0.5)) == {"num_cpus": 0, "num_gpus": 0.5}
+    assert worker_needs("cpu", RunOptions()) == {"num_cpus": 1}
 
 
 @pytest.mark.parametrize(("share", "workers"), [(0.1, 40), (0.5, 8), (1.0, 4), (2.0, 2), (4.0, 0)])
