@@ -14,9 +14,9 @@ from methods.base import parse_method
 from methods.blockwise import compress_model, decoder_blocks
 from sweep.formats import writer
 from sweep.formats.grids import grids_by_linear
-from sweep.formats.spqr import KeptGrids, spqr_rule
 from sweep.formats.writer import write_model
 from sweep.models import resolve_model
+from sweep.shipping.recompress import witness
 from sweep.weights.dense import DenseModel
 from sweep.weights.streaming import StreamedModel
 
@@ -24,6 +24,7 @@ METHODS: dict[str, tuple[str, Any]] = {
     "gptq": ("compressed-tensors", {"method": "gptq", "bits": 4, "group_size": 16, "scale_dtype": "float32"}),
     "awq": ("compressed-tensors", {"method": "awq", "group_size": 16, "scale_steps": 3}),
     "spqr": ("spqr", {"method": "spqr"}),
+    "nf4": ("bitsandbytes", {"method": "nf4", "double_quant": True}),
     "wanda": ("dense", {"method": "wanda"}),
     "svd": ("factored", {"method": "svd", "ratio": 0.6}),
     "svd merged": ("dense", {"method": "svd", "ratio": 0.6}),
@@ -41,9 +42,8 @@ def test_the_folder_is_that_of_the_whole_model(
     resident: list[int] = []
     for dense in (DenseModel(ref), StreamedModel(ref, scratch=str(tmp_path))):
         model = dense.model
-        rule = spqr_rule(method)
         (grids := tmp_path / f"{type(dense).__name__}-grids").mkdir()
-        kept = None if rule is None else KeptGrids(grids, rule)
+        kept = witness(method, kind, grids)
         report = compress_model(model, method, None if method.data_free else tokens, witness=kept)
         if isinstance(dense, StreamedModel):
             monkeypatch.setattr(writer, "_plain", counting(decoder_blocks(model), resident))
