@@ -5,8 +5,8 @@
     python -m benchmarks.exporting --linears 'self_attn.*'   # other linears stay dense: less arithmetic
 
 Writes a checkpoint of random bfloat16 weights block by block, compresses it in a fresh process with `sweep.compress`
-on the CPU (`placement: streamed`), and prints the peak of that process's resident memory beside the bytes that were read and
-written. The disk must hold the largest checkpoint and its export.
+on the CPU (`placement: streamed`), and prints the peak of that process's resident memory beside the bytes that were
+read and written. The disk must hold the largest checkpoint and its export.
 """
 
 from __future__ import annotations
