@@ -37,6 +37,19 @@ class FittedGroups:
 
 
 @dataclass(frozen=True)
+class FittedBlocks:
+    """The largest absolute values of blocks of consecutive weights of the flattened matrix, for those who store codes.
+
+    largest: float32 [blocks], or, where they were rounded themselves, their uint8 codes, to which belong `nested`, a
+    scale for every 256 of them, and `offset`, their mean.
+    """
+
+    largest: torch.Tensor
+    nested: torch.Tensor | None = None
+    offset: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class CompressedWeight:
     """What takes the place of a weight.
 
@@ -59,7 +72,7 @@ class CompressedWeight:
     rank: int | None = None
     loss: Number | None = None
     scale_dtype: str | None = None
-    fitted: FittedGroups | None = None
+    fitted: FittedGroups | FittedBlocks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

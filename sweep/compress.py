@@ -24,10 +24,10 @@ from calib.settings import SettingsError, one_line
 from methods.base import CompressionError, Method, parse_method
 from methods.blockwise import CompressionReport, compress_model
 from sweep.config import Study, parse_study
-from sweep.formats.catalog import DENSE, NAMES, SPQR, check_method, check_name, usual_format
+from sweep.formats.catalog import DENSE, KEPT, NAMES, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
 from sweep.formats.grids import grids_by_linear
-from sweep.formats.spqr import KeptGrids
+from sweep.formats.kept import Kept
 from sweep.formats.writer import Written, check_apart, check_target, write_model
 from sweep.models import context_length, load_tokenizer, resolve_model
 from sweep.plan import Trial, expand
@@ -68,9 +68,9 @@ def compress(
     `{"method": "gptq", "bits": 4}`, or a list of those. data: a text or JSONL file (`./books` where a source has its
     name), the name of a source, an entry of a study, or None for a method without data. seqlen: tokens of a window, by
     default 2,048 or the model's context. format: by default the smallest that changes no weight: compressed-tensors for
-    integer grids, spqr for SpQR, factored for low rank, else dense. Grids get scales in the model's type unless the
-    method says otherwise, since only those can be stored without a change. Raises SettingsError, FormatError or
-    CompressionError with the remedy.
+    integer grids, bitsandbytes for NF4, spqr for SpQR, factored for low rank, else dense. Grids get scales in the
+    model's type unless the method says otherwise, since only those can be stored without a change. Raises
+    SettingsError, FormatError or CompressionError with the remedy.
     """
     target = Path(out)
     check_target(target)
@@ -118,16 +118,17 @@ def save_compressed(
     *,
     tokenizer: Any = None,
     format: str | None = None,
-    kept: KeptGrids | None = None,
+    kept: Kept | None = None,
 ) -> Written:
     """Write a model that `compress_model(model, method, ...)` compressed in place to the new folder `out`.
 
     format: by default the smallest that changes no weight; `dense` multiplies low-rank factors, in `model` as well.
-    kept: the witness of a SpQR compression, without which `spqr` cannot be written and the default is `dense`.
+    kept: the witness of a SpQR or NF4 compression, without which `spqr` and `bitsandbytes` cannot be written and the
+    default is `dense`.
     Raises FormatError when the format cannot hold it without a change, SettingsError for a folder that is not empty.
     """
     kind = format or usual_format(method)
-    if format is None and kept is None and kind == SPQR:
+    if format is None and kept is None and kind in KEPT:
         kind = DENSE  # nobody kept the grids
     check_name(kind)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from calib.settings import SettingsError, suggestion
 from methods.base import Method
+from sweep.formats import bitsandbytes
 from sweep.formats.awq import AWQFormat
+from sweep.formats.bitsandbytes import fourbit_rule
 from sweep.formats.compressed_tensors import CompressedTensors
 from sweep.formats.format import Format, FormatError
 from sweep.formats.gptq import GPTQFormat
@@ -15,7 +17,9 @@ DENSE = "dense"  # weights as they are: pruned models, and what no packed format
 FACTORED = "factored"  # low-rank factors as they are (`factored.py`)
 PACKED: dict[str, Format] = {kind.name: kind for kind in (CompressedTensors(), GPTQFormat(), AWQFormat())}
 SPQR = STEM  # codes, two-level grids and outliers (`spqr.py`)
-NAMES = (*PACKED, SPQR, FACTORED, DENSE)
+BITSANDBYTES = bitsandbytes.NAME  # NF4 and FP4 (`bitsandbytes.py`)
+KEPT = (SPQR, BITSANDBYTES)  # formats that need what the solver fitted (`kept.py`)
+NAMES = (*PACKED, BITSANDBYTES, SPQR, FACTORED, DENSE)
 
 
 def check_name(name: str) -> None:
@@ -30,6 +34,8 @@ def usual_format(method: Method) -> str:
         return FACTORED
     if planned_grids(method):
         return CompressedTensors.name
+    if fourbit_rule(method) is not None:
+        return BITSANDBYTES
     return DENSE if spqr_rule(method) is None else SPQR
 
 
@@ -53,6 +59,8 @@ def _refusal(name: str, method: Method, dtype: str) -> str | None:
         return None if spqr_rule(method) is not None else "it is not SpQR, or a step prunes, whose zeros are no levels"
     if leaves_factors(method):
         return "two factors stand in the place of a linear"
+    if name == BITSANDBYTES:
+        return None if fourbit_rule(method) is not None else "its last step is not NF4, or its blocks are of two kinds"
     grids = planned_grids(method)
     if not grids:
         return "it leaves no linear on an integer grid"

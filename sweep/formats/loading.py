@@ -14,8 +14,8 @@ from typing import Any
 
 from calib.settings import SettingsError
 from methods.lazy import torch
-from sweep.formats import factored, spqr
-from sweep.formats.catalog import PACKED
+from sweep.formats import bitsandbytes, factored, spqr
+from sweep.formats.catalog import BITSANDBYTES, PACKED
 from sweep.formats.format import Format
 
 
@@ -36,19 +36,22 @@ def load(folder: str | os.PathLike[str], device: str = "cpu", *, trust_remote_co
         raise SettingsError(f"{place}: holds no model, config.json is missing")
     described = json.loads((place / "config.json").read_text()).get("quantization_config")
     if described is None:
-        plain: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        dense: Any = transformers.AutoModelForCausalLM.from_pretrained(
             place, dtype="auto", trust_remote_code=trust_remote_code
         )
-        return plain.to(device).requires_grad_(False).eval()
-    packed = PACKED.get(described.get("quant_method"))
-    if packed is None:
-        raise SettingsError(f"{place}: quant_method is {described.get('quant_method')!r}, not {' or '.join(PACKED)}")
+        return dense.to(device).requires_grad_(False).eval()
+    name = described.get("quant_method")
+    known = (*PACKED, BITSANDBYTES)
+    if name not in known or (name == BITSANDBYTES and not described.get("load_in_4bit")):
+        raise SettingsError(f"{place}: quant_method is {name!r}, not {' or '.join(known)} (4 bits)")
     config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     del config.quantization_config
     model: Any = transformers.AutoModelForCausalLM.from_config(
         config, dtype=config.dtype, trust_remote_code=trust_remote_code
     )
-    factored.fill(model, unpacked(stored_tensors(place), packed, described), place)
+    stored = stored_tensors(place)
+    plain = bitsandbytes.unpacked(stored) if name == BITSANDBYTES else unpacked(stored, PACKED[name], described)
+    factored.fill(model, plain, place)
     return model.to(device)
 
 

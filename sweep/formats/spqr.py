@@ -14,22 +14,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from calib.settings import SettingsError
 from methods.base import Method
 from methods.lazy import torch
 from methods.numerics.spqr import RealGrid, RoundedStatistics, SpQRRule
 from methods.numerics.spqr_codes import SpQRCodes, spqr_codes
-from methods.outcome import CompressedWeight, FittedGroups
+from methods.outcome import FittedGroups
 from methods.spqr import SpQR
 from sweep.formats import factored
 from sweep.formats.bits import pack_rows, unpack_rows
 from sweep.formats.format import FormatError
 from sweep.formats.grids import steps_of
+from sweep.formats.kept import KeptFiles
 
 STEM = "spqr"  # of the files with the weights
 SETTINGS = "spqr.json"
@@ -46,37 +47,20 @@ def spqr_rule(method: Method) -> SpQRRule | None:
     return last.rule
 
 
-class KeptGrids:
+class KeptGrids(KeptFiles):
     """The grids of every linear while a model is compressed, each in a file of its own in `folder`: the `witness` of
     `compress_model`, so that no more than those of one linear are in memory."""
 
+    format: ClassVar[str] = STEM
+    keeps: ClassVar[type[FittedGroups]] = FittedGroups
+
     def __init__(self, folder: Path, rule: SpQRRule) -> None:
-        self.folder, self.rule = folder, rule
-
-    def __call__(self, block: int, linear: str, compressed: CompressedWeight) -> None:
-        """Keep what the solver fitted; a step without such grids takes away those of an earlier one."""
-        from safetensors.torch import save_file
-
-        file = self._file(f"{block}.{linear}")
-        file.unlink(missing_ok=True)
-        if (found := compressed.fitted) is not None:
-            order = {} if found.order is None else {"order": found.order}
-            kept = {"scale": found.scale, "zero": found.zero, **order}
-            share = float(compressed.outlier_share or 0.0)
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
-            save_file(tensors, file, metadata={"outlier_share": repr(share)})
-
-    def names(self) -> list[str]:
-        """The linears whose grids are kept, by the block's number and the name inside it: `0.mlp.up_proj`."""
-        return sorted(file.name.removesuffix(".safetensors") for file in self.folder.glob("*.safetensors"))
+        super().__init__(folder)
+        self.rule = rule
 
     def packed(self, name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         """What is stored of the linear's `weight` [rows, cols]. Raises FormatError when it is not on its grids."""
-        from safetensors import safe_open
-
-        with safe_open(self._file(name), "pt") as opened:
-            share = float(opened.metadata()["outlier_share"])
-            kept = {key: opened.get_tensor(key).to(weight.device) for key in opened.keys()}  # noqa: SIM118
+        kept, share = self._kept(name, weight.device)
         codes = spqr_codes(weight, FittedGroups(kept["scale"], kept["zero"], kept.get("order")), self.rule)
         if len(codes.places) > share * weight.numel() + 0.5:
             raise FormatError(
@@ -89,13 +73,9 @@ class KeptGrids:
             raise FormatError(f"--format {STEM}: the codes of {name} do not give its weights back")
         return tensors
 
-    def _file(self, name: str) -> Path:
-        return self.folder / f"{name}.safetensors"
-
-
-def describe(rule: SpQRRule, linears: list[str], dtype: str) -> dict[str, Any]:
-    """`spqr.json`: everything that a loader must know besides the tensors."""
-    return {"version": 1, "dtype": dtype, **asdict(rule), "linears": linears}
+    def describe(self, linears: Sequence[str], dtype: str) -> dict[str, Any]:
+        """`spqr.json`: everything that a loader must know besides the tensors."""
+        return {"version": 1, "dtype": dtype, **asdict(self.rule), "linears": list(linears)}
 
 
 def load(folder: str | os.PathLike[str], device: str = "cpu", *, trust_remote_code: bool = False) -> Any:

@@ -13,7 +13,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import escape
@@ -29,11 +29,11 @@ from methods.walk.linears import experts_of
 from methods.walk.residency import home_of, resident
 from sweep.formats import factored as factored_format
 from sweep.formats import spqr as spqr_format
-from sweep.formats.catalog import DENSE, FACTORED, PACKED, SPQR, check_name
+from sweep.formats.catalog import BITSANDBYTES, DENSE, FACTORED, KEPT, PACKED, SPQR, check_name
 from sweep.formats.code import copy_code, find_code
 from sweep.formats.format import Format, FormatError, GridSpec
 from sweep.formats.grids import blocks_name
-from sweep.formats.spqr import KeptGrids
+from sweep.formats.kept import Kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,13 +73,13 @@ def write_model(
     kind: str = DENSE,
     grids: Mapping[str, GridSpec] | None = None,
     complete: Callable[[Path, Written], None] | None = None,
-    kept: KeptGrids | None = None,
+    kept: Kept | None = None,
 ) -> Written:
     """Write `model` to the folder `out`, which must not be there or be empty, in the format of the name `kind`.
 
-    `grids` has the linears by name that a packed format holds, `kept` those of `spqr`; `factored` writes low-rank
-    factors as they are, and all others multiply them, in a model that is not streamed in place. `complete` adds files
-    before the folder appears under its name. Raises FormatError or SettingsError.
+    `grids` has the linears by name that a packed format holds, `kept` those of `spqr` and `bitsandbytes`; `factored`
+    writes low-rank factors as they are, and all others multiply them, in a model that is not streamed in place.
+    `complete` adds files before the folder appears under its name. Raises FormatError or SettingsError.
     """
     check_name(kind)
     check_target(out)
@@ -87,8 +87,8 @@ def write_model(
     find_code(model.config)
     if kind in PACKED:
         check_fits(model, PACKED[kind], grids)
-    if kind == SPQR:
-        _check_kept(model, kept)
+    if kind in KEPT:
+        _check_kept(model, kind, kept)
     if kind == FACTORED and not factored(model):
         raise FormatError(f"--format {FACTORED}: the model holds no low-rank factors; use --format {DENSE}")
     _check_room(model, out, grids)
@@ -168,15 +168,15 @@ def check_fits(model: PreTrainedModel, packed: Format, grids: Mapping[str, GridS
         raise FormatError(f"--format {packed.name} cannot hold linears on {text}: {reason}; {remedy}")
 
 
-def _check_kept(model: PreTrainedModel, kept: KeptGrids | None) -> None:
+def _check_kept(model: PreTrainedModel, kind: str, kept: Kept | None) -> None:
     """Raise FormatError when the grids of no linear were kept, or one of them cannot be stored."""
-    if kept is None or not kept.names():
+    if kept is None or kept.format != kind or not kept.names():
         raise FormatError(
-            f"--format {SPQR}: the grids that the solver fitted were not kept; give compress_model a KeptGrids as its "
-            f"witness, or use --format {DENSE}"
+            f"--format {kind}: what the solver fitted was not kept; give compress_model the witness that "
+            f"sweep.formats.{kind} has, or use --format {DENSE}"
         )
     prefix = blocks_name(model)
-    _linears_to_pack(model, SPQR, [f"{prefix}.{name}" for name in kept.names()])
+    _linears_to_pack(model, kind, [f"{prefix}.{name}" for name in kept.names()])
 
 
 def _linears_to_pack(model: PreTrainedModel, kind: str, names: Iterable[str]) -> dict[str, torch.nn.Linear]:
@@ -200,7 +200,7 @@ def _linears_to_pack(model: PreTrainedModel, kind: str, names: Iterable[str]) ->
     return found
 
 
-def dense_linears(model: PreTrainedModel, grids: Mapping[str, GridSpec]) -> list[str]:
+def dense_linears(model: PreTrainedModel, grids: Container[str]) -> list[str]:
     """Names of the linears that no grid holds, the head among them."""
     return [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name not in grids]
 
@@ -214,12 +214,12 @@ class _Writer:
         kind: str,
         grids: Mapping[str, GridSpec],
         written: Written,
-        kept: KeptGrids | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.model, self.kind, self.grids, self.written = model, kind, grids, written
         self.folder = written.folder
         self.stem = {FACTORED: factored_format.STEM, SPQR: spqr_format.STEM}.get(kind, "model")
-        self.kept = kept if kind == SPQR else None
+        self.kept = kept if kind in KEPT else None
         self.kept_names = {} if self.kept is None else {f"{blocks_name(model)}.{n}": n for n in self.kept.names()}
         self.files: dict[str, str] = {}  # file by tensor
 
@@ -301,12 +301,15 @@ class _Writer:
         if self.kind in PACKED:
             dense = dense_linears(self.model, self.grids)
             config["quantization_config"] = PACKED[self.kind].config(self.grids, dense)
+        described = {} if self.kept is None else self.kept.describe(sorted(self.kept_names), dtype)
+        if self.kind == BITSANDBYTES:
+            left = dense_linears(self.model, self.kept_names)
+            config["quantization_config"] = {**described, "llm_int8_skip_modules": left}
         file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         if self.kind == FACTORED:
             described = {"dtype": dtype, "linears": factored(self.model)}
             (self.folder / factored_format.NAMES).write_text(json.dumps(described, indent=2) + "\n")
-        if self.kept is not None:
-            described = spqr_format.describe(self.kept.rule, sorted(self.kept_names), dtype)
+        if self.kind == SPQR:
             (self.folder / spqr_format.SETTINGS).write_text(json.dumps(described, indent=2) + "\n")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from methods.blockwise import CompressionReport
-from sweep.formats import factored, spqr
+from sweep.formats import bitsandbytes, factored, spqr
 from sweep.formats.catalog import DENSE, FACTORED, PACKED, SPQR
 from sweep.formats.writer import Written
 from sweep.shipping.choose import Chosen
@@ -170,8 +170,10 @@ def _loading(written: Written) -> str:
             f"`from {spqr.__name__} import load; model = load(FOLDER)`, as a model of plain weights. No other package "
             "reads it.\n"
         )
+    packed = PACKED.get(written.format)
+    loaders = bitsandbytes.LOADERS if packed is None else packed.loaders(written.grids)
     return (
-        f"Format `{written.format}`, read by {PACKED[written.format].loaders(written.grids)}. Without any of these, "
+        f"Format `{written.format}`, read by {loaders}. Without any of these, "
         "`from sweep.formats.loading import load; model = load(FOLDER)` multiplies the codes out.\n"
     )
 

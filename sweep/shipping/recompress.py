@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 
@@ -22,7 +22,8 @@ from calib.settings import SettingsError, shown
 from calib.spec import CalibrationSet
 from methods.base import Method
 from methods.blockwise import CompressionReport, compress_model
-from sweep.formats.catalog import SPQR
+from sweep.formats.bitsandbytes import KeptBlocks, fourbit_rule
+from sweep.formats.catalog import KEPT, SPQR
 from sweep.formats.spqr import KeptGrids, spqr_rule
 from sweep.formats.writer import PARTIAL, nearest
 from sweep.models import at_commit
@@ -35,6 +36,7 @@ from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel, load_dense
 
 DEVICES = ("cuda", "cpu")
+Witnessed: TypeAlias = KeptGrids | KeptBlocks
 EXPLAINING = ("torch", "transformers", "triton", "numpy")  # versions that can change the last bit of a sum
 
 
@@ -45,23 +47,22 @@ class Recompressed:
     dense: DenseModel | StreamedModel
     report: CompressionReport
     calibration: CalibrationSet | None
-    kept: KeptGrids | None = None
+    kept: Witnessed | None = None
 
 
 @contextmanager
-def keeping(method: Method, kind: str, out: Path) -> Iterator[KeptGrids | None]:
+def keeping(method: Method, kind: str, out: Path) -> Iterator[Witnessed | None]:
     """Keep what the format `kind` needs besides the weights while `method` runs: beside `out`, until it is written."""
-    rule = spqr_rule(method)
-    if kind != SPQR or rule is None:
+    if kind not in KEPT:
         yield None
         return
     above = nearest(out.absolute().parent)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}{PARTIAL}grids-", dir=above) as folder:
-        yield KeptGrids(Path(folder), rule)
+        yield witness(method, kind, Path(folder))
 
 
 def recompress(
-    store: Results, chosen: Chosen, device: str | None = None, kept: KeptGrids | None = None
+    store: Results, chosen: Chosen, device: str | None = None, kept: Witnessed | None = None
 ) -> Recompressed:
     """Compress as the chosen trial was. Raises SettingsError when the weights are not those that were measured."""
     trial, row = chosen.trial, chosen.row
@@ -79,6 +80,14 @@ def recompress(
             "it was measured, or measure it here in a new results folder"
         )
     return Recompressed(dense, report, calibration, kept)
+
+
+def witness(method: Method, kind: str, folder: Path) -> Witnessed | None:
+    """What keeps in `folder` what `kind` needs of `method`; None where it leaves nothing of the kind."""
+    grids, blocks = spqr_rule(method), fourbit_rule(method)
+    if kind == SPQR:
+        return None if grids is None else KeptGrids(folder, grids)
+    return None if blocks is None else KeptBlocks(folder, blocks)
 
 
 def device_of(asked: str | None) -> str:

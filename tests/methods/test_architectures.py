@@ -59,6 +59,7 @@ CALLS: dict[str, dict[str, Any]] = {  # the settings that a tiny model needs; ev
     "rtn": {"group_size": 16},
     "gptq": {"group_size": 16, "act_order": True},
     "awq": {"group_size": 16, "scale_steps": 3},
+    "hqq": {"group_size": 16},
     "svd": {"ratio": 0.6},
     "joint_svd": {"ratio": 0.6},
     "asvd": {"ratio": 0.6},

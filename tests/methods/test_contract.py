@@ -16,7 +16,7 @@ from methods.walk.linears import linears_of
 
 NAMES = METHODS.names()
 NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
-CALLS: dict[str, dict[str, Any]] = {"awq": {"group_size": 16, "scale_steps": 3}}
+CALLS: dict[str, dict[str, Any]] = {"awq": {"group_size": 16, "scale_steps": 3}, "hqq": {"group_size": 16}}
 
 
 def make(name: str, **settings: Any) -> Any:

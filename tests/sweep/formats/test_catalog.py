@@ -25,6 +25,11 @@ SVD = {"method": "svd", "ratio": 0.5}
         ([FOUR, {"method": "spqr"}], "spqr"),
         (SVD, "factored"),
         ([SVD, FOUR], "factored"),
+        ("nf4", "bitsandbytes"),
+        ([{"method": "wanda"}, {"method": "nf4", "double_quant": True}], "bitsandbytes"),
+        ([{"method": "nf4"}, {"method": "wanda"}], "dense"),
+        ([SVD, {"method": "nf4"}], "factored"),
+        ([{"method": "nf4", "linears": ["mlp.*"]}, {"method": "nf4", "block_size": 128}], "dense"),
     ],
 )
 def test_the_usual_format_changes_no_weight(entry: Any, expected: str) -> None:
@@ -40,6 +45,8 @@ def test_the_usual_format_changes_no_weight(entry: Any, expected: str) -> None:
         ("gptq", {**FOUR, "bits": 5}, "float16", "it knows 2, 3, 4, 8 bits; compressed-tensors or dense can"),
         ("gptq", FOUR, "float32", "measured in float32.*; compressed-tensors or dense can"),
         ("gptq", {"method": "wanda"}, "float16", "it leaves no linear on an integer grid; dense can"),
+        ("gptq", {"method": "nf4"}, "float16", "no linear on an integer grid; bitsandbytes or dense can"),
+        ("bitsandbytes", FOUR, "float16", "its last step is not NF4.*; compressed-tensors or gptq or awq or dense can"),
         ("gptq", SVD, "float16", "two factors stand in the place of a linear; factored or dense can"),
         ("factored", FOUR, "float16", "it leaves no low-rank factors; compressed-tensors or gptq or awq or dense can"),
         ("compressed-tensors", FOUR, "bfloat16", "scale_dtype: bfloat16, which is what ships.*; dense can"),
