@@ -55,10 +55,12 @@ class Document:
 
 @dataclass(frozen=True)
 class TokenDocument:
-    """A document as token ids, without special tokens."""
+    """A document as token ids, without special tokens. `response`: which of them an assistant writes, where that is
+    known."""
 
     id: str
     tokens: np.ndarray  # (length,), int32
+    response: np.ndarray | None = None  # (length,), bool
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,11 @@ class SourceSettings:
     def writes(self) -> bool:
         """Whether a model writes some of the text, so that a set is that model's own."""
         return any(part.writes for part in self.parts())
+
+    @property
+    def tells_responses(self) -> bool:
+        """Whether its documents say which of their tokens an assistant writes."""
+        return False
 
     def check(self) -> None:
         """A quick look before any work starts. Raises SettingsError: missing or empty file, unknown column, ..."""

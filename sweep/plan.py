@@ -117,6 +117,7 @@ class ModelUse:
     methods: tuple[Method, ...]
     calibration_ids: tuple[str, ...]
     trials: int = 1
+    weighed: bool = False  # in some of its sets tokens count more or less than once
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,8 @@ def _use(model: ModelRef, trials: Sequence[Trial]) -> ModelUse:
     own = [trial for trial in trials if trial.model == model]
     methods = {trial.label: trial.method for trial in own if trial.method is not None}
     ids = dict.fromkeys(trial.calibration_id for trial in own if trial.calibration_id is not None)
-    return ModelUse(model, tuple(methods.values()), tuple(ids), len(own))
+    weighed = any(trial.spec is not None and trial.spec.weighs for trial in own)
+    return ModelUse(model, tuple(methods.values()), tuple(ids), len(own), weighed)
 
 
 def check(study: Study) -> None:
@@ -233,6 +235,7 @@ def check(study: Study) -> None:
     study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
     _check_descriptors(study.evaluation)
     preflight(_last_sets(study.calibration), "calibration.sets")
+    _check_weights(study.calibration, study.methods)
     for model in study.models:
         _check_placement(model, study.methods)
         _check_writer(model, study.calibration)
@@ -320,9 +323,9 @@ def _trial(
 
 def _last_sets(specs: Iterable[CalibrationSpec]) -> list[CalibrationSpec]:
     """Of each series of sets the last one: if a source can fill it, it can fill those before."""
-    last: dict[tuple[Any, ...], CalibrationSpec] = {}
+    last: dict[str, CalibrationSpec] = {}
     for spec in specs:
-        key = (source_key(spec), *(getattr(spec, axis) for axis in AXES))
+        key = str((source_key(spec), *(getattr(spec, axis) for axis in AXES)))
         if key not in last or spec.set > last[key].set:
             last[key] = spec
     return list(last.values())
@@ -344,6 +347,18 @@ def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
                 raise SettingsError(
                     f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
                     "leave the method out, or the model's `placement`"
+                )
+
+
+def _check_weights(specs: Sequence[CalibrationSpec], methods: Sequence[Method]) -> None:
+    weighs = next((spec for spec in specs if spec.weighs), None)
+    for method in methods if weighs else ():
+        for step in method.steps if isinstance(method, Composition) else [method]:
+            if weighs and step.needs_gradients:
+                setting = "part" if weighs.part != "both" else "length_weights"
+                raise SettingsError(
+                    f"calibration.{setting}: {step.label} looks at gradients of the loss, in which every token counts "
+                    f"once; leave the method or {setting} out"
                 )
 
 

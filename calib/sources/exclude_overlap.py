@@ -62,6 +62,10 @@ class ExcludeOverlap(Source):
     def excluded_words(self) -> int | None:
         return self.n
 
+    @property
+    def tells_responses(self) -> bool:
+        return self.of.tells_responses
+
     def default_label(self) -> str:
         return f"{self.of.label}, no overlap"
 

@@ -56,6 +56,10 @@ class Traces(Source):
     def writes(self) -> bool:
         return True
 
+    @property
+    def tells_responses(self) -> bool:
+        return True
+
     def capacity(self) -> int | None:
         return None
 
@@ -75,7 +79,8 @@ class Traces(Source):
             ended += finished
             if finished or self.unfinished == "keep":
                 tokens = {"both": [*prompt.tokens, *answer], "prompt": prompt.tokens, "response": answer}[self.part]
-                yield TokenDocument(prompt.id, np.asarray(tokens, dtype=np.int32))
+                asked = {"both": len(prompt.tokens), "prompt": len(prompt.tokens), "response": 0}[self.part]
+                yield TokenDocument(prompt.id, np.asarray(tokens, dtype=np.int32), np.arange(len(tokens)) >= asked)
         if not ended and self.unfinished == "drop":
             raise SettingsError(
                 f"source '{self.label}': none of {len(prompts):,} traces ended within {self.max_new_tokens:,} tokens; "

@@ -27,7 +27,7 @@ def descriptor_rows(
 
     `vocabulary`: ids of the tokenizer; `targets`: held-out windows, (windows, length), by label.
     """
-    described = Described(calibration.tokens, calibration.lengths, vocabulary)
+    described = Described(calibration.tokens, calibration.lengths, vocabulary, responses=calibration.responses)
     for name in names:
         descriptor = DESCRIPTORS.get(name)
         started = time.perf_counter()

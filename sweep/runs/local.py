@@ -40,7 +40,8 @@ class LocalRunner(Steady):
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Look at the models, and build all requests and calibration sets. Raises SettingsError."""
         uses = {
-            key: [(use, check_model(use.model, use.methods)) for use in asked.uses] for key, asked in requests.items()
+            key: [(use, check_model(use.model, use.methods, use.weighed)) for use in asked.uses]
+            for key, asked in requests.items()
         }
         for key, asked in requests.items():
             self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)

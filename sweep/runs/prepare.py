@@ -17,7 +17,7 @@ import polars as pl
 
 from calib.build import CalibrationSet, build_sets
 from calib.settings import SettingsError, identity
-from calib.spec import CalibrationSpec, tokens_hash
+from calib.spec import CalibrationSpec, marks_in, set_hash
 from sweep.descriptor import chosen
 from sweep.evaluation.questions.largest import LargestId, largest_ids
 from sweep.evaluation.suite import EvaluationData, build_evaluation, refuse_generation
@@ -167,7 +167,8 @@ def _as_set(stored: pl.DataFrame, spec: CalibrationSpec) -> CalibrationSet | Non
     rows = stored.sort("window").to_dicts()
     tokens = np.asarray([row["tokens"] for row in rows], dtype=np.int32)
     tokens.setflags(write=False)
-    if not rows or tokens_hash(tokens) != rows[0]["hash"]:
+    responses = marks_in(rows)
+    if not rows or set_hash(spec, tokens, responses) != rows[0]["hash"]:
         return None
     return CalibrationSet(
         spec=spec,
@@ -181,6 +182,7 @@ def _as_set(stored: pl.DataFrame, spec: CalibrationSpec) -> CalibrationSet | Non
         tokenizer_id=rows[0]["tokenizer"],
         excluded_documents=rows[0]["excluded_documents"],
         seconds_select=rows[0]["seconds_select"],
+        responses=responses,
     )
 
 
