@@ -54,8 +54,15 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = (), weighed: bool = F
     for method in methods:
         refuse_tied(blocks, method)
         if weighed:
-            check_weighted(skeleton, steps_of(method))
+            _check_weighed(ref, skeleton, method)
     return _embedding_rows(ref, skeleton)
+
+
+def _check_weighed(ref: ModelRef, skeleton: Any, method: Method) -> None:
+    try:
+        check_weighted(skeleton, steps_of(method))
+    except SettingsError as error:
+        raise SettingsError(f"calibration.part and length_weights: {ref.name}, {method.label}: {error}") from None
 
 
 def _folder(ref: ModelRef) -> Path | None:
