@@ -77,6 +77,7 @@ class Pool:
     specs: tuple[CalibrationSpec, ...]
     ids: tuple[str, ...]  # of the sets, in the order of the specs
     describers: tuple[ModelRef, ...] = ()  # models that are asked what the sets are to them
+    methods: Mapping[str, Method] = field(default_factory=dict)  # by label: what they are asked about
 
     @property
     def writes(self) -> bool:
@@ -160,12 +161,15 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
     seen: set[str] = set()
     users: dict[str, dict[str, ModelRef]] = defaultdict(dict)  # models by the set that they see
     described = False
+    methods: dict[str, Method] = {}
     names: dict[tuple[str, str, int], str] = {}  # by writer, tokenizer and source: a study has a few of each
     for trial in trials:
         spec, calibration_id = trial.spec, trial.calibration_id
         if spec is None or calibration_id is None:
             continue
         users[calibration_id].setdefault(trial.model.name, trial.model)
+        if trial.method is not None:
+            methods.setdefault(trial.label, trial.method)
         if calibration_id in seen:
             continue
         described = described or bool(chosen(trial.evaluation.descriptors)[1])
@@ -181,6 +185,7 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
             specs=tuple(spec for _, spec in group.values()),
             ids=tuple(group),
             describers=tuple({n: m for key in group for n, m in users[key].items()}.values()) if described else (),
+            methods=methods if described else {},
         )
         for group in groups.values()
     ]
