@@ -58,6 +58,10 @@ class ExcludeOverlap(Source):
         asked = "".join(f":{Task(task=name).revision()}" for name in self.tasks[:1])
         return f"{super().revision()}{asked}"
 
+    def resolved_revision(self) -> str:
+        asked = "".join(f"; {name}: {Task(task=name).resolved_revision()}" for name in self.tasks)
+        return f"{super().resolved_revision()}{asked}"
+
     @property
     def excluded_words(self) -> int | None:
         return self.n
