@@ -84,7 +84,7 @@ FLOORS = {
         frames
         page  trials
         measures
-        checks
+        checks  domains
     """,
     "calibsweep": """
         __main__  run  completion  init  export
