@@ -9,7 +9,7 @@ set only.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import polars as pl
@@ -112,8 +112,13 @@ def domain_table(study: Study, measure: str = "perplexity_increase") -> pl.DataF
     average = pl.col("mean").mean().over("model", "method_label", "text")
     return cells.with_columns(
         (sign * (average - pl.col("mean"))).alias("advantage"),
-        (pl.col("source") == pl.col("text")).alias("matched"),
+        (_named("source", study.domains.sources) == _named("text", study.domains.texts)).alias("matched"),
     ).sort("parameters", "model", "method_label", "source", "text")
+
+
+def _named(column: str, domains: Mapping[str, str]) -> pl.Expr:
+    """The domains of the sources or texts in a column."""
+    return pl.col(column).replace(dict(domains)) if domains else pl.col(column)
 
 
 def baseline_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from analysis.domains import Domains
 from analysis.estimates.comparisons import holm, paired, welch
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.ranks import posterior_of
@@ -54,31 +55,34 @@ def domain_match(
     increase alone). `note` says why something is null.
     """
     rows = study.calibrated.filter((pl.col("measure") == measure) & (pl.col("task") != MEAN)).drop_nulls("value")
-    rows = rows.filter(pl.col("task").is_in(rows["source"].unique().to_list()))
+    sources = rows["source"].unique().to_list()
+    own = [t for t in rows["task"].unique().to_list() if any(study.domains.same(s, t) for s in sources)]
+    rows = rows.filter(pl.col("task").is_in(own))
     windows: dict[tuple[str, str], float] = {}
     if measure == "perplexity_increase" and rows.height:
         tests = (examples or read_examples(study)).match_tests
         windows = {(model, label): variance for model, label, _, variance in tests.iter_rows()}
     parts = []
     for (model, parameters, label), part in rows.group_by("model", "parameters", "method_label", maintain_order=True):
-        found = _match_contrast(part, windows.get((str(model), str(label))))
+        found = _match_contrast(part, windows.get((str(model), str(label))), study.domains)
         if found is not None:
             parts.append({"model": model, "parameters": parameters, "method_label": label, **found})
     return pl.DataFrame(parts, schema=MATCH_SCHEMA).sort("parameters", "model", "method_label")
 
 
-def _match_contrast(part: pl.DataFrame, test_variance: float | None) -> dict[str, object] | None:
+def _match_contrast(part: pl.DataFrame, test_variance: float | None, domains: Domains) -> dict[str, object] | None:
     """The contrast of one model and method; None when fewer than two sources have a text of their own."""
     wide = part.pivot(on="task", index=["source", "set"], values="value", sort_columns=True).sort("source", "set")
     texts = [name for name in wide.columns if name not in ("source", "set")]
     wide = wide.drop_nulls(texts)
     sources = wide["source"].unique().sort().to_list()
-    texts = [text for text in texts if text in sources]
+    owners = {text: [domains.same(source, text) for source in sources] for text in texts}
+    texts = [text for text, own in owners.items() if any(own) and not all(own)]
     if len(sources) < 2 or not texts:
         return None
     owner, matrix = wide["source"].to_numpy(), wide.select(texts).to_numpy()
-    others = np.array([[0.0 if s == t else 1 / (len(sources) - 1) for t in texts] for s in sources])
-    own = np.array([[1.0 if s == t else 0.0 for t in texts] for s in sources])
+    kin = np.array([owners[text] for text in texts]).T  # (sources, texts)
+    own, others = kin / kin.sum(axis=0), ~kin / (~kin).sum(axis=0)  # each adds up to 1 for a text
     matched = mismatched = 0.0
     scores = []
     for index, source in enumerate(sources):

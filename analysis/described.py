@@ -17,6 +17,7 @@ from analysis.measures import MEASURES
 
 OUTCOMES = ("accuracy", "perplexity_increase", "perplexity")
 FEWEST = 4  # points of a correlation
+OF_METHOD = " of "  # `target_error of GPTQ 4-bit`: a number of a set and a method, for the trials of that method
 SCHEMA = {
     "model": pl.String,
     "parameters": pl.Int64,
@@ -59,16 +60,20 @@ def descriptor_correlations(study: Study) -> pl.DataFrame:
     """
     relation = relation_table(study).filter(pl.col("source").is_not_null())
     described = _descriptors(study).group_by("calibration_id", "model", "descriptor").agg(pl.col("value").mean())
-    ids = study.trials.select("trial_id", "calibration_id")
+    ids = study.trials.select("trial_id", "calibration_id", method_of_trial="method_label")
     found: list[dict[str, object]] = []
     for measure in measures_of(study, OUTCOMES):
         outcomes = relation.drop_nulls(measure).join(ids, on="trial_id").rename({measure: "y"})
         sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
         for (name,), numbers in described.drop_nulls("value").group_by("descriptor", maintain_order=True):
+            if method := str(name).partition(OF_METHOD)[2]:
+                of_trials = outcomes.filter(pl.col("method_of_trial") == method)
+            else:
+                of_trials = outcomes
             alone = numbers.filter(pl.col("model") == "").select("calibration_id", x="value")
             asked = numbers.filter(pl.col("model") != "").select("calibration_id", "model", x="value")
-            joined = outcomes.join(alone, on="calibration_id")
-            joined = joined if joined.height else outcomes.join(asked, on=["calibration_id", "model"])
+            joined = of_trials.join(alone, on="calibration_id")
+            joined = joined if joined.height else of_trials.join(asked, on=["calibration_id", "model"])
             for (model, parameters), part in joined.group_by("model", "parameters", maintain_order=True):
                 context = {"model": model, "parameters": parameters, "measure": measure, "descriptor": name}
                 found += [{**context, **row} for row in _levels(part.with_columns(pl.col("y") * sign))]

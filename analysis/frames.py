@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.checks import Limitation, design_notes, listed, unlike_notes
+from analysis.domains import Domains, domains_in
 from analysis.measures import CONTEXT, LARGEST, build_values
 from analysis.trials import (
     POLICIES,
@@ -91,6 +93,7 @@ class Study:
     metrics: the tidy rows of the successful trials, NaN, infinite and boundless values as null.
     values:  one row per (trial, measure, task), see `analysis.measures`; task `mean` is the mean over tasks or texts.
     heldout_seqlen: tokens of the windows behind perplexities, as the study file says; None where it does not.
+    domains: what sources and held-out texts are of, as the study file says.
     """
 
     results: CheckedResults
@@ -101,6 +104,7 @@ class Study:
     values: pl.DataFrame
     repeats: pl.DataFrame
     heldout_seqlen: int | None = None
+    domains: Domains = field(default_factory=Domains)
     limitations: tuple[Limitation, ...] = field(default=())
 
     @cached_property
@@ -146,7 +150,7 @@ def load(root: str) -> Study:
     metrics, value_notes = _finite(metrics, trials)
     values, mean_notes = build_values(trials, metrics)
     names = trials["study"].unique().drop_nulls().sort().to_list()
-    heldout_seqlen, study_file_notes = _heldout_seqlen(results)
+    study_file, study_file_notes = _study_file(results)
     limitations = (
         *version_notes,
         *copy_notes,
@@ -171,7 +175,8 @@ def load(root: str) -> Study:
         metrics=metrics,
         values=values,
         repeats=repeats,
-        heldout_seqlen=heldout_seqlen,
+        heldout_seqlen=_heldout_seqlen(study_file),
+        domains=domains_in(study_file),
         limitations=limitations,
     )
 
@@ -269,16 +274,20 @@ def _samples_notes(results: CheckedResults, trials: pl.DataFrame, metrics: pl.Da
     return [Limitation("no single examples", text)]
 
 
-def _heldout_seqlen(results: CheckedResults) -> tuple[int | None, tuple[Limitation, ...]]:
-    """Tokens of a held-out window from the resolved study file; `sweep.launch` keeps one for a folder."""
+def _study_file(results: CheckedResults) -> tuple[Any, tuple[Limitation, ...]]:
+    """The resolved study file, of which `sweep.launch` keeps one for a folder; None where there is none."""
     try:
-        study = read_yaml(results.read_text("study.yaml") or "")
+        return read_yaml(results.read_text("study.yaml") or ""), ()
     except (SettingsError, UnicodeDecodeError) as error:
         text = f"study.yaml cannot be read ({str(error).splitlines()[0]}), so the length of windows is not known."
         return None, (Limitation("study file", text),)
+
+
+def _heldout_seqlen(study: Any) -> int | None:
+    """Tokens of a held-out window."""
     evaluation = study.get("evaluation") if isinstance(study, dict) else None
     seqlen = evaluation.get("heldout_seqlen") if isinstance(evaluation, dict) else None
-    return seqlen if isinstance(seqlen, int) else None, ()
+    return seqlen if isinstance(seqlen, int) else None
 
 
 def _polars_type(kind: pa.DataType) -> pl.DataType:

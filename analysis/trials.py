@@ -24,6 +24,8 @@ CHOICES: dict[str, tuple[str, str]] = {
     "distinct": ("all different", "{} different"),
     "select": ("as drawn", "select {}"),
     "exclude_overlap": ("overlap kept", "no {} words shared"),
+    "part": ("every part", "{} alone"),
+    "length_weights": ("one length", "lengths {}"),
 }
 
 

@@ -2,6 +2,10 @@
 
     python -m benchmarks.selection                                    # reference-2m, 8 windows a set out of 80
     python -m benchmarks.selection --rules random,kmeans --sets 12 --source books
+    python -m benchmarks.selection --experts 300      # its MLPs made eight experts, trained for so many steps
+
+`--experts` makes a mixture of experts of the model first (`benchmarks/upcycle.py`), and compares `expert_balance` as
+well; the spread of the loads over the experts, in sets that are chosen by each rule, is a column.
 
 Each rule chooses the same number of windows out of the same pools as `random`, so set k of every rule is paired with
 set k of random choice. Columns: seconds to choose a set (what a model measures included), the geometric mean of the
@@ -15,14 +19,18 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.agreement import perplexity
+from benchmarks.upcycle import upcycled
 from calib.build import build, build_sets
 from calib.select import get_selector
 from calib.source import get_source
@@ -97,6 +105,13 @@ def outcome(model: DenseModel, method: Method, tokens: np.ndarray, heldout: dict
     return Outcome(losses, seconds)
 
 
+def imbalance(model: DenseModel, sets: Sequence[np.ndarray]) -> float:
+    """The SD of the experts' loads over their mean, in percent, the mean over blocks and sets."""
+    model.restore()
+    loads = [ModelMeasure(model.model)("expert_loads", tokens).sum(axis=0) for tokens in sets]  # (blocks, experts)
+    return 100 * float(np.mean([each.std(axis=1) / each.mean(axis=1) for each in loads]))
+
+
 def paired(ours: list[float], theirs: list[float]) -> str:
     """The mean difference of the logarithms in percent, with its standard error."""
     apart = [100 * (one - other) for one, other in zip(ours, theirs, strict=True)]
@@ -124,32 +139,55 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=12, help="times the windows of a set; a multiple of 4")
     parser.add_argument("--threshold", type=float, default=3.0, help="of outlier_coverage; small models have few")
     parser.add_argument("--windows", type=int, default=24, help="held-out windows of each text")
+    parser.add_argument("--experts", type=int, help="make a mixture of experts of the model, trained for so many steps")
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        run(arguments, Path(folder))
 
+
+def run(arguments: argparse.Namespace, folder: Path) -> None:
+    """Print the tables; `folder` takes the mixture of experts, where there is one."""
+    place = arguments.model
+    if arguments.experts:
+        place = str(upcycled(arguments.model, folder / f"{arguments.model}-experts", TEXTS, arguments.experts))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = DenseModel(resolve_model(arguments.model, "--model"), device, "float32")
+    model = DenseModel(resolve_model(place, "--model"), device, "float32")
     heldout = heldout_windows(model, arguments.windows)
-    rules = arguments.rules.split(",") if arguments.rules else RULES
+    every = (*RULES, "expert_balance") if arguments.experts else RULES
+    rules = arguments.rules.split(",") if arguments.rules else every
     sets = {rule: chosen_sets(model, rule, arguments) for rule in dict.fromkeys(["random", *rules])}  # while dense
+    dense = statistics.fmean(math.log(perplexity(model.model, windows)) for windows in heldout.values())
+    uneven = {rule: imbalance(model, built) for rule, (built, _) in sets.items()} if arguments.experts else {}
     for entry in METHODS:
         method = parse_method(entry, "method")
-        found = {
-            rule: [outcome(model, method, tokens, heldout, seconds) for tokens in built]
-            for rule, (built, seconds) in sets.items()
-        }
-        print(f"\n{method.label}, {arguments.model}, {arguments.sets} sets of {arguments.nsamples} x {SEQLEN} tokens")
-        print(f"{'rule':20s} {'seconds':>8s} {'ppl':>8s} {'SD %':>6s} {'vs random %':>16s} {arguments.target:>16s}")
-        for rule, outcomes in found.items():
-            means, chance = [each.mean for each in outcomes], [each.mean for each in found["random"]]
-            target, by_chance = (
-                [each.losses[arguments.target] for each in group] for group in (outcomes, found["random"])
-            )
-            spread = 100 * statistics.stdev(means) if len(means) > 1 else math.nan
-            print(
-                f"{rule:20s} {statistics.fmean(each.seconds for each in outcomes):8.2f} "
-                f"{math.exp(statistics.fmean(means)):8.2f} {spread:6.2f} {paired(means, chance):>16s} "
-                f"{paired(target, by_chance):>16s}"
-            )
+        print(
+            f"\n{method.label}, {Path(place).name} on {device} (dense {math.exp(dense):.2f}), {arguments.sets} sets of "
+            f"{arguments.nsamples} x {SEQLEN} tokens of {arguments.source}"
+        )
+        experts = f" {'uneven %':>9s}" if uneven else ""
+        print(
+            f"{'rule':20s} {'seconds':>8s} {'ppl':>8s} {'SD %':>6s} {'vs random %':>16s} {arguments.target:>16s}"
+            f"{experts}"
+        )
+        chance: list[Outcome] = []
+        for rule, (built, seconds) in sets.items():
+            outcomes = [outcome(model, method, tokens, heldout, seconds) for tokens in built]
+            chance = chance or outcomes  # `random` comes first
+            last = f" {uneven[rule]:9.1f}" if uneven else ""
+            print(row(rule, outcomes, chance, arguments.target) + last, flush=True)
+
+
+def row(rule: str, outcomes: Sequence[Outcome], chance: Sequence[Outcome], target: str) -> str:
+    """A line of the table."""
+    means = [each.mean for each in outcomes]
+    spread = 100 * statistics.stdev(means) if len(means) > 1 else math.nan
+    overall = paired(means, [each.mean for each in chance])
+    on_target = paired([each.losses[target] for each in outcomes], [each.losses[target] for each in chance])
+    seconds = statistics.fmean(each.seconds for each in outcomes)
+    return (
+        f"{rule:20s} {seconds:8.2f} {math.exp(statistics.fmean(means)):8.2f} {spread:6.2f} {overall:>16s} "
+        f"{on_target:>16s}"
+    )
 
 
 if __name__ == "__main__":

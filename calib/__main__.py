@@ -18,9 +18,10 @@ from pathlib import Path
 from calib.build import build, count_sets
 from calib.compare import compare
 from calib.export import add_arguments, read_set, run, spec_of, write_set
-from calib.reading import windows_as_text
+from calib.reading import told_weights, windows_as_text
 from calib.settings import SettingsError, one_line
 from calib.source import get_source
+from calib.spec import CalibrationSet
 from calib.tokenizer import find_tokenizer, load_tokenizer
 
 Shipped = Mapping[str, Path]
@@ -86,6 +87,8 @@ def _show(arguments: argparse.Namespace, shipped: Shipped) -> int:
     print(
         f"{built.id}: {windows} windows of {length} tokens of {one_line(built.spec.source.label)}, set {built.spec.set}"
     )
+    if told := told_weights(built):
+        print(told)
     shown = -1
     for line in windows_as_text(built, tokenizer, arguments.width):
         shown += line.startswith("=== window ")
@@ -101,7 +104,12 @@ def _diff(arguments: argparse.Namespace, shipped: Shipped) -> int:
     widths = [max(len(row[column]) for row in cells) for column in range(3)]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return 0 if one.hash == other.hash else 1
+    return 0 if _counted(one) == _counted(other) else 1
+
+
+def _counted(built: CalibrationSet) -> tuple[object, ...]:
+    """The tokens of a set and how often each counts, to be compared."""
+    return built.hash, built.spec.part, built.spec.length_weights
 
 
 def _export(arguments: argparse.Namespace, shipped: Shipped) -> int:

@@ -31,6 +31,7 @@ from calib.select import Candidates, Measure, Selector, choose
 from calib.settings import INT32_MAX, SettingsError
 from calib.source import Source
 from calib.spec import NO_WRITER, CalibrationSet, CalibrationSpec
+from calib.specials import check_bos, separator_ids, special_id
 from calib.writer import Writer
 
 if TYPE_CHECKING:
@@ -95,11 +96,13 @@ def read_pool(
     if not documents:
         raise SettingsError(f"source '{source.label}': no document with usable text")
     lengths = [len(document.tokens) for document in documents]
+    marks = [document.response for document in documents if document.response is not None]
     return Pool(
         ids=tuple(document.id for document in documents),
         tokens=np.concatenate([document.tokens for document in documents]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         excluded=len(found) - len(documents),
+        responses=np.concatenate(marks) if len(marks) == len(documents) else None,
     )
 
 
@@ -130,6 +133,8 @@ def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
                 source.check()
                 checked.add(key)
         for part in _parts(spec):
+            if spec.part != "both" and not part.source.tells_responses:
+                raise SettingsError(_no_responses(spec, part.source, place.partition(".")[0]))
             draw = _draw_of(spec, part)
             needed = draw.needed * spec.text_length
             if needed > most.get(_key(part.source), (0,))[0]:
@@ -140,6 +145,13 @@ def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
             bound *= 2  # no document is without a token of its own
         if bound is not None and bound < needed:
             raise SettingsError(f"{f'{place}: ' if place else ''}{_too_little(source, bound, spec, draw)}")
+
+
+def _no_responses(spec: CalibrationSpec, source: Source, place: str) -> str:
+    return (
+        f"{f'{place}.' if place else ''}part: '{spec.part}' needs text that tells which of its tokens are a response, "
+        f"and source '{source.label}' does not; calibrate on a chat or traces source, or leave part out"
+    )
 
 
 def _too_little(source: Source, bound: int, spec: CalibrationSpec, draw: Draw) -> str:
@@ -207,14 +219,15 @@ def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
     drawn = [_draw(spec, part, pool, tools, len(parts)) for part, pool in parts]
     samples = _in_turn(spec, [part.samples for part in drawn])
     tokens = np.stack([sample.window.tokens for sample in samples]).astype(np.int32)
+    responses = _responses(spec, samples)
     if spec.add_bos:
-        first = np.full((len(tokens), 1), _special(tokenizer, spec.first_token, "add_bos"), dtype=np.int32)
+        first = np.full((len(tokens), 1), special_id(tokenizer, spec.first_token, "add_bos"), dtype=np.int32)
         tokens = np.concatenate([first, tokens], axis=1)
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     times = 1 if spec.distinct is None or spec.nsamples is None else spec.nsamples // spec.distinct
     tokens = np.tile(tokens, (times, 1))
     tokens.setflags(write=False)
-    return CalibrationSet(
+    found = CalibrationSet(
         spec=spec,
         id=spec.id(tools.tokenizer_id, tools.model_id),
         tokens=tokens,
@@ -228,7 +241,27 @@ def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
         pool_tokens=sum(len(pool.tokens) for _, pool in parts),
         excluded_documents=sum(pool.excluded for _, pool in parts),
         seconds_select=None if spec.select is None else sum(part.seconds_select for part in drawn),
+        responses=None if responses is None else np.tile(responses, (times, 1)),
     )
+    if spec.part != "both" and found.responses is None:
+        raise SettingsError(
+            f"source '{spec.source.label}': part: '{spec.part}' needs to know where the responses stand, and this "
+            "chat template or tokenizer does not show it for every conversation; choose another template, or leave "
+            "part out"
+        )
+    try:
+        _ = found.weights
+    except SettingsError as error:  # no token counts
+        raise SettingsError(f"source '{spec.source.label}', set {spec.set}: {error}") from None
+    return found
+
+
+def _responses(spec: CalibrationSpec, samples: Sequence[_Sample]) -> np.ndarray | None:
+    """Which tokens of the windows an assistant writes, an added BOS not; None where some windows do not know it."""
+    marks = [sample.window.responses for sample in samples if sample.window.responses is not None]
+    if len(marks) < len(samples):
+        return None
+    return np.pad(np.stack(marks), ((0, 0), (int(spec.add_bos), 0)))
 
 
 def _in_turn(spec: CalibrationSpec, samples: Sequence[Sequence[_Sample]]) -> list[_Sample]:
@@ -304,10 +337,10 @@ def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: 
 def _windows_of(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools) -> list[Window]:
     """The windows that are drawn for a part. Raises TooLittleText."""
     draw = _draw_of(spec, part, separator_ids(spec, tools.tokenizer))
-    _check_bos(spec, part.source, pool, tools.tokenizer)
+    check_bos(spec, part.source, pool, tools.tokenizer)
     if spec.ends_twice and part.source.writes:
-        pool = without_end(pool, _special(tools.tokenizer, "eos", "separator 'eos'"))
-    led = with_lead(pool, _special(tools.tokenizer, "bos", "document_bos")) if spec.document_bos else pool
+        pool = without_end(pool, special_id(tools.tokenizer, "eos", "separator 'eos'"))
+    led = with_lead(pool, special_id(tools.tokenizer, "bos", "document_bos")) if spec.document_bos else pool
     return draw_windows(led, draw)
 
 
@@ -350,33 +383,3 @@ def _key(source: Source) -> str:
 
 def _sets(spec: CalibrationSpec) -> str:
     return "set 0" if spec.set == 0 else f"sets 0 to {spec.set}"
-
-
-def separator_ids(spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that stand between two documents."""
-    if spec.separator == "none":
-        return []
-    if spec.separator in ("eos", "bos"):
-        return [_special(tokenizer, spec.separator, f"separator '{spec.separator}'")]
-    return list(tokenizer([spec.separator], add_special_tokens=False)["input_ids"][0])
-
-
-def _check_bos(spec: CalibrationSpec, source: Source, pool: Pool, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a second BOS id beside that of a chat template."""
-    given = {
-        "add_bos": spec.add_bos and spec.first_token == "bos",
-        "document_bos": spec.document_bos,
-        "separator": spec.separator == "bos" and spec.sampling != "long_documents",  # whose windows have no separator
-    }
-    setting = next((name for name, twice in given.items() if twice), "")
-    if setting and (pool.tokens[pool.offsets[:-1]] == _special(tokenizer, "bos", setting)).any():
-        raise SettingsError(
-            f"{setting}: the documents of source '{source.label}' begin with the BOS id already; leave {setting} out"
-        )
-
-
-def _special(tokenizer: PreTrainedTokenizerBase, name: str, setting: str) -> int:
-    value = getattr(tokenizer, f"{name}_token_id", None)
-    if value is None:
-        raise SettingsError(f"{setting}: the tokenizer has no {name.upper()} token; choose another setting")
-    return int(value)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from calib.descriptor import describe
+from calib.reading import told_weights
 from calib.settings import SettingsError, one_line
 from calib.spec import CalibrationSet
 
@@ -45,7 +46,7 @@ configs:
 is cut from (`documents`, `starts`, `lengths`, in tokens of the document).
 
 - sha256 of the token ids (little-endian int32, window after window): `{calibration_set.hash}`
-- revision of the source: `{one_line(calibration_set.revision)}`
+{_weights(calibration_set)}- revision of the source: `{one_line(calibration_set.revision)}`
 - licence of the text: {"; ".join(licences)}
 
 `python -m calib verify FOLDER` checks the hash, and with `--tokenizer` that the source still gives these tokens.
@@ -66,6 +67,11 @@ is cut from (`documents`, `starts`, `lengths`, in tokens of the document).
 
 {listed}{more}
 """
+
+
+def _weights(calibration_set: CalibrationSet) -> str:
+    told = told_weights(calibration_set)
+    return f"- {told} (`responses` marks them; see `part` and `length_weights` below)\n" if told else ""
 
 
 def licences_of(calibration_set: CalibrationSet) -> list[str]:

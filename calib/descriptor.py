@@ -28,6 +28,7 @@ class Described:
     pieces: Sequence[Sequence[int]] = ()  # tokens of each piece of a document, window by window
     vocabulary: int | None = None  # ids that the tokenizer has
     target: np.ndarray | None = None  # (windows, length), int32: text of the evaluation
+    responses: np.ndarray | None = None  # (nsamples, seqlen), bool: tokens that an assistant writes
 
 
 def describe(
@@ -37,7 +38,9 @@ def describe(
     names: Sequence[str] = (),
 ) -> dict[str, float | None]:
     """Each descriptor's number by its name; None where it needs what is not given (a vocabulary size, a target)."""
-    described = Described(calibration_set.tokens, calibration_set.lengths, vocabulary, target)
+    described = Described(
+        calibration_set.tokens, calibration_set.lengths, vocabulary, target, calibration_set.responses
+    )
     return {name: DESCRIPTORS.get(name)(described) for name in names or DESCRIPTORS.names()}
 
 

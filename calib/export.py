@@ -24,9 +24,10 @@ import numpy as np
 from calib.build import build, preflight
 from calib.card import card
 from calib.files import json_records
+from calib.reading import told_weights
 from calib.settings import SettingsError, one_line, parse, shown
 from calib.source import get_source
-from calib.spec import CalibrationSet, CalibrationSpec, tokens_hash
+from calib.spec import CalibrationSet, CalibrationSpec, marks_in, set_hash
 from calib.tokenizer import find_tokenizer, load_tokenizer
 from calib.yamltext import read_yaml
 
@@ -87,7 +88,8 @@ def _read_set(file: Path) -> CalibrationSet:
             raise SettingsError(f"{file}: holds more than one calibration set ({column} differs)")
     spec = _spec(json.loads(first["spec"]), str(file))
     tokens = _tokens(rows, spec, str(file))
-    if (found := tokens_hash(tokens)) != first["hash"]:
+    responses = marks_in(rows)
+    if (found := set_hash(spec, tokens, responses)) != first["hash"]:
         raise SettingsError(
             f"{file}: the tokens have the hash {found}, the file states {first['hash']}; it was changed"
         )
@@ -104,6 +106,7 @@ def _read_set(file: Path) -> CalibrationSet:
         pool_documents=pool.get("pool_documents"),
         pool_tokens=pool.get("pool_tokens"),
         excluded_documents=first.get("excluded_documents"),
+        responses=responses,
     )
 
 
@@ -135,7 +138,7 @@ def _write_parquet(calibration_set: CalibrationSet, path: Path) -> None:
     kinds = {"set": pa.int32(), "window": pa.int32(), "tokens": numbers, "starts": numbers, "lengths": numbers}
     kinds["documents"] = pa.list_(pa.string())
     kinds |= {"distinct": pa.int32(), "document_bos": pa.bool_(), "exclude_overlap": pa.int32()}
-    kinds["excluded_documents"] = pa.int64()
+    kinds |= {"excluded_documents": pa.int64(), "responses": pa.list_(pa.bool_())}
     rows = _rows(calibration_set)
     schema = pa.schema([pa.field(name, kinds.get(name, pa.string())) for name in rows[0]])
     about = {"calibration_set_version": str(FORMAT_VERSION), "pool": json.dumps(_pool(calibration_set))}
@@ -236,12 +239,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-token", default="bos", help="the id that --add-bos means: bos or eos")
     parser.add_argument("--document-bos", action="store_true", help="begin each document with the BOS id")
     parser.add_argument("--select", help="rule that chooses the windows: random, lexical, '{by: herding, pool: 10}'")
+    parser.add_argument("--part", default="both", help="tokens that count: both, prompt or response (of conversations)")
+    parser.add_argument("--length-weights", type=_lengths, help="lengths that count together, such as 256,512,2048")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
+
+
+def _lengths(text: str) -> list[int]:
+    """`256,512,2048` as numbers; argparse says which argument is none."""
+    return [int(part) for part in text.split(",")]
 
 
 SETTINGS = (
     *("nsamples", "seqlen", "set", "max_nsamples", "distinct"),
     *("sampling", "separator", "add_bos", "first_token", "document_bos", "seed"),
+    *("part", "length_weights"),
 )
 
 
@@ -271,6 +282,8 @@ def run(arguments: argparse.Namespace, shipped: Mapping[str, Path] | None = None
     target = write_set(calibration_set, arguments.out)
     windows, length = calibration_set.tokens.shape
     print(f"{target}: {windows} windows of {length} tokens, {calibration_set.documents} documents")
+    if told := told_weights(calibration_set):
+        print(told)
     print(f"sha256 of the tokens: {calibration_set.hash}")
     return calibration_set
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from calib.build import separator_ids
 from calib.settings import one_line
 from calib.spec import CalibrationSet
+from calib.specials import separator_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,9 @@ def windows_as_text(
     separator = None if tokenizer is None else separator_ids(calibration_set.spec, tokenizer)
     for number, text in enumerate(calibration_set.texts):
         pieces = _pieces(calibration_set, number)
-        yield f"=== window {number} of {len(calibration_set.texts)}, {len(pieces)} pieces"
+        marks = calibration_set.responses
+        answers = "" if marks is None else f", {int(marks[number].sum())} tokens of a response"
+        yield f"=== window {number} of {len(calibration_set.texts)}, {len(pieces)} pieces{answers}"
         if tokenizer is None or separator is None:
             yield from pieces
             yield _cut(text, width)
@@ -34,6 +36,17 @@ def windows_as_text(
                 yield f"[{str(tokenizer.decode(before))!r}]"
             yield line
             yield _cut(str(tokenizer.decode(piece)), width)
+
+
+def told_weights(calibration_set: CalibrationSet) -> str:
+    """What share of the tokens a response is, and which count; empty where that is not known and all count once."""
+    spec, marks = calibration_set.spec, calibration_set.responses
+    told = [] if marks is None else [f"{100 * marks.mean():.1f} % of the tokens are a response"]
+    if spec.part != "both":
+        told.append(f"the {spec.part} alone counts")
+    if spec.length_weights is not None:
+        told.append(f"the lengths {', '.join(map(str, spec.length_weights))} count together")
+    return "; ".join(told)
 
 
 def _pieces(calibration_set: CalibrationSet, number: int) -> list[str]:

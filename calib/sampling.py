@@ -44,6 +44,7 @@ class Pool:
     tokens: np.ndarray  # (all tokens,), int32
     offsets: np.ndarray  # (documents + 1,), int64: document i is tokens[offsets[i]:offsets[i + 1]]
     excluded: int = 0  # documents that were left out, since they share words with the evaluation
+    responses: np.ndarray | None = None  # (all tokens,), bool: which an assistant writes; None where it is not known
 
     @property
     def lengths(self) -> np.ndarray:
@@ -85,6 +86,7 @@ class Window:
     documents: tuple[int, ...]  # index in the pool, of each piece
     starts: tuple[int, ...]  # first token of each piece within its document
     lengths: tuple[int, ...]  # tokens of each piece
+    responses: np.ndarray | None = None  # (length,), bool: which an assistant writes; None where it is not known
 
 
 def draw_windows(pool: Pool, draw: Draw) -> list[Window]:
@@ -94,8 +96,10 @@ def draw_windows(pool: Pool, draw: Draw) -> list[Window]:
 
 def with_lead(pool: Pool, token: int) -> Pool:
     """The pool with one more token, no text, at the beginning of every document."""
-    tokens = np.insert(pool.tokens, pool.offsets[:-1], np.int32(token))
-    return replace(pool, tokens=tokens.astype(np.int32), offsets=pool.offsets + np.arange(len(pool.offsets)))
+    tokens = np.insert(pool.tokens, pool.offsets[:-1], np.int32(token)).astype(np.int32)
+    responses = None if pool.responses is None else np.insert(pool.responses, pool.offsets[:-1], False)
+    offsets = pool.offsets + np.arange(len(pool.offsets))
+    return replace(pool, tokens=tokens, offsets=offsets, responses=responses)
 
 
 def without_end(pool: Pool, token: int) -> Pool:
@@ -103,7 +107,8 @@ def without_end(pool: Pool, token: int) -> Pool:
     ends = pool.offsets[1:] - 1
     cut = (pool.tokens[ends] == token) & (pool.lengths > 1)
     offsets = np.concatenate([[0], np.cumsum(pool.lengths - cut)]).astype(np.int64)
-    return replace(pool, tokens=np.delete(pool.tokens, ends[cut]), offsets=offsets)
+    responses = None if pool.responses is None else np.delete(pool.responses, ends[cut])
+    return replace(pool, tokens=np.delete(pool.tokens, ends[cut]), offsets=offsets, responses=responses)
 
 
 def without_lead(window: Window) -> Window:
@@ -114,7 +119,7 @@ def without_lead(window: Window) -> Window:
         if length > 1 or start
     ]
     documents, starts, lengths = zip(*pieces, strict=True) if pieces else ((), (), ())
-    return Window(window.tokens, documents, starts, lengths)
+    return replace(window, documents=documents, starts=starts, lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class _Stream:
         """The window of `length` tokens that begins at `begin`."""
         end = begin + length
         tokens = np.empty(length, dtype=np.int32)
+        responses = None if self.pool.responses is None else np.zeros(length, dtype=bool)
         pieces: list[tuple[int, int, int]] = []
         place = int(np.searchsorted(self.starts, begin, side="right")) - 1
         while place < len(self.order) and self.starts[place] < end:
@@ -144,13 +150,15 @@ class _Stream:
                 document = int(self.order[place])
                 first = int(self.pool.offsets[document]) + low - start
                 tokens[low - begin : high - begin] = self.pool.tokens[first : first + high - low]
+                if responses is not None and self.pool.responses is not None:
+                    responses[low - begin : high - begin] = self.pool.responses[first : first + high - low]
                 pieces.append((document, low - start, high - low))
             low, high = max(begin, stop), min(end, stop + len(self.separator))
             if high > low:
                 tokens[low - begin : high - begin] = self.separator[low - stop : high - stop]
             place += 1
         documents, firsts, lengths = zip(*pieces, strict=True) if pieces else ((), (), ())
-        return Window(tokens, documents, firsts, lengths)
+        return Window(tokens, documents, firsts, lengths, responses)
 
 
 def _lay_out(pool: Pool, order: np.ndarray, separator: np.ndarray) -> _Stream:
@@ -182,7 +190,8 @@ def _long_documents(pool: Pool, draw: Draw) -> list[Window]:
         start = int(where[document]) % int(pool.lengths[document] - draw.length + 1)
         first = int(pool.offsets[document]) + start
         tokens = pool.tokens[first : first + draw.length]
-        windows.append(Window(tokens, (int(document),), (start,), (draw.length,)))
+        responses = None if pool.responses is None else pool.responses[first : first + draw.length]
+        windows.append(Window(tokens, (int(document),), (start,), (draw.length,), responses))
     return windows
 
 

@@ -55,10 +55,12 @@ class Document:
 
 @dataclass(frozen=True)
 class TokenDocument:
-    """A document as token ids, without special tokens."""
+    """A document as token ids, without special tokens. `response`: which of them an assistant writes, where that is
+    known."""
 
     id: str
     tokens: np.ndarray  # (length,), int32
+    response: np.ndarray | None = None  # (length,), bool
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ class SourceSettings:
     """What a source is before it is read: its settings, its identity, and what is known of its text.
 
     All of it folds over the sources among its settings, so one that wraps another says nothing of this itself. `label`
-    names the source in tables and figures; by default the source's own name. A subclass says in `paths` which of its
-    settings name files, and in `example` what else it needs to be made: an entry of a study file without `source`, in
-    which `my.jsonl` stands for the user's own file. `version` is part of the identity: it is raised when the same
-    settings and data come to give other text than before. `licence` is that of the text, as those who publish it state
-    it.
+    names the source in tables and figures; by default the source's own name. `domain` is what the text is of: a held-
+    out text of the same domain is the source's own, and by default the domain is the label. A subclass says in `paths`
+    which of its settings name files, and in `example` what else it needs to be made: an entry of a study file without
+    `source`, in which `my.jsonl` stands for the user's own file. `version` is part of the identity: it is raised when
+    the same settings and data come to give other text than before. `licence` is that of the text, as those who publish
+    it state it.
     """
 
     source_name: ClassVar[str] = ""
@@ -87,10 +90,17 @@ class SourceSettings:
     example: ClassVar[Mapping[str, Any]] = {}
     version: ClassVar[int] = 1
     licence: ClassVar[str] = "unknown"
+    names: ClassVar[frozenset[str]] = frozenset({"label", "domain"})  # settings that only say what it is called
 
     label: str = ""
+    domain: str = ""
 
     def __post_init__(self) -> None:
+        if self.domain:
+            try:
+                check_label(self.domain)
+            except ValueError as error:
+                raise ValueError(f"domain: {error}") from None
         if not self.label:
             object.__setattr__(self, "label", one_line(self.default_label())[:MAX_LABEL])
             return
@@ -104,18 +114,26 @@ class SourceSettings:
         inside = ", ".join(part.label for part in self.parts())
         return f"{self.source_name}({inside})" if inside else self.source_name
 
+    @property
+    def own_domain(self) -> str:
+        """What its text is of, as it is compared with that of held-out text: `domain`, or the label."""
+        return self.domain or self.label
+
     def parts(self) -> tuple[Source, ...]:
         """The sources that this one wraps: those among its settings. A plain source has none."""
         return tuple(part for _, value in self._settings() for part in _sources_in(value))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: the registered name and every setting; `get_source` turns it back into this source."""
-        return {"source": self.source_name, **self._mapped(lambda part: part.to_dict())}
+        values = self._mapped(lambda part: part.to_dict())
+        if not self.domain:
+            del values["domain"]
+        return {"source": self.source_name, **values}
 
     def identity(self) -> dict[str, Any]:
         """The settings that can change the text, without names and places. The revision is not among them."""
         values = self._mapped(lambda part: part.identity())
-        kept = {key: value for key, value in values.items() if key != "label" and key not in self.paths}
+        kept = {key: value for key, value in values.items() if key not in self.names | self.paths}
         return {"source": self.source_name, **kept, **({"code": self.version} if self.version > 1 else {})}
 
     def located(self, folder: str | Path, place: str = "source") -> Source:
@@ -155,6 +173,11 @@ class SourceSettings:
     def writes(self) -> bool:
         """Whether a model writes some of the text, so that a set is that model's own."""
         return any(part.writes for part in self.parts())
+
+    @property
+    def tells_responses(self) -> bool:
+        """Whether its documents say which of their tokens an assistant writes."""
+        return False
 
     def check(self) -> None:
         """A quick look before any work starts. Raises SettingsError: missing or empty file, unknown column, ..."""

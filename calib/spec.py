@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -19,8 +20,10 @@ from pydantic import Field
 from calib.select import SelectorSetting
 from calib.settings import INT32_MAX, INT64_MAX, SettingsError, identity, settings
 from calib.source import Source
+from calib.weights import Part, length_weights, token_weights
 
 NO_WRITER = "its text is written by a model, and no model is at hand here"
+LATER = ("first_token", "document_bos", "max_nsamples", "distinct", "part", "length_weights")  # than ids in use
 SAMPLING_VERSION = 1  # raise it when the same spec would give other tokens than before
 
 
@@ -38,6 +41,10 @@ class CalibrationSpec:
     size, and shares nothing with another set of any size. Left out, it is the set's own size. With `distinct` it holds
     only so many different windows, each of them `nsamples / distinct` times, and `max_nsamples` counts different ones.
     `select` chooses the windows out of a larger pool (see `calib/select.py`).
+
+    Two settings leave the tokens as they are and say how often each counts in what a method knows of its inputs (see
+    `calib/weights.py`): `part`, of a conversation or a trace the prompt or the response alone, and `length_weights`,
+    the lengths to which the windows are cut and added up.
     """
 
     source: Source
@@ -53,6 +60,8 @@ class CalibrationSpec:
     max_nsamples: Annotated[int | None, Field(ge=1, le=INT32_MAX)] = None
     distinct: Annotated[int | None, Field(ge=1, le=INT32_MAX)] = None
     select: SelectorSetting | None = None
+    part: Part = "both"
+    length_weights: list[int] | None = None
 
     def __post_init__(self) -> None:
         if self.nsamples is None and self.sampling != "sequential":
@@ -74,6 +83,8 @@ class CalibrationSpec:
             raise ValueError(f"max_nsamples: expected at least the {self.drawn} different windows of the set")
         if self.select is not None and self.nsamples is None:
             raise ValueError("select: needs a number of windows; set nsamples")
+        if self.length_weights is not None:
+            length_weights(self.seqlen, self.length_weights)
 
     @property
     def text_length(self) -> int:
@@ -89,6 +100,11 @@ class CalibrationSpec:
     def asks_model(self) -> bool:
         """Whether a model writes some of the text or is asked by the rule of selection: the set is that model's own."""
         return self.source.writes or (self.select is not None and self.select.needs is not None)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether some tokens count more or less than once."""
+        return self.part != "both" or self.length_weights is not None
 
     @property
     def ends_twice(self) -> bool:
@@ -140,11 +156,13 @@ class CalibrationSpec:
             "document_bos": self.document_bos,
             "first_token": self.first_token if self.add_bos else None,
             "exclude_overlap": self.source.excluded_words,
+            "part": None if self.part == "both" else self.part,
+            "length_weights": None if self.length_weights is None else ", ".join(map(str, self.length_weights)),
         }
 
     def _numbers(self) -> dict[str, Any]:
         """Every setting but the source; those that came later only where they are not left out."""
-        later = {name: getattr(self, name) for name in ("first_token", "document_bos", "max_nsamples", "distinct")}
+        later = {name: getattr(self, name) for name in LATER}
         return {
             "set": self.set,
             "nsamples": self.nsamples,
@@ -153,7 +171,7 @@ class CalibrationSpec:
             "seed": self.seed,
             "separator": self.separator,
             "add_bos": self.add_bos,
-            **{name: value for name, value in later.items() if value not in ("bos", False, None)},
+            **{name: value for name, value in later.items() if value not in ("bos", "both", False, None)},
             **({} if self.select is None else {"select": self.select.to_dict()}),
         }
 
@@ -179,11 +197,23 @@ class CalibrationSet:
     pool_tokens: int | None = None
     excluded_documents: int | None = None  # left out of the pool, since they share words with the evaluation
     seconds_select: float | None = None  # wall seconds of the selection; None without one
+    responses: np.ndarray | None = None  # (nsamples, seqlen), bool: which an assistant writes; None if not known
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over the token ids as little-endian int32, window after window."""
-        return tokens_hash(self.tokens)
+        """sha256 over the token ids as little-endian int32, window after window; where a part of them counts, over the
+        marks of the responses as well."""
+        return set_hash(self.spec, self.tokens, self.responses)
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """How often each token counts, (nsamples, seqlen), float64; None where each counts once.
+
+        Raises SettingsError when no token counts.
+        """
+        spec = self.spec
+        found = token_weights(self.tokens.shape[1], spec.length_weights, spec.part, self.responses)
+        return None if found is None else np.broadcast_to(found, self.tokens.shape).copy()
 
     @cached_property
     def documents(self) -> int:
@@ -213,9 +243,28 @@ class CalibrationSet:
                 "documents": list(self.documents_in[number]),
                 "starts": list(self.starts[number]),
                 "lengths": list(self.lengths[number]),
+                "responses": None if self.responses is None else self.responses[number].tolist(),
             }
             for number in range(len(self.tokens))
         ]
+
+
+def set_hash(spec: CalibrationSpec, tokens: np.ndarray, responses: np.ndarray | None) -> str:
+    """The hash of a set of these tokens and marks of responses."""
+    if spec.part == "both" or responses is None:
+        return tokens_hash(tokens)
+    marks = np.ascontiguousarray(responses, dtype=np.uint8).tobytes()
+    return hashlib.sha256(bytes.fromhex(tokens_hash(tokens)) + marks).hexdigest()
+
+
+def marks_in(rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """The marks of the responses in the rows of a set, window by window; None where they are not known."""
+    marks = [row.get("responses") for row in rows]
+    if not marks or None in marks:
+        return None
+    found = np.asarray(marks, dtype=bool)
+    found.setflags(write=False)
+    return found
 
 
 def tokens_hash(tokens: np.ndarray) -> str:

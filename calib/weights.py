@@ -20,6 +20,23 @@ from calib.settings import SettingsError
 Part = Literal["both", "prompt", "response"]
 
 
+def token_weights(
+    seqlen: int, scales: Sequence[int] | None = None, part: Part = "both", responses: np.ndarray | None = None
+) -> np.ndarray | None:
+    """How often each token of a set counts, by the lengths and the part together; None where each counts once.
+
+    `responses` (nsamples, seqlen), bool, which a part needs; (seqlen,) or (nsamples, seqlen), float64. Raises
+    SettingsError.
+    """
+    of_length = None if scales is None else length_weights(seqlen, scales)
+    if part == "both":
+        return of_length
+    if responses is None:
+        raise SettingsError(f"part: '{part}' needs a set that tells which of its tokens are a response, of all windows")
+    of_part = part_weights(responses, part)
+    return of_part if of_length is None else of_part * of_length
+
+
 def length_weights(seqlen: int, scales: Sequence[int]) -> np.ndarray:
     """The weight of each position t of a window, Σ over scales l >= t of 1 / l, scaled to a mean of 1.
 

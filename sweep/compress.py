@@ -87,8 +87,9 @@ def compress(
         calibration = build(trial.spec, load_tokenizer(trial.model), trial.model.tokenizer_id)
     dense = load_dense(trial.model, place)
     tokens = calibration.tokens.copy() if calibration else None
+    weights = calibration.weights if calibration else None
     with keeping(trial.method, parcel.format, target) as kept:
-        report = compress_model(dense.model, trial.method, tokens, witness=kept)
+        report = compress_model(dense.model, trial.method, tokens, witness=kept, token_weights=weights)
         made = Recompressed(dense, report, calibration, kept)
         return ship(made, _unmeasured(made, trial, study, place), target, parcel)
 

@@ -77,6 +77,7 @@ class Pool:
     specs: tuple[CalibrationSpec, ...]
     ids: tuple[str, ...]  # of the sets, in the order of the specs
     describers: tuple[ModelRef, ...] = ()  # models that are asked what the sets are to them
+    methods: Mapping[str, Method] = field(default_factory=dict)  # by label: what they are asked about
 
     @property
     def writes(self) -> bool:
@@ -117,6 +118,7 @@ class ModelUse:
     methods: tuple[Method, ...]
     calibration_ids: tuple[str, ...]
     trials: int = 1
+    weighed: bool = False  # in some of its sets tokens count more or less than once
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,15 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
     seen: set[str] = set()
     users: dict[str, dict[str, ModelRef]] = defaultdict(dict)  # models by the set that they see
     described = False
+    methods: dict[str, Method] = {}
     names: dict[tuple[str, str, int], str] = {}  # by writer, tokenizer and source: a study has a few of each
     for trial in trials:
         spec, calibration_id = trial.spec, trial.calibration_id
         if spec is None or calibration_id is None:
             continue
         users[calibration_id].setdefault(trial.model.name, trial.model)
+        if trial.method is not None:
+            methods.setdefault(trial.label, trial.method)
         if calibration_id in seen:
             continue
         described = described or bool(chosen(trial.evaluation.descriptors)[1])
@@ -180,6 +185,7 @@ def pools(trials: Iterable[Trial]) -> list[Pool]:
             specs=tuple(spec for _, spec in group.values()),
             ids=tuple(group),
             describers=tuple({n: m for key in group for n, m in users[key].items()}.values()) if described else (),
+            methods=methods if described else {},
         )
         for group in groups.values()
     ]
@@ -214,7 +220,8 @@ def _use(model: ModelRef, trials: Sequence[Trial]) -> ModelUse:
     own = [trial for trial in trials if trial.model == model]
     methods = {trial.label: trial.method for trial in own if trial.method is not None}
     ids = dict.fromkeys(trial.calibration_id for trial in own if trial.calibration_id is not None)
-    return ModelUse(model, tuple(methods.values()), tuple(ids), len(own))
+    weighed = any(trial.spec is not None and trial.spec.weighs for trial in own)
+    return ModelUse(model, tuple(methods.values()), tuple(ids), len(own), weighed)
 
 
 def check(study: Study) -> None:
@@ -233,6 +240,7 @@ def check(study: Study) -> None:
     study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
     _check_descriptors(study.evaluation)
     preflight(_last_sets(study.calibration), "calibration.sets")
+    _check_weights(study.calibration, study.methods)
     for model in study.models:
         _check_placement(model, study.methods)
         _check_writer(model, study.calibration)
@@ -320,9 +328,9 @@ def _trial(
 
 def _last_sets(specs: Iterable[CalibrationSpec]) -> list[CalibrationSpec]:
     """Of each series of sets the last one: if a source can fill it, it can fill those before."""
-    last: dict[tuple[Any, ...], CalibrationSpec] = {}
+    last: dict[str, CalibrationSpec] = {}
     for spec in specs:
-        key = (source_key(spec), *(getattr(spec, axis) for axis in AXES))
+        key = str((source_key(spec), *(getattr(spec, axis) for axis in AXES)))
         if key not in last or spec.set > last[key].set:
             last[key] = spec
     return list(last.values())
@@ -344,6 +352,18 @@ def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
                 raise SettingsError(
                     f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
                     "leave the method out, or the model's `placement`"
+                )
+
+
+def _check_weights(specs: Sequence[CalibrationSpec], methods: Sequence[Method]) -> None:
+    weighs = next((spec for spec in specs if spec.weighs), None)
+    for method in methods if weighs else ():
+        for step in method.steps if isinstance(method, Composition) else [method]:
+            if weighs and step.needs_gradients:
+                setting = "part" if weighs.part != "both" else "length_weights"
+                raise SettingsError(
+                    f"calibration.{setting}: {step.label} looks at gradients of the loss, in which every token counts "
+                    f"once; leave the method or {setting} out"
                 )
 
 

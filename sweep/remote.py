@@ -121,7 +121,7 @@ class RayRunner(Steady):
         check: Any = ray.remote(num_cpus=cpus, max_retries=2)(check_model)
         build_sets: Any = ray.remote(num_cpus=cpus, max_retries=2)(sets_and_receipt)
         build_requests: Any = ray.remote(num_cpus=cpus, max_retries=2, num_returns=2)(requests_and_receipt)
-        rows = [(key, use, check.remote(use.model, use.methods)) for key, r in requests.items() for use in r.uses]
+        rows = [(key, u, check.remote(u.model, u.methods, u.weighed)) for key, r in requests.items() for u in r.uses]
         of_requests, of_sets = {}, []  # receipts: the largest ids
         for key, asked in requests.items():
             of_requests[key], self._requests[key] = build_requests.remote(asked.trial, self.results, asked.seqlens)

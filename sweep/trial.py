@@ -45,7 +45,7 @@ def run_trial(
     if trial.method is not None:
         tokens = calibration.tokens.copy() if calibration else None  # the shared array is read-only
         with clock("compress"):
-            report = compress(dense, trial.method, tokens)
+            report = compress(dense, trial.method, tokens, calibration.weights if calibration else None)
     with clock("evaluate", "hash of the weights"):
         compressed_hash = weights_hash(dense.model)
     with clock("evaluate"):
@@ -69,13 +69,14 @@ def run_trial(
     return TrialRows(row, result.metrics, result.samples, layers)
 
 
-def compress(dense: DenseModel | StreamedModel, method: Method, tokens: Any) -> CompressionReport:
+def compress(dense: DenseModel | StreamedModel, method: Method, tokens: Any, weights: Any = None) -> CompressionReport:
     """Compress the dense model in place. When the GPU is out of memory it begins again with the dense weights, hidden
     states in host memory and ever fewer windows a forward; with one window the error is raised."""
+    given = {} if weights is None else {"token_weights": weights}
     tries: list[dict[str, Any]] = [{}, *({"batch_size": size, "offload": True} for size in FEWER_WINDOWS)]
     for fewer in tries:
         try:
-            return compress_model(dense.model, method, tokens, **fewer)
+            return compress_model(dense.model, method, tokens, **given, **fewer)
         except torch.OutOfMemoryError as error:
             if fewer is tries[-1] or tokens is None:
                 raise

@@ -23,10 +23,11 @@ ROOMS = house.between_rooms(ARROWS)
 FLOORS = {
     "calib": """
         __main__
-        export  compare  reading
+        export  compare
         build  sources  describe  selectors  card
-        instructions  overlap  descriptor
-        hub  spec  ngrams  chat
+        instructions  overlap  descriptor  reading
+        specials
+        hub  spec  ngrams  chat  replies
         select
         source
         writer
@@ -83,7 +84,7 @@ FLOORS = {
         frames
         page  trials
         measures
-        checks
+        checks  domains
     """,
     "calibsweep": """
         __main__  run  completion  init  export

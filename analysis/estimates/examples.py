@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from analysis.checks import Limitation, listed
+from analysis.domains import Domains
 from analysis.estimates.component_rows import COMPONENT_SCHEMA, ComponentRows, component_rows
 from analysis.estimates.flips import (
     FLIP_SCHEMA,
@@ -57,7 +58,7 @@ def read_examples(study: Study, seed: int = 0) -> ExampleTables:
     before = dict.fromkeys(COLUMNS, 0)  # component rows of the models before: with the seed, a method's own generator
     parts: list[_OfModel] = []
     for outcomes in outcomes_by_model(study):  # one model's outcomes at a time are held
-        parts.append(_of_model(outcomes, seed, before))
+        parts.append(_of_model(outcomes, seed, before, study.domains))
         before = {column: before[column] + len(parts[-1].components[column]) for column in COLUMNS}
     order = ["parameters", "model"]
 
@@ -96,7 +97,7 @@ class _OfModel:
     notes: tuple[Limitation, ...]
 
 
-def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int]) -> _OfModel:
+def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int], domains: Domains) -> _OfModel:
     labels = outcomes.trials.filter(pl.col("method") != "dense")["method_label"].unique().sort().to_list()
     rows: dict[str, list[dict[str, object]]] = {column: [] for column in COLUMNS}
     notes = list(outcomes.notes)
@@ -122,7 +123,7 @@ def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int]) -> _OfModel
         flips(outcomes, answers),
         mcnemar(outcomes, answers, pairs),
         method_tests(outcomes, pairs),
-        match_tests(outcomes),
+        match_tests(outcomes, domains),
         reliability,
         tuple(notes),
     )

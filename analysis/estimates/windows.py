@@ -6,15 +6,18 @@ contrast speaks of.
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import numpy as np
 import polars as pl
 
+from analysis.domains import BY_NAME, Domains
 from analysis.estimates.outcomes import Outcomes
 
 MATCH_TEST_SCHEMA = {"model": pl.String, "method_label": pl.String, "texts": pl.Int64, "variance": pl.Float64}
 
 
-def match_tests(outcomes: Outcomes) -> list[dict[str, object]]:
+def match_tests(outcomes: Outcomes, domains: Domains = BY_NAME) -> list[dict[str, object]]:
     """Per method: variance (points²) that the windows give to the contrast of `analysis.compare.domain_match`.
 
     None without a dense trial, which perplexity increases are relative to, or with one window of a text.
@@ -28,9 +31,10 @@ def match_tests(outcomes: Outcomes) -> list[dict[str, object]]:
     calibrated = trials.filter(pl.col("source").is_not_null())
     for (label,), part in calibrated.group_by("method_label", maintain_order=True):
         sources = part["source"].to_numpy()
-        own = [text for text in texts if text in set(sources)]
+        owners = {text: {name for name in set(sources) if domains.same(name, text)} for text in texts}
+        own = [text for text in texts if 0 < len(owners[text]) < len(set(sources))]
         found = [
-            _of_text(texts[text][part["row"].to_numpy()] - texts[text][dense.item(0, "row")], sources, text)
+            _of_text(texts[text][part["row"].to_numpy()] - texts[text][dense.item(0, "row")], sources, owners[text])
             for text in own
         ]
         known = [variance for variance in found if variance is not None]
@@ -40,23 +44,24 @@ def match_tests(outcomes: Outcomes) -> list[dict[str, object]]:
     return rows
 
 
-def _of_text(increase: np.ndarray, sources: np.ndarray, text: str) -> float | None:
+def _of_text(increase: np.ndarray, sources: np.ndarray, owners: Set[str]) -> float | None:
     """Variance of the contrast on one text: others minus own, each a mean over sets and then over sources.
 
-    increase: nats per token over dense, [trials, windows]. A perplexity increase is an exponential of its mean, so that
-    a window counts as much as the increase is large.
+    increase: nats per token over dense, [trials, windows]. owners: the sources of the text's own domain. A perplexity
+    increase is an exponential of its mean, so that a window counts as much as the increase is large.
     """
     there = ~np.isnan(increase).all(axis=1)
     increase, sources = increase[there], sources[there]
     kept = ~np.isnan(increase).any(axis=0)
     windows = int(kept.sum())
-    if windows < 2 or text not in set(sources):
+    if windows < 2:
         return None
     increase = increase[:, kept].astype(np.float64)
     scaled = 100 * np.exp(increase.mean(axis=1, keepdims=True)) * increase
     means = {name: scaled[sources == name].mean(axis=0) for name in set(sources)}
-    others = [mean for name, mean in means.items() if name != text]
-    if not others:
+    others = [mean for name, mean in means.items() if name not in owners]
+    ours = [mean for name, mean in means.items() if name in owners]
+    if not others or not ours:
         return None
-    contrast = np.mean(others, axis=0) - means[text]
+    contrast = np.mean(others, axis=0) - np.mean(ours, axis=0)
     return float(contrast.var(ddof=1)) / windows

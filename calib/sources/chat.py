@@ -23,6 +23,7 @@ from pydantic import Field
 
 from calib.chat import TEMPLATES, messages_in
 from calib.files import find_files, read_text, revision_of
+from calib.replies import marked, reply_spans
 from calib.settings import SettingsError, identity, one_line, settings
 from calib.source import TOKENIZE_BATCH, Document, Record, Source, SourceSetting, TokenDocument, register
 
@@ -71,6 +72,10 @@ class Chat(Source):
             return super().revision()
         return f"{super().revision()}:{identity(revision_of(find_files(self.template_file, kinds=('text',))))}"
 
+    @property
+    def tells_responses(self) -> bool:
+        return True
+
     def check(self) -> None:
         self._file_template()
         for record in islice(() if self.of.remote else self._records(), LOOKED_AT):
@@ -87,10 +92,20 @@ class Chat(Source):
         records = self._records()
         while batch := list(islice(records, TOKENIZE_BATCH)):
             texts = [self._rendered(record, tokenizer, template) for record in batch]
-            encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            for record, ids in zip(batch, encoded["input_ids"], strict=True):
-                if len(ids):
-                    yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32))
+            tells = bool(getattr(tokenizer, "is_fast", False))  # where in the text each token stands
+            encoded = tokenizer(
+                texts,
+                add_special_tokens=False,
+                return_attention_mask=False,
+                verbose=False,
+                **({"return_offsets_mapping": True} if tells else {}),
+            )
+            for number, (record, ids) in enumerate(zip(batch, encoded["input_ids"], strict=True)):
+                if not len(ids):
+                    continue
+                spans = self._replies(record, texts[number], tokenizer, template) if tells else None
+                response = None if spans is None else marked(encoded["offset_mapping"][number], spans)
+                yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32), response)
 
     def prompts(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
         """Each conversation up to its last answer, rendered so that the model's answer follows."""
@@ -142,6 +157,18 @@ class Chat(Source):
 
     def _rendered(self, record: Record, tokenizer: PreTrainedTokenizerBase, template: str) -> str:
         return self._text(record, self._conversation(record), tokenizer, template)
+
+    def _replies(
+        self, record: Record, text: str, tokenizer: PreTrainedTokenizerBase, template: str
+    ) -> list[tuple[int, int]] | None:
+        """Where in the rendered text the assistant's turns stand; None where the template does not show it."""
+
+        def render(messages: list[dict[str, Any]], asked: bool) -> str:
+            return self._text(
+                record, messages, tokenizer, template, **({"add_generation_prompt": True} if asked else {})
+            )
+
+        return reply_spans(self._conversation(record), text, render)
 
     def _text(
         self,

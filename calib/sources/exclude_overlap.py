@@ -58,9 +58,17 @@ class ExcludeOverlap(Source):
         asked = "".join(f":{Task(task=name).revision()}" for name in self.tasks[:1])
         return f"{super().revision()}{asked}"
 
+    def resolved_revision(self) -> str:
+        asked = "".join(f"; {name}: {Task(task=name).resolved_revision()}" for name in self.tasks)
+        return f"{super().resolved_revision()}{asked}"
+
     @property
     def excluded_words(self) -> int | None:
         return self.n
+
+    @property
+    def tells_responses(self) -> bool:
+        return self.of.tells_responses
 
     def default_label(self) -> str:
         return f"{self.of.label}, no overlap"

@@ -21,6 +21,7 @@ class Heldout(ReferenceText):
 
     folder: ClassVar[str] = "heldout"
     example: ClassVar[Mapping[str, Any]] = {"domain": "books"}
+    names: ClassVar[frozenset[str]] = frozenset({"label"})  # the domain says which text it is
 
     domain: str
 
@@ -31,3 +32,7 @@ class Heldout(ReferenceText):
 
     def domain_name(self) -> str:
         return self.domain
+
+    @property
+    def own_domain(self) -> str:
+        return self.default_label()  # whatever it is called: `multilingual-de` with a language

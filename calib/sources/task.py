@@ -3,12 +3,16 @@
 Task data is what the published studies calibrate on when they ask whether a task's own text helps. The prompt is the
 task's own (`doc_to_text`, `doc_to_target`), so the text has the form in which the task is evaluated. The hard case is
 leakage: some tasks offer their test split for training, or repeat questions in it, so an example whose prompt is also
-asked in the evaluated split is left out, whatever its split is called.
+asked in the evaluated split is left out, whatever its split is called. lm-eval names the data set of a task and seldom
+its version, so what was found under the name is recorded when a set is built: the hub's commit, as far as `datasets`
+tells it, and a hash of the training examples.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from glob import glob
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +22,12 @@ import numpy as np
 from pydantic import Field
 
 from calib.files import content_hash
+from calib.hub import plain
 from calib.sampling import raw_numbers
-from calib.settings import INT64_MAX, SettingsError, one_line, settings, suggestion
+from calib.settings import INT64_MAX, SettingsError, identity, one_line, settings, suggestion
 from calib.source import Document, Source, register
 
+COMMIT = re.compile(r"/([0-9a-f]{40})/")  # in CACHE/OWNER___NAME/CONFIG/VERSION/COMMIT/FILE.arrow
 READ = (".yaml", ".yml", ".jsonl", ".json", ".parquet")  # what a folder of tasks is known by
 
 
@@ -59,6 +65,10 @@ class Task(Source):
         if self.task_path is None:
             return f"lm-eval {version('lm-eval')}"
         return content_hash(self._files())
+
+    def resolved_revision(self) -> str:
+        """With the commit of the data set and a hash of its training examples, where the revision names neither."""
+        return self.revision() if self.task_path is not None else f"{self.revision()}, {_data_revision(self.task)}"
 
     def check(self) -> None:
         if self.task_path is not None:
@@ -150,6 +160,20 @@ class Task(Source):
     @property
     def _called(self) -> str:
         return f"source '{self.label}': task '{self.task}'"
+
+
+@lru_cache(maxsize=64)  # of the many sets of a task, each says the same
+def _data_revision(name: str) -> str:
+    """The commit of the data set behind the task (where its files came from the hub), and a hash of its examples."""
+    task = Task(task=name)._load()
+    examples = identity([plain(doc) for doc in task.training_docs()])
+    return ", ".join([*_commits(getattr(task, "dataset", None) or {}), f"examples {examples}"])
+
+
+def _commits(splits: Mapping[str, Any]) -> list[str]:
+    """The commits of the hub that `datasets` names its cached files of the splits after; none for other files."""
+    files = [str(file["filename"]) for split in splits.values() for file in getattr(split, "cache_files", ())]
+    return sorted({found.group(1) for file in files if (found := COMMIT.search(Path(file).as_posix()))})
 
 
 def _prompt(task: Any, doc: Any) -> str:

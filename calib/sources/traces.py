@@ -56,6 +56,10 @@ class Traces(Source):
     def writes(self) -> bool:
         return True
 
+    @property
+    def tells_responses(self) -> bool:
+        return True
+
     def capacity(self) -> int | None:
         return None
 
@@ -74,8 +78,10 @@ class Traces(Source):
             finished = bool(answer) and answer[-1] == tokenizer.eos_token_id
             ended += finished
             if finished or self.unfinished == "keep":
-                tokens = {"both": [*prompt.tokens, *answer], "prompt": prompt.tokens, "response": answer}[self.part]
-                yield TokenDocument(prompt.id, np.asarray(tokens, dtype=np.int32))
+                asked = [] if self.part == "response" else prompt.tokens.tolist()
+                said = [] if self.part == "prompt" else answer
+                response = np.arange(len(asked) + len(said)) >= len(asked)
+                yield TokenDocument(prompt.id, np.asarray([*asked, *said], dtype=np.int32), response)
         if not ended and self.unfinished == "drop":
             raise SettingsError(
                 f"source '{self.label}': none of {len(prompts):,} traces ended within {self.max_new_tokens:,} tokens; "

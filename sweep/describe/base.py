@@ -43,7 +43,8 @@ class Described:
     """A set and the dense model that is to be compressed with it; the model is as it was afterwards.
 
     targets: windows of each text that the compressed model is for, [windows, length], by name; not what is evaluated,
-    where the numbers are to choose a set. own: windows that the model wrote. method: how it will be compressed.
+    where the numbers are to choose a set. own: windows that the model wrote. method: how it will be compressed;
+    weights: how often each token of the set counts in that (None: once), which no other descriptor looks at.
     batch_size: windows of a forward, a matter of speed.
     """
 
@@ -52,6 +53,7 @@ class Described:
     targets: Mapping[str, np.ndarray] = field(default_factory=dict)
     own: np.ndarray | None = None  # (windows, length), int32
     method: Method | None = None
+    weights: np.ndarray | None = None  # (nsamples, seqlen), float64
     batch_size: int | None = None
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ def first_blocks(described: Described) -> Numbers:
         described.method,
         None if described.method.data_free else described.tokens,
         described.targets,
+        token_weights=None if described.method.data_free else described.weights,
         blocks=min(BLOCKS, described.blocks),
         batch_size=described.batch_size,
     )

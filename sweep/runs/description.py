@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from calib.descriptor import DESCRIPTORS, Described
 from calib.spec import CalibrationSet
+from methods.base import CompressionError, Method
 from sweep.describe.base import DESCRIPTORS as MODEL_DESCRIPTORS
 from sweep.describe.base import Described as ModelDescribed
+from sweep.weights.dense import DenseModel
+from sweep.weights.streaming import StreamedModel
+
+OF_METHODS = ("target_error",)  # descriptors of a set and a method
 
 
 def descriptor_rows(
@@ -27,7 +33,7 @@ def descriptor_rows(
 
     `vocabulary`: ids of the tokenizer; `targets`: held-out windows, (windows, length), by label.
     """
-    described = Described(calibration.tokens, calibration.lengths, vocabulary)
+    described = Described(calibration.tokens, calibration.lengths, vocabulary, responses=calibration.responses)
     for name in names:
         descriptor = DESCRIPTORS.get(name)
         started = time.perf_counter()
@@ -42,21 +48,41 @@ def descriptor_rows(
                 yield _row(calibration, "", name, label, value, time.perf_counter() - started)
 
 
-def asked_rows(
-    calibration: CalibrationSet, model: str, dense: Any, names: Iterable[str], targets: Mapping[str, np.ndarray]
-) -> Iterator[dict[str, Any]]:
-    """The rows of one set that a model is asked for; `model` is the name of the dense model `dense`.
+@dataclass(frozen=True)
+class Asking:
+    """A dense model with what is asked of it about sets: descriptors by name, of the targets' windows, of the methods
+    by their labels, and of text that the model wrote itself (windows, length)."""
 
-    What several descriptors need of the model is found for the first of them, whose seconds hold it.
+    model: str  # its name
+    dense: DenseModel | StreamedModel
+    names: Sequence[str]
+    targets: Mapping[str, np.ndarray]
+    methods: Mapping[str, Method]
+    own: np.ndarray | None = None
+
+
+def asked_rows(calibration: CalibrationSet, asking: Asking) -> Iterator[dict[str, Any]]:
+    """The rows of one set that a model is asked for.
+
+    What several descriptors need of the model is found for the first of them, whose seconds hold it. What a descriptor
+    says of a method is a row for each, `target_error of LABEL`; null where the method fails.
     """
-    windows = {label: target.copy() for label, target in targets.items()}  # torch takes no arrays that are read-only
-    described = ModelDescribed(dense, calibration.tokens.copy(), windows)
-    for name in names:
-        started = time.perf_counter()
-        found = MODEL_DESCRIPTORS.get(name)(described)
-        seconds = (time.perf_counter() - started) / max(len(found), 1)
-        for target, value in sorted(found.items()):
-            yield _row(calibration, model, name, target, value, seconds)
+    windows = {label: target.copy() for label, target in asking.targets.items()}  # torch takes no read-only arrays
+    tokens = calibration.tokens.copy()
+    described = ModelDescribed(asking.dense.model, tokens, windows, asking.own, weights=calibration.weights)
+    for name in asking.names:
+        descriptor = MODEL_DESCRIPTORS.get(name)
+        for label, method in asking.methods.items() if name in OF_METHODS else [("", None)]:
+            started = time.perf_counter()
+            try:
+                found = descriptor(described if method is None else replace(described, method=method))
+            except CompressionError:
+                asking.dense.restore()  # of a streamed model the first blocks are as the method left them
+                found = dict.fromkeys(windows, math.nan)
+            seconds = (time.perf_counter() - started) / max(len(found), 1)
+            called = f"{name} of {label}" if label else name
+            for target, value in sorted(found.items()):
+                yield _row(calibration, asking.model, called, target, value, seconds)
 
 
 def _row(

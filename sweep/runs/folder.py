@@ -27,7 +27,7 @@ from sweep.trial import describe
 OURS = frozenset({*TABLES, "started", "study.yaml", "lease.json"})  # one is in every folder that a launch began
 MAX_VALUES = 1_000_000  # in a resolved study, which has every setting of every method written out
 _FACTORS = ("model", "settings", "source", "set", "seqlen", "sampling", "seed")
-_POLICIES = ("select", "distinct", "document_bos", "first_token", "exclude_overlap")
+_POLICIES = ("select", "distinct", "document_bos", "first_token", "exclude_overlap", "part", "length_weights")
 CELL = (*_FACTORS, "planned_nsamples", "separator", "add_bos", "calibration_seed", *_POLICIES)
 FIRST_CELL = (*_FACTORS, "nsamples")  # what rows of the first version state
 PLACES = ("task_path", "allow_code", "descriptors")  # settings that change no number and may change freely

@@ -9,6 +9,7 @@ from typing import Any
 from calib.build import CalibrationSet
 from sweep.evaluation.suite import EvaluationData
 from sweep.plan import EvaluationKey, Pool, RequestSet, evaluation_key, requests_of
+from sweep.runs.asked_model import release
 from sweep.runs.machine import quiet_torch
 from sweep.runs.model_check import check_model
 from sweep.runs.outcome import Outcome, committed
@@ -40,7 +41,8 @@ class LocalRunner(Steady):
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Look at the models, and build all requests and calibration sets. Raises SettingsError."""
         uses = {
-            key: [(use, check_model(use.model, use.methods)) for use in asked.uses] for key, asked in requests.items()
+            key: [(use, check_model(use.model, use.methods, use.weighed)) for use in asked.uses]
+            for key, asked in requests.items()
         }
         for key, asked in requests.items():
             self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)
@@ -48,6 +50,7 @@ class LocalRunner(Steady):
             made = {key: self._requests[key] for key in requests}  # of this study alone
             sets = make_calibration_sets(pool, self.results, self.device or "cpu", requests_of(pool, made))
             self._sets.update(zip(pool.ids, sets, strict=True))
+        release()  # before the worker loads its own
         of_sets = largest_in_sets(list(self._sets.values()))
         for key, found in uses.items():
             for use, rows in found:

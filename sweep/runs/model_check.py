@@ -15,7 +15,9 @@ from typing import Any
 
 from calib.settings import SettingsError
 from methods.base import Method
+from methods.blockwise import steps_of
 from methods.lazy import torch
+from methods.walk.checks import check_weighted
 from methods.walk.decoder import decoder_blocks
 from methods.walk.tied import refuse_tied
 from sweep.checkpoints.files import describe_folder, describe_snapshot, has_all_weights
@@ -28,10 +30,11 @@ from sweep.weights.streaming import sources_of_streamed
 READ_HERE = 2 << 30  # bytes of weights: a few seconds
 
 
-def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
+def check_model(ref: ModelRef, methods: Sequence[Method] = (), weighed: bool = False) -> int:
     """Refuse a model that cannot be measured as it is; returns the rows of its embedding, the ids that it knows.
 
-    `methods` are those that will compress it. Raises SettingsError naming the model, the tensor or file, the value and
+    `methods` are those that will compress it, some with tokens that count more or less than once where it is `weighed`.
+    Raises SettingsError naming the model, the tensor or file, the value and
     the remedy.
     """
     ref = local_files(at_commit(ref, hub_commit(ref)))
@@ -50,7 +53,16 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = ()) -> int:
             refuse_not_finite(ref.name, _weights(stored, ref.dtype))
     for method in methods:
         refuse_tied(blocks, method)
+        if weighed:
+            _check_weighed(ref, skeleton, method)
     return _embedding_rows(ref, skeleton)
+
+
+def _check_weighed(ref: ModelRef, skeleton: Any, method: Method) -> None:
+    try:
+        check_weighted(skeleton, steps_of(method))
+    except SettingsError as error:
+        raise SettingsError(f"calibration.part and length_weights: {ref.name}, {method.label}: {error}") from None
 
 
 def _folder(ref: ModelRef) -> Path | None:

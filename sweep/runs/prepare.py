@@ -17,7 +17,7 @@ import polars as pl
 
 from calib.build import CalibrationSet, build_sets
 from calib.settings import SettingsError, identity
-from calib.spec import CalibrationSpec, tokens_hash
+from calib.spec import CalibrationSpec, marks_in, set_hash
 from sweep.descriptor import chosen
 from sweep.evaluation.questions.largest import LargestId, largest_ids
 from sweep.evaluation.suite import EvaluationData, build_evaluation, refuse_generation
@@ -26,13 +26,13 @@ from sweep.generation.writer import ModelWriter
 from sweep.models import ModelRef, at_commit, context_length, hub_commit, load_tokenizer
 from sweep.plan import Pool, Trial
 from sweep.results import Results
+from sweep.runs.asked_model import dense_of, own_text, release
 from sweep.runs.contamination import asked_texts, evaluated, overlap_rows
-from sweep.runs.description import asked_rows, descriptor_rows
+from sweep.runs.description import Asking, asked_rows, descriptor_rows
 from sweep.runs.folder import check_commit, check_requests
 from sweep.runs.repair import why_unreadable
 from sweep.runs.vocabulary import largest_in_sets
 from sweep.storage.patience import WRITE_PATIENCE
-from sweep.weights.streaming import load_dense
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,14 +58,14 @@ def make_calibration_sets(
     if sets is None:
         writer = ModelWriter(model, device) if pool.writes else None
         asked = asked_texts(data, tokenizer) if data is not None and pool.excludes else None
-        measure = ModelMeasure(load_dense(model, device).model) if pool.measures else None
+        measure = ModelMeasure(dense_of(model, device).model) if pool.measures else None
         tokenizer_id, model_id = pool.model.tokenizer_id, pool.model_id
         sets = build_sets(list(pool.specs), tokenizer, tokenizer_id, measure, writer, asked, model_id)
         _store_sets(store, sets)
     if data is not None:
         _describe(store, sets, data, tokenizer)
         for describer in pool.describers:
-            _ask(store, describer, sets, data, device)
+            _ask(store, pool, describer, sets, data, device)
     return sets
 
 
@@ -96,7 +96,7 @@ def _describe(
 
 
 def _ask(
-    store: Results, describer: ModelRef, sets: Sequence[CalibrationSet], data: EvaluationData, device: str
+    store: Results, pool: Pool, describer: ModelRef, sets: Sequence[CalibrationSet], data: EvaluationData, device: str
 ) -> None:
     """Write what the sets are to a model, for those without such a file; the model is loaded where there is one."""
     described = store.keys("descriptors")
@@ -106,9 +106,11 @@ def _ask(
         return
     _, names = chosen(data.settings.descriptors)
     targets = {text.label: text.tokens for text in data.heldout}
-    dense = load_dense(at_commit(describer, hub_commit(describer)), device).model
+    model = at_commit(describer, hub_commit(describer))
+    own = own_text(model, device, data.settings.heldout_seqlen) if "own_distance" in names else None
+    given = Asking(describer.name, dense_of(model, device), names, targets, pool.methods, own)
     for key, calibration in new.items():
-        store.write_table("descriptors", key, list(asked_rows(calibration, describer.name, dense, names, targets)))
+        store.write_table("descriptors", key, list(asked_rows(calibration, given)))
 
 
 def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> EvaluationData:
@@ -145,6 +147,7 @@ def sets_and_receipt(
 ) -> tuple[Any, ...]:
     """The largest ids, so that a driver can wait without fetching tokens, and then the sets one by one."""
     sets = make_calibration_sets(pool, results, device, data)
+    release(small=False)
     return (largest_in_sets(sets), *sets)
 
 
@@ -167,7 +170,8 @@ def _as_set(stored: pl.DataFrame, spec: CalibrationSpec) -> CalibrationSet | Non
     rows = stored.sort("window").to_dicts()
     tokens = np.asarray([row["tokens"] for row in rows], dtype=np.int32)
     tokens.setflags(write=False)
-    if not rows or tokens_hash(tokens) != rows[0]["hash"]:
+    responses = marks_in(rows)
+    if not rows or set_hash(spec, tokens, responses) != rows[0]["hash"]:
         return None
     return CalibrationSet(
         spec=spec,
@@ -181,6 +185,7 @@ def _as_set(stored: pl.DataFrame, spec: CalibrationSpec) -> CalibrationSet | Non
         tokenizer_id=rows[0]["tokenizer"],
         excluded_documents=rows[0]["excluded_documents"],
         seconds_select=rows[0]["seconds_select"],
+        responses=responses,
     )
 
 

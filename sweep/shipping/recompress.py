@@ -71,7 +71,8 @@ def recompress(
     place = device_of(device)
     dense = load_dense(at_commit(trial.model, row["model_commit"]), place)
     tokens = calibration.tokens.copy() if calibration else None
-    report = compress_model(dense.model, trial.method, tokens, witness=kept)
+    weights = calibration.weights if calibration else None
+    report = compress_model(dense.model, trial.method, tokens, witness=kept, token_weights=weights)
     found = weights_hash(dense.model)
     if found != row["weights_hash"]:
         raise SettingsError(

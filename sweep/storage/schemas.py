@@ -55,6 +55,8 @@ TRIALS = _schema(
             _small,
             "documents that share so many words in a row with the evaluation are left out; null when they stay",
         ),
+        "part": (_text, "prompt | response: the tokens that count in what the method knows; null when all do"),
+        "length_weights": (_text, "lengths to which windows are cut and added up; null when every token counts once"),
         "calibration_seed": (_int, "seed that draws the windows, null when data-free"),
         "calibration_id": (_text, "hash of the calibration spec, key of calibration/"),
         "calibration_hash": (_text, "sha256 of the calibration tokens"),
@@ -177,6 +179,8 @@ CALIBRATION = _schema(
             _small,
             "documents that share so many words in a row with the evaluation are left out; null when they stay",
         ),
+        "part": (_text, "prompt | response: the tokens that count in what the method knows; null when all do"),
+        "length_weights": (_text, "lengths to which windows are cut and added up; null when every token counts once"),
         "excluded_documents": (_int, "documents of the source that `exclude_overlap` left out"),
         "seconds_select": (_real, "wall seconds to choose the windows; null without a rule"),
         "window": (_small, "number of the window in the set"),
@@ -185,6 +189,7 @@ CALIBRATION = _schema(
         "documents": (pa.list_(_text), "ids of the documents in the window, in order"),
         "starts": (pa.list_(pa.int32()), "first token of each piece within its document"),
         "lengths": (pa.list_(pa.int32()), "tokens of each piece"),
+        "responses": (pa.list_(_flag), "of each token whether an assistant writes it; null where it is not known"),
     }
 )
 

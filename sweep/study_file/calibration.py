@@ -30,7 +30,8 @@ MANY_SERIES = 100  # kinds of calibration sets that are tried on their text when
 
 @settings
 class CalibrationFile:
-    """The keys of `calibration`. Every value but `seed` and `max_nsamples` may be a list: a level of the factor each.
+    """The keys of `calibration`. Every value but `seed` and `max_nsamples` may be a list: a level of the factor each
+    (of `length_weights`, whose levels are lists themselves, a list of lists).
 
     Sets of several sizes are nested and disjoint up to `max_nsamples` different windows, by default the largest of the
     sizes. `exclude_overlap: true` leaves out the documents that share 8 words in a row with what the study evaluates, a
@@ -48,6 +49,8 @@ class CalibrationFile:
     document_bos: Any = False
     distinct: Any = None
     select: Any = None
+    part: Any = "both"
+    length_weights: Any = None
     exclude_overlap: Any = False
     max_nsamples: int | None = Field(default=None, ge=1, le=INT32_MAX)
     seed: int | None = Field(default=None, ge=0)
@@ -55,7 +58,7 @@ class CalibrationFile:
 
 AXES = (
     *("nsamples", "seqlen", "sampling", "separator", "add_bos"),
-    *("first_token", "document_bos", "distinct", "select"),
+    *("first_token", "document_bos", "distinct", "select", "part", "length_weights"),
 )
 MAX_WORDS = 100  # in a row, that documents may share with the evaluation
 
@@ -165,9 +168,10 @@ def _calibration_grid(grid: CalibrationFile, seed: int, path: str, asked: Callab
     axes = []
     for axis in AXES:
         value = getattr(grid, axis)
-        if isinstance(value, list):
+        several = isinstance(value, list) and not _is_one_level(axis, value)
+        if several:
             check_levels(value, f"{path}.{axis}")
-        axes.append(value if isinstance(value, list) else [value])
+        axes.append(value if several else [value])
         if axis == "seqlen" and any(type(level) is int and level < MIN_SEQLEN for level in axes[-1]):
             raise SettingsError(
                 f"{path}.seqlen: expected at least {MIN_SEQLEN}, got {min(axes[-1])} (a token alone has no context)"
@@ -185,6 +189,11 @@ def _calibration_grid(grid: CalibrationFile, seed: int, path: str, asked: Callab
         seed=seed if grid.seed is None else grid.seed,
         max_nsamples=_largest_size(grid),
     )
+
+
+def _is_one_level(axis: str, value: list[Any]) -> bool:
+    """Whether the list is one value: `length_weights: [256, 512]` beside the levels `[null, [256, 512]]`."""
+    return axis == "length_weights" and not any(level is None or isinstance(level, list) for level in value)
 
 
 def _excluded_words(setting: Any, path: str) -> list[int | None]:

@@ -60,6 +60,16 @@ def test_descriptor_of_a_model_is_related_to_this_model_alone(folder: Path) -> N
     assert set(descriptor_correlations(load(str(folder)))["model"]) == {"small"}
 
 
+def test_descriptor_of_a_method_is_related_to_trials_of_this_method_alone(folder: Path) -> None:
+    study = load(str(folder))
+    ids = study.trials["calibration_id"].drop_nulls().unique().sort()
+    numbers = np.random.default_rng(0).normal(size=len(ids))
+    write_descriptors(folder, dict(zip(ids, numbers, strict=True)), "target_error of Wanda 50%", model="small")
+    found = descriptor_correlations(load(str(folder))).filter(measure="accuracy", level="within sources")
+    of_method = study.main.filter(measure="accuracy", task=MEAN, model="small", method_label="Wanda 50%")
+    assert found["n"].to_list() == [of_method.drop_nulls("set").height]
+
+
 def test_table_has_mean_and_sd_over_sets(folder: Path) -> None:
     study = load(str(folder))
     sets = study.trials.filter(source="books", condition=study.condition)["calibration_id"].unique().sort()

@@ -120,6 +120,17 @@ AXES: dict[str, Case] = {
     "an unknown rule of selection": Case(
         axes(select=["random", "lexcal"]), r"calibration\.select\[1\]\.by: unknown selection 'lexcal', did you mean"
     ),
+    "a response of text that tells none": Case(
+        axes(part=["both", "response"], source="books"),
+        r"calibration\.part: 'response' needs text that tells .* and source 'books' does not; calibrate on a chat",
+    ),
+    "a part that there is not": Case(
+        axes(part="answer"), r"calibration\.part: expected 'both', 'prompt' or 'response', got 'answer'"
+    ),
+    "a length beyond the window": Case(
+        axes(length_weights=[None, [8, 99_999]]), r"calibration\.length_weights: expected 1 to \d+, .* got 99999"
+    ),
+    "lengths that are no list": Case(axes(length_weights=8), r"calibration\.length_weights: expected a list, got 8"),
     "a rule twice": Case(axes(select=["random", "random"]), r"calibration\.select\[1\]: 'random' is there twice"),
     "a rule without its target": Case(
         axes(select="centroid"), r"calibration\.select\.target: give the source of the text"

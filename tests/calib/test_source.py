@@ -64,3 +64,17 @@ def test_planning_with_sources_imports_no_heavy_library() -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_domain_is_a_name_and_no_other_text() -> None:
+    plain = get_source("books")
+    named = get_source({"source": "books", "label": "novels", "domain": "fiction"})
+    assert (plain.own_domain, named.own_domain) == ("books", "fiction")
+    assert named.identity() == plain.identity() and "domain" not in plain.to_dict()
+    assert get_source(named.to_dict()) == named
+    around = get_source({"source": "noisy", "of": named, "kind": "typos"})
+    assert around.identity() == get_source({"source": "noisy", "of": "books", "kind": "typos"}).identity()
+    heldout = get_source({"source": "heldout", "domain": "code", "label": "programs"})
+    assert heldout.own_domain == "code" and heldout.identity()["domain"] == "code"
+    with pytest.raises(SettingsError, match="source.domain: expected one line"):
+        get_source({"source": "books", "domain": "two\tlines"})

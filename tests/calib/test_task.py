@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from calib.settings import SettingsError
 from calib.source import Source, get_source
+from calib.sources import task as task_page
 
 CHOICE = """
 task: rivers
@@ -145,3 +148,23 @@ def test_data_that_the_id_would_not_know_is_refused(folder: Path, name: str) -> 
     (folder / "rivers.yaml").unlink()
     with pytest.raises(SettingsError, match=rf"reads .*{name}, which the id of a set would not know"):
         next(task(tasks).documents())
+
+
+def test_the_data_behind_a_task_of_lm_eval_are_in_its_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, commit = task(folder), "c0ffee" + "0" * 34
+    source = get_source({"source": "task", "task": "rivers"})
+    loaded = own._load()  # type: ignore[attr-defined]
+    monkeypatch.setattr(task_page.Task, "_load", lambda self: loaded)
+    task_page._data_revision.cache_clear()
+    first = source.resolved_revision()
+    assert re.fullmatch(r"lm-eval [^,]+, examples [0-9a-f]{16}", first)
+    cached = [{"filename": f"/cache/org___rivers/default/0.0.0/{commit}/rivers-train.arrow"}]
+    loaded.dataset = {"train": SimpleNamespace(cache_files=cached)}
+    loaded.training_docs = lambda: [{"question": "another river?"}]
+    task_page._data_revision.cache_clear()
+    now = source.resolved_revision()
+    assert f", {commit}, examples " in now and first.rpartition(" ")[2] not in now
+    around = get_source({"source": "exclude_overlap", "of": own.to_dict(), "tasks": ["rivers"]})
+    assert around.resolved_revision().endswith(f"; rivers: {now}")
+    assert source.revision() == first.partition(",")[0]  # the id is known without a network
+    task_page._data_revision.cache_clear()

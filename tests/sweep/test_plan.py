@@ -242,3 +242,13 @@ def test_id_is_the_hash_of_what_can_change_the_numbers(document: dict[str, Any])
             "evaluation": evaluation,
         }
         assert trial.id == identity(parts)
+
+
+def test_methods_that_cannot_weigh_tokens_are_refused(document: Document) -> None:
+    document["calibration"] |= {"length_weights": [None, [8, 16]]}
+    plan.check(parse_study(document))
+    document["methods"] = [{"method": "fwsvd", "ratio": 0.5}]
+    with pytest.raises(SettingsError, match=r"^calibration\.length_weights: .* looks at gradients of the loss"):
+        plan.check(parse_study(document))
+    document["calibration"] |= {"length_weights": None}
+    plan.check(parse_study(document))

@@ -138,6 +138,11 @@ def test_experts_that_are_stored_one_by_one_are_found(tiny_model: Path, tmp_path
     folder = Path(shutil.copytree(tiny_model, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors", "con*")))
     transformers.MixtralForCausalLM(config).save_pretrained(folder)
     assert check_model(resolve_model(str(folder), "m")) == 257
+    gptq, rtn = (parse_method({"method": name, "group_size": 16}, "m") for name in ("gptq", "rtn"))
+    assert check_model(resolve_model(str(folder), "m"), [gptq]) == 257
+    assert check_model(resolve_model(str(folder), "m"), [rtn], weighed=True) == 257
+    with pytest.raises(SettingsError, match=r"token_weights: block 0 mlp\.experts.*fused experts do not tell which"):
+        check_model(resolve_model(str(folder), "m"), [gptq], weighed=True)
     part = "model.layers.0.block_sparse_moe.experts.2.w1.weight"
     rewrite(folder, lambda content: content.pop(part))
     with pytest.raises(SettingsError, match=f"models: m: the checkpoint lacks {part}, which MixtralForCausalLM needs"):

@@ -21,11 +21,12 @@ def test_a_model_that_is_asked_has_a_commit_of_its_own(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(prepare, "hub_commit", lambda ref: f"commit of {ref.name}")
     monkeypatch.setattr(prepare, "at_commit", lambda ref, commit: SimpleNamespace(revision=commit))
-    monkeypatch.setattr(prepare, "load_dense", load)
+    monkeypatch.setattr(prepare, "dense_of", load)
     monkeypatch.setattr(prepare, "asked_rows", lambda *_: ())
     store: Any = SimpleNamespace(keys=lambda table: set(), write_table=lambda *_: None)
     settings = SimpleNamespace(descriptors=())
     data: Any = SimpleNamespace(settings=settings, heldout=(), model_commit="commit of another")
     describer: Any = SimpleNamespace(name="this", fingerprint="f")
-    prepare._ask(store, describer, [SimpleNamespace(id="1")], data, "cpu")  # type: ignore[list-item]
+    pool: Any = SimpleNamespace(methods={})
+    prepare._ask(store, pool, describer, [SimpleNamespace(id="1")], data, "cpu")  # type: ignore[list-item]
     assert loaded == ["commit of this"]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+import yaml
+from typer.testing import CliRunner
 
 from calib.settings import SettingsError
+from sweep.launch import app
 from sweep.results import Results
 from sweep.shipping.choose import Wanted, choose
 from sweep.shipping.recompress import device_of, recompress, stored_set
 from sweep.weights.hashes import weights_hash
+from tests.sweep.shipping.conftest import ship_study
 
 RIVERS = Wanted(method="gptq", source="rivers")
 
@@ -65,3 +70,41 @@ def test_devices_that_there_are_not_are_refused(monkeypatch: pytest.MonkeyPatch)
         device_of("cuda")
     with pytest.raises(SettingsError, match="--device 'tpu': expected cuda or cpu"):
         device_of("tpu")
+
+
+def test_weighed_tokens_give_the_measured_weights_again(
+    tiny_model: Path, tiny_texts: Path, tiny_tasks: Path, tmp_path: Path
+) -> None:
+    talks = tmp_path / "talks.jsonl"
+    turns = [("user", "a river of stones?"), ("assistant", "the river runs over many stones"), ("user", "and?")]
+    lines = [{"messages": [{"role": role, "content": f"{text} {n}"} for role, text in turns]} for n in range(40)]
+    talks.write_text("\n".join(map(json.dumps, lines)))
+    study = ship_study(tiny_model, tiny_texts, tiny_tasks)
+    study["methods"] = study["methods"][:1]
+    study["calibration"] = {
+        "source": {"source": "chat", "of": {"source": "file", "path": str(talks)}, "template": "chatml"},
+        "nsamples": 4,
+        "seqlen": 32,
+        "separator": "none",
+        "part": ["both", "response"],
+        "length_weights": [None, [8, 32]],
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sweep.storage.lease.SETTLE", (0.0, 0.0))  # nobody else launches
+        done = CliRunner().invoke(
+            app, [str(tmp_path / "study.yaml"), "--local", "--results", str(tmp_path / "results")]
+        )
+    assert done.exit_code == 0, done.output
+    store = Results(tmp_path / "results")
+    rows = store.scan("trials").filter(pl.col("method") == "gptq").collect()
+    assert set(rows.select("part", "length_weights").iter_rows()) == {
+        (part, lengths) for part in (None, "response") for lengths in (None, "8, 32")
+    }
+    assert rows["weights_hash"].n_unique() == rows["calibration_id"].n_unique() == 4
+    marks = store.scan("calibration").select(pl.col("responses").explode().mean()).collect().item()
+    shares = store.scan("descriptors").filter(pl.col("descriptor") == "response_share").collect()["value"]
+    assert len(shares) == 4 and shares.mean() == pytest.approx(marks) and 0 < marks < 1
+    for row in rows.iter_rows(named=True):
+        made = recompress(store, choose(store, Wanted(trial=row["trial_id"])), "cpu")
+        assert weights_hash(made.dense.model) == row["weights_hash"]
