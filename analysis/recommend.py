@@ -311,7 +311,7 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     wins = known.wins(first, second, 2 * (question.noise or 0.0))
     best = f"{names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and costs"
     if not known.tells:
-        best = f"whether the sources differ at all these sets do not show; {names[first]} costs"
+        best = f"whether the sources differ at all these sets do not clearly show; {names[first]} costs"
     text = (
         f"How sure: {best} {question.amount(float(regret[first]))} on average against the best; next is {names[second]}"
         f"{' (whose plain mean is better)' if plain else ''}, "
@@ -345,13 +345,17 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
 
 
 def _rich(table: pl.DataFrame) -> RichTable:
-    """The table for a terminal, probabilities in percent."""
-    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-    titles = {"p_best": "P best", "p_best_single_set": "P best, one set", "low": "95 % low", "high": "95 % high"}
-    for column in table.columns:
-        shown.add_column(titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=True)
+    """The table for a terminal of 80 columns, probabilities in percent; a longer name goes on in the next line."""
+    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("source", overflow="fold")
+    for title in ("n", "mean", "sd", "95 % interval", "P best", "P best,\none set", "regret"):
+        shown.add_column(title, justify="right", no_wrap=True)
     for row in table.iter_rows(named=True):
-        shown.add_row(*(_cell(name, value) for name, value in row.items()))
+        low, high = (_cell(name, row[name]) for name in ("low", "high"))
+        interval = f"{low} to {high}" if low and high else ""
+        before, after = ("source", "n", "mean", "sd"), ("p_best", "p_best_single_set", "regret")
+        cells = [_cell(name, row[name]) for name in (*before, *after)]
+        shown.add_row(*cells[:4], interval, *cells[4:])
     return shown
 
 
@@ -380,7 +384,7 @@ def main(
     for sentence in said.sentences:
         console.print(sentence, highlight=False, markup=False)
     table = _rich(said.table)
-    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
     console.width = max(console.width, needed)  # a number is never cut
     console.print(table)
 
