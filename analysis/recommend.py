@@ -21,10 +21,8 @@ from typing import Annotated
 import numpy as np
 import polars as pl
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table as RichTable
 
 from analysis.answers import MATTERS_HELP, Matters, asked_of, matters_of, no_answer, parse_matters
 from analysis.cells import over_sets
@@ -41,6 +39,7 @@ from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number, percent, percent_below
+from analysis.page.terminal import terminal_table
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
 
@@ -344,27 +343,6 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
     )
 
 
-def _rich(table: pl.DataFrame) -> RichTable:
-    """The table for a terminal of 80 columns, probabilities in percent; a longer name goes on in the next line."""
-    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column("source", overflow="fold")
-    for title in ("n", "mean", "sd", "95 % interval", "P best", "P best,\none set", "regret"):
-        shown.add_column(title, justify="right", no_wrap=True)
-    for row in table.iter_rows(named=True):
-        low, high = (_cell(name, row[name]) for name in ("low", "high"))
-        interval = f"{low} to {high}" if low and high else ""
-        before, after = ("source", "n", "mean", "sd"), ("p_best", "p_best_single_set", "regret")
-        cells = [_cell(name, row[name]) for name in (*before, *after)]
-        shown.add_row(*cells[:4], interval, *cells[4:])
-    return shown
-
-
-def _cell(name: str, value: object) -> str:
-    if isinstance(value, float):
-        return percent(value).replace("under ", "<") if name.startswith("p_") else number(value, 3)
-    return "" if value is None else str(value)
-
-
 def main(
     results: Annotated[str, typer.Argument(help="results folder or URI of a study")],
     model: Annotated[str, typer.Option(help="a model of the study")],
@@ -383,8 +361,8 @@ def main(
         raise typer.Exit(2) from None
     for sentence in said.sentences:
         console.print(sentence, highlight=False, markup=False)
-    table = _rich(said.table)
-    needed = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
+    table = terminal_table(said.table)
+    needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
     console.width = max(console.width, needed)  # a number is never cut
     console.print(table)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -12,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from rich.console import Console
 
 from analysis.frames import Study, load
 from analysis.page.render import percent_below
-from analysis.recommend import _rich, recommend
+from analysis.recommend import recommend
 from calib.settings import SettingsError
 
 
@@ -131,18 +129,6 @@ def test_no_number_of_the_table_is_cut_in_a_narrow_terminal(simulated: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "…" not in done.stdout
     assert "95 % interval" in done.stdout
-
-
-def test_table_fits_eighty_columns_and_names_are_never_cut() -> None:
-    name = "a_source_whose_name_is_longer_than_any_that_ships"
-    row = {"n": 12, "mean": -14.02, "sd": 0.588, "low": -14.41, "high": -13.65}
-    row |= {"p_best": 0.42, "p_best_single_set": 0.996, "regret": 0.147}
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(_rich(pl.DataFrame([{"source": name, **row}, {"source": "books", **row}])))
-    lines = console.export_text().splitlines()
-    assert max(len(line.rstrip()) for line in lines) <= 80
-    assert "".join(line.split(" ")[0] for line in lines).count(name) == 1
-    assert sum("-14.4 to -13.7" in line for line in lines) == 2
 
 
 def test_a_probability_that_falls_short_of_the_level_never_reads_like_it() -> None:
