@@ -24,7 +24,7 @@ from analysis.domains import Domains
 from analysis.estimates.comparisons import holm, paired, welch
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.ranks import posterior_of
-from analysis.estimates.spreads import repeats
+from analysis.estimates.spreads import far_words, repeats, typical
 from analysis.estimates.welch import Interval, contrast
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
@@ -168,10 +168,11 @@ def source_pairs(
     """Every pair of sources of a (model, method): is A better than B?
 
     `difference` is the advantage of A in the measure's unit, positive where A is better. `low`, `high`: 95 % Welch
-    interval over draws, for these test examples. `low_new_test`, `high_new_test`: also over test examples, paired,
-    where samples/ tell the source-by-example component. `p` is Welch's test, `p_holm` corrected within a (model,
-    method). `a_wins_new_draw`: probability that one new set of A beats one new set of B, from the posterior of all
-    sources; `a_wins_new_test`: on new examples too. `note` says why something is null.
+    interval over draws, for these test examples; none where sets of A or B are far off, which widen it so far that more
+    than 98 of 100 hold. `low_new_test`, `high_new_test`: also over test examples, paired, where samples/ tell the
+    source-by-example component. `p` is Welch's test, `p_holm` corrected within a (model, method). `a_wins_new_draw`:
+    probability that one new set of A beats one new set of B, from the posterior of all sources; `a_wins_new_test`: on
+    new examples too. `note` says why something is null.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
@@ -184,13 +185,15 @@ def source_pairs(
         pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
         test_variance = crossed.get((str(model), str(label)))
         wins = _wins(cells, names, test_variance)
-        family = [
-            (
-                {**context, "a": a, "b": b, **wins(a, b), "note": _no_spread(cells, a, b)},
-                welch(cells[a], cells[b], test_variance),
-            )
-            for a, b in pairs
-        ]
+        far = dict(zip(names, typical([cells[name] for name in names])[1], strict=True))
+        family = []
+        for a, b in pairs:
+            row = welch(cells[a], cells[b], test_variance)
+            note = _no_spread(cells, a, b)
+            if not note and (told := far_words([a, b], [cells[a], cells[b]], [far[a], far[b]])):
+                note = f"no interval: {told}"
+                row = {name: value for name, value in row.items() if not name.startswith(("low", "high"))}
+            family.append(({**context, "a": a, "b": b, **wins(a, b), "note": note}, row))
         found += _with_holm(family)
     return pl.DataFrame(found, SOURCE_PAIR_SCHEMA).sort("parameters", "model", "method_label", "a", "b")
 

@@ -21,10 +21,8 @@ from typing import Annotated
 import numpy as np
 import polars as pl
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table as RichTable
 
 from analysis.answers import MATTERS_HELP, Matters, asked_of, matters_of, no_answer, parse_matters
 from analysis.cells import over_sets
@@ -41,6 +39,7 @@ from analysis.evidence import Evidence
 from analysis.frames import Study, load
 from analysis.measures import MEAN, MEASURES
 from analysis.page.render import number, percent, percent_below
+from analysis.page.terminal import terminal_table
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
 
@@ -311,7 +310,7 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     wins = known.wins(first, second, 2 * (question.noise or 0.0))
     best = f"{names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and costs"
     if not known.tells:
-        best = f"whether the sources differ at all these sets do not show; {names[first]} costs"
+        best = f"whether the sources differ at all these sets do not clearly show; {names[first]} costs"
     text = (
         f"How sure: {best} {question.amount(float(regret[first]))} on average against the best; next is {names[second]}"
         f"{' (whose plain mean is better)' if plain else ''}, "
@@ -344,23 +343,6 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
     )
 
 
-def _rich(table: pl.DataFrame) -> RichTable:
-    """The table for a terminal, probabilities in percent."""
-    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-    titles = {"p_best": "P best", "p_best_single_set": "P best, one set", "low": "95 % low", "high": "95 % high"}
-    for column in table.columns:
-        shown.add_column(titles.get(column, column), justify="left" if column == "source" else "right", no_wrap=True)
-    for row in table.iter_rows(named=True):
-        shown.add_row(*(_cell(name, value) for name, value in row.items()))
-    return shown
-
-
-def _cell(name: str, value: object) -> str:
-    if isinstance(value, float):
-        return percent(value).replace("under ", "<") if name.startswith("p_") else number(value, 3)
-    return "" if value is None else str(value)
-
-
 def main(
     results: Annotated[str, typer.Argument(help="results folder or URI of a study")],
     model: Annotated[str, typer.Option(help="a model of the study")],
@@ -379,7 +361,7 @@ def main(
         raise typer.Exit(2) from None
     for sentence in said.sentences:
         console.print(sentence, highlight=False, markup=False)
-    table = _rich(said.table)
+    table = terminal_table(said.table)
     needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
     console.width = max(console.width, needed)  # a number is never cut
     console.print(table)

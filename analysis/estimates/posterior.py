@@ -8,7 +8,7 @@ source differs from another: without it the leader among equal sources looks bet
 
 The hard case is sources that are exactly equal. Some source leads, and no prior makes its probability of being the best
 right for equal sources and for unlike ones alike. `differ` is how much better the values are explained by sources that
-differ; where it is not above 1, `tells` is false, and whoever prints such a probability says so instead.
+differ; where it is not above `STRONG`, `tells` is false, and whoever prints such a probability says so instead.
 
 `noise` is variance of a source's value that no number of sets removes: the luck of the test examples. With it the
 object speaks of the task, without it of these examples.
@@ -26,6 +26,7 @@ from analysis.estimates.spreads import DRAWS, Spreads, seed_of, spreads
 
 RATIOS = np.append(0.0, np.exp(np.linspace(np.log(0.15), np.log(60.0), 29)))  # τ in SDs of a set
 SAME = 0.1  # prior probability that no source differs from another
+STRONG = 10.0  # strong evidence (Jeffreys 1961); 2 of 1,250 simulated studies of equal sources reach it
 PRIOR = np.append(np.log(SAME), np.full(29, np.log((1 - SAME) / 29)))
 
 
@@ -52,8 +53,8 @@ class Posterior:
 
     @property
     def tells(self) -> bool:
-        """Whether the sets speak for a difference of the sources, and so of a best one."""
-        return self.differ > 1
+        """Whether the sets clearly speak for a difference of the sources, and so for a best one."""
+        return self.differ > STRONG
 
     @property
     def best(self) -> np.ndarray:
@@ -109,7 +110,8 @@ def posterior(groups: Sequence[np.ndarray], noise: float = 0.0, draws: int = DRA
     log_density = special.logsumexp(log_weight, axis=1)
     # The centres say something of their errors too: draws are taken again in proportion to it.
     chosen = _resample(np.exp(log_density - log_density.max()), rng)
-    kept = Spreads(first.centre[chosen], first.count[chosen], first.variance[chosen], first.scale[chosen], first.far)
+    drawn = (first.centre, first.count, first.variance, first.scale, first.likeness)
+    kept = Spreads(*(values[chosen] for values in drawn), first.far)
     error = error[chosen]
     weight = np.exp(log_weight[chosen] - log_density[chosen, None]).cumsum(axis=1)
     place = (weight < rng.random((draws, 1)) * weight[:, -1:]).sum(axis=1)

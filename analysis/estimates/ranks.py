@@ -27,7 +27,7 @@ def rank(cells: Mapping[str, np.ndarray], noise: float = 0.0, draws: int = DRAWS
     """Per source (values of its sets, larger is better): p_best, p_best_single_set, regret, regret_high.
 
     `noise` is variance of a source's value that no number of sets removes. Nothing where there is one source, or where
-    no two sets of a source differ; no p_best where the sets do not show that sources differ (`Posterior.tells`).
+    no two sets of a source differ; no p_best where the sets do not clearly show that they do (`Posterior.tells`).
     """
     names = sorted(cells)
     known = posterior_of(cells, noise, draws)

@@ -3,8 +3,8 @@
 The answer is averaged over what is not known: from each of many draws of the true values, further sets are drawn, and
 the posterior that they would give is asked for its answer (`analysis.estimates.equivalence`). A gap that looks large by
 luck is small in most draws, so it promises no more than it can keep. Of the further sets some are far off, as often as
-the sets at hand allow, and tell nothing of their source; variances are estimated anew. What is left out is that the
-posteriors to come have to find out which sets are far off.
+the sets at hand allow, and tell nothing of their source; variances are estimated anew, and borrow from one another as
+they do now. What is left out is that the posteriors to come have to find out which sets are far off.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ def _settled(
     centre = (count * centre + kept * new) / sets
     freedom = np.maximum(sets - 1, 1)
     estimate = variance * rng.chisquare(freedom) / freedom
+    # The study to come borrows from other sources as this one does: with as many degrees of freedom as they are alike.
+    like = known.spreads.likeness[picked][:, None]
+    estimate = (like * scale[:, None] + freedom * estimate) / (like + freedom)
+    freedom = freedom + like
     error = estimate / sets + known.noise
     between = RATIOS**2 * scale[:, None]
     log_weight = PRIOR + log_centres(centre, error, between)

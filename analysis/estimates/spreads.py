@@ -38,6 +38,7 @@ class Spreads:
     count:    float64 [draws, sources], how many these are.
     variance: float64 [draws, sources], of one set around the centre of its source.
     scale:    float64 [draws], the variance that the sources' variances gather around.
+    likeness: float64 [draws], how many sets' worth of knowledge of a source's variance the others bring.
     far:      per source, the probability of each of its sets to be far off, in the order given.
     """
 
@@ -45,6 +46,7 @@ class Spreads:
     count: np.ndarray
     variance: np.ndarray
     scale: np.ndarray
+    likeness: np.ndarray
     far: tuple[np.ndarray, ...]
 
     @property
@@ -98,7 +100,7 @@ def spreads(groups: Sequence[np.ndarray], rng: np.random.Generator, draws: int =
         variance[:, index] = (likeness * scale + trim.squares[chosen]) / 2 / rng.standard_gamma(shape)
         share = np.bincount(chosen, minlength=len(trim.kept)) / draws
         far.append(share @ trim.removed)
-    return Spreads(centre, count, variance, scale, tuple(far))
+    return Spreads(centre, count, variance, scale, likeness, tuple(far))
 
 
 def _choose(log_weight: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:

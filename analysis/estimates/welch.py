@@ -14,10 +14,12 @@ import numpy as np
 from scipy import stats
 
 ALIKE = 0.4  # Bartlett's p above which variances count as alike
-# Share of Satterthwaite's degrees of freedom that is left where they are not: a source whose variance is large and
-# estimated low by luck counts for less than it should.
-CAUTION = 0.85
-HEAVY = 3.0  # with it 95 % intervals hold for Student's draws of four degrees of freedom in 90 to 92 of 100 studies
+# Where they are not, a source whose variance is large and estimated low by luck counts for less than it should. So
+# Satterthwaite's degrees of freedom lose `CAUTION` of what the largest part of the sum exceeds `LARGE` by, times 4 over
+# that part's own degrees of freedom. With it the interval holds for one source of SD 5 among four of SD 1 (5 sets each)
+# in 93 of 100 studies, and for SDs of 1 to 5 in 97.
+CAUTION, LARGE = 0.6, 0.4
+HEAVY = 5.0  # with it 95 % intervals hold for Student's draws of four degrees of freedom in 92 to 93 of 100 studies
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,17 @@ def set_variance(
     plain = float(total**2 / (parts**2 / freedom).sum())
     tails = _tails([groups[index] for index in several])
     if _alike(own, freedom) < ALIKE:
-        return total, CAUTION * plain / tails
+        least = float(freedom[parts.argmax()])  # a sum is known no worse than its largest part
+        return total, max(_careful(parts / total, freedom) * plain, least) / tails
     corrected = float(total**2 / (parts**2 / (freedom + 2)).sum())
     return total, min(corrected, float(freedom.sum())) / tails
+
+
+def _careful(share: np.ndarray, freedom: np.ndarray) -> float:
+    """What is left of Satterthwaite's degrees of freedom; share: of each source in the sum."""
+    largest = int(share.argmax())
+    beyond = max(float(share[largest]) - LARGE, 0.0)
+    return 1 - CAUTION * beyond * min(4 / float(freedom[largest]), 2.0)
 
 
 def _tails(groups: Sequence[np.ndarray]) -> float:

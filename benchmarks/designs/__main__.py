@@ -23,7 +23,9 @@ from benchmarks.designs.checks import CHECKS, Row
 def cell(check: int, design: int, studies: int) -> Row:
     """One row of one table."""
     found = CHECKS[check]
-    return found.row(found.designs[design], np.random.default_rng([2026, check, design]), studies)
+    return found.row(
+        found.designs[design], np.random.default_rng([2026, check, design]), max(studies // found.fewer, 1)
+    )
 
 
 def markdown(rows: list[Row]) -> str:

@@ -21,18 +21,24 @@ from analysis.estimates.welch import contrast, set_variance, source_variance, va
 from benchmarks.designs import others, sets
 
 MATTERS = 0.5  # SDs of a usual draw
+CONTINUED = 4  # times that a study is continued by the sets that it asked for
+LOOKED_AT = 40  # studies in all for each case that is wanted
 DRAWS = 600  # of a posterior: calibration needs no more
 Row = dict[str, str | float]
 
 
 @dataclass(frozen=True)
 class Check:
-    """A table of the page: its designs and the function that makes a row from a design, a generator and a number."""
+    """A table of the page: its designs and the function that makes a row from a design, a generator and a number.
+
+    `fewer`: this table takes the number of studies divided by it, because one of its studies costs as much more.
+    """
 
     title: str
     text: str
     designs: Sequence[object]
     row: Callable[..., Row]
+    fewer: int = 1
 
 
 def share(values: Sequence[bool | float | None]) -> float:
@@ -48,7 +54,10 @@ def against(stated: Sequence[float], true: Sequence[float]) -> str:
 
 def intervals_of_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int) -> Row:
     """Coverage of 95 % intervals, and how often equal sources are told apart (p below .05, Holm)."""
-    pair, spread, between, alarms = [], [], [], []
+    pair: list[bool] = []
+    spread: list[bool] = []
+    between: list[bool] = []
+    alarms: list[bool] = []
     count = len(d.counts)
     weights = np.zeros(count)
     weights[:2] = 1, -1
@@ -56,27 +65,28 @@ def intervals_of_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int)
         true = sets.truth(d, rng)
         groups = true.study(rng)
         found = contrast(groups, weights)
-        if found.low is not None and found.high is not None:
-            pair.append(found.low <= true.value[0] - true.value[1] <= found.high)
         _, far = typical(groups)
+        if found.low is not None and found.high is not None and not any(far[:2]):  # otherwise none is printed
+            pair.append(bool(found.low <= true.value[0] - true.value[1] <= found.high))
         variance, freedom = set_variance(groups)
         if variance > 0 and not any(far) and not two_groups(groups):  # otherwise no interval is printed
             low, high = variance_interval(variance, freedom)
-            spread.append(low <= true.variance() <= high)
+            spread.append(bool(low <= true.variance() <= high))
             own = np.array([g.var(ddof=1) for g in groups])
             sizes = np.array([len(g) for g in groups])
             means = np.array([g.mean() for g in groups])
             drawn = source_variance(means, own / sizes, sizes - 1.0, rng, 400)
             low, high = np.quantile(drawn, [0.025, 0.975])
-            between.append(low <= d.between**2 <= high)
+            between.append(bool(low <= d.between**2 <= high))
         if d.between == 0:
             alarms.append(min(_pair_p(groups)) < 0.05)
     return {
         "design": d.name,
         "two sources": share(pair),
+        "printed, two": len(pair) / studies,
         "SD of a set": share(spread),
         "SD of sources": share(between),
-        "printed": len(spread) / studies,
+        "printed, SDs": len(spread) / studies,
         "false alarms": share(alarms),
     }
 
@@ -97,8 +107,7 @@ def answers_about_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int
     regret: list[tuple[float, float]] = []
     wins: list[tuple[float, float]] = []
     answers: list[tuple[float, float]] = []
-    settled: list[tuple[float, float]] = []
-    for number in range(studies):
+    for _ in range(studies):
         true = sets.truth(d, rng)
         groups = true.study(rng)
         if not has_spread(groups):
@@ -116,12 +125,6 @@ def answers_about_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int
         said = answer(known, MATTERS)
         if said.kind != UNCLEAR:
             answers.append((said.probability, float(top - true.value[list(said.sources)].min() <= MATTERS)))
-        elif number % 4 == 0:  # each costs as much as twenty posteriors
-            plan = settling(known, MATTERS)
-            if plan.sets:
-                more = [np.append(g, true.draw(s, plan.sets, rng)) for s, g in enumerate(groups)]
-                then = answer(posterior(more, draws=DRAWS), MATTERS)
-                settled.append((plan.chance, float(then.kind != UNCLEAR)))
     sure = [pair for pair in best if pair[0] > 0.9]
     return {
         "design": d.name,
@@ -132,7 +135,41 @@ def answers_about_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int
         "leader wins a new draw": _pairs(wins),
         "answers": len(answers) / studies,
         "answer right": _pairs(answers),
-        "settles": f"{_pairs(settled)} ({len(settled)})",
+    }
+
+
+def promises(d: sets.SetDesign, rng: np.random.Generator, studies: int) -> Row:
+    """How often the stated number of further sets gives an answer: `studies` cases, each continued several times.
+
+    Only a study without an answer states a number. Where few are, `LOOKED_AT` times as many studies are looked at.
+    """
+    settled: list[tuple[float, float]] = []
+    never = looked = 0
+    while len(settled) + never < studies and looked < LOOKED_AT * studies:
+        looked += 1
+        true = sets.truth(d, rng)
+        groups = true.study(rng)
+        if not has_spread(groups):
+            continue
+        known = posterior(groups, draws=DRAWS)
+        if answer(known, MATTERS).kind != UNCLEAR:
+            continue
+        plan = settling(known, MATTERS)
+        if not plan.sets:
+            never += 1
+            continue
+        came = []
+        for _ in range(CONTINUED):
+            more = [np.append(g, true.draw(s, plan.sets, rng)) for s, g in enumerate(groups)]
+            came.append(answer(posterior(more, draws=DRAWS), MATTERS).kind != UNCLEAR)
+        settled.append((plan.chance, float(np.mean(came))))
+    error = np.std([true for _, true in settled], ddof=1) / len(settled) ** 0.5 if len(settled) > 1 else float("nan")
+    return {
+        "design": d.name,
+        "settles": _pairs(settled),
+        "standard error": float(error),
+        "cases": str(len(settled)),
+        "no number": str(never),
     }
 
 
@@ -223,19 +260,29 @@ CHECKS = (
     Check(
         "Intervals over sets",
         "Two sources: their difference. SD of a set: mean over sources of its variance. `printed`: share of studies "
-        "with an interval of the SDs; there is none where a set is far off or sets fall into two groups. False alarms: "
-        "any pair of equal sources with Holm's p below .05.",
+        "with an interval; there is none of two sources where a set of either is far off, and none of the SDs where a "
+        "set of any source is, or where the sets of a source fall into two groups. False alarms: any pair of equal "
+        "sources with Holm's p below .05.",
         sets.SETS,
         intervals_of_sets,
     ),
     Check(
         "Probabilities and answers",
-        "Stated / true. `printed`: share of studies in which P(best) is stated; it is not where the sets do not show "
-        "that sources differ. Regret and `matters` (0.5) are in SDs of a usual draw. Answers: share of studies in "
-        "which one is given. Settles: the chance that the stated number of further sets gives an answer, and how often "
-        "it did; how many studies stand behind a number is in brackets.",
+        "Stated / true. `printed`: share of studies in which P(best) is stated; it is not where the sets do not "
+        "clearly show that sources differ. Regret and `matters` (0.5) are in SDs of a usual draw. Answers: share of "
+        "studies in which one is given. How many studies stand behind a number is in brackets.",
         sets.SETS,
         answers_about_sets,
+    ),
+    Check(
+        "What would settle it",
+        "In studies without an answer: the chance that the stated number of further sets gives one, and how often it "
+        f"did (stated / true). `cases`: such studies, each continued {CONTINUED} times, sought among up to "
+        f"{LOOKED_AT} times as many; an eighth of the studies of other tables. `no number`: studies without an "
+        "answer in which no number of sets is promised. Designs that nearly always have an answer have few cases.",
+        sets.SETS,
+        promises,
+        fewer=8,
     ),
     Check(
         "Components that examples bring",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +120,15 @@ def test_domain_match_covers_zero_when_there_is_no_bonus(tmp_path: Path) -> None
     simulate_study(str(tmp_path), quiet)
     table = domain_match(load(str(tmp_path)))
     assert ((table["low"] < 0) & (table["high"] > 0)).sum() >= table.height - 1
+
+
+def test_pair_with_a_set_that_is_far_off_has_no_interval_and_says_why(study: Study) -> None:
+    chosen = pl.col("model") == "small", pl.col("method") == "wanda", pl.col("measure") == "accuracy"
+    rows = study.calibrated.filter(*chosen, pl.col("task") == "mean").sort("source", "set")
+    far = (pl.col("source") == "code") & (pl.col("set") == rows["set"].max())
+    values = rows.with_columns(pl.when(far).then(pl.col("value") - 500).otherwise(pl.col("value")).alias("value"))
+    table = source_pairs(replace(study, values=values), "accuracy")
+    touched = (pl.col("a") == "code") | (pl.col("b") == "code")
+    assert table.filter(touched)["low"].null_count() == table.filter(touched).height > 0
+    assert table.filter(touched)["note"].str.contains("sets of code is far off").all()
+    assert table.filter(~touched)["low"].null_count() == 0
