@@ -2,7 +2,9 @@
 
 An arm *will do* when its expected regret is at most what matters. If only the leader will do it is the winner; if
 several will, they tie, and all of them tying means that any will do; if not even the leader will, it cannot be told
-yet, and the arms that may still be best are named. Intervals are central 80 % intervals of the posterior, and upper
+yet, and the arms that may still be best are named. Where nobody says what matters, any will do as well when the choice
+is expected to cost less than a twentieth of what compression costs anyway, however well the leader is known: the luck
+of a draw, which the race counts in, can be far smaller than anything that a person would care about. Intervals are central 80 % intervals of the posterior, and upper
 bounds are its 80 % quantiles. Everything is said of the examples that judged the draws; `noise` lets the choice of a
 draw look past them.
 """
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.adviser.outcomes import Controls, Costs, Outcome, Rules
+from sweep.adviser.outcomes import MATTERS, Controls, Costs, Outcome, Rules
 from sweep.adviser.policy import cannot_matter, left_for, measured, shared_plan
 from sweep.adviser.posterior import Belief, believe
 from sweep.adviser.worth import regret_after, regret_now
@@ -25,6 +27,7 @@ UPPER = 0.8  # quantile of upper bounds
 MAY_BE_BEST = 0.05  # an arm with a larger probability to be best is still in question
 SURE = 0.8  # that two targets order two arms in opposite ways
 DRAWS = 2000
+SLIGHT = 0.05  # of what compression with the leader costs against the dense model
 HOUR = 3600.0
 
 
@@ -151,14 +154,14 @@ def judge(
         return Verdict(FAILED, None, (), False, words)
     belief = believe(outcomes, arms, rules, DRAWS)
     idle = cannot_matter(controls, tuple((belief.matters * belief.unit).tolist()), rules)
-    kind, named, words = said(belief)
+    kind, named, words = said(belief, slight(belief, controls, rules))
     lead = belief.leader
     regret = belief.regret[:, lead]
     return Verdict(
         NO_MATTER if idle else kind,
         belief.arms[lead],
         tuple(belief.arms[k] for k in (np.flatnonzero(belief.alive) if idle else named)),
-        bool(idle) or len(named) == int(belief.alive.sum()),
+        bool(idle) or (kind in (WINNER, TIE) and len(named) == int(belief.alive.sum())),
         idle or words,
         _standings(belief, outcomes),
         tuple(belief.sd.tolist()) if any(len(found) > 1 for found in belief.seen.full) else None,
@@ -176,12 +179,31 @@ def judge(
     )
 
 
-def said(belief: Belief) -> tuple[str, list[int], str]:
-    """(kind, arms that are named with the leader first, why)."""
+def slight(belief: Belief, controls: Controls | None, rules: Rules) -> np.ndarray | None:
+    """The difference on each target that is slight beside what compression costs, [targets]; None where somebody said
+    what matters, or the dense model is not known.
+
+    That cost is the leader's, or the data-free control's where that is smaller; a tenth of the SD of a draw at least.
+    """
+    if rules.matters is not None or controls is None or controls.dense is None:
+        return None
+    cost = belief.value[:, belief.leader].mean(axis=0) - np.asarray(controls.dense)
+    if controls.data_free is not None:
+        cost = np.minimum(cost, np.asarray(controls.data_free) - np.asarray(controls.dense))
+    return np.maximum(SLIGHT * cost, MATTERS * belief.sd)
+
+
+def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[int], str]:
+    """(kind, arms that are named with the leader first, why); `slight` differences need no further telling apart."""
     lead, regret = belief.leader, belief.expected_regret
     ranked = [lead, *(int(k) for k in np.argsort(regret, kind="stable") if k != lead and belief.alive[k])]
     will_do = [k for k in ranked if regret[k] <= belief.matters]
     name = belief.arms[lead]
+    if slight is not None:
+        value = belief.value[:, belief.alive]
+        share = ((value - value.min(axis=1, keepdims=True)) / slight).max(axis=2).mean(axis=0)
+        if (share <= 1).all():
+            return TIE, ranked, f"the worst is expected to cost {100 * SLIGHT * share.max():.2g} % of what compression does"
     if not will_do:
         open_ = [k for k in ranked if k == lead or belief.best[k] > MAY_BE_BEST]
         words = f"{name} leads with an expected regret of {regret[lead]:.3g}, more than matters, {belief.matters:.3g}"
