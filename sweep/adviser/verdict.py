@@ -2,9 +2,9 @@
 
 An arm *will do* when its expected regret is at most what matters. If only the leader will do it is the winner; if
 several will, they tie, and all of them tying means that any will do; if not even the leader will, it cannot be told
-yet, and the arms that may still be best are named. Where nobody says what matters, any will do as well when the choice
-is expected to cost less than a twentieth of what compression costs anyway, however well the leader is known: the luck
-of a draw, which the race counts in, can be far smaller than anything that a person would care about. Intervals are central 80 % intervals of the posterior, and upper
+yet, and the arms that may still be best are named. Where nobody says what matters, any will do as well when a wrong
+choice is expected to cost no more than the luck of one draw, or than a twentieth of what compression costs anyway: a
+tenth of a draw's SD, to which the race goes on, is a difference that a person would hardly act on. Intervals are central 80 % intervals of the posterior, and upper
 bounds are its 80 % quantiles. Everything is said of the examples that judged the draws; `noise` lets the choice of a
 draw look past them.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.adviser.outcomes import MATTERS, Controls, Costs, Outcome, Rules
+from sweep.adviser.outcomes import Controls, Costs, Outcome, Rules
 from sweep.adviser.policy import cannot_matter, left_for, measured, shared_plan
 from sweep.adviser.posterior import Belief, believe
 from sweep.adviser.worth import regret_after, regret_now
@@ -180,17 +180,18 @@ def judge(
 
 
 def slight(belief: Belief, controls: Controls | None, rules: Rules) -> np.ndarray | None:
-    """The difference on each target that is slight beside what compression costs, [targets]; None where somebody said
-    what matters, or the dense model is not known.
+    """The difference on each target below which any arm will do, [targets]; None where somebody said what matters.
 
-    That cost is the leader's, or the data-free control's where that is smaller; a tenth of the SD of a draw at least.
+    An SD of a draw, or `SLIGHT` of what compression costs with the leader (without data, where that is less).
     """
-    if rules.matters is not None or controls is None or controls.dense is None:
+    if rules.matters is not None:
         return None
+    if controls is None or controls.dense is None:
+        return belief.sd
     cost = belief.value[:, belief.leader].mean(axis=0) - np.asarray(controls.dense)
     if controls.data_free is not None:
         cost = np.minimum(cost, np.asarray(controls.data_free) - np.asarray(controls.dense))
-    return np.maximum(SLIGHT * cost, MATTERS * belief.sd)
+    return np.maximum(SLIGHT * cost, belief.sd)
 
 
 def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[int], str]:
@@ -203,7 +204,7 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
         value = belief.value[:, belief.alive]
         share = ((value - value.min(axis=1, keepdims=True)) / slight).max(axis=2).mean(axis=0)
         if (share <= 1).all():
-            return TIE, ranked, f"the worst is expected to cost {100 * SLIGHT * share.max():.2g} % of what compression does"
+            return TIE, ranked, "a wrong choice costs no more than the luck of a draw, or hardly anything of the loss"
     if not will_do:
         open_ = [k for k in ranked if k == lead or belief.best[k] > MAY_BE_BEST]
         words = f"{name} leads with an expected regret of {regret[lead]:.3g}, more than matters, {belief.matters:.3g}"
