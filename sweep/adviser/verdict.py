@@ -2,11 +2,13 @@
 
 An arm *will do* when its expected regret is at most what matters. If only the leader will do it is the winner; if
 several will, they tie, and all of them tying means that any will do; if not even the leader will, it cannot be told
-yet, and the arms that may still be best are named. Where nobody says what matters, any will do as well when a wrong
-choice is expected to cost no more than the luck of one draw, or than a twentieth of what compression costs anyway: a
-tenth of a draw's SD, to which the race goes on, is a difference that a person would hardly act on. Intervals are central 80 % intervals of the posterior, and upper
-bounds are its 80 % quantiles. Everything is said of the examples that judged the draws; `noise` lets the choice of a
-draw look past them.
+yet, and the arms that may still be best are named. Where nobody says what matters, any will do as well when taking one
+at random is expected to cost no more than the luck of one draw, or than a twentieth of what compression costs anyway,
+and none of them more than twice that: a tenth of a draw's SD, to which the race goes on, is a difference that a person
+would hardly act on.
+
+Intervals are central 80 % intervals of the posterior, and upper bounds are its 80 % quantiles. Everything is said of
+the examples that judged the draws; `noise` lets the choice of a draw look past them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sweep.adviser.evidence import stacked
 from sweep.adviser.outcomes import Controls, Costs, Outcome, Rules
 from sweep.adviser.policy import cannot_matter, left_for, measured, shared_plan
 from sweep.adviser.posterior import Belief, believe
@@ -28,6 +31,8 @@ MAY_BE_BEST = 0.05  # an arm with a larger probability to be best is still in qu
 SURE = 0.8  # that two targets order two arms in opposite ways
 DRAWS = 2000
 SLIGHT = 0.05  # of what compression with the leader costs against the dense model
+AMISS = 3.0
+WORST = 2.0  # times as much may the worst arm cost where any will do
 HOUR = 3600.0
 
 
@@ -180,7 +185,8 @@ def judge(
 
 
 def slight(belief: Belief, controls: Controls | None, rules: Rules) -> np.ndarray | None:
-    """The difference on each target below which any arm will do, [targets]; None where somebody said what matters.
+    """What a choice at random may cost on each target where any will do, [targets]; None where somebody said what
+    matters.
 
     An SD of a draw, or `SLIGHT` of what compression costs with the leader (without data, where that is less).
     """
@@ -203,8 +209,8 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
     if slight is not None:
         value = belief.value[:, belief.alive]
         share = ((value - value.min(axis=1, keepdims=True)) / slight).max(axis=2).mean(axis=0)
-        if (share <= 1).all():
-            return TIE, ranked, "a wrong choice costs no more than the luck of a draw, or hardly anything of the loss"
+        if share.mean() <= 1 and share.max() <= WORST and not _bad_at_first_sight(belief):
+            return TIE, ranked, "one at random is expected to cost no more than the luck of a draw"
     if not will_do:
         open_ = [k for k in ranked if k == lead or belief.best[k] > MAY_BE_BEST]
         words = f"{name} leads with an expected regret of {regret[lead]:.3g}, more than matters, {belief.matters:.3g}"
@@ -214,6 +220,21 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
         return WINNER, will_do, words
     words = f"the expected regret of {len(will_do)} arms is at most what matters, {belief.matters:.3g}"
     return TIE, will_do, words
+
+
+def _bad_at_first_sight(belief: Belief) -> bool:
+    """Whether an arm without a full draw screened worse than is usual by more than `AMISS` SDs of a screened draw.
+
+    Arms that are alike in full draws teach that screens tell nothing; of such an arm that would be a bold conclusion.
+    """
+    screens = [stacked(found) for found in belief.seen.screen if found]
+    freedom = sum(len(values) - 1 for values in screens)
+    if not freedom:
+        return False
+    squares = np.sum([((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in screens], axis=0)
+    usual = np.median([values.mean(axis=0) for values in screens], axis=0)
+    untried = [stacked(s) for s, f in zip(belief.seen.screen, belief.seen.full, strict=True) if s and not f]
+    return any((values.mean(axis=0) - usual > AMISS * np.sqrt(squares / freedom)).any() for values in untried)
 
 
 def _standings(belief: Belief, outcomes: Sequence[Outcome]) -> tuple[Standing, ...]:
