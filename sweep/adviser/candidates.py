@@ -140,8 +140,9 @@ def look_at(
 ) -> list[Look]:
     """Read the arms' texts: what describes them, and whether they can be compared.
 
-    specs: the sets of each arm in the full study; tasks: the documents of each task, as texts. Text that a model writes is not there yet and is left out. Raises
-    SettingsError for too little text, the same text twice, and a target that stands in a candidate.
+    specs: the sets of each arm in the full study; tasks: the documents of each task, as texts. Text that a model writes
+    is not there yet and is left out. Raises SettingsError for too little text, the same text twice, and a target that
+    stands in a candidate.
     """
     looks: list[Look] = []
     indexes = [_TargetIndex(name, list(source.documents())) for name, source in targets.items()]
