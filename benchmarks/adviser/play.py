@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.adviser.outcomes import SCREEN, Costs, Outcome, Round, Rules, Stop
+from sweep.adviser.outcomes import SCREEN, Controls, Costs, Outcome, Round, Rules, Stop
 from sweep.adviser.policy import next_round
 from sweep.adviser.posterior import believe
-from sweep.adviser.verdict import said
+from sweep.adviser.verdict import TIE, said, slight
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Played:
     """The arm that was chosen and what was said of it.
 
     regret, upper: stated expected regret and its 80 % upper bound, in the unit of the loss. p_best: stated.
-    verdict: winner, tie or cannot tell; `named` how many arms it names. spent: seconds of trials.
+    verdict: winner, tie or cannot tell; `any_will_do`, and `named` how many arms it names. spent: seconds of trials.
     rounds, and `slowest`: the seconds of the slowest decision.
     """
 
@@ -32,6 +32,7 @@ class Played:
     upper: float
     p_best: float
     verdict: str
+    any_will_do: bool
     named: int
     spent: float
     rounds: int
@@ -39,14 +40,14 @@ class Played:
     slowest: float
 
 
-def advise(low: np.ndarray, high: np.ndarray, rules: Rules, costs: Costs) -> Played:
+def advise(low: np.ndarray, high: np.ndarray, rules: Rules, costs: Costs, controls: Controls | None = None) -> Played:
     """Let the adviser choose."""
     arms = [f"arm{k}" for k in range(len(high))]
     outcomes: list[Outcome] = []
     rounds, slowest = 0, 0.0
     while True:
         began = time.perf_counter()
-        step = next_round(outcomes, arms, rules, costs)
+        step = next_round(outcomes, arms, rules, costs, controls)
         slowest = max(slowest, time.perf_counter() - began)
         if isinstance(step, Stop):
             break
@@ -54,13 +55,14 @@ def advise(low: np.ndarray, high: np.ndarray, rules: Rules, costs: Costs) -> Pla
         outcomes += _run(step, low, high, costs)
     belief = believe(outcomes, arms, rules)
     lead = belief.leader
-    verdict, named, _ = said(belief)
+    verdict, named, _ = said(belief, slight(belief, controls, rules))
     return Played(
         lead,
         float(belief.expected_regret[lead]),
         float(np.quantile(belief.regret[:, lead], 0.8)),
         float(belief.best[lead]),
         verdict,
+        verdict == TIE and len(named) == int(belief.alive.sum()),
         len(named),
         sum(outcome.seconds for outcome in outcomes),
         rounds,

@@ -24,7 +24,7 @@ import polars as pl
 
 from benchmarks.adviser.extract import SET, TEXTS
 from benchmarks.adviser.play import Played, advise, even, sequential_halving
-from sweep.adviser.outcomes import Costs, Rules
+from sweep.adviser.outcomes import Controls, Costs, Rules
 
 SHARE = 0.25  # of the time of the full study
 SCREEN, FULL = 8, 32  # nsamples at the two fidelities
@@ -37,6 +37,7 @@ class Question:
 
     perplexity: mean log perplexity of all held-out texts on screens, [sources, sets], whatever the target is.
     diversity:  mean distinct tokens of the sources' sets. seconds: mean of a screen and of a full trial.
+    dense:      losses of the dense model, [targets].
     """
 
     model: str
@@ -48,6 +49,7 @@ class Question:
     perplexity: np.ndarray
     diversity: np.ndarray
     seconds: tuple[float, float]
+    dense: np.ndarray
 
     @property
     def truth(self) -> np.ndarray:
@@ -91,8 +93,16 @@ def questions(frame: pl.DataFrame) -> list[Question]:
             low, high = (_table(rows, measure, targets, size) for size in (SCREEN, FULL))
             sd = np.sqrt(np.median(high.var(axis=1, ddof=1), axis=0))
             mine = (str(model), str(method), name, sources, low / sd, high / sd)
-            found.append(Question(*mine, perplexity, diversity, seconds))  # type: ignore[arg-type]
+            dense = _dense(frame, str(model), measure, targets) / sd
+            found.append(Question(*mine, perplexity, diversity, seconds, dense))  # type: ignore[arg-type]
     return found
+
+
+def _dense(frame: pl.DataFrame, model: str, measure: str, targets: Sequence[str]) -> np.ndarray:
+    """Losses of the dense model, [targets]."""
+    rows = frame.filter(pl.col("model") == model, pl.col("method") == "dense", pl.col("measure") == measure)
+    known = dict(rows.select("target", "value").iter_rows())
+    return np.array([float(known[target]) for target in targets])
 
 
 def _table(rows: pl.DataFrame, measure: str, targets: Sequence[str], size: int) -> np.ndarray:
@@ -123,13 +133,14 @@ def repeat(question: Question, kind: str, seed: int, costs: Costs) -> Repetition
     """One repetition of the `resampled`, `held out` or `equal` replay."""
     rng = np.random.default_rng([2026, seed])
     sources, sets, targets = question.high.shape
-    low, high, perplexity = question.low, question.high, question.perplexity
+    low, high, perplexity, dense = question.low, question.high, question.perplexity, question.dense
     if kind == "equal":  # deviations from their source, dealt out anew: nothing but luck is left
         dealt = rng.permutation(sources * sets)
         low, high, perplexity = (
             (x - x.mean(axis=1, keepdims=True)).reshape(sources * sets, *x.shape[2:])[dealt].reshape(x.shape)
             for x in (low, high, perplexity)
         )
+        dense = dense - question.high.mean(axis=(0, 1))  # compression costs what it does on average
     if kind == "held out":
         order = np.argsort(rng.random((sources, sets)), axis=1)
         used, kept = order[:, : sets // 2], order[:, sets // 2 :]
@@ -143,7 +154,7 @@ def repeat(question: Question, kind: str, seed: int, costs: Costs) -> Repetition
     rules = Rules(
         budget=SHARE * sets * sources * costs.full, targets=tuple(map(str, range(targets))), draws=used.shape[1]
     )
-    played = advise(low, high, rules, costs)
+    played = advise(low, high, rules, costs, Controls(tuple(dense.tolist())))
     chosen = {"adviser": played.arm, **_others(question, low, high, perplexity, rules, costs)}
     regret = {name: float(judge[arm] - best) for name, arm in chosen.items()}
     regret["random source"] = float(judge.mean() - best)

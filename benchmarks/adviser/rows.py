@@ -46,11 +46,9 @@ def replayed_row(data: Path, key: tuple[str, str, str], kind: str, nominal: bool
         shares.append(found[-1].played.spent / (costs.full * question.high.shape[0] * question.high.shape[1]))
     row = {"model": model, "method": method, "target": name}
     if kind == "equal":
-        verdicts = [one.played.verdict for one in found]
-        return {
-            **row,
-            **{kind: f"{verdicts.count(kind) / len(found):.2f}" for kind in ("winner", "tie", "cannot tell")},
-        }
+        verdicts = ["use any" if one.played.any_will_do else one.played.verdict for one in found]
+        kinds = ("use any", "winner", "tie", "cannot tell")
+        return {**row, **{kind: f"{verdicts.count(kind) / len(found):.2f}" for kind in kinds}}
     if kind == "held out":
         gains = {
             name: f"{np.mean([one.gain[name] for one in found]):.2f}"
@@ -58,7 +56,8 @@ def replayed_row(data: Path, key: tuple[str, str, str], kind: str, nominal: bool
             if name != "random source"
         }
         return {**row, "regret (from above)": f"{np.mean([one.regret['adviser'] for one in found]):.2f}", **gains}
-    return {**row, **_said(found), **_regrets(found), "share of time": f"{np.mean(shares):.3f}"}
+    any_will_do = f"{np.mean([one.played.any_will_do for one in found]):.2f}"
+    return {**row, **_said(found), **_regrets(found), "share of time": f"{np.mean(shares):.3f}", "use any": any_will_do}
 
 
 @lru_cache
@@ -92,4 +91,5 @@ def _spent(found: Sequence[simulation.Repetition], whole: float) -> Row:
         "share of time": f"{np.mean([one.played.spent for one in found]) / whole:.3f}",
         "rounds": f"{np.mean([one.played.rounds for one in found]):.1f}",
         "settled": f"{np.mean([one.played.stop == 'settled' for one in found]):.2f}",
+        "use any": f"{np.mean([one.played.any_will_do for one in found]):.2f}",
     }

@@ -65,6 +65,9 @@ def sources(world: World, draws: int, rng: np.random.Generator) -> Sources:
 
 
 WORLDS = (
+    *(World(f"{k} equal sources", k, 0, 0.8) for k in (5, 8, 20)),
+    World("8 equal sources, spreads 1:9", 8, 0, 0.8, unlike=3),
+    World("8 equal sources, one draw in ten far off", 8, 0, 0.8, far=0.1),
     *(World(f"8 sources, SD {b:g}, rho {r:g}", 8, b, r) for b in (0.3, 1, 3) for r in (0.6, 0.95)),
     *(World(f"8 sources, SD {b:g}, spreads 1:9", 8, b, 0.8, unlike=3) for b in (0.3, 1, 3)),
     *(World(f"8 sources, SD {b:g}, Student draws (3)", 8, b, 0.8, tail=3) for b in (0.3, 1, 3)),

@@ -19,10 +19,10 @@ from sweep.adviser.question import SHARE, Question
 from sweep.adviser.record import recorded_workers, write_record
 from sweep.adviser.rounds import Rounds
 from sweep.adviser.study import Design, make_design
-from sweep.adviser.targets import Asked, make_targets
+from sweep.adviser.targets import Asked, make_targets, task_texts
 from sweep.adviser.verdict import NO_MATTER, Verdict
 from sweep.adviser.words import answer_lines
-from sweep.models import load_tokenizer
+from sweep.models import context_length, load_tokenizer
 from sweep.results import Results
 from sweep.runs.estimate import estimate
 from sweep.runs.preview import machines
@@ -89,7 +89,9 @@ def prepare(question: Question, results: str | None, options: RunOptions) -> Pre
     specs = design.specs()
     _check_budget(question, design, options, find_results(root))
     tokenizer = load_tokenizer(design.studies[FULL].models[0])
-    looks = look_at(arms, specs, tokenizer, asked.sources, allow_overlap=question.allow_overlap)
+    full = design.trials[Trial(design.names[0], 0, FULL)]
+    tasks = task_texts(full.evaluation, tokenizer, context_length(full.model))
+    looks = look_at(arms, specs, tokenizer, asked.sources, tasks, allow_overlap=question.allow_overlap)
     return Prepared(question, asked, design, tuple(looks), root, options)
 
 

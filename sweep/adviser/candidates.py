@@ -2,7 +2,9 @@
 
 Before anything is compressed the texts are read: two candidates may be the same text, one may hold too little for its
 sets, or hold what the target asks, which would flatter it. The hard case is the last one, since a licence header that
-both hold is no leak: a document of the target counts when at least `COPIED` of its runs of words stand in a candidate.
+both hold is no leak: a document of a target text counts when at least `COPIED` of its runs of words stand in a
+candidate, and a task's document, which is short, when at least `ANSWERED` of them do. One document of a text is enough
+to refuse a candidate, of a task it takes `LEAKED` of its documents: a large web text holds a few of any old benchmark.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from sweep.shipping.entries import source_entry
 
 UNIFORM = "uniform mixture"
 COPIED = 0.2  # of the runs of words of a target's document
+ANSWERED = 0.5  # likewise of a task's document
+LEAKED = 0.01  # of a task's documents
 NAMED = 3  # documents that a message names
 
 
@@ -130,25 +134,29 @@ def look_at(
     specs: Mapping[str, Sequence[CalibrationSpec]],
     tokenizer: Any,
     targets: Mapping[str, Source],
+    tasks: Mapping[str, Sequence[str]] | None = None,
     *,
     allow_overlap: bool,
 ) -> list[Look]:
     """Read the arms' texts: what describes them, and whether they can be compared.
 
-    specs: the sets of each arm in the full study. Text that a model writes is not there yet and is left out. Raises
-    SettingsError for too little text, the same text twice, and a target that stands in a candidate.
+    specs: the sets of each arm in the full study; tasks: the documents of each task, as texts. Text that a model writes
+    is not there yet and is left out. Raises SettingsError for too little text, the same text twice, and a target that
+    stands in a candidate.
     """
     looks: list[Look] = []
-    index = _TargetIndex(targets)
+    indexes = [_TargetIndex(name, list(source.documents())) for name, source in targets.items()]
+    indexes += [_TaskIndex(name, _numbered(name, texts)) for name, texts in (tasks or {}).items()]
     for arm in arms:
         if arm.source.writes or arm.shares is not None:  # a mixture takes less of each part than its set does
             continue
         first = build_sets([specs[arm.name][0], specs[arm.name][-1]], tokenizer)[0]
         _refuse_same_text(first, arm, looks)
-        copied = index.copied_into(arm)
-        if copied and not allow_overlap:
-            raise SettingsError(index.told(arm))
-        looks.append(_look(arm, first, len(tokenizer), copied))
+        copied = [index.copied_into(arm) for index in indexes]
+        for index, count in zip(indexes, copied, strict=True):
+            if count and index.refuses(count) and not allow_overlap:
+                raise SettingsError(index.told(arm))
+        looks.append(_look(arm, first, len(tokenizer), sum(copied)))
     return looks
 
 
@@ -166,13 +174,18 @@ def _refuse_same_text(calibration: CalibrationSet, arm: Arm, looks: Sequence[Loo
             )
 
 
-class _TargetIndex:
-    """The runs of words of all targets' documents."""
+def _numbered(name: str, texts: Sequence[str]) -> list[Document]:
+    return [Document(f"{name}:{number}", text) for number, text in enumerate(texts)]
 
-    def __init__(self, targets: Mapping[str, Source]) -> None:
-        self.targets = ", ".join(targets)
-        documents = [document for source in targets.values() for document in source.documents()]
-        self.names = [document.id for document in documents]
+
+class _TargetIndex:
+    """The runs of words of a target's documents."""
+
+    copied = COPIED
+
+    def __init__(self, name: str, documents: Sequence[Document]) -> None:
+        self.name = name
+        self.ids = [document.id for document in documents]
         self.index = index_texts(document.text for document in documents)
 
     def shares(self, documents: Iterable[Document]) -> tuple[np.ndarray, np.ndarray]:
@@ -181,21 +194,32 @@ class _TargetIndex:
         return found.texts, found.windows
 
     def copied_into(self, arm: Arm) -> int:
-        """How many of the targets' documents stand in an arm's text."""
-        if not self.names:
-            return 0
-        return int((self.shares(arm.source.documents())[0] >= COPIED).sum())
+        """How many of the target's documents stand in an arm's text."""
+        return int((self.shares(arm.source.documents())[0] >= self.copied).sum()) if self.ids else 0
+
+    def refuses(self, count: int) -> bool:
+        """Whether so many documents are too many."""
+        return count > 0
 
     def told(self, arm: Arm) -> str:
         """The sentence that refuses an arm."""
         documents = list(arm.source.documents())
         texts, hits = self.shares(documents)
         worst = np.argsort(-texts, kind="stable")[:NAMED]
-        named = ", ".join(f"{self.names[i]} ({100 * texts[i]:.0f} %)" for i in worst if texts[i] >= COPIED)
+        named = ", ".join(f"{self.ids[i]} ({100 * texts[i]:.0f} %)" for i in worst if texts[i] >= self.copied)
         where = ", ".join(documents[i].id for i in np.argsort(-hits, kind="stable")[:NAMED] if hits[i])
-        count = int((texts >= COPIED).sum())
+        count = int((texts >= self.copied).sum())
         return (
             f"--candidates: {shown(arm.name)} holds {count} of the {len(texts)} documents of the target "
-            f"{self.targets}: {named} of their {self.index.n}-word runs stand in its documents {where}; leave it out, "
+            f"{self.name}: {named} of their {self.index.n}-word runs stand in its documents {where}; leave it out, "
             "give {source: exclude_overlap, ...} in its place, or --allow-overlap"
         )
+
+
+class _TaskIndex(_TargetIndex):
+    """The runs of words of a task's documents: question, choices and answer."""
+
+    copied = ANSWERED
+
+    def refuses(self, count: int) -> bool:
+        return count >= LEAKED * len(self.ids)

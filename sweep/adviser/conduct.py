@@ -17,6 +17,7 @@ import polars as pl
 
 from sweep.adviser.candidates import Arm
 from sweep.adviser.effort import CPU_RATE, operations
+from sweep.adviser.luck import noise, spread, worth_asking
 from sweep.adviser.outcomes import FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
 from sweep.adviser.policy import measured, next_round, spent
 from sweep.adviser.question import SHARE, Question
@@ -47,7 +48,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """How it ended. `examples`: windows or examples behind each target's loss."""
+    """How it ended. `examples`: windows or examples behind each target's loss; `wanted`: as many as would tell most for
+    the time, None where the trials do not say."""
 
     steps: tuple[Step, ...]
     stop: Stop
@@ -56,6 +58,7 @@ class Conclusion:
     costs: Costs
     controls: Controls
     examples: tuple[int, ...]
+    wanted: tuple[int | None, ...]
     workers: int
     deciding: float  # seconds of all decisions together
 
@@ -118,6 +121,7 @@ class Conduct:
             self.costs(),
             self.state.controls,
             self.state.examples,
+            self._wanted(verdict),
             self.workers,
             self.deciding,
         )
@@ -179,9 +183,32 @@ class Conduct:
     def _judge(self) -> Verdict:
         started = time.perf_counter()
         names, state = self.design.names, self.state
-        found = judge(state.outcomes, names, self.rules(), self.costs(), state.controls, workers=self.workers)
+        samples, arms = self._samples_of_draws()
+        luck = [noise(samples, arms, target) or 0.0 for target in self.design.targets]
+        found = judge(state.outcomes, names, self.rules(), self.costs(), state.controls, luck, self.workers)
         self.deciding += time.perf_counter() - started
         return found
+
+    def _samples_of_draws(self) -> tuple[pl.DataFrame, dict[str, str]]:
+        """(rows of the full draws in `samples/`, their arms by trial id)."""
+        draws = [o for o in self.state.outcomes if o.fidelity == FULL and not o.lost and o.arm in self.design.names]
+        arms = {self._ids[Trial(o.arm, o.draw, FULL)]: o.arm for o in draws}
+        rows = self.rounds.stores[FULL].scan("samples").filter(pl.col("trial_id").is_in(list(arms)))
+        return rows.collect(), arms
+
+    def _wanted(self, verdict: Verdict) -> tuple[int | None, ...]:
+        """Examples of each target that tell most for the time."""
+        samples, arms = self._samples_of_draws()
+        compress = self.state.compress[FULL]
+        found: list[int | None] = []
+        for target, asked, sd in zip(self.design.targets, self.state.examples, verdict.sd or (), strict=False):
+            own, between = noise(samples, arms, target), spread(samples, list(arms), target)
+            if own is None or between is None:
+                found.append(None)
+                continue
+            seconds = sum(compress) / len(compress), self.state.evaluate
+            found.append(worth_asking(asked, *seconds, between, sd**2 - own))
+        return (*found, *[None] * (len(self.design.targets) - len(found)))
 
     def _run_controls(self, fidelity: str) -> None:
         """The dense model and the data-free control. Raises RunnerError when the dense model fails."""

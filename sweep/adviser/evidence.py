@@ -1,9 +1,9 @@
 """Outcomes as numbers: per arm and target the sums that the posterior needs, and the draws that are far off.
 
-A draw is *far off* where its loss lies more than `FAR` usual SDs of a draw above the middle of its arm's draws. The
-usual SD is a median over arms, so that a catastrophe does not hide itself; among few draws a larger distance is asked
-for, since their SD may be small by luck. Far-off and failed draws say nothing about
-the centre of an arm; how often they happen is counted instead.
+A draw is *far off* where that explains its loss better than the luck of a usual draw does. Far off means at least
+`FAR` SDs of a draw above its arm's other draws and nobody knows how far; a usual draw follows a Student law, since its
+arm's spread is known from few draws and may be unlike the other arms'. So among few draws a larger distance is asked
+for. Far-off and failed draws say nothing about the centre of an arm; how often they happen is counted instead.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 from scipy import special
 
 from sweep.adviser.outcomes import FULL, SCREEN, Outcome
-from sweep.adviser.scales import anticipated
+from sweep.adviser.scales import NORMAL_MEDIAN, anticipated
 
-FAR = 5.0  # usual SDs of a draw, where those are known well
-DOUBT = 0.95  # of few draws it is the upper bound of the usual SD at this level that counts
+FAR = 5.0  # SDs of a draw at least; how much farther, nobody knows: its density is FAR / distance²
+USUAL_RATE = 0.02  # of draws that are far off, before any is seen
+OWN = 4.0  # degrees of freedom by which an arm's variance is drawn towards that of all arms
+SUSPECT = 3.0  # robust SDs above the middle, from where a draw is looked at
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,6 @@ def evidence(outcomes: Sequence[Outcome], arms: Sequence[str]) -> Evidence:
     return Evidence(tuple(arms), usable[SCREEN], usable[FULL], *sizes)
 
 
-def usual_variance(groups: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Median over arms of the variance of a draw, [targets], given [draws, targets] of each; None if unknown."""
-    found = [((g - g.mean(axis=0)) ** 2).sum(axis=0) / special.chdtri(len(g) - 1, 0.5) for g in groups if len(g) > 1]
-    return np.asarray(np.median(found, axis=0)) if found else None
-
-
 def stacked(draws: dict[int, np.ndarray]) -> np.ndarray:
     """float64 [draws, targets] in the order of the draws."""
     return np.array([draws[draw] for draw in sorted(draws)])
@@ -97,17 +93,68 @@ def _far(
 
     expected: per target a variance of a draw that is known otherwise, and its degrees of freedom (`scales`).
     """
-    groups = [stacked(draws) for draws in found]
-    variance, freedom = usual_variance(groups), sum(max(len(values) - 1, 0) for values in groups)
-    if variance is None or not (variance > 0).any():
-        return [set() for _ in found]
-    other, more = expected or (np.ones_like(variance), np.zeros_like(variance))
-    known = freedom + more
-    doubt = special.chdtri(known, 1 - (1 - DOUBT) / len(variance))  # every target may be the one with the least SD
-    distance = FAR * np.sqrt((freedom * variance + more * other) / doubt)
-    far = []
-    for draws, values in zip(found, groups, strict=True):
-        middle = np.sort(values, axis=0)[(len(values) - 1) // 2] if len(values) else 0.0
-        bad = [((value - middle) > distance).any() for value in values]
-        far.append({draw for draw, is_far in zip(sorted(draws), bad, strict=True) if is_far})
+    count = next((len(v) for draws in found for v in draws.values()), 0)
+    far: list[set[int]] = [set() for _ in found]
+    for target in range(count):
+        known = (0.0, 0.0) if expected is None else (float(expected[0][target]), float(expected[1][target]))
+        groups = [np.array([draws[draw][target] for draw in sorted(draws)]) for draws in found]
+        for arm, place in _far_of_target(groups, known, USUAL_RATE / count):
+            far[arm].add(sorted(found[arm])[place])
     return far
+
+
+def _far_of_target(groups: Sequence[np.ndarray], known: tuple[float, float], rate: float) -> list[tuple[int, int]]:
+    """(arm, place) of the draws that are more likely far off than not; `groups`: an arm's losses each.
+
+    Those that look suspicious are left out at first and let in again one by one, the nearest first, as long as a usual
+    draw explains them better: so two catastrophes do not hide each other in the spread that they make themselves.
+    """
+    scale = _scale_of_pairs(groups)
+    if not scale > 0:
+        return []
+    apart = {(k, i): y - _low_middle(ys) for k, ys in enumerate(groups) for i, y in enumerate(ys)}
+    suspects = sorted((key for key, distance in apart.items() if distance > SUSPECT * scale), key=apart.__getitem__)
+    kept = [np.array([y for i, y in enumerate(ys) if (k, i) not in suspects]) for k, ys in enumerate(groups)]
+    for number, (k, i) in enumerate(suspects):
+        if _is_far(float(groups[k][i]), kept, k, known, rate):
+            return suspects[number:]
+        kept[k] = np.append(kept[k], groups[k][i])
+    return []
+
+
+def _is_far(loss: float, kept: Sequence[np.ndarray], arm: int, known: tuple[float, float], rate: float) -> bool:
+    """Whether a loss is more likely far off than a usual draw of its arm, given the usual draws of all.
+
+    A usual draw is Student: its arm's variance is drawn from that of all arms, which is not known well either.
+    """
+    squares, freedom = _within(kept)
+    freedom += known[1]
+    own, more = _within([kept[arm]])
+    if freedom <= 0:
+        return False
+    variance = (squares + known[0] * known[1]) / freedom
+    spread = (OWN * variance + own) / (OWN + more)
+    if not spread > 0:
+        return loss > kept[arm].mean()
+    distance = (loss - kept[arm].mean()) / np.sqrt(spread * (1 + 1 / len(kept[arm])))
+    degrees = 1 / (1 / (OWN + more) + 1 / freedom)
+    usual = np.exp(special.gammaln((degrees + 1) / 2) - special.gammaln(degrees / 2)) / np.sqrt(degrees * np.pi)
+    usual *= (1 + distance**2 / degrees) ** (-(degrees + 1) / 2)
+    return bool(distance > FAR and rate * FAR / distance**2 > (1 - rate) * usual)
+
+
+def _scale_of_pairs(groups: Sequence[np.ndarray]) -> float:
+    """SD of a draw from the median distance of two draws of an arm, which a few draws far off hardly move; 0 without
+    pairs."""
+    pairs = [np.abs(ys[:, None] - ys)[np.triu_indices(len(ys), 1)] for ys in groups if len(ys) > 1]
+    return float(np.median(np.concatenate(pairs))) / (np.sqrt(2) * NORMAL_MEDIAN) if pairs else 0.0
+
+
+def _low_middle(losses: np.ndarray) -> float:
+    return float(np.sort(losses)[(len(losses) - 1) // 2])
+
+
+def _within(groups: Sequence[np.ndarray]) -> tuple[float, float]:
+    """(sum of squares within arms, its degrees of freedom)."""
+    filled = [ys for ys in groups if len(ys)]
+    return float(sum(((ys - ys.mean()) ** 2).sum() for ys in filled)), float(sum(len(ys) - 1 for ys in filled))

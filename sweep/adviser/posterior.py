@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from sweep.adviser.evidence import FAR, Evidence, evidence, stacked
+from sweep.adviser.evidence import FAR, USUAL_RATE, Evidence, evidence, stacked
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
 from sweep.adviser.scales import anticipated
 
@@ -34,7 +34,7 @@ UNKNOWN = 1e6  # variance, in squared SDs, of a mean that was not observed
 ALIKE = np.array(
     [3.0, 10.0, 30.0, 100.0, 300.0]
 )  # pseudo-draws with the pool's rate of far-off draws: how alike arms are
-PSEUDO, USUAL_RATE = 10.0, 0.02  # the prior of the pool's rate
+PSEUDO = 10.0  # draws that the prior of the pool's rate, `USUAL_RATE`, counts for
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Belief:
     """Joint posterior draws. Lower is better.
 
     loss:   float64 [draws, arms], what is minimised: one target's criterion, or the worst regret over targets.
+    value:  float64 [draws, arms, targets], the criterion on each target in the unit of its losses.
     truth:  float64 [draws, arms, targets], mean full loss of an arm's usual draws.
     spread: float64 [draws, arms, targets], SD of one full draw.
     rate:   float64 [draws, arms], share of draws that fail or are far off.
@@ -52,6 +53,7 @@ class Belief:
 
     arms: tuple[str, ...]
     loss: np.ndarray
+    value: np.ndarray
     truth: np.ndarray
     spread: np.ndarray
     rate: np.ndarray
@@ -114,10 +116,10 @@ def believe(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, draw
     if (seen.lost + seen.far).any():
         value = value + rate[:, :, None] * FAR * sd
     # Where the unit is the SD of a draw, it is as unknown as the SD.
-    value = value / (usual if rules.matters is None and len(targets) > 1 else np.asarray(unit))[..., None, :]
-    value[:, ~seen.alive] = np.inf
-    loss = value[:, :, 0] if len(targets) == 1 else (value - value.min(axis=1, keepdims=True)).max(axis=2)
-    return Belief(seen.arms, loss, truth, spread, rate, sd, np.asarray(unit), matters, rho, seen.alive, seen)
+    scaled = value / (usual if rules.matters is None and len(targets) > 1 else np.asarray(unit))[..., None, :]
+    scaled[:, ~seen.alive] = np.inf
+    loss = scaled[:, :, 0] if len(targets) == 1 else (scaled - scaled.min(axis=1, keepdims=True)).max(axis=2)
+    return Belief(seen.arms, loss, value, truth, spread, rate, sd, np.asarray(unit), matters, rho, seen.alive, seen)
 
 
 @dataclass(frozen=True)

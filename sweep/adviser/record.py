@@ -91,6 +91,7 @@ def _ended(ended: Conclusion) -> dict[str, Any]:
         "costs": plain(ended.costs),
         "controls": plain(ended.controls),
         "examples": list(ended.examples),
+        "wanted_examples": list(ended.wanted),
         "deciding": ended.deciding,
     }
 

@@ -20,6 +20,9 @@ from calib.settings import SettingsError
 from calib.source import Source, get_source
 from calib.sources.bundled import DOMAINS
 from sweep.adviser.question import Question
+from sweep.evaluation.questions.requests import build_requests
+from sweep.evaluation.settings import EvaluationSettings
+from sweep.runs.contamination import texts_in
 from sweep.shipping.entries import HELDOUT, source_entry
 
 TEXT, ACCURACY, LOGLIKELIHOOD = "text", "accuracy", "loglikelihood"
@@ -78,6 +81,14 @@ def make_targets(question: Question) -> Asked:
         name = question.tasks[0] if len(question.tasks) == 1 else f"{len(question.tasks)} tasks"
         targets.append(Target(name, question.measure, tasks=tuple(question.tasks)))
     return Asked(tuple(targets), tuple(entries), sources)
+
+
+def task_texts(evaluation: EvaluationSettings, tokenizer: Any, context: int) -> dict[str, list[str]]:
+    """The documents of each task that is asked, each as one text. Raises SettingsError for one that does not load."""
+    if not evaluation.tasks:
+        return {}
+    built = build_requests(evaluation, tokenizer, context)
+    return {task.name: [" ".join(texts_in(doc)) for doc in task.docs] for task in built.tasks}
 
 
 def losses(metrics: pl.DataFrame, dense: pl.DataFrame, targets: Sequence[Target], *, screen: bool) -> tuple[float, ...]:

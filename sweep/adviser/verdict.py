@@ -2,9 +2,13 @@
 
 An arm *will do* when its expected regret is at most what matters. If only the leader will do it is the winner; if
 several will, they tie, and all of them tying means that any will do; if not even the leader will, it cannot be told
-yet, and the arms that may still be best are named. Intervals are central 80 % intervals of the posterior, and upper
-bounds are its 80 % quantiles. Everything is said of the examples that judged the draws; `noise` lets the choice of a
-draw look past them.
+yet, and the arms that may still be best are named. Where nobody says what matters, any will do as well when taking one
+at random is expected to cost no more than the luck of one draw, or than a twentieth of what compression costs anyway,
+and none of them more than twice that: a tenth of a draw's SD, to which the race goes on, is a difference that a person
+would hardly act on.
+
+Intervals are central 80 % intervals of the posterior, and upper bounds are its 80 % quantiles. Everything is said of
+the examples that judged the draws; `noise` lets the choice of a draw look past them.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sweep.adviser.evidence import stacked
 from sweep.adviser.outcomes import Controls, Costs, Outcome, Rules
 from sweep.adviser.policy import cannot_matter, left_for, measured, shared_plan
 from sweep.adviser.posterior import Belief, believe
@@ -25,6 +30,9 @@ UPPER = 0.8  # quantile of upper bounds
 MAY_BE_BEST = 0.05  # an arm with a larger probability to be best is still in question
 SURE = 0.8  # that two targets order two arms in opposite ways
 DRAWS = 2000
+SLIGHT = 0.05  # of what compression with the leader costs against the dense model
+AMISS = 3.0
+WORST = 2.0  # times as much may the worst arm cost where any will do
 HOUR = 3600.0
 
 
@@ -151,14 +159,14 @@ def judge(
         return Verdict(FAILED, None, (), False, words)
     belief = believe(outcomes, arms, rules, DRAWS)
     idle = cannot_matter(controls, tuple((belief.matters * belief.unit).tolist()), rules)
-    kind, named, words = said(belief)
+    kind, named, words = said(belief, slight(belief, controls, rules))
     lead = belief.leader
     regret = belief.regret[:, lead]
     return Verdict(
         NO_MATTER if idle else kind,
         belief.arms[lead],
         tuple(belief.arms[k] for k in (np.flatnonzero(belief.alive) if idle else named)),
-        bool(idle) or len(named) == int(belief.alive.sum()),
+        bool(idle) or (kind in (WINNER, TIE) and len(named) == int(belief.alive.sum())),
         idle or words,
         _standings(belief, outcomes),
         tuple(belief.sd.tolist()) if any(len(found) > 1 for found in belief.seen.full) else None,
@@ -176,12 +184,33 @@ def judge(
     )
 
 
-def said(belief: Belief) -> tuple[str, list[int], str]:
-    """(kind, arms that are named with the leader first, why)."""
+def slight(belief: Belief, controls: Controls | None, rules: Rules) -> np.ndarray | None:
+    """What a choice at random may cost on each target where any will do, [targets]; None where somebody said what
+    matters.
+
+    An SD of a draw, or `SLIGHT` of what compression costs with the leader (without data, where that is less).
+    """
+    if rules.matters is not None:
+        return None
+    if controls is None or controls.dense is None:
+        return belief.sd
+    cost = belief.value[:, belief.leader].mean(axis=0) - np.asarray(controls.dense)
+    if controls.data_free is not None:
+        cost = np.minimum(cost, np.asarray(controls.data_free) - np.asarray(controls.dense))
+    return np.maximum(SLIGHT * cost, belief.sd)
+
+
+def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[int], str]:
+    """(kind, arms that are named with the leader first, why); `slight` differences need no further telling apart."""
     lead, regret = belief.leader, belief.expected_regret
     ranked = [lead, *(int(k) for k in np.argsort(regret, kind="stable") if k != lead and belief.alive[k])]
     will_do = [k for k in ranked if regret[k] <= belief.matters]
     name = belief.arms[lead]
+    if slight is not None:
+        value = belief.value[:, belief.alive]
+        share = ((value - value.min(axis=1, keepdims=True)) / slight).max(axis=2).mean(axis=0)
+        if share.mean() <= 1 and share.max() <= WORST and not _bad_at_first_sight(belief):
+            return TIE, ranked, "one at random is expected to cost no more than the luck of a draw"
     if not will_do:
         open_ = [k for k in ranked if k == lead or belief.best[k] > MAY_BE_BEST]
         words = f"{name} leads with an expected regret of {regret[lead]:.3g}, more than matters, {belief.matters:.3g}"
@@ -191,6 +220,21 @@ def said(belief: Belief) -> tuple[str, list[int], str]:
         return WINNER, will_do, words
     words = f"the expected regret of {len(will_do)} arms is at most what matters, {belief.matters:.3g}"
     return TIE, will_do, words
+
+
+def _bad_at_first_sight(belief: Belief) -> bool:
+    """Whether an arm without a full draw screened worse than is usual by more than `AMISS` SDs of a screened draw.
+
+    Arms that are alike in full draws teach that screens tell nothing; of such an arm that would be a bold conclusion.
+    """
+    screens = [stacked(found) for found in belief.seen.screen if found]
+    freedom = sum(len(values) - 1 for values in screens)
+    if not freedom:
+        return False
+    squares = np.sum([((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in screens], axis=0)
+    usual = np.median([values.mean(axis=0) for values in screens], axis=0)
+    untried = [stacked(s) for s, f in zip(belief.seen.screen, belief.seen.full, strict=True) if s and not f]
+    return any((values.mean(axis=0) - usual > AMISS * np.sqrt(squares / freedom)).any() for values in untried)
 
 
 def _standings(belief: Belief, outcomes: Sequence[Outcome]) -> tuple[Standing, ...]:

@@ -20,6 +20,8 @@ WIDTH, LINES = 80, 24
 ARMS = 7  # rows of the table
 NAME = 30  # columns of an arm's name
 CONTINUED = " \\"
+KINDS = {"text": "windows"}
+FAR_FROM = 2.0  # times too many or too few examples that are worth a word
 PIECE = 60  # characters of a broken word in quotes
 STOPPED = {  # why, by the kind of the end
     "settled": "another trial is not worth its time",
@@ -46,7 +48,8 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
         f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
         f"the full study's {duration(full_study)}; {STOPPED.get(ended.stop.kind, ended.stop.reason)}."
     )
-    tail = [*_more(verdict, _unit(ended, design)), cost, *_draw(verdict, design, trial)]
+    more = _more(verdict, _unit(ended, design))
+    tail = [*more, cost, *_examples(ended, design), *_draw(verdict, design, trial)]
     commands = _commands(root, trial)
     text = [line for sentence in (*head, *said) for line in _wrap(sentence)]
     after = [line for sentence in tail for line in _wrap(sentence)]
@@ -59,11 +62,24 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     ][:LINES]
 
 
+def _examples(ended: Conclusion, design: Design) -> list[str]:
+    """How many windows or examples would have told more for the time, where that is far from what was asked."""
+    off = [
+        (target, asked, wanted)
+        for target, asked, wanted in zip(design.targets, ended.examples, ended.wanted, strict=True)
+        if wanted is not None and not 1 / FAR_FROM < wanted / asked < FAR_FROM
+    ]
+    return [
+        f"Next time: about {wanted} {KINDS.get(target.measure, 'examples')} of {target.name} in place of {asked} tell "
+        "most for the time."
+        for target, asked, wanted in off[:1]
+    ]
+
+
 def _judged(ended: Conclusion, design: Design) -> str:
     """`judged on evaluation (32 windows)`."""
-    kinds = {"text": "windows"}
     named = [
-        f"{target.name} ({count} {kinds.get(target.measure, 'examples')})"
+        f"{target.name} ({count} {KINDS.get(target.measure, 'examples')})"
         for target, count in zip(design.targets, ended.examples, strict=True)
     ]
     return f"judged on {' and '.join(named)}"

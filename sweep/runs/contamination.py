@@ -50,7 +50,7 @@ def asked_of(data: EvaluationData, tokenizer: PreTrainedTokenizerBase) -> list[A
     for task in data.tasks.tasks:
         if variants and task.name.endswith(variants):
             continue
-        found.append(Asked("task", task.name, [" ".join(_texts(doc)) for doc in task.docs], []))
+        found.append(Asked("task", task.name, [" ".join(texts_in(doc)) for doc in task.docs], []))
         found.append(_prompts(task, data, tokenizer))
     for text in data.heldout:
         windows = list(text.tokens)
@@ -126,16 +126,16 @@ def _right(call: Call, task: TaskReplay) -> bool:
     return bool(task.right[call.doc]) and call.choice == task.right[call.doc][0]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
     """Every text in a document, however deep."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for inner in value.values():
-            yield from _texts(inner)
+            yield from texts_in(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts_in(inner)
 
 
 def _decoded(tokens: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase) -> list[str]:

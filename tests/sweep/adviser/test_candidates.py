@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,16 @@ def test_a_look_describes_every_text_and_counts_copies(tiny_model: Path, tmp_pat
     assert all(look.descriptors["token_entropy"] for look in looks)
     with pytest.raises(SettingsError, match=r"'1' holds 4 of the 4 documents of the target target: target\.jsonl:0"):
         look_at(*given, allow_overlap=False)
+
+
+def test_a_task_that_stands_in_a_candidate_refuses_it_unless_it_is_a_trifle(tiny_model: Path, tmp_path: Path) -> None:
+    paths = [write_documents(tmp_path / f"{seed}.jsonl", seed=seed) for seed in range(2)]
+    ready = prepared(asked(tiny_model, paths), tmp_path / "out")
+    tokenizer = load_tokenizer(ready.design.studies["full"].models[0])
+    given = (ready.design.arms, ready.design.specs(), tokenizer, {})
+    copied = [json.loads(line)["text"] for line in paths[1].read_text().splitlines()[:2]]
+    others = [f"question {number} asks for what no candidate has ever said of {number} things" for number in range(300)]
+    with pytest.raises(SettingsError, match="'1' holds 2 of the 12 documents of the target quiz: quiz:0"):
+        look_at(*given, {"quiz": [*copied, *others[:10]]}, allow_overlap=False)
+    looks = look_at(*given, {"quiz": [*copied, *others]}, allow_overlap=False)
+    assert [look.copied for look in looks] == [0, 2]

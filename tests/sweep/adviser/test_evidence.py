@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sweep.adviser.evidence import evidence, usual_variance
+from sweep.adviser.evidence import evidence
 from sweep.adviser.outcomes import Outcome
 
 
@@ -35,11 +35,24 @@ def test_an_arm_whose_draws_all_fail_is_not_alive() -> None:
     assert seen.lost.tolist() == [2, 0, 0]
 
 
-def test_the_usual_variance_does_not_hear_one_wild_arm() -> None:
-    rng = np.random.default_rng(0)
-    groups = [rng.standard_normal((4, 1)) for _ in range(400)]
-    assert usual_variance([*groups, 1000 * groups[0]])[0] == pytest.approx(1.0, rel=0.15)
-    assert usual_variance([groups[0][:1]]) is None
+def test_two_catastrophes_do_not_hide_each_other_among_few_draws() -> None:
+    usual = {"a": (-2.5, -1.6, -1.4), "b": (0.0, 0.8, -0.5, 0.4), "c": (-1.3, 0.2), "d": (0.3, 1.1), "e": (1.0, 1.8)}
+    found = [given(arm, draw, value) for arm, values in usual.items() for draw, value in enumerate(values)]
+    seen = evidence([*found, given("a", 3, 7.2), given("c", 2, 7.4)], "abcde")
+    assert seen.far.tolist() == [1, 0, 1, 0, 0]
+
+
+def test_usual_draws_are_seldom_called_far_off() -> None:
+    rng = np.random.default_rng(3)
+    called = 0
+    for _ in range(200):
+        found = [given(arm, draw, float(rng.standard_normal())) for arm in "abcdefgh" for draw in range(3)]
+        called += evidence(found, "abcdefgh").far.any()
+    assert called <= 4
+
+
+def test_without_two_draws_of_an_arm_nothing_is_far_off() -> None:
+    assert not evidence([given("a", 0, 0.0), given("b", 0, 1e6)], "ab").far.any()
 
 
 def test_outcomes_that_cannot_be_are_refused() -> None:

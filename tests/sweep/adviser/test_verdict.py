@@ -32,8 +32,31 @@ def test_sources_that_differ_by_less_than_matters_tie() -> None:
     assert some.kind == "tie" and not some.any_will_do and set(some.named) == {"arm0", "arm1"}
 
 
-def test_equal_sources_cannot_be_told_apart() -> None:
+def test_any_of_equal_sources_will_do_and_one_that_leads_is_named() -> None:
     found = asked(np.zeros(8))
+    assert found.kind == "tie" and found.any_will_do and len(found.named) == 8 and found.arm == found.named[0]
+    assert found.regret > found.matters and "luck of a draw" in found.reason
+
+
+def test_any_will_do_where_all_of_them_cost_next_to_nothing_beside_compression() -> None:
+    truth = np.array([0.0, 4, 4, 5, 5, 4, 4, 5])
+    outcomes, _, _ = run(losses_of(truth), arms_of(8), Rules(budget=24), COSTS)
+    small, large = (
+        judge(outcomes, arms_of(8), Rules(budget=24), COSTS, Controls(dense=(-cost,), data_free=(999.0,)))
+        for cost in (20.0, 500.0)
+    )
+    assert small.kind == "winner" and not small.any_will_do
+    assert large.kind == "tie" and large.any_will_do and large.arm == "arm0"
+    capped = judge(outcomes, arms_of(8), Rules(budget=24), COSTS, Controls(dense=(-500.0,), data_free=(-480.0,)))
+    assert not capped.any_will_do
+
+
+def test_one_bad_source_among_equal_ones_is_not_any() -> None:
+    assert not asked(np.array([0.0] * 7 + [7.0])).any_will_do
+
+
+def test_equal_sources_cannot_be_told_apart_by_less_than_matters() -> None:
+    found = asked(np.zeros(8), matters=0.05)
     assert found.kind == "cannot tell" and found.arm == found.named[0] and len(found.named) > 1
     assert found.regret_upper >= found.regret > found.matters
     assert found.more.then < found.more.now == pytest.approx(found.regret) and found.more.trials > 0

@@ -46,7 +46,7 @@ def ready(tiny_model: Path, tmp_path: Path) -> Prepared:
 
 def said(ready: Prepared, found: Verdict, root: str = "out", trial: str | None = "0123456789abcdef") -> list[str]:
     stop = Stop("settled", "the expected regret, 0.05, is at most what matters, 0.1")
-    ended = Conclusion((), stop, found, Rules(100.0), Costs(1.0, 2.0, 5.0), Controls(), (32,), 1, 0.1)
+    ended = Conclusion((), stop, found, Rules(100.0), Costs(1.0, 2.0, 5.0), Controls(), (32,), (None,), 1, 0.1)
     lines = answer_lines(ended, ready.design, root, trial, 100.0)
     assert len(lines) <= 24
     assert all(len(line) <= 80 for line in lines), lines
