@@ -56,7 +56,7 @@ def forgetting_figure(table: pl.DataFrame, where: str) -> Chart:
     }
     return Chart(
         f"Flipped answers by the dense model's margin, {where}",
-        f"Mean over {span(rows['trials'])} trials of {span(rows['examples'])} examples a third; line: ± one SD over trials.",
+        f"Mean over {span(rows['trials'])} trials of {span(rows['examples'])} examples a third; line: ± one SD.",
         {
             "data": {"values": rows.pipe(records)},
             "width": WIDTH,

@@ -21,8 +21,8 @@ def section(evidence: Evidence) -> Section:
     items: list[Figure | Table] = []
     if variants:
         caption = (
-            "Any small change turns close answers. Where it turns clear ones as well, more has gone than accuracy, which "
-            "counts lost minus gained, can show."
+            "Any small change turns close answers. Where it turns clear ones as well, more has gone than accuracy "
+            "shows, which counts lost minus gained."
         )
         items.append(Figure("figure-forgetting", "Flips by the dense model's margin", caption, variants))
     items += folded_table(
