@@ -38,8 +38,8 @@ bench: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs  # the site, in build/site: links and headings are checked
 	$(BIN)/python -m mkdocs build
 
-figures: $(VENV)/.installed  # those of the README, from the default study
-	$(BIN)/calibsweep figures results/reference --columns 2 --only answer-reference-5m --formats png --out docs/figures
+figures: $(VENV)/.installed  # that of the README, from the data behind the findings
+	$(BIN)/python -m benchmarks.front
 
 schema: $(VENV)/.installed  # after a change of what a study file may hold
 	$(BIN)/calibsweep schema > sweep/studies/study.schema.json

@@ -44,6 +44,7 @@ from analysis.claims import claim_table
 from analysis.compare import domain_match, flip_table, mcnemar_table, method_pairs, source_pairs
 from analysis.correlation import correlation_table
 from analysis.described import descriptor_correlations, descriptor_table
+from analysis.forgetting import byte_table, confidence_table, forgetting_table
 from analysis.frames import Study, load
 from analysis.measures import MEAN
 from analysis.page.render import csv, latex, markdown
@@ -101,6 +102,9 @@ TABLE_FUNCTIONS: dict[str, Callable[..., pl.DataFrame]] = {
     "trend": trend_table,
     "agreement": agreement_table,
     "flips": flip_table,
+    "forgetting": forgetting_table,
+    "confidence": confidence_table,
+    "bytes": byte_table,
     "mcnemar": mcnemar_table,
     "baselines": baseline_table,
     "relation": relation_table,

@@ -76,7 +76,7 @@ FLOORS = {
         published
         claims
         evidence  charts
-        compare  answers  budget
+        compare  answers  budget  forgetting
         chosen  described
         variance  ranking  correlation  reliability  shared  advice
         cells

@@ -26,6 +26,7 @@ from analysis.estimates.flips import (
     method_tests,
     shared_sets,
 )
+from analysis.estimates.forgetting import FORGETTING_SCHEMA, forgetting
 from analysis.estimates.outcomes import COLUMNS, Outcomes, outcomes_by_model
 from analysis.estimates.reliability_rows import RELIABILITY_SCHEMA, reliability_rows
 from analysis.estimates.windows import MATCH_TEST_SCHEMA, match_tests
@@ -37,7 +38,7 @@ class ExampleTables:
     """What `analysis.variance` and `analysis.compare` take from single examples.
 
     components:   column of samples/ -> variance components.
-    flips:        see `flip_table`; mcnemar: see `mcnemar_table`.
+    flips:        see `flip_table`; mcnemar: see `mcnemar_table`; forgetting: see `forgetting_table`.
     method_tests: variance (points²) that the choice of test examples gives to the accuracy difference of two methods.
     match_tests:  variance (points²) that held-out windows give to the contrast of own and other domains.
     reliability:  see `reliability_table`.
@@ -46,6 +47,7 @@ class ExampleTables:
 
     components: dict[str, pl.DataFrame]
     flips: pl.DataFrame
+    forgetting: pl.DataFrame
     mcnemar: pl.DataFrame
     method_tests: pl.DataFrame
     match_tests: pl.DataFrame
@@ -74,6 +76,9 @@ def read_examples(study: Study, seed: int = 0) -> ExampleTables:
         frame((row for part in parts for row in part.flips), FLIP_SCHEMA).sort(
             *order, "method_label", "source", nulls_last=True
         ),
+        frame((row for part in parts for row in part.forgetting), FORGETTING_SCHEMA).sort(
+            *order, "method_label", maintain_order=True
+        ),
         frame((row for part in parts for row in part.mcnemar), MCNEMAR_SCHEMA).sort(*order, "a", "b"),
         frame((row for part in parts for row in part.method_tests), METHOD_TEST_SCHEMA).sort("model", "a", "b", "task"),
         frame((row for part in parts for row in part.match_tests), MATCH_TEST_SCHEMA).sort("model", "method_label"),
@@ -90,6 +95,7 @@ class _OfModel:
 
     components: dict[str, list[dict[str, object]]]
     flips: list[dict[str, object]]
+    forgetting: list[dict[str, object]]
     mcnemar: list[dict[str, object]]
     method_tests: list[dict[str, object]]
     match_tests: list[dict[str, object]]
@@ -121,6 +127,7 @@ def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int], domains: Do
     return _OfModel(
         rows,
         flips(outcomes, answers),
+        forgetting(outcomes),
         mcnemar(outcomes, answers, pairs),
         method_tests(outcomes, pairs),
         match_tests(outcomes, domains),

@@ -112,11 +112,12 @@ def write_task(folder: Path, name: str, items: list[dict[str, Any]], settings: d
     (folder / f"{name}.yaml").write_text(head + yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
 
 
-def write_group(folder: Path, name: str, members: list[str]) -> None:
+def write_group(folder: Path, name: str, members: list[str], metric: str = "acc") -> None:
+    """A group that reports the plain mean of `metric` over its members."""
     settings = {
         "group": name,
         "task": members,
-        "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean", "weight_by_size": False}],
+        "aggregate_metric_list": [{"metric": metric, "aggregation": "mean", "weight_by_size": False}],
         "metadata": {"version": 1.0},
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))

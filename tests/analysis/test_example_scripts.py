@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = ("which_source.py", "own_figure.py", "own_table.py")
@@ -35,3 +38,23 @@ def test_notebook_runs_from_top_to_bottom(simulated: Path, tmp_path: Path, monke
             exec("".join(cell["source"]), names)
             assert cell["outputs"] == []
     assert names["answer"]
+
+
+def test_recipe_for_github_asks_with_commands_that_work(tmp_path: Path) -> None:
+    """What its step `Ask` runs, up to the trials: the study is written and planned."""
+    recipe = yaml.safe_load((EXAMPLES / "github-actions.yml").read_text())
+    steps = {step.get("name"): step for step in recipe["jobs"]["which-text"]["steps"]}
+    (tmp_path / "my-model").symlink_to(EXAMPLES.parent / "sweep" / "reference" / "models" / "reference-2m")
+    lines = [json.dumps({"text": f"ticket {n}: the printer of room {n} is on fire again. " * 40}) for n in range(60)]
+    (tmp_path / "tickets.jsonl").write_text("\n".join(lines))
+    here = f"calibsweep() {{ '{sys.executable}' -m calibsweep \"$@\"; }}\n"
+    asked = steps["Ask"]["run"].replace(
+        "calibsweep run mine.yaml --local", "calibsweep run mine.yaml --local --dry-run"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    done = subprocess.run(
+        ["bash", "-ec", here + asked], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mine: ") >= 2
+    assert "calibsweep summary" in steps["Answer"]["run"]

@@ -15,8 +15,9 @@ from analysis.frames import Study, load
 from analysis.shared import overlap_table
 from calib.settings import SettingsError
 
-EMPTY = ("repeats", "budget", "anchors", "choices", "descriptors", "described", "overlap")
-"""The simulation has no repeats, seconds or published models, and its sets are drawn in one way and never described."""
+EMPTY = ("repeats", "budget", "anchors", "choices", "descriptors", "described", "overlap", "bytes", "confidence")
+"""The simulation has no repeats, seconds, published models, forecasts or texts scored whole; its sets are drawn in one
+way and never described."""
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,10 @@ _NINE = (
 )
 _TEN = (*_NINE, "storycloze_2016")
 _NINE_MEAN = Mean("paper_a_without_storycloze", _NINE)
+_ADVERSARIAL = (
+    *("anli_r1", "anli_r2", "anli_r3", "paws_en"),
+    *(f"advglue_{task}" for task in ("sst2", "qqp", "mnli", "qnli", "rte")),
+)
 _COMMONSENSE = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge")
 
 PRESETS: dict[str, Preset] = {
@@ -63,10 +67,24 @@ PRESETS: dict[str, Preset] = {
         means=(Mean("beware", _COMMONSENSE),),
         source="Ji et al., arXiv 2410.17711: six zero-shot tasks and MMLU with five examples",
     ),
+    "adversarial": Preset(
+        tasks=_ADVERSARIAL,
+        means=(Mean("adversarial", _ADVERSARIAL),),
+        source="ANLI, PAWS and AdvGLUE: examples made to mislead; bundled, without the hub: reference_adversarial",
+    ),
+    "parametric_knowledge": Preset(
+        tasks=("triviaqa", "nq_open", "truthfulqa_mc1", "truthfulqa_mc2", "mmlu"),
+        means=(Mean("parametric_recall", ("triviaqa", "nq_open"), "exact_match"),),  # MMLU has a group of its own
+        source="TriviaQA, Natural Questions, TruthfulQA and MMLU: what the weights know; bundled: reference_facts",
+    ),
 }
 
-# MMLU is a five-shot task in "Beware of Calibration Data" (main_dclm.py:146), the six others are zero-shot
-PRESET_FEWSHOT: dict[str, dict[str, int]] = {"beware": {"mmlu": 5}}
+# MMLU is a five-shot task in "Beware of Calibration Data" (main_dclm.py:146), the six others are zero-shot. TriviaQA,
+# Natural Questions and MMLU have five examples wherever base models are compared (LLaMA, arXiv 2302.13971, section 3).
+PRESET_FEWSHOT: dict[str, dict[str, int]] = {
+    "beware": {"mmlu": 5},
+    "parametric_knowledge": {"mmlu": 5, "triviaqa": 5, "nq_open": 5},
+}
 
 
 def expand_tasks(names: Iterable[str]) -> list[str]:
