@@ -1,4 +1,4 @@
-"""Do GPUs wait? A launch of a study, read from outside: seconds until it starts, and what share of its GPUs' time is work.
+"""Do GPUs wait? A launch, read from outside: seconds until it starts, and how much of its GPUs' time is work.
 
     python -m benchmarks.waiting                          # the default study, on whatever there is
     python -m benchmarks.waiting --shape 7b --workers 2   # GPTQ 4-bit on 16 sets of a LLaMA-7B with random weights
@@ -7,8 +7,8 @@
 Writes the model and four files of random words (unless they are in `--folder`), launches `python -m sweep.launch` in a
 process of its own and reads the workers' logs. *Start-up* ends when the first worker holds its model with everything
 that its first trial needs. *Busy* is the time in which a worker gives weights back, compresses or evaluates, over the
-time from there to the last trial's end, of all workers that ran a trial; where `nvidia-smi` answers, its utilization over
-the same time stands beside it.
+time from there to the last trial's end, of all workers that ran a trial; where `nvidia-smi` answers, its utilization
+over the same time stands beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BESIDE = ("metrics",)  # ... and their parts that leave the device to the next t
 DENSE = "evaluation of the dense model"  # a part of loading that is work
 SOURCES, SETS = 4, 4
 SAMPLE_MS = 200  # between two looks at the GPUs
-WORDS = "the a river stone walked slowly over under bright old house of and to see green again while never".split()
+WORDS = ("the", "a", "river", "stone", "walked", "slowly", "over", "bright", "old", "house", "of", "and", "to", "never")
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,22 @@
 """The crew: which workers are free or run a trial, which of them died, and what each does next.
 
 Pure bookkeeping. A worker is any handle that can be a key; whoever starts workers and makes calls tells the crew what
-became of them and asks what to do. The hard case is a worker that dies in the middle of a trial: the trial is queued
-again, and after its third death it fails. When three trials of a model die like this one after the other it is the
-model, and it is suspended. A node that takes several workers with it must not look like that.
+became of them and asks what to do. Trials whose calibration set is not there yet *wait* for it. A trial that has left
+the device is *recorded* beside the next one of its worker, which is free meanwhile. The hard case is a worker that dies
+in the middle of a trial: the trial is queued again, and after its third death it fails. When three trials of a model
+die like this one after the other it is the model, and it is suspended. A node that takes several workers with it must
+not look like that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sweep.models import ModelRef
 from sweep.runs.connection import LOGS
 from sweep.runs.runner import RunnerError
 from sweep.runs.schedule import Job, Queue, held_by
@@ -42,6 +46,8 @@ class Crew:
         self.queue = Queue()
         self.free: list[Handle] = []
         self.running: dict[Handle, Running] = {}
+        self.recorded: dict[str, tuple[Handle, Job]] = {}  # trials whose rows are made and written, by id
+        self._waiting: defaultdict[str, list[Job]] = defaultdict(list)  # by the calibration set that is not there
         self._now = now
         self._held: dict[Handle, object] = {}
         self._deaths = Deaths()
@@ -52,19 +58,49 @@ class Crew:
         return len(self.free) + len(self.running)
 
     @property
+    def idle(self) -> list[Handle]:
+        """Workers that neither run nor record a trial."""
+        recording = [worker for worker, _ in self.recorded.values()]
+        return [worker for worker in self.free if worker not in recording]
+
+    @property
     def unfinished(self) -> int:
-        """Trials that run or wait, but for those of suspended models."""
-        return len(self.queue) + len(self.running)
+        """Trials that run, are recorded or wait, but for those of suspended models."""
+        return self.to_run + len(self.running) + len(self.recorded)
+
+    @property
+    def to_run(self) -> int:
+        """Trials that wait for a worker, or for their set."""
+        return len(self.queue) + sum(map(len, self._waiting.values()))
 
     def busy_with(self) -> str:
         """The trials that run, for a person."""
-        return ", ".join(str(run.job.trial) for run in self.running.values()) or "no trial, workers are starting"
+        busy = [*(run.job for run in self.running.values()), *(job for _, job in self.recorded.values())]
+        return ", ".join(str(job.trial) for job in busy) or "no trial, workers are starting"
 
-    def begin(self, jobs: Sequence[Job]) -> None:
-        """The jobs to do. Workers may have joined before."""
-        self.queue = Queue(jobs)
+    def begin(self, jobs: Sequence[Job], missing: Collection[str] = ()) -> None:
+        """The jobs to do; those of calibration sets that are `missing` wait. Workers may have joined before."""
+        self._waiting.clear()
+        for job in jobs:
+            if (number := job.trial.calibration_id) is not None and number in missing:
+                self._waiting[number].append(job)
+        self.queue = Queue(job for job in jobs if job.trial.calibration_id not in missing)
         for held in self._held.values():
             self.queue.hold(held)
+
+    def there(self, sets: Iterable[str]) -> None:
+        """These calibration sets are there, so their trials may run."""
+        self.queue.add([job for number in sets for job in self._waiting.pop(number, ())])
+
+    def refuse(self, sets: Iterable[str], model: ModelRef | None = None) -> list[Job]:
+        """Jobs that wait for these sets (of one model; None: of all), which the caller fails."""
+        refused = []
+        for number in sets:
+            jobs = self._waiting.pop(number, [])
+            refused += [job for job in jobs if model in (None, job.trial.model)]
+            if kept := [job for job in jobs if model not in (None, job.trial.model)]:
+                self._waiting[number] = kept
+        return refused
 
     def will_hold(self, worker: Handle, held: object) -> None:
         """A worker loads a model before there are jobs, and is given jobs of this model first."""
@@ -82,7 +118,7 @@ class Crew:
     def disband(self) -> list[Handle]:
         """All workers, which the caller ends; the crew has none any more."""
         everyone = [*self.free, *self.running]
-        self.free, self.running, self._held = [], {}, {}
+        self.free, self.running, self.recorded, self._held = [], {}, {}, {}
         return everyone
 
     # trials
@@ -104,18 +140,38 @@ class Crew:
 
     def finished(self, worker: Handle) -> None:
         """A trial ended with a row of its worker's, so its model works."""
-        held = held_by(self.running.pop(worker).job.trial)
+        self._works(self.running.pop(worker).job)
         self.free.append(worker)
-        self._deaths.forget(held)
-        self.queue.resume(held)
 
-    def try_again(self, worker: Handle) -> bool:
-        """Queue the trial of a worker that died once more; False when it has killed too many. `lost` follows."""
-        job = self.running[worker].job
+    def computed(self, worker: Handle) -> Job:
+        """A worker's trial has left the device: it is recorded, and the worker is free. Returns the job."""
+        job = self.running.pop(worker).job
+        self.recorded[job.trial.id] = worker, job
+        self.free.append(worker)
+        return job
+
+    def was_recorded(self, job: Job) -> None:
+        """The row of a trial is there, unless its worker is gone."""
+        if self.recorded.pop(job.trial.id, None):
+            self._works(job)
+
+    def record_lost(self, job: Job) -> None:
+        """The worker that may have recorded this trial is gone; the call of a next trial, if any, says so as well."""
+        worker, _ = self.recorded.pop(job.trial.id, (None, job))
+        if worker in self.free:
+            self.left(worker)
+
+    def try_again(self, job: Job) -> bool:
+        """Queue the trial of a worker that died once more; False when it has killed too many."""
         if job.deaths >= RETRIES:
             return False
         self.queue.put_back(replace(job, attempts=job.attempts + 1, deaths=job.deaths + 1))
         return True
+
+    def _works(self, job: Job) -> None:
+        held = held_by(job.trial)
+        self._deaths.forget(held)
+        self.queue.resume(held)
 
     def lost(self, worker: Handle) -> str | None:
         """The worker is gone, or cannot run another trial. Returns what to say when its model is suspended for it."""

@@ -46,7 +46,7 @@ class Hiring:
         cluster that grows also those for which no trial waits, so that their nodes can be given back."""
         more = max(0, self.size - self.wanted())
         count = min(len(self.starting), more)
-        idle = self.crew.free[: more - count] if self.grows and not self.crew.queue else []
+        idle = self.crew.idle[: more - count] if self.grows and not self.crew.to_run else []
         return [*self.starting[len(self.starting) - count :][::-1], *idle]
 
     def grow(self, room: int) -> None:

@@ -78,7 +78,7 @@ class Machines:
         if not self.dies(trial):
             crew.finished(worker)
             return [(trial.id, "ok")]
-        failed = not crew.try_again(worker)
+        failed = not crew.try_again(crew.running[worker].job)
         if line := crew.lost(worker):
             self.said.append(line)
         return [(trial.id, "failed")] if failed else []

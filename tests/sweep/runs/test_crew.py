@@ -59,7 +59,7 @@ def test_attempts_and_deaths_of_a_trial_are_counted(many_trials: list[Trial]) ->
         assigned = crew.assign()
         assert assigned is not None
         assert assigned[1] == Job(many_trials[0], attempts=4 + deaths, deaths=deaths)
-        assert crew.try_again(deaths) is (deaths < 2)
+        assert crew.try_again(assigned[1]) is (deaths < 2)
         crew.lost(deaths)
     assert not crew.unfinished
 
