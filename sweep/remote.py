@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from calib.settings import one_line
 from methods.lazy import Lazy
 from sweep.plan import EvaluationKey, Pool, RequestSet, evaluation_key
 from sweep.runs import connection
 from sweep.runs.actor import GROUP, LEFT, Actor
-from sweep.runs.crew import ClusterError, Crew
+from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
 from sweep.runs.hiring import Hiring
 from sweep.runs.interrupts import keep_signals, own_signal
@@ -86,18 +85,13 @@ class RayRunner(Steady):
         # on CPUs none waits for room: it would take the one that is left to rebuild what a lost node held
         self.hiring = Hiring(self.crew, grows=grows, asks_ahead=grows and self._device == "cuda")
         if self.options.address and not self._room().workers:
-            self._wait_for_a_node()
+            self.hire(1)  # so that an autoscaler knows what is needed
+            self.notify(self._room().wait_line(NODES_MINUTES))
+            connection.wait_until(lambda: bool(self._room().workers), NODES_MINUTES * 60)
         if shortage := self._room().shortage():
             self.notify(shortage)
         self.workers = self._most = self.options.workers or self._room().workers
         return self._device
-
-    def _wait_for_a_node(self) -> None:
-        self.hire(1)  # so that an autoscaler knows what is needed
-        self.notify(self._room().wait_line(NODES_MINUTES))
-        deadline = time.monotonic() + NODES_MINUTES * 60
-        while not self._room().workers and time.monotonic() < deadline:
-            time.sleep(5)
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Look at the models; build all sets and requests in parallel. Raises SettingsError once one cannot be.
@@ -114,14 +108,12 @@ class RayRunner(Steady):
         if not beside:
             self.preparation.wait_until_described()
 
-    # as the `Tasks` of the preparation
-
     def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
+        """Like `done` and `result` one of the `Tasks` that the preparation runs."""
         gpus = self.options.gpus_per_worker if on_device and self._device == "cuda" else 0
         cpus = 0 if self.crew.size else 1  # workers that stay may hold all CPUs, and wait for what is made here
         task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2, num_returns=returns)(function)
-        references = task.remote(*arguments)
-        return references if returns > 1 else [references]
+        return [task.remote(*arguments)] if returns == 1 else task.remote(*arguments)
 
     def done(self, references: Sequence[Any], seconds: float = POLL_SECONDS) -> list[Any]:
         done = ray.wait(list(references), num_returns=1, timeout=seconds)[0] if references else []
@@ -143,8 +135,8 @@ class RayRunner(Steady):
     def _warm(self, requests: Mapping[EvaluationKey, RequestSet]) -> list[Any]:
         """Workers start and load models while sets and requests are built; the references of these calls."""
         work = {(use.model, key): use.trials for key, asked in requests.items() for use in asked.uses}
-        calls = []
-        for held, reference in zip(models := spread(work, self.workers), self.hire(len(models)), strict=False):
+        models, calls = spread(work, self.workers), []
+        for held, reference in zip(models, self.hire(len(models)), strict=False):
             self.crew.will_hold(self._calls[reference], held)
             calls.append(self._calls[reference].warm.remote(held[0]))
         return calls
@@ -169,9 +161,9 @@ class RayRunner(Steady):
                 if ended:
                     silence.broken()
             yield from ended
-            for job in crew.tried():
+            for job in tried(crew.queue):
                 yield self._give_up(job, f"its worker died, as did those of other trials of {job.trial.model.name}")
-            crew.refuse_untried()
+            refuse_untried(crew.queue)
         finally:
             if not self.stay:
                 self._dismiss()
@@ -247,10 +239,11 @@ class RayRunner(Steady):
         return found
 
     def _hear(self, reference: Any) -> list[Outcome]:
-        """What a finished call says: that sets are there, a worker has started or a trial has left its device, or
-        outcomes of trials."""
+        """What a finished call says: outcomes, or that sets are there, a worker has started, a trial has left it."""
         if reference in self.preparation.missing:
-            return self._take_sets(reference)
+            ready, refused = self.preparation.share_out(reference, self.crew.awaiting)
+            self.crew.queue.add(ready)
+            return [self._give_up(job, error, "calibration") for job, error in refused]
         if reference in self._records:
             return self._hear_of_record(reference)
         actor = self._calls.pop(reference)
@@ -283,26 +276,20 @@ class RayRunner(Steady):
     def _hear_of_record(self, reference: Any) -> list[Outcome]:
         job = self._records.pop(reference)
         outcome = self._outcome(reference, job)
-        self.crew.was_recorded(job)
+        if job.trial.id in self.crew.recorded:
+            self.crew.record_over(job, lost=False)
         return [outcome] if isinstance(outcome, Outcome) else []
 
     def _after_death(self, job: Job, reason: str) -> Outcome | None:
         """The outcome of a trial whose worker died, None when it is tried again."""
         self._check_alive()
-        self.crew.record_lost(job)
+        self.crew.record_over(job, lost=True)
         if told := last_words(self.results, job):
             return told
         if not self.crew.try_again(job):
             return self._give_up(job, f"its worker died {job.deaths + 1} times: {reason}")
         self.notify(f"a worker died during '{job.trial}'; the trial is started again later: {reason}")
         return None
-
-    def _take_sets(self, receipt: Any) -> list[Outcome]:
-        """Hand out the trials of these sets; those of sets that could not be built fail."""
-        pool, wrong = self.preparation.take(receipt)
-        refused = [(job, error) for model, error in wrong for job in self.crew.refuse(pool.ids, model)]
-        self.crew.there(pool.ids)
-        return [self._give_up(job, one_line(str(error)), "calibration") for job, error in refused]
 
     def _give_up(self, job: Job, error: str, phase: str = "worker") -> Outcome:
         return commit_failure(patient_store(self.results), job, error, self.provenance, phase)

@@ -77,6 +77,13 @@ def answers(head: str, seconds: float) -> bool:
         time.sleep(1)
 
 
+def wait_until(there: Callable[[], bool], seconds: float) -> None:
+    """Ask every few seconds whether something is there, for so long."""
+    deadline = time.monotonic() + seconds
+    while not there() and time.monotonic() < deadline:
+        time.sleep(5)
+
+
 def patience(address: str | None) -> float:
     """Seconds that a head may not answer."""
     return HEAD_SECONDS if address else LOCAL_HEAD_SECONDS

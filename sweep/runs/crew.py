@@ -11,15 +11,13 @@ not look like that.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sweep.models import ModelRef
 from sweep.runs.connection import LOGS
 from sweep.runs.runner import RunnerError
-from sweep.runs.schedule import Job, Queue, held_by
+from sweep.runs.schedule import Awaiting, Job, Queue, held_by
 
 Handle = Any  # of a worker: whatever can be a key
 
@@ -47,7 +45,7 @@ class Crew:
         self.free: list[Handle] = []
         self.running: dict[Handle, Running] = {}
         self.recorded: dict[str, tuple[Handle, Job]] = {}  # trials whose rows are made and written, by id
-        self._waiting: defaultdict[str, list[Job]] = defaultdict(list)  # by the calibration set that is not there
+        self.awaiting = Awaiting()
         self._now = now
         self._held: dict[Handle, object] = {}
         self._deaths = Deaths()
@@ -58,20 +56,9 @@ class Crew:
         return len(self.free) + len(self.running)
 
     @property
-    def idle(self) -> list[Handle]:
-        """Workers that neither run nor record a trial."""
-        recording = [worker for worker, _ in self.recorded.values()]
-        return [worker for worker in self.free if worker not in recording]
-
-    @property
     def unfinished(self) -> int:
         """Trials that run, are recorded or wait, but for those of suspended models."""
-        return self.to_run + len(self.running) + len(self.recorded)
-
-    @property
-    def to_run(self) -> int:
-        """Trials that wait for a worker, or for their set."""
-        return len(self.queue) + sum(map(len, self._waiting.values()))
+        return len(self.queue) + len(self.awaiting) + len(self.running) + len(self.recorded)
 
     def busy_with(self) -> str:
         """The trials that run, for a person."""
@@ -80,27 +67,10 @@ class Crew:
 
     def begin(self, jobs: Sequence[Job], missing: Collection[str] = ()) -> None:
         """The jobs to do; those of calibration sets that are `missing` wait. Workers may have joined before."""
-        self._waiting.clear()
-        for job in jobs:
-            if (number := job.trial.calibration_id) is not None and number in missing:
-                self._waiting[number].append(job)
+        self.awaiting = Awaiting(job for job in jobs if job.trial.calibration_id in missing)
         self.queue = Queue(job for job in jobs if job.trial.calibration_id not in missing)
         for held in self._held.values():
             self.queue.hold(held)
-
-    def there(self, sets: Iterable[str]) -> None:
-        """These calibration sets are there, so their trials may run."""
-        self.queue.add([job for number in sets for job in self._waiting.pop(number, ())])
-
-    def refuse(self, sets: Iterable[str], model: ModelRef | None = None) -> list[Job]:
-        """Jobs that wait for these sets (of one model; None: of all), which the caller fails."""
-        refused = []
-        for number in sets:
-            jobs = self._waiting.pop(number, [])
-            refused += [job for job in jobs if model in (None, job.trial.model)]
-            if kept := [job for job in jobs if model not in (None, job.trial.model)]:
-                self._waiting[number] = kept
-        return refused
 
     def will_hold(self, worker: Handle, held: object) -> None:
         """A worker loads a model before there are jobs, and is given jobs of this model first."""
@@ -150,15 +120,12 @@ class Crew:
         self.free.append(worker)
         return job
 
-    def was_recorded(self, job: Job) -> None:
-        """The row of a trial is there, unless its worker is gone."""
-        if self.recorded.pop(job.trial.id, None):
-            self._works(job)
-
-    def record_lost(self, job: Job) -> None:
-        """The worker that may have recorded this trial is gone; the call of a next trial, if any, says so as well."""
+    def record_over(self, job: Job, *, lost: bool) -> None:
+        """The row of a trial is there, or its worker is `lost`: the call of a next trial, if any, says so as well."""
         worker, _ = self.recorded.pop(job.trial.id, (None, job))
-        if worker in self.free:
+        if not lost:
+            self._works(job)
+        elif worker in self.free:
             self.left(worker)
 
     def try_again(self, job: Job) -> bool:
@@ -188,21 +155,21 @@ class Crew:
             f"{waiting} that wait are set aside for those of other models"
         )
 
-    # the end
 
-    def tried(self) -> list[Job]:
-        """Jobs of suspended models that have killed a worker: they fail."""
-        return [job for job in self.queue.suspended() if job.deaths]
+def tried(queue: Queue) -> list[Job]:
+    """Jobs of suspended models that have killed a worker: they fail."""
+    return [job for job in queue.suspended() if job.deaths]
 
-    def refuse_untried(self) -> None:
-        """Raise ClusterError for jobs of suspended models that were never started: nothing is known of them."""
-        untried = [job.trial for job in self.queue.suspended() if not job.deaths]
-        if untried:
-            names = ", ".join(sorted({trial.model.name for trial in untried}))
-            raise ClusterError(
-                f"workers died one after the other while they held {names}, so {len(untried)} more trials were not "
-                f"started; see Ray's logs ({LOGS}) for memory errors. The same command tries again"
-            )
+
+def refuse_untried(queue: Queue) -> None:
+    """Raise ClusterError for jobs of suspended models that were never started: nothing is known of them."""
+    untried = [job.trial for job in queue.suspended() if not job.deaths]
+    if untried:
+        names = ", ".join(sorted({trial.model.name for trial in untried}))
+        raise ClusterError(
+            f"workers died one after the other while they held {names}, so {len(untried)} more trials were not "
+            f"started; see Ray's logs ({LOGS}) for memory errors. The same command tries again"
+        )
 
 
 class Deaths:

@@ -46,8 +46,11 @@ class Hiring:
         cluster that grows also those for which no trial waits, so that their nodes can be given back."""
         more = max(0, self.size - self.wanted())
         count = min(len(self.starting), more)
-        idle = self.crew.idle[: more - count] if self.grows and not self.crew.to_run else []
-        return [*self.starting[len(self.starting) - count :][::-1], *idle]
+        recording = [worker for worker, _ in self.crew.recorded.values()]
+        idle = [worker for worker in self.crew.free if worker not in recording]
+        if not self.grows or self.crew.queue or self.crew.awaiting:
+            idle = []
+        return [*self.starting[len(self.starting) - count :][::-1], *idle[: more - count]]
 
     def grow(self, room: int) -> None:
         """There is room for so many workers now; places never go because a node is away."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from calib.settings import SettingsError
+from calib.settings import SettingsError, one_line
 from sweep.models import ModelRef
 from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, requests_of
 from sweep.results import ResultsError
 from sweep.runs.model_check import check_model
 from sweep.runs.prepare import describe_pool, requests_and_receipt, sets_and_receipt
 from sweep.runs.runner import RunnerError
+from sweep.runs.schedule import Awaiting, Job
 from sweep.runs.vocabulary import refuse_unknown_ids
 
 Reference = Any  # to what a task returns: whatever can be a key
@@ -44,7 +45,7 @@ class Preparation:
         self.sets: dict[str, Reference] = {}  # by calibration id
         self.requests: dict[EvaluationKey, Reference] = {}
         self.missing: dict[Reference, Pool] = {}  # receipts of sets that are not there yet
-        self._described: list[Reference] = []
+        self._described: dict[Reference, Reference] = {}  # receipt of sets -> the task that describes them
         self._checks: list[tuple[EvaluationKey, ModelUse, Reference]] = []
         self._largest: dict[EvaluationKey, Reference] = {}
         self._uses: list[tuple[ModelUse, int]] = []  # with the rows of the model's embedding
@@ -68,7 +69,7 @@ class Preparation:
                 requests_and_receipt, asked.trial, results, asked.seqlens, returns=2, on_device=False
             )
         made = {key: self.requests[key] for key in requests}  # of this study alone
-        self.missing, self._described = {}, []
+        self.missing, self._described = {}, {}
         for pool in pools:
             data = requests_of(pool, made)
             on, where = pool.asks_model, device if pool.asks_model else "cpu"
@@ -77,7 +78,7 @@ class Preparation:
             self.missing[receipt] = pool
             self.sets.update(zip(pool.ids, sets, strict=True))
             on, where = bool(pool.describers), device if pool.describers else "cpu"
-            self._described += self.tasks.task(
+            (self._described[receipt],) = self.tasks.task(
                 describe_pool, pool, results, where, data, *sets, returns=1, on_device=on
             )
 
@@ -89,14 +90,20 @@ class Preparation:
             refuse_unknown_ids(use, rows, {}, self.tasks.result(self._largest[key]))
         while self.missing and not ready():
             for receipt in self.tasks.done(list(self.missing)):
-                _, wrong = self.take(receipt)
-                for _, error in wrong:
+                for _, error in self._wrong_with(receipt):
                     raise error
+                del self.missing[receipt]
 
-    def take(self, receipt: Reference) -> tuple[Pool, list[tuple[ModelRef | None, Exception]]]:
-        """The pool whose sets are there, and what is wrong with them for one model or (None) for all."""
-        pool = self.missing.pop(receipt)
-        return pool, list(self._wrong_with(receipt))
+    def share_out(self, receipt: Reference, awaiting: Awaiting) -> tuple[list[Job], list[tuple[Job, str]]]:
+        """Of the jobs that await the sets of a receipt those that may run, and those that cannot with the reason."""
+        refused: list[tuple[Job, str]] = []
+        ids = self.missing[receipt].ids
+        for model, error in self._wrong_with(receipt):
+            refused += [(job, one_line(str(error))) for job in awaiting.take(ids, model)]
+            if model is None:
+                del self._described[receipt]  # there is nothing to describe
+        del self.missing[receipt]
+        return awaiting.take(ids), refused
 
     def _wrong_with(self, receipt: Reference) -> Iterator[tuple[ModelRef | None, Exception]]:
         try:
@@ -113,7 +120,7 @@ class Preparation:
     def wait_until_described(self) -> None:
         """Raises RunnerError when what describes the sets could not be made."""
         try:
-            self._wait_for(self._described)
+            self._wait_for(list(self._described.values()))
         except WRONG as error:
             raise RunnerError(f"what describes the calibration sets could not be made: {error}") from None
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sweep.models import ModelRef
 from sweep.plan import Trial, evaluation_key
 
 Held = TypeVar("Held")
@@ -102,6 +103,28 @@ class Queue:
         """A worker no longer holds this model: it switched, or it died."""
         if held is not None and self._holders[held] > 0:
             self._holders[held] -= 1
+
+
+class Awaiting:
+    """Jobs that wait for their calibration set."""
+
+    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+        self._jobs: defaultdict[str | None, list[Job]] = defaultdict(list)  # by set
+        for job in jobs:
+            self._jobs[job.trial.calibration_id].append(job)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._jobs.values()))
+
+    def take(self, sets: Iterable[str], model: ModelRef | None = None) -> list[Job]:
+        """The jobs of these sets (of one model; None: of all), which wait no more."""
+        taken = []
+        for number in sets:
+            jobs = self._jobs.pop(number, [])
+            taken += [job for job in jobs if model in (None, job.trial.model)]
+            if kept := [job for job in jobs if model not in (None, job.trial.model)]:
+                self._jobs[number] = kept
+        return taken
 
 
 def _longest_first(job: Job) -> float:
