@@ -115,3 +115,29 @@ def test_workers_without_a_trial_are_ended_on_a_cluster_and_kept_here(many_trial
         if on_cluster:
             hiring.ended("first")
             assert (hiring.size, hiring.wanted(), hiring.surplus()) == (1, 1, [])
+
+
+def test_worker_that_records_is_not_ended(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    hiring = Hiring(crew, grows=True)
+    crew.begin([Job(many_trials[0])])
+    hiring.begin(1)
+    for worker in ("idle", "recording"):
+        hiring.hired(worker)
+        hiring.started(worker)
+    assert crew.assign() == ("recording", Job(many_trials[0]))
+    crew.computed("recording")
+    assert hiring.surplus() == ["idle"]
+
+
+def test_workers_are_kept_while_trials_await_their_sets(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    hiring = Hiring(crew, grows=True)
+    last = many_trials[-1]
+    assert last.calibration_id is not None
+    crew.begin([Job(last)], {last.calibration_id})
+    hiring.begin(1)
+    for worker in ("one", "two"):
+        hiring.hired(worker)
+        hiring.started(worker)
+    assert hiring.surplus() == []
