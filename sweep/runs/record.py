@@ -80,7 +80,10 @@ class Recorder:
         self._now = left
         if self._watch:
             self._watch.clock = clock
-        outcome = record(left, clock)
+        try:
+            outcome = record(left, clock)
+        finally:
+            self._now = None  # it holds what the evaluator keeps on the device
         log.say("done", trial=left.trial.id, name=str(left.trial), status=outcome.status)
         return outcome
 
