@@ -69,7 +69,7 @@ def run(actor: Actor, trial: Trial) -> Outcome | str:
 def test_rows_are_made_while_the_next_trial_is_on_the_device(
     actor: Actor, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows of each trial wait for the next one: a worker that does one thing after the other would wait for ever."""
+    """The rows of each trial wait for the next one; a worker that does one thing after the other would wait in vain."""
     some = trials[:4]
     begun = {trial.id: threading.Event() for trial in some}
     then = dict(zip([trial.id for trial in some], [*list(begun.values())[1:], None], strict=True))
