@@ -248,7 +248,7 @@ class Sweep:
             self.token.pop(worker, None)
             with self.driver():
                 if worker in self.crew.running:
-                    if not self.crew.try_again(worker):
+                    if not self.crew.try_again(self.crew.running[worker].job):
                         self.found.ended += 1  # with a failed row
                     self.crew.lost(worker)
                 else:

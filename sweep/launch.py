@@ -1,8 +1,8 @@
 """`python -m sweep.launch [STUDY]`: plan a study, run what is missing, say where the time went.
 
 Flags say where and how to run, never what: everything that can change a number stands in the study file (or in
-`--set`, which edits it). Whatever is wrong with the study is found before the first worker starts. `--help` says what
-the exit codes mean.
+`--set`, which edits it). Whatever can be known to be wrong with the study is found before a trial starts. `--help` says
+what the exit codes mean.
 """
 
 from __future__ import annotations

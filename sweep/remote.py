@@ -2,41 +2,37 @@
 Ray; what is decided is decided in `sweep/runs/crew.py` and `hiring.py`.
 
 CPU tasks build calibration sets and requests, which stay in the object store as task results: the driver owns them, so
-Ray rebuilds what a lost node held. Workers are actors that each hold one dense model, loaded meanwhile, and write their
-own rows; the driver hands out trials and waits. On a cluster that may grow, some workers always wait for room: the
-demand that Ray's autoscaler sees. The hard case is a cluster whose head or last node is gone: it ends the sweep with a
+Ray rebuilds what a lost node held. Workers are actors that each hold one dense model, loaded meanwhile; the driver
+hands out trials whose sets are there, and waits. Of a trial it hears twice: when it has left the worker's device, which
+takes the next one, and when its row is there. On a cluster that may grow, some workers always wait for room: the demand
+that Ray's autoscaler sees. The hard case is a cluster whose head or last node is gone: it ends the sweep with a
 sentence, where Ray would wait for ever, or end this process in words of its own.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from calib.settings import SettingsError
 from methods.lazy import Lazy
-from sweep.plan import EvaluationKey, Pool, RequestSet, Trial, evaluation_key, requests_of
-from sweep.results import ResultsError
+from sweep.plan import EvaluationKey, Pool, RequestSet, evaluation_key
 from sweep.runs import connection
-from sweep.runs.crew import ClusterError, Crew
+from sweep.runs.actor import GROUP, LEFT, Actor
+from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
 from sweep.runs.hiring import Hiring
 from sweep.runs.interrupts import keep_signals, own_signal
-from sweep.runs.model_check import check_model
 from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_store, there_already
-from sweep.runs.prepare import requests_and_receipt, sets_and_receipt
+from sweep.runs.preparation import WRONG, Preparation
 from sweep.runs.progress import Silence
 from sweep.runs.room import Room, worker_needs
 from sweep.runs.runner import RunOptions, Steady
 from sweep.runs.schedule import Job, spread
 from sweep.runs.terminal import others_print_to
-from sweep.runs.vocabulary import refuse_unknown_ids
 from sweep.runs.watch import LIMITS
-from sweep.runs.worker import Worker
 
 if TYPE_CHECKING:
     import ray
@@ -46,19 +42,8 @@ else:
 NODES_MINUTES = 10.0  # how long a started cluster may take until its nodes have joined
 QUIET_MINUTES = 10.0  # without any finished trial, until we say so
 LOOK_SECONDS = 5.0  # between two looks at which nodes there are
-
-
-class Actor(Worker):
-    """A worker in an actor: it fetches the requests itself, and only when its model changes."""
-
-    def process(self) -> int:
-        """The number of this process; the first call, answered when the worker is ready."""
-        return os.getpid()
-
-    def run_boxed(self, trial: Trial, calibration: Any, box: Sequence[Any], attempts: int, results: str) -> Outcome:
-        # a reference inside a list arrives as a reference; a plain argument would be fetched for every trial
-        self.write_to(results)
-        return self.run(trial, calibration, lambda: ray.get(box[0]), attempts)
+POLL_SECONDS = 0.2  # between two looks at whether a worker could begin
+RECORD_SECONDS = 10.0  # that the end waits for what is being written
 
 
 class RayRunner(Steady):
@@ -79,11 +64,11 @@ class RayRunner(Steady):
         self.crew = Crew()
         self.hiring = Hiring(self.crew)
         self._calls: dict[Any, Any] = {}  # reference of a call -> the actor that runs it
+        self._records: dict[Any, Job] = {}  # reference of a call to `recorded` -> the job
         self._device = "cpu"
         self._held = ExitStack()
         self._looked, self._lost = 0.0, False  # when we last looked at the nodes; whether none of them answers any more
-        self._sets: dict[str, Any] = {}  # calibration id -> reference to the set
-        self._requests: dict[EvaluationKey, Any] = {}
+        self.preparation = Preparation(self)
 
     def start(self) -> str:
         """Connect to Ray, or start it here, and see what there is. Returns the device of the trials.
@@ -100,75 +85,66 @@ class RayRunner(Steady):
         # on CPUs none waits for room: it would take the one that is left to rebuild what a lost node held
         self.hiring = Hiring(self.crew, grows=grows, asks_ahead=grows and on_gpus, shrinks=clustered and not on_gpus)
         if self.options.address and not self._room().workers:
-            self._wait_for_a_node()
+            self.hire(1)  # so that an autoscaler knows what is needed
+            self.notify(self._room().wait_line(NODES_MINUTES))
+            connection.wait_until(lambda: bool(self._room().workers), NODES_MINUTES * 60)
         if shortage := self._room().shortage():
             self.notify(shortage)
         self.workers = self._most = self.options.workers or self._room().workers
         return self._device
 
-    def _wait_for_a_node(self) -> None:
-        self.hire(1)  # so that an autoscaler knows what is needed
-        self.notify(self._room().wait_line(NODES_MINUTES))
-        deadline = time.monotonic() + NODES_MINUTES * 60
-        while not self._room().workers and time.monotonic() < deadline:
-            time.sleep(5)
-
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
-        """Look at the models; build all sets and requests in parallel. Raises SettingsError once one cannot be."""
-        if self._device == "cuda" and any(pool.writes for pool in pools):
-            self._dismiss()  # workers that stayed hold the GPUs on which models write
-        cpus = 0 if self.crew.size else 1  # such workers may hold all CPUs, and wait for what is made here
-        check: Any = ray.remote(num_cpus=cpus, max_retries=2)(check_model)
-        build_sets: Any = ray.remote(num_cpus=cpus, max_retries=2)(sets_and_receipt)
-        build_requests: Any = ray.remote(num_cpus=cpus, max_retries=2, num_returns=2)(requests_and_receipt)
-        rows = [(key, u, check.remote(u.model, u.methods, u.weighed)) for key, r in requests.items() for u in r.uses]
-        of_requests, of_sets = {}, []  # receipts: the largest ids
-        for key, asked in requests.items():
-            of_requests[key], self._requests[key] = build_requests.remote(asked.trial, self.results, asked.seqlens)
-        made = {key: self._requests[key] for key in requests}  # of this study alone: workers may stay from another
-        for pool in pools:
-            written_on = self._device if pool.needs_device else "cpu"
-            gpus = self.options.gpus_per_worker if written_on == "cuda" else 0
-            task = build_sets.options(num_returns=len(pool.ids) + 1, num_gpus=gpus)
-            receipt, *sets = task.remote(pool, self.results, written_on, requests_of(pool, made))
-            self._sets.update(zip(pool.ids, sets, strict=True))
-            of_sets.append(receipt)
-        self._warm(pools, requests)
-        waiting = [*(reference for _, _, reference in rows), *of_requests.values(), *of_sets]
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
-            if not done:
-                self._check_alive()
-            for reference in done:
-                self._raise_what_is_wrong(reference)
-        largest = {number: found for receipt in ray.get(of_sets) for number, found in receipt.items()}
-        for key, use, reference in rows:
-            refuse_unknown_ids(use, ray.get(reference), largest, ray.get(of_requests[key]))
+        """Look at the models; build all sets and requests in parallel. Raises SettingsError once one cannot be.
 
-    def _warm(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
-        """Workers start and load models while sets and requests are built, where that takes no machine from these."""
-        if self._room().spare(self.workers) and not any(pool.writes for pool in pools):
-            work = {(use.model, key): use.trials for key, asked in requests.items() for use in asked.uses}
-            for held, reference in zip(models := spread(work, self.workers), self.hire(len(models)), strict=False):
-                self.crew.will_hold(self._calls[reference], held)
-                self._calls[reference].warm.remote(held[0])
+        Returns when everything is there, or as soon as a worker could begin: `run` takes the other sets as they come.
+        """
+        needs_device = any(pool.needs_device for pool in pools)
+        if self._device == "cuda" and needs_device:
+            self._dismiss()  # workers that stayed hold the GPUs on which models are asked
+        self.preparation.begin(pools, requests, self.results, self._device)
+        beside = self._room().spare(self.workers) and not needs_device
+        warmed = self._warm(requests) if beside else []
+        self.preparation.wait(lambda: not self.stay and bool(self.done(warmed, 0)))
+        if not beside:
+            self.preparation.wait_until_described()
 
-    def _raise_what_is_wrong(self, reference: Any) -> None:
-        """Wait for a task; what it found wrong with settings or results is raised as it was."""
+    def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
+        """Like `done` and `result` one of the `Tasks` that the preparation runs."""
+        gpus = self.options.gpus_per_worker if on_device and self._device == "cuda" else 0
+        cpus = 0 if self.crew.size else 1  # workers that stay may hold all CPUs, and wait for what is made here
+        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2, num_returns=returns)(function)
+        return [task.remote(*arguments)] if returns == 1 else task.remote(*arguments)
+
+    def done(self, references: Sequence[Any], seconds: float = POLL_SECONDS) -> list[Any]:
+        done = ray.wait(list(references), num_returns=1, timeout=seconds)[0] if references else []
+        if not done and seconds:
+            self._look()
+        return done
+
+    def result(self, reference: Any) -> Any:
         try:
-            ray.get(reference)
+            return ray.get(reference)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, SettingsError | ResultsError | OSError):
+            if isinstance(error.cause, WRONG):
                 raise error.cause from None
             raise
         except ray.exceptions.RayError as error:
             self._check_alive()
             raise ClusterError(f"calibration sets and requests could not be made: {last_line(error)}") from None
 
+    def _warm(self, requests: Mapping[EvaluationKey, RequestSet]) -> list[Any]:
+        """Workers start and load models while sets and requests are built; the references of these calls."""
+        work = {(use.model, key): use.trials for key, asked in requests.items() for use in asked.uses}
+        models, calls = spread(work, self.workers), []
+        for held, reference in zip(models, self.hire(len(models)), strict=False):
+            self.crew.will_hold(self._calls[reference], held)
+            calls.append(self._calls[reference].warm.remote(held[0]))
+        return calls
+
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs on all workers; yields each outcome when its row is committed."""
         crew, silence = self.crew, Silence(QUIET_MINUTES)
-        crew.begin(jobs)
+        crew.begin(jobs, self.preparation.missing_ids)
         self.hiring.begin(self._most)
         ended: list[Outcome] = []
         try:
@@ -177,19 +153,21 @@ class RayRunner(Steady):
                 yield from ended
                 self._look()
                 self._hire_and_end()
-                done = ray.wait(list(self._calls), num_returns=1, timeout=LOOK_SECONDS)[0] if self._calls else ()
+                waiting = [*self._calls, *self._records, *self.preparation.missing]
+                done = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)[0] if waiting else ()
                 if not done and (line := silence.line(crew.busy_with())):
                     self.notify(line)
-                ended = [outcome for reference in done if (outcome := self._hear(reference))]
+                ended = [outcome for reference in done for outcome in self._hear(reference)]
                 if ended:
                     silence.broken()
             yield from ended
-            for job in crew.tried():
+            for job in tried(crew.queue):
                 yield self._give_up(job, f"its worker died, as did those of other trials of {job.trial.model.name}")
-            crew.refuse_untried()
+            refuse_untried(crew.queue)
         finally:
             if not self.stay:
                 self._dismiss()
+        self.preparation.wait_until_described()
 
     def close(self) -> None:
         """End the workers and the connection (and Ray itself, when it was started here)."""
@@ -201,7 +179,10 @@ class RayRunner(Steady):
         """Start workers until there are `size`; returns the references of the first calls to those that start."""
         need: Any = worker_needs(self._device, self.options)
         while self.hiring.size < size:
-            actor: Any = ray.remote(**need)(Actor).remote(self.results, self.provenance, self._device, LIMITS)
+            remote: Any = ray.remote
+            actor = remote(**need, concurrency_groups={GROUP: 1})(Actor).remote(
+                self.results, self.provenance, self._device, LIMITS, ray.get
+            )
             self._calls[actor.process.remote()] = actor
             self.hiring.hired(actor)
         return [reference for reference, actor in self._calls.items() if actor in self.hiring.starting]
@@ -216,11 +197,13 @@ class RayRunner(Steady):
             ray.kill(actor)
 
     def _dismiss(self) -> None:
-        """End all workers, so that their CPUs and GPUs are free; those of a lost cluster end with it."""
+        """End all workers (those of a lost cluster end with it), once what is being recorded had a little time."""
+        if self._records and not self._lost:
+            ray.wait(list(self._records), num_returns=len(self._records), timeout=RECORD_SECONDS)
         for actor in self.hiring.disband():
             if not self._lost:
                 ray.kill(actor)
-        self._calls = {}
+        self._calls, self._records = {}, {}
 
     def _greet(self, reference: Any, actor: Any) -> None:
         """A worker answers for the first time, or cannot start. Raises ClusterError when none of them can."""
@@ -237,8 +220,8 @@ class RayRunner(Steady):
     def submit(self, actor: Any, job: Job) -> Any:
         """Have a worker run a trial; returns the reference of its outcome."""
         trial = job.trial
-        calibration = self._sets[trial.calibration_id] if trial.calibration_id else None
-        box = [self._requests[evaluation_key(trial)]]
+        calibration = self.preparation.sets[trial.calibration_id] if trial.calibration_id else None
+        box = [self.preparation.requests[evaluation_key(trial)]]
         return actor.run_boxed.remote(trial, calibration, box, job.attempts, self.results)
 
     def _hand_out(self) -> list[Outcome]:
@@ -253,41 +236,61 @@ class RayRunner(Steady):
                 self._calls[self.submit(actor, job)] = actor
         return found
 
-    def _hear(self, reference: Any) -> Outcome | None:
-        """What a finished call says: that a worker has started, or the outcome of a trial (None: it is tried again)."""
+    def _hear(self, reference: Any) -> list[Outcome]:
+        """What a finished call says: outcomes, or that sets are there, a worker has started, a trial has left it."""
+        if reference in self.preparation.missing:
+            ready, refused = self.preparation.share_out(reference, self.crew.awaiting)
+            self.crew.queue.add(ready)
+            return [self._give_up(job, error, "calibration") for job, error in refused]
+        if reference in self._records:
+            return self._hear_of_record(reference)
         actor = self._calls.pop(reference)
         if actor in self.hiring.starting:
             self._greet(reference, actor)
-            return None
-        outcome = self._outcome(reference, actor)
-        if outcome and not outcome.broken:
+            return []
+        outcome = self._outcome(reference, self.crew.running[actor].job)
+        if outcome == LEFT:
+            job = self.crew.computed(actor)
+            self._records[actor.recorded.options(concurrency_group=GROUP).remote(job.trial.id)] = job
+            return []
+        if isinstance(outcome, Outcome) and not outcome.broken:
             self.crew.finished(actor)
         else:
             ray.kill(actor)
             if line := self.crew.lost(actor):
                 self.notify(line)
-        return outcome
+        return [outcome] if isinstance(outcome, Outcome) else []
 
-    def _outcome(self, reference: Any, actor: Any) -> Outcome | None:
-        """The outcome of a trial; None when its worker died and it is tried again."""
-        job = self.crew.running[actor].job
+    def _outcome(self, reference: Any, job: Job) -> Outcome | str | None:
+        """The outcome of a trial, or LEFT; None when its worker died and it is tried again."""
         try:
-            outcome: Outcome = ray.get(reference)
+            outcome: Outcome | str = ray.get(reference)
         except ray.exceptions.RayTaskError as error:  # not even its failed row could be written
             return self._give_up(job, short_line(error.cause if isinstance(error.cause, Exception) else error))
         except ray.exceptions.RayError as error:  # the worker or its node is gone
-            self._check_alive()
-            if told := last_words(self.results, job):
-                return told
-            reason = last_line(error)
-            if not self.crew.try_again(actor):
-                return self._give_up(job, f"its worker died {job.deaths + 1} times: {reason}")
-            self.notify(f"a worker died during '{job.trial}'; the trial is started again later: {reason}")
-            return None
+            return self._after_death(job, last_line(error))
         return outcome
 
-    def _give_up(self, job: Job, error: str) -> Outcome:
-        return commit_failure(patient_store(self.results), job, error, self.provenance)
+    def _hear_of_record(self, reference: Any) -> list[Outcome]:
+        job = self._records.pop(reference)
+        outcome = self._outcome(reference, job)
+        if job.trial.id in self.crew.recorded:
+            self.crew.record_over(job, lost=False)
+        return [outcome] if isinstance(outcome, Outcome) else []
+
+    def _after_death(self, job: Job, reason: str) -> Outcome | None:
+        """The outcome of a trial whose worker died, None when it is tried again."""
+        self._check_alive()
+        self.crew.record_over(job, lost=True)
+        if told := last_words(self.results, job):
+            return told
+        if not self.crew.try_again(job):
+            return self._give_up(job, f"its worker died {job.deaths + 1} times: {reason}")
+        self.notify(f"a worker died during '{job.trial}'; the trial is started again later: {reason}")
+        return None
+
+    def _give_up(self, job: Job, error: str, phase: str = "worker") -> Outcome:
+        return commit_failure(patient_store(self.results), job, error, self.provenance, phase)
 
     def _room(self) -> Room:
         nodes = connection.within(ray.nodes)
@@ -304,13 +307,10 @@ class RayRunner(Steady):
 
     def _check_alive(self) -> None:
         """Raise ClusterError when the head does not answer any more, or no node is alive."""
-        address, head = self.options.address, ray.get_runtime_context().gcs_address
-        gone = f"the head of Ray at {head} is gone"
-        if not head or connection.answers(head, connection.patience(address)):
-            gone = "" if self._room().nodes else "no node of Ray is alive any more"
-        if gone:
+        head = ray.get_runtime_context().gcs_address
+        if gone := connection.gone(self.options.address, head, lambda: bool(self._room().nodes)):
             self._lost = True
-            raise ClusterError(gone + connection.where_logs_are(address))
+            raise ClusterError(gone)
 
 
 def connect(options: RunOptions) -> None:

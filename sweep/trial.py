@@ -1,8 +1,8 @@
-"""The whole experiment on one page: give back the dense weights, compress, evaluate, write rows.
+"""The whole experiment on one page: give back the dense weights, compress, score, and make rows of the answers.
 
 `run_trial` knows nothing of Ray and nothing of other trials; whoever calls it (`sweep/runs/worker.py`) holds the dense
-model and writes the rows. A trial that fails is a result as well, a row with its error and the phase that failed:
-`Clock` keeps which phase that was.
+model and writes the rows. What it returns needs no device any more, so rows are made beside the next trial. A trial
+that fails is a result as well, a row with its error and the phase that failed: `Clock` keeps which phase that was.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from calib.build import CalibrationSet
 from methods.base import Method, method_name
 from methods.blockwise import CompressionReport, compress_model
 from methods.lazy import torch
-from sweep.evaluation.suite import EvaluationData, EvaluationResult, Evaluator
+from sweep.evaluation.suite import Evaluator, Scored
 from sweep.plan import Trial
 from sweep.results import TrialRows
 from sweep.weights.dense import DenseModel
@@ -31,13 +32,31 @@ FEWER_WINDOWS = (4, 1)  # in a forward, after the GPU was out of memory
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Computed:
+    """A trial that needs its device no more: what its rows are made from."""
+
+    row: Mapping[str, Any]  # of `trials/`, as far as known
+    layers: list[dict[str, Any]]
+    evaluator: Evaluator
+    scored: Scored
+
+    def rows(self) -> TrialRows:
+        """Metrics and rows, from what the model answered."""
+        result, data = self.evaluator.result(self.scored), self.evaluator.data
+        found = {name: getattr(result, name) for name in ("scorer", "truncated_requests")}
+        found |= {f"seconds_{part}": result.seconds.get(part) for part in ("tasks", "windows")}
+        found |= {name: getattr(data, name) for name in ("requests_id", "requests_hash", "model_commit")}
+        return TrialRows({**self.row, **found, "status": "ok"}, result.metrics, result.samples, self.layers)
+
+
 def run_trial(
     trial: Trial,
     dense: DenseModel | StreamedModel,
     evaluator: Evaluator,
     calibration: CalibrationSet | None,
     clock: Clock,
-) -> TrialRows:
+) -> Computed:
     """Run one trial on the dense model, which is changed in place. Raises whatever fails; `clock.phase` says where."""
     with clock("restore"):
         dense.restore()
@@ -50,23 +69,19 @@ def run_trial(
         compressed_hash = weights_hash(dense.model)
     with clock("evaluate"):
         if trial.method is None:
-            result = evaluator.evaluate_dense(dense.model, compressed_hash)
+            scored = evaluator.score_dense(dense.model, compressed_hash)
         else:
-            result = evaluator.evaluate(dense.model)
+            scored = evaluator.score(dense.model)
     row = {
         **describe(trial),
         **_calibration_columns(calibration),
         **_report_columns(report),
-        **_result_columns(result),
-        **_requests_columns(evaluator.data),
-        "status": "ok",
         "weights_hash": compressed_hash,
         "parameters": dense.parameters,
         "dtype": dense.dtype,
         "placement": dense.placement,
     }
-    layers = [layer.as_row() for layer in report.layers] if report else []
-    return TrialRows(row, result.metrics, result.samples, layers)
+    return Computed(row, [layer.as_row() for layer in report.layers] if report else [], evaluator, scored)
 
 
 def compress(dense: DenseModel | StreamedModel, method: Method, tokens: Any, weights: Any = None) -> CompressionReport:
@@ -135,20 +150,6 @@ def _report_columns(report: CompressionReport | None) -> dict[str, Any]:
         return {}
     names = ("achieved_sparsity", "average_bits", "layer_error", "fallbacks")
     return {name: getattr(report, name) for name in names}
-
-
-def _result_columns(result: EvaluationResult) -> dict[str, Any]:
-    return {
-        "scorer": result.scorer,
-        "truncated_requests": result.truncated_requests,
-        "seconds_tasks": result.seconds.get("tasks"),
-        "seconds_windows": result.seconds.get("windows"),
-    }
-
-
-def _requests_columns(data: EvaluationData) -> dict[str, Any]:
-    names = ("requests_id", "requests_hash", "model_commit")
-    return {name: getattr(data, name) for name in names}
 
 
 def failed_rows(trial: Trial, phase: str, error: str) -> TrialRows:

@@ -110,8 +110,14 @@ def posterior(groups: Sequence[np.ndarray], noise: float = 0.0, draws: int = DRA
     log_density = special.logsumexp(log_weight, axis=1)
     # The centres say something of their errors too: draws are taken again in proportion to it.
     chosen = _resample(np.exp(log_density - log_density.max()), rng)
-    drawn = (first.centre, first.count, first.variance, first.scale, first.likeness)
-    kept = Spreads(*(values[chosen] for values in drawn), first.far)
+    kept = Spreads(
+        first.centre[chosen],
+        first.count[chosen],
+        first.variance[chosen],
+        first.scale[chosen],
+        first.likeness[chosen],
+        first.far,
+    )
     error = error[chosen]
     weight = np.exp(log_weight[chosen] - log_density[chosen, None]).cumsum(axis=1)
     place = (weight < rng.random((draws, 1)) * weight[:, -1:]).sum(axis=1)

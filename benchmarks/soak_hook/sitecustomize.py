@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 FAULTS = Path(os.environ["SOAK_FAULTS"])
@@ -66,7 +66,8 @@ def short_trial(trial: Any, dense: Any, evaluator: Any, calibration: Any, clock:
         for linear in ("q", "k", "v", "o", "gate", "up", "down")
     ]
     row = {**describe(trial), "status": "ok", "weights_hash": f"{rng.getrandbits(64):016x}", "calibration_hash": tokens}
-    return TrialRows(row, metrics, samples if trial.method else samples[:1], layers if trial.method else [])
+    rows = TrialRows(row, metrics, samples if trial.method else samples[:1], layers if trial.method else [])
+    return SimpleNamespace(rows=lambda: rows)
 
 
 class AfterImport(importlib.abc.MetaPathFinder):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -87,6 +87,15 @@ class EvaluationResult:
     truncated_requests: int
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a model answered to everything that is asked, on no device any more."""
+
+    tasks: Scores | None  # None: of the dense model, whose metrics are kept
+    windows: list[WindowScores]
+    seconds: dict[str, float]
+
+
 def build_evaluation(
     settings: EvaluationSettings, tokenizer: PreTrainedTokenizerBase, max_length: int, path: str = "evaluation"
 ) -> EvaluationData:
@@ -139,15 +148,27 @@ class Evaluator:
         self.windows = WindowScorer(
             data.heldout, model, self.budget, rule, divergence=data.settings.divergence, alone=self.alone
         )
-        self.dense = self._tasks(model)
+        self.dense = self._metrics(self._scores(model))
         self.dense_hash = weights_hash(model)
 
     def evaluate(self, model: PreTrainedModel) -> EvaluationResult:
         """Every number of one model, which has the architecture of the dense one."""
-        return self._result(lambda: self._tasks(model), lambda: self.windows.score(model))
+        return self.result(self.score(model))
 
     def evaluate_dense(self, model: PreTrainedModel, weights_hash: str) -> EvaluationResult:
-        """Every number of the dense model, from what was kept of it; `weights_hash` is that of `model` as it is now.
+        """Every number of the dense model, as `score_dense` finds them."""
+        return self.result(self.score_dense(model, weights_hash))
+
+    def score(self, model: PreTrainedModel) -> Scored:
+        """What the model answers: the part of `evaluate` that needs it, and its device."""
+        begin = time.perf_counter()
+        scores = self._scores(model)
+        between = time.perf_counter()
+        windows = self.windows.score(model)
+        return Scored(scores, windows, {"tasks": between - begin, "windows": time.perf_counter() - between})
+
+    def score_dense(self, model: PreTrainedModel, weights_hash: str) -> Scored:
+        """The same of the dense model, from what was kept of it; `weights_hash` is that of `model` as it is now.
 
         `seconds` is what this call took. Raises RuntimeError when they are not the weights the evaluator was made from.
         """
@@ -156,35 +177,37 @@ class Evaluator:
                 f"the dense weights have the hash {weights_hash[:12]}, but the evaluator was made from "
                 f"{self.dense_hash[:12]}: they were not given back as they were"
             )
-        return self._result(lambda: self.dense, lambda: self.windows.score_dense(model))
-
-    def _result(
-        self, tasks: Callable[[], dict[str, TaskMetrics]], windows: Callable[[], list[WindowScores]]
-    ) -> EvaluationResult:
         begin = time.perf_counter()
-        metrics, samples = task_rows(tasks(), self.dense, self.data.tasks.groups)
+        windows = self.windows.score_dense(model)
+        return Scored(None, windows, {"tasks": 0.0, "windows": time.perf_counter() - begin})
+
+    def result(self, scored: Scored) -> EvaluationResult:
+        """All numbers from what a model answered. Needs no device; another thread may score the next model."""
+        begin = time.perf_counter()
+        found = self.dense if scored.tasks is None else self._metrics(scored.tasks)
+        metrics, samples = task_rows(found, self.dense, self.data.tasks.groups)
         between = time.perf_counter()
-        for text, scores in zip(self.data.heldout, windows(), strict=True):
+        for text, scores in zip(self.data.heldout, scored.windows, strict=True):
             text_metrics, text_samples = window_rows(text, scores)
             metrics += text_metrics
             samples += text_samples
-        end = time.perf_counter()
+        here = {"tasks": between - begin, "windows": time.perf_counter() - between}
         return EvaluationResult(
             metrics=metrics,
             samples=samples,
-            seconds={"tasks": between - begin, "windows": end - between},
+            seconds={part: seconds + here[part] for part, seconds in scored.seconds.items()},
             scorer=self.scorer.name,
             truncated_requests=self.data.tasks.requests.truncated,
         )
 
-    def _tasks(self, model: PreTrainedModel) -> dict[str, TaskMetrics]:
-        tasks = self.data.tasks
-        if not tasks.tasks:
-            return {}
-        loglikelihood, greedy = self.scorer.score(model)
-        scores = Scores(loglikelihood, greedy, self._generate(model))
+    def _scores(self, model: PreTrainedModel) -> Scores:
+        if not self.data.tasks.tasks:
+            return Scores(np.empty(0), np.empty(0, bool))
+        return Scores(*self.scorer.score(model), self._generate(model))
+
+    def _metrics(self, scores: Scores) -> dict[str, TaskMetrics]:
         iterations = self.data.settings.bootstrap_iters
-        return {replay.name: replay.metrics(scores, iterations) for replay in tasks.tasks}
+        return {replay.name: replay.metrics(scores, iterations) for replay in self.data.tasks.tasks}
 
     def _generate(self, model: PreTrainedModel) -> Sequence[str | None]:
         if not self.data.tasks.generations:

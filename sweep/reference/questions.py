@@ -92,7 +92,7 @@ def rivals(query: str, answer: str, text: str, score: Score, random: Callable[[i
 
 def adversarial_items(domain: str, texts: Sequence[str], score: Score, count: int = PER_DOMAIN) -> list[dict[str, Any]]:
     """The first `count` questions of continuation choice whose document is bundled whole, answers where they were."""
-    items = []
+    items: list[dict[str, Any]] = []
     for line in (TASKS / f"reference_continuation_{domain}.jsonl").read_text(encoding="utf-8").splitlines():
         item = json.loads(line)
         answer = item["choices"][item["gold"]]

@@ -104,14 +104,27 @@ def within(question: Callable[[], T], seconds: float = HEAD_SECONDS) -> T:
     return found  # type: ignore[return-value]
 
 
+def wait_until(there: Callable[[], bool], seconds: float) -> None:
+    """Ask every few seconds whether something is there, for so long."""
+    deadline = time.monotonic() + seconds
+    while not there() and time.monotonic() < deadline:
+        time.sleep(5)
+
+
 def patience(address: str | None) -> float:
     """Seconds that a head may not answer."""
     return HEAD_SECONDS if address else LOCAL_HEAD_SECONDS
 
 
-def where_logs_are(address: str | None) -> str:
-    """The end of a sentence that says what has died."""
-    return "" if address else f" (killed, or out of memory? Its logs are in {LOGS})"
+def gone(address: str | None, head: str | None, has_nodes: Callable[[], bool]) -> str | None:
+    """What of a cluster is gone; None when it is there. `has_nodes` is asked where the head answers."""
+    if head and not answers(head, patience(address)):
+        what = f"the head of Ray at {head} is gone"
+    elif not has_nodes():
+        what = "no node of Ray is alive any more"
+    else:
+        return None
+    return what if address else f"{what} (killed, or out of memory? Its logs are in {LOGS})"
 
 
 def hint(address: str | None, error: Exception, starts: int) -> str:

@@ -1,21 +1,23 @@
 """The crew: which workers are free or run a trial, which of them died, and what each does next.
 
 Pure bookkeeping. A worker is any handle that can be a key; whoever starts workers and makes calls tells the crew what
-became of them and asks what to do. The hard case is a worker that dies in the middle of a trial: the trial is queued
-again, and after its third death it fails. When three trials of a model die like this one after the other it is the
-model, and it is suspended. A node that takes several workers with it must not look like that.
+became of them and asks what to do. Trials whose calibration set is not there yet *wait* for it. A trial that has left
+the device is *recorded* beside the next one of its worker, which is free meanwhile. The hard case is a worker that dies
+in the middle of a trial: the trial is queued again, and after its third death it fails. When three trials of a model
+die like this one after the other it is the model, and it is suspended. A node that takes several workers with it must
+not look like that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sweep.runs.connection import LOGS
 from sweep.runs.runner import RunnerError
-from sweep.runs.schedule import Job, Queue, held_by
+from sweep.runs.schedule import Awaiting, Job, Queue, held_by
 
 Handle = Any  # of a worker: whatever can be a key
 
@@ -42,6 +44,8 @@ class Crew:
         self.queue = Queue()
         self.free: list[Handle] = []
         self.running: dict[Handle, Running] = {}
+        self.recorded: dict[str, tuple[Handle, Job]] = {}  # trials whose rows are made and written, by id
+        self.awaiting = Awaiting()
         self._now = now
         self._held: dict[Handle, object] = {}
         self._deaths = Deaths()
@@ -53,16 +57,18 @@ class Crew:
 
     @property
     def unfinished(self) -> int:
-        """Trials that run or wait, but for those of suspended models."""
-        return len(self.queue) + len(self.running)
+        """Trials that run, are recorded or wait, but for those of suspended models."""
+        return len(self.queue) + len(self.awaiting) + len(self.running) + len(self.recorded)
 
     def busy_with(self) -> str:
         """The trials that run, for a person."""
-        return ", ".join(str(run.job.trial) for run in self.running.values()) or "no trial, workers are starting"
+        busy = [*(run.job for run in self.running.values()), *(job for _, job in self.recorded.values())]
+        return ", ".join(str(job.trial) for job in busy) or "no trial, workers are starting"
 
-    def begin(self, jobs: Sequence[Job]) -> None:
-        """The jobs to do. Workers may have joined before."""
-        self.queue = Queue(jobs)
+    def begin(self, jobs: Sequence[Job], missing: Collection[str] = ()) -> None:
+        """The jobs to do; those of calibration sets that are `missing` wait. Workers may have joined before."""
+        self.awaiting = Awaiting(job for job in jobs if job.trial.calibration_id in missing)
+        self.queue = Queue(job for job in jobs if job.trial.calibration_id not in missing)
         for held in self._held.values():
             self.queue.hold(held)
 
@@ -86,7 +92,7 @@ class Crew:
     def disband(self) -> list[Handle]:
         """All workers, which the caller ends; the crew has none any more."""
         everyone = [*self.free, *self.running]
-        self.free, self.running, self._held = [], {}, {}
+        self.free, self.running, self.recorded, self._held = [], {}, {}, {}
         return everyone
 
     # trials
@@ -108,18 +114,35 @@ class Crew:
 
     def finished(self, worker: Handle) -> None:
         """A trial ended with a row of its worker's, so its model works."""
-        held = held_by(self.running.pop(worker).job.trial)
+        self._works(self.running.pop(worker).job)
         self.free.append(worker)
-        self._deaths.forget(held)
-        self.queue.resume(held)
 
-    def try_again(self, worker: Handle) -> bool:
-        """Queue the trial of a worker that died once more; False when it has killed too many. `lost` follows."""
-        job = self.running[worker].job
+    def computed(self, worker: Handle) -> Job:
+        """A worker's trial has left the device: it is recorded, and the worker is free. Returns the job."""
+        job = self.running.pop(worker).job
+        self.recorded[job.trial.id] = worker, job
+        self.free.append(worker)
+        return job
+
+    def record_over(self, job: Job, *, lost: bool) -> None:
+        """The row of a trial is there, or its worker is `lost`: the call of a next trial, if any, says so as well."""
+        worker, _ = self.recorded.pop(job.trial.id, (None, job))
+        if not lost:
+            self._works(job)
+        elif worker in self.free:
+            self.left(worker)
+
+    def try_again(self, job: Job) -> bool:
+        """Queue the trial of a worker that died once more; False when it has killed too many."""
         if job.deaths >= RETRIES:
             return False
         self.queue.put_back(replace(job, attempts=job.attempts + 1, deaths=job.deaths + 1))
         return True
+
+    def _works(self, job: Job) -> None:
+        held = held_by(job.trial)
+        self._deaths.forget(held)
+        self.queue.resume(held)
 
     def lost(self, worker: Handle) -> str | None:
         """The worker is gone, or cannot run another trial. Returns what to say when its model is suspended for it."""
@@ -136,21 +159,21 @@ class Crew:
             f"{waiting} that wait are set aside for those of other models"
         )
 
-    # the end
 
-    def tried(self) -> list[Job]:
-        """Jobs of suspended models that have killed a worker: they fail."""
-        return [job for job in self.queue.suspended() if job.deaths]
+def tried(queue: Queue) -> list[Job]:
+    """Jobs of suspended models that have killed a worker: they fail."""
+    return [job for job in queue.suspended() if job.deaths]
 
-    def refuse_untried(self) -> None:
-        """Raise ClusterError for jobs of suspended models that were never started: nothing is known of them."""
-        untried = [job.trial for job in self.queue.suspended() if not job.deaths]
-        if untried:
-            names = ", ".join(sorted({trial.model.name for trial in untried}))
-            raise ClusterError(
-                f"workers died one after the other while they held {names}, so {len(untried)} more trials were not "
-                f"started; see Ray's logs ({LOGS}) for memory errors. The same command tries again"
-            )
+
+def refuse_untried(queue: Queue) -> None:
+    """Raise ClusterError for jobs of suspended models that were never started: nothing is known of them."""
+    untried = [job.trial for job in queue.suspended() if not job.deaths]
+    if untried:
+        names = ", ".join(sorted({trial.model.name for trial in untried}))
+        raise ClusterError(
+            f"workers died one after the other while they held {names}, so {len(untried)} more trials were not "
+            f"started; see Ray's logs ({LOGS}) for memory errors. The same command tries again"
+        )
 
 
 class Deaths:

@@ -51,7 +51,11 @@ class Hiring:
         more = max(0, self.size - self.wanted())
         count = min(len(self.starting), more)
         crowd = max(0, self.crew.size - self.places) if self.shrinks else 0
-        idle = self.crew.free[: more - count] if crowd or (self.grows and not self.crew.queue) else []
+        recording = [worker for worker, _ in self.crew.recorded.values()]
+        idle = [worker for worker in self.crew.free if worker not in recording]
+        if not crowd and (not self.grows or self.crew.queue or self.crew.awaiting):
+            idle = []
+        idle = idle[: more - count]
         busy = [*self.crew.running][::-1][: max(0, crowd - len(idle))]
         return [*self.starting[len(self.starting) - count :][::-1], *idle, *busy]
 

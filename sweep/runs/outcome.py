@@ -61,13 +61,15 @@ def last_words(results: str, job: Job) -> Outcome | None:
     return Outcome(job.trial, "failed", job.attempts, error=row["error"], phase=row["phase"], broken=True)
 
 
-def commit_failure(results: Results, job: Job, error: str, provenance: Mapping[str, Any]) -> Outcome:
-    """Commit a failed row for a trial whose worker could not, unless its worker died after its last write."""
+def commit_failure(
+    results: Results, job: Job, error: str, provenance: Mapping[str, Any], phase: str = "worker"
+) -> Outcome:
+    """Commit a failed row for a trial that no worker could, unless its worker died after its last write."""
     try:
         if there := committed(results, job.trial, job.attempts):
             return replace(there, broken=True)
-        row = failed_rows(job.trial, "worker", error).trial
+        row = failed_rows(job.trial, phase, error).trial
         results.commit({**row, **provenance, "attempts": job.attempts})
     except OSError as second:
         error += f"; nor could its row be written: {second}"
-    return Outcome(job.trial, "failed", job.attempts, error=error, phase="worker", broken=True)
+    return Outcome(job.trial, "failed", job.attempts, error=error, phase=phase, broken=True)

@@ -1,9 +1,9 @@
 """What trials share, made once: calibration sets and tokenized requests.
 
 Plain functions that run in a loop or as Ray tasks. Both give back numpy and plain Python, which every worker can read.
-All of it is made before the first worker starts, so too little text or an unreachable data set stops the run while it
-still costs nothing. The hard case is data that changed under its name since an earlier run (a source, a task's data
-set, a branch of a hub model): what is made now must be what the trials in the results folder were made from.
+Trials wait for these two alone: tables that describe the sets are made beside them. The hard case is data that changed
+under its name since an earlier run (a source, a task's data set, a branch of a hub model): what is made now must be
+what the trials in the results folder were made from.
 """
 
 from __future__ import annotations
@@ -41,32 +41,51 @@ if TYPE_CHECKING:
 def make_calibration_sets(
     pool: Pool, results: str, device: str = "cpu", data: EvaluationData | None = None
 ) -> list[CalibrationSet]:
-    """Build the sets of a pool, in its order, and write them to `calibration/`; and what they share with the evaluation
-    `data` and what describes them, each once for a set.
+    """`build_pool`, and what `describe_pool` says of its sets beside the evaluation `data`."""
+    sets = build_pool(pool, results, device, data)
+    if data is not None:
+        describe_pool(pool, results, device, data, *sets)
+    return sets
 
-    A model writes text and is asked for windows once, on `device`: where all sets are stored already, they are read.
-    Raises SettingsError when the source holds too little text, or other text than when the stored sets were built, and
-    when the tokenizer is one of another commit.
+
+def build_pool(
+    pool: Pool, results: str, device: str = "cpu", data: EvaluationData | None = None
+) -> list[CalibrationSet]:
+    """Build the sets of a pool, in its order, and write them to `calibration/`.
+
+    `data` is the evaluation, whose texts some sources leave out. A model writes text and is asked for windows once, on
+    `device`: where all sets are stored already, they are read. Raises SettingsError when the source holds too little
+    text, or other text than when the stored sets were built, and when the tokenizer is one of another commit.
     """
     store = Results(results, WRITE_PATIENCE)
     commit = hub_commit(pool.model)
     check_commit(store, pool.model, commit)
     model = at_commit(pool.model, commit)
-    tokenizer = load_tokenizer(model)
     there = store.keys("calibration").issuperset(pool.ids)
     sets = _stored_sets(store, pool) if pool.asks_model and there else None
     if sets is None:
+        tokenizer = load_tokenizer(model)
         writer = ModelWriter(model, device) if pool.writes else None
         asked = asked_texts(data, tokenizer) if data is not None and pool.excludes else None
         measure = ModelMeasure(dense_of(model, device).model) if pool.measures else None
         tokenizer_id, model_id = pool.model.tokenizer_id, pool.model_id
         sets = build_sets(list(pool.specs), tokenizer, tokenizer_id, measure, writer, asked, model_id)
         _store_sets(store, sets)
-    if data is not None:
-        _describe(store, sets, data, tokenizer)
-        for describer in pool.describers:
-            _ask(store, pool, describer, sets, data, device)
     return sets
+
+
+def describe_pool(pool: Pool, results: str, device: str, data: EvaluationData, *sets: CalibrationSet) -> None:
+    """Write what describes the sets of a pool and what they share with the evaluation, each once for a set.
+
+    The file in `overlap/` comes last: a set that has one is described.
+    """
+    store = Results(results, WRITE_PATIENCE)
+    tokenizer = load_tokenizer(at_commit(pool.model, hub_commit(pool.model)))
+    _describe(store, sets, data, len(tokenizer))
+    for describer in pool.describers:
+        _ask(store, pool, describer, sets, data, device)
+    release(small=False)
+    _compare(store, sets, data, tokenizer)
 
 
 def _store_sets(store: Results, sets: Sequence[CalibrationSet]) -> None:
@@ -78,21 +97,26 @@ def _store_sets(store: Results, sets: Sequence[CalibrationSet]) -> None:
             store.write_table("calibration", calibration.id, calibration.rows())
 
 
-def _describe(
-    store: Results, sets: Sequence[CalibrationSet], data: EvaluationData, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Write what the sets share with the evaluation and what describes them, for those without such a file."""
-    compared, described = store.keys("overlap"), store.keys("descriptors")
-    if new := [calibration for calibration in sets if calibration.id not in compared]:
-        known = evaluated(data, tokenizer)
-        for calibration in new:
-            store.write_table("overlap", calibration.id, overlap_rows(calibration, known))
+def _describe(store: Results, sets: Sequence[CalibrationSet], data: EvaluationData, vocabulary: int) -> None:
+    """Write what describes the sets, for those without such a file."""
+    described = store.keys("descriptors")
     names, _ = chosen(data.settings.descriptors)
     targets = {text.label: text.tokens for text in data.heldout}
     for calibration in sets if names else ():
         if calibration.id not in described:
-            rows = list(descriptor_rows(calibration, names, len(tokenizer), targets))
+            rows = list(descriptor_rows(calibration, names, vocabulary, targets))
             store.write_table("descriptors", calibration.id, rows)
+
+
+def _compare(
+    store: Results, sets: Sequence[CalibrationSet], data: EvaluationData, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Write what the sets share with the evaluation, for those without such a file."""
+    compared = store.keys("overlap")
+    if new := [calibration for calibration in sets if calibration.id not in compared]:
+        known = evaluated(data, tokenizer)
+        for calibration in new:
+            store.write_table("overlap", calibration.id, overlap_rows(calibration, known))
 
 
 def _ask(
@@ -146,7 +170,7 @@ def sets_and_receipt(
     pool: Pool, results: str, device: str = "cpu", data: EvaluationData | None = None
 ) -> tuple[Any, ...]:
     """The largest ids, so that a driver can wait without fetching tokens, and then the sets one by one."""
-    sets = make_calibration_sets(pool, results, device, data)
+    sets = build_pool(pool, results, device, data)
     release(small=False)
     return (largest_in_sets(sets), *sets)
 

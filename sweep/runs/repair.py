@@ -85,9 +85,10 @@ def told(store: Results, damages: Sequence[Damage]) -> list[str]:
 
 
 def lost_sets(store: Results, rows: pl.DataFrame) -> set[str]:
-    """Ids of calibration sets that finished trials were made with and that have no file."""
+    """Ids of calibration sets that finished trials were made with and that lack their file, or what describes them:
+    trials do not wait for this."""
     used = rows.filter((pl.col("status") == "ok") & pl.col("calibration_id").is_not_null())
-    return set(used.get_column("calibration_id").to_list()) - store.keys("calibration")
+    return set(used.get_column("calibration_id").to_list()) - (store.keys("calibration") & store.keys("overlap"))
 
 
 def _paths(store: Results, damages: Iterable[Damage]) -> set[str]:

@@ -38,9 +38,10 @@ class Runner(Protocol):
         """Find the machines. Returns the device of the trials, `cuda` or `cpu`; raises SettingsError."""
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
-        """Look at the models, and make what trials share: calibration sets and requests.
+        """Look at the models, and make what trials share: requests, and calibration sets, some of which may be made
+        while trials run.
 
-        Raises SettingsError or ResultsError for what would fail in every trial.
+        Raises SettingsError or ResultsError for what is wrong with them until then.
         """
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:

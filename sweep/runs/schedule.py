@@ -8,11 +8,13 @@ get theirs. What a worker *holds* is a dense model with the requests made for it
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sweep.models import ModelRef
 from sweep.plan import Trial, evaluation_key
 
 Held = TypeVar("Held")
@@ -36,8 +38,16 @@ class Queue:
         self._seconds: defaultdict[object, float] = defaultdict(float)  # of what waits
         self._holders: Counter[object] = Counter()
         self._suspended: set[object] = set()
-        for job in sorted(jobs, key=lambda job: -job.seconds):
-            self.put_back(job)
+        self.add(jobs)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """More jobs that may be taken; of those that are as long, earlier ones come first."""
+        new: defaultdict[object, list[Job]] = defaultdict(list)
+        for job in sorted(jobs, key=_longest_first):
+            new[held_by(job.trial)].append(job)
+            self._seconds[held_by(job.trial)] += job.seconds
+        for held, more in new.items():
+            self._waiting[held] = deque(heapq.merge(self._waiting.get(held, ()), more, key=_longest_first))
 
     def hold(self, held: object) -> None:
         """A worker holds this already."""
@@ -93,6 +103,32 @@ class Queue:
         """A worker no longer holds this model: it switched, or it died."""
         if held is not None and self._holders[held] > 0:
             self._holders[held] -= 1
+
+
+class Awaiting:
+    """Jobs that wait for their calibration set."""
+
+    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+        self._jobs: defaultdict[str | None, list[Job]] = defaultdict(list)  # by set
+        for job in jobs:
+            self._jobs[job.trial.calibration_id].append(job)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._jobs.values()))
+
+    def take(self, sets: Iterable[str], model: ModelRef | None = None) -> list[Job]:
+        """The jobs of these sets (of one model; None: of all), which wait no more."""
+        taken = []
+        for number in sets:
+            jobs = self._jobs.pop(number, [])
+            taken += [job for job in jobs if model in (None, job.trial.model)]
+            if kept := [job for job in jobs if model not in (None, job.trial.model)]:
+                self._jobs[number] = kept
+        return taken
+
+
+def _longest_first(job: Job) -> float:
+    return -job.seconds
 
 
 def spread(work: Mapping[Held, float], workers: int) -> list[Held]:

@@ -3,7 +3,7 @@
 A tokenizer may know more tokens than the model (added tokens that nobody uses), and an embedding may have more rows
 than the tokenizer has tokens; both are common and harmless. What is wrong is an id that is used and has no row: it ends
 in an error deep inside a kernel, or in another token's row. So the ids themselves are looked at, of calibration sets,
-requests and held-out windows alike, before a worker starts.
+requests and held-out windows alike, before a trial is given them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A worker: holds one dense model, runs trials of it one after the other, and writes their rows itself.
+"""A worker: holds one dense model, runs trials of it one after the other, and records them itself (`record.py`).
 
 A trial that fails leaves a row with its error, after which the dense model is given back and the next trial starts.
 The hard cases are a failure that leaves the GPU unusable (the outcome says so, and the worker is replaced) and a model
@@ -7,14 +7,14 @@ that cannot be held, which must not be loaded again for each of its trials.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from calib.build import CalibrationSet
 from sweep.evaluation.suite import EvaluationData, Evaluator
 from sweep.models import ModelRef, at_commit, hub_commit
 from sweep.plan import EvaluationKey, Trial, evaluation_key
-from sweep.results import Results, ResultsError, TrialRows
+from sweep.results import Results, TrialRows
 from sweep.runs.connection import LOGS
 from sweep.runs.errors import error_line, may_pass
-from sweep.runs.headline import headline
 from sweep.runs.machine import device_name, device_works, free_memory, peak_memory, quiet_torch, reset_peak_memory
-from sweep.runs.outcome import Outcome, committed
+from sweep.runs.outcome import Outcome
+from sweep.runs.record import Left, Recorder, record
 from sweep.runs.schedule import held_by
 from sweep.runs.watch import Watch, WatchedClock, WorkLog
 from sweep.storage.patience import WRITE_PATIENCE
@@ -83,6 +83,7 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.log = WorkLog(log_path(self.results, self.name))
         self.watch = Watch(limits, self._hung) if limits else None
+        self.recorder = Recorder(limits)
         self._now: tuple[Trial, Mapping[str, Any]] | None = None  # the trial that runs, and columns of its row
         self.provenance = dict(provenance)
         self.device = quiet_torch(device)
@@ -104,6 +105,16 @@ class Worker:
         attempts: int = 1,
     ) -> Outcome:
         """Run the trial and commit its row, whatever happens. `requests` is called when the model changes."""
+        return self.finish(self.compute(trial, calibration, requests, attempts))
+
+    def compute(
+        self,
+        trial: Trial,
+        calibration: CalibrationSet | None,
+        requests: Callable[[], EvaluationData],
+        attempts: int = 1,
+    ) -> Left:
+        """The part of a trial that needs the device; what is left is to record it, of failed ones as well."""
         started = datetime.now(timezone.utc)
         clock = WatchedClock(trial.id, str(trial), self.log, self._memory)
         self._now = trial, {**self.provenance, "attempts": attempts, "started": started, "worker": self.name}
@@ -112,26 +123,35 @@ class Worker:
         self.log.say("trial", trial=trial.id, name=str(trial), attempt=attempts, memory=self._memory())
         self._mark(trial, attempts)
         reset_peak_memory(self.device)
+        failure: TrialRows | None = None
         try:
             held = self._hold(trial, requests, clock)
-            rows = run_trial(trial, held.dense, held.evaluators[evaluation_key(trial)], calibration, clock)
+            rows = run_trial(trial, held.dense, held.evaluators[evaluation_key(trial)], calibration, clock).rows
         except Exception as error:
             text = str(error) if isinstance(error, NotHeld) else error_line(error, clock.part)
-            rows = failed_rows(trial, clock.phase or "load", text)
+            failure = failed_rows(trial, clock.phase or "load", text)
+            rows = partial(_same, failure)
             self.log.say("failed", trial=trial.id, phase=clock.phase, error=text, traceback=traceback.format_exc())
-        common = {
+        columns = {
             **self._now[1],
             "device": device_name(self.device),
             "peak_memory": peak_memory(self.device),
             "seconds_restore": clock.seconds.get("restore"),
             "seconds_compress": clock.seconds.get("compress"),
         }
-        rows = TrialRows({**rows.trial, **common}, rows.metrics, rows.samples, rows.layers)
-        try:
-            outcome = self._write(trial, rows, clock)
-        except (OSError, ResultsError) as error:
-            outcome = self._write_failed(trial, common, error_line(error), clock)
-        self.log.say("done", trial=trial.id, name=str(trial), status=outcome.status, memory=self._memory())
+        return Left(trial, rows, columns, clock.seconds, failure is not None, self.results, self.log)
+
+    def finish(self, left: Left) -> Outcome:
+        """Record a trial here and now, and see whether a failed one has broken the device."""
+        self.recorder.settle()
+        clock = WatchedClock(left.trial.id, str(left.trial), self.log, self._memory)
+        if self.watch:
+            self.watch.clock = clock
+        outcome = record(left, clock)
+        if outcome.status == "failed":
+            free_memory(self.device)
+            outcome = replace(outcome, broken=not device_works(self.device))
+        self.log.say("done", trial=left.trial.id, name=str(left.trial), status=outcome.status, memory=self._memory())
         return outcome
 
     def _memory(self) -> int | None:
@@ -167,6 +187,7 @@ class Worker:
             self.results.commit(
                 {**failed_rows(trial, phase, error).trial, **columns, "device": device_name(self.device)}
             )
+            self.recorder.settle()
 
     def _mark(self, trial: Trial, attempts: int) -> None:
         """Leave a mark of this start; it is there for the count alone, so a full disk must not cost the trial."""
@@ -182,6 +203,7 @@ class Worker:
         held = self._held
         if held is not None and held.model == trial.model and evaluation_key(trial) in held.evaluators:
             return held
+        self.recorder.settle()  # what is loaded may share code with what is recorded
         refusal = self._refused.get(wanted)
         if refusal and refusal.tries_left == 0:
             raise NotHeld(refusal.error)
@@ -214,44 +236,6 @@ class Worker:
             dense = self._take_warm(ref) or load_dense(ref, self.device)
         return _Held(trial.model, data.model_commit, dense, {})
 
-    def _write(self, trial: Trial, rows: TrialRows, clock: Clock) -> Outcome:
-        if there := committed(self.results, trial, rows.trial["attempts"]):
-            return there
-        with clock("write"):
-            files = self.results.write_details(rows)
-        total = sum(clock.seconds.values()) - clock.seconds.get("load", 0.0)
-        row = {
-            **rows.trial,
-            "files": json.dumps(files),
-            "seconds_write": clock.seconds["write"],
-            "seconds_total": total,
-        }
-        self.results.commit(row)
-        with suppress(OSError):
-            self.results.forget_started(trial.id, range(1, rows.trial["attempts"] + 1))
-        return self._outcome(trial, row, headline(rows), clock)
 
-    def _write_failed(self, trial: Trial, common: Mapping[str, Any], error: str, clock: Clock) -> Outcome:
-        """A trial whose tables cannot be written (a full disk, a broken contract) fails; its row may still fit."""
-        row = {**failed_rows(trial, "write", error).trial, **common}
-        try:
-            self.results.commit(row)
-        except OSError as second:
-            row["error"] = f"{error}; nor could this row be written: {error_line(second)}"
-        return self._outcome(trial, row, "", clock)
-
-    def _outcome(self, trial: Trial, row: Mapping[str, Any], figures: str, clock: Clock) -> Outcome:
-        failed = row["status"] == "failed"
-        if failed:
-            free_memory(self.device)
-        parts = {name: row.get(f"seconds_{name}") or 0.0 for name in ("tasks", "windows")}
-        return Outcome(
-            trial=trial,
-            status=row["status"],
-            attempts=row["attempts"],
-            seconds={**clock.seconds, **parts},
-            headline=figures,
-            error=row.get("error"),
-            phase=row.get("phase"),
-            broken=failed and not device_works(self.device),
-        )
+def _same(rows: TrialRows) -> TrialRows:
+    return rows

@@ -26,7 +26,10 @@ TRIALS = _schema(
         "study": (_text, "name of the study"),
         "status": (_text, "ok | failed"),
         "error": (_text, "null, or what failed and where, in one line"),
-        "phase": (_text, "null, or the phase that failed: load | restore | compress | evaluate | write | worker"),
+        "phase": (
+            _text,
+            "null, or the phase that failed: calibration | load | restore | compress | evaluate | write | worker",
+        ),
         "attempts": (_small, "how often the trial was started until this row"),
         "model": (_text, "name of the model in the study"),
         "model_id": (_text, "fingerprint of the model's files, or name@revision on the hub"),

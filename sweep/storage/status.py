@@ -163,14 +163,15 @@ def _left_seconds(rows: pl.DataFrame, left: int | None, since: datetime | None) 
 
 
 def _last_line(path: Path) -> dict[str, Any]:
+    """Of a worker's log, but for lines of what it records beside."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
             lines = file.read().splitlines()
-        found = json.loads(lines[-1]) if lines else {}
+        found = (json.loads(line) for line in reversed(lines))
+        return next((line for line in found if isinstance(line, dict) and not line.get("beside")), {})
     except (OSError, ValueError):  # it is being written
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _json(results: Results, name: str) -> dict[str, Any]:

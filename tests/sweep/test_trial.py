@@ -47,7 +47,7 @@ def test_trial_runs_on_a_dense_model_alone_and_twice_gives_the_same_rows(trials:
     assert trial.spec is not None
     (calibration,) = build_sets([trial.spec], dense.tokenizer, trial.model.tokenizer_id)
     clock = Clock()
-    first, second = (run_trial(trial, dense, evaluator, calibration, clock) for _ in range(2))
+    first, second = (run_trial(trial, dense, evaluator, calibration, clock).rows() for _ in range(2))
     assert set(first.trial) <= set(TABLES["trials"].names)
     assert first.trial["weights_hash"] == second.trial["weights_hash"]
     assert first.metrics == second.metrics

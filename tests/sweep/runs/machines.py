@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sweep.plan import Trial
-from sweep.runs.crew import Crew
+from sweep.runs.crew import Crew, refuse_untried, tried
 from sweep.runs.hiring import Hiring
 from sweep.runs.schedule import Job
 
@@ -55,9 +55,9 @@ class Machines:
                 break
             self.time += 1.0
             yield from self.step(hiring)
-        for job in crew.tried():
+        for job in tried(crew.queue):
             yield job.trial.id, "failed"
-        crew.refuse_untried()
+        refuse_untried(crew.queue)
 
     def step(self, hiring: Hiring) -> list[tuple[str, str]]:
         """A worker starts, or a trial ends."""
@@ -78,7 +78,7 @@ class Machines:
         if not self.dies(trial):
             crew.finished(worker)
             return [(trial.id, "ok")]
-        failed = not crew.try_again(worker)
+        failed = not crew.try_again(crew.running[worker].job)
         if line := crew.lost(worker):
             self.said.append(line)
         return [(trial.id, "failed")] if failed else []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sweep.runs.connection import LOGS, answers, hint, knock, where_logs_are, within
+from sweep.runs.connection import LOGS, answers, gone, hint, knock, within
 from sweep.runs.runner import RunnerError
 
 
@@ -45,8 +45,9 @@ def test_hint_says_what_to_do(address: str | None, error: str, said: str) -> Non
 
 
 def test_logs_are_named_where_ray_was_started_here() -> None:
-    assert str(LOGS) in where_logs_are(None)
-    assert where_logs_are("10.0.0.1:6379") == ""
+    assert str(LOGS) in (gone(None, None, lambda: False) or "")
+    assert gone("10.0.0.1:6379", None, lambda: False) == "no node of Ray is alive any more"
+    assert gone("10.0.0.1:6379", None, lambda: True) is None
 
 
 def test_head_that_says_nothing_is_told_and_not_waited_for() -> None:

@@ -59,7 +59,7 @@ def test_attempts_and_deaths_of_a_trial_are_counted(many_trials: list[Trial]) ->
         assigned = crew.assign()
         assert assigned is not None
         assert assigned[1] == Job(many_trials[0], attempts=4 + deaths, deaths=deaths)
-        assert crew.try_again(deaths) is (deaths < 2)
+        assert crew.try_again(assigned[1]) is (deaths < 2)
         crew.lost(deaths)
     assert not crew.unfinished
 
@@ -112,3 +112,59 @@ def test_worker_that_loads_a_model_ahead_is_given_its_trials_first(two_models: l
     assigned = crew.assign()
     assert assigned is not None
     assert assigned[1].trial.model == last.model
+
+
+def test_worker_is_free_while_its_trial_is_recorded(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    crew.begin(jobs(many_trials[:2]))
+    crew.joined("worker")
+    assert crew.assign() == ("worker", Job(many_trials[0]))
+    job = crew.computed("worker")
+    assert crew.assign() == ("worker", Job(many_trials[1]))
+    assert crew.unfinished == 2
+    crew.record_over(job, lost=False)
+    crew.finished("worker")
+    assert not crew.unfinished
+
+
+def test_trials_of_a_worker_that_dies_are_both_tried_again(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    crew.begin(jobs(many_trials[:2]))
+    crew.joined("worker")
+    crew.assign()
+    recorded = crew.computed("worker")
+    _, computed = crew.assign() or ("", recorded)
+    for job in (recorded, computed):  # as both calls tell
+        crew.record_over(job, lost=True)
+        assert crew.try_again(job)
+    crew.lost("worker")
+    assert crew.size == 0
+    assert len(crew.queue) == crew.unfinished == 2
+
+
+def test_free_worker_that_dies_while_it_records_is_given_nothing_more(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    crew.begin(jobs(many_trials[:1]))
+    crew.joined("worker")
+    crew.assign()
+    job = crew.computed("worker")
+    crew.record_over(job, lost=True)
+    assert crew.try_again(job)
+    assert crew.assign() is None
+    assert crew.size == 0
+
+
+def test_trials_whose_set_is_missing_are_unfinished_and_not_handed_out(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    missing = {trial.calibration_id for trial in many_trials if trial.calibration_id}
+    crew.begin(jobs(many_trials), missing)
+    crew.joined("worker")
+    handed = []
+    while assigned := crew.assign():
+        handed.append(assigned[1].trial)
+        crew.finished("worker")
+    assert handed == [trial for trial in many_trials if trial.calibration_id is None]
+    assert crew.unfinished == len(many_trials) - len(handed)
+    first = sorted(missing)[0]
+    crew.queue.add(crew.awaiting.take([first]))
+    assert {crew.queue.take(None).trial.calibration_id for _ in range(len(crew.queue))} == {first}

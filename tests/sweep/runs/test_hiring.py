@@ -152,3 +152,29 @@ def test_given_number_of_workers_shrinks_with_the_nodes_and_comes_back(many_tria
         hiring.fit(room)
         places.append(hiring.places)
     assert places == [1, 2, 3]
+
+
+def test_worker_that_records_is_not_ended(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    hiring = Hiring(crew, grows=True)
+    crew.begin([Job(many_trials[0])])
+    hiring.begin(1)
+    for worker in ("idle", "recording"):
+        hiring.hired(worker)
+        hiring.started(worker)
+    assert crew.assign() == ("recording", Job(many_trials[0]))
+    crew.computed("recording")
+    assert hiring.surplus() == ["idle"]
+
+
+def test_workers_are_kept_while_trials_await_their_sets(many_trials: list[Trial]) -> None:
+    crew = Crew()
+    hiring = Hiring(crew, grows=True)
+    last = many_trials[-1]
+    assert last.calibration_id is not None
+    crew.begin([Job(last)], {last.calibration_id})
+    hiring.begin(1)
+    for worker in ("one", "two"):
+        hiring.hired(worker)
+        hiring.started(worker)
+    assert hiring.surplus() == []

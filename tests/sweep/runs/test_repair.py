@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from sweep.results import Results
 
@@ -185,3 +186,15 @@ def test_secrets_in_a_results_uri_are_refused_and_not_repeated(study: Any, root:
     assert "holds a key or a secret" in result.stderr
     assert "hunter2" not in result.output + result.stderr
     assert "KEY:" not in result.output + result.stderr
+
+
+def test_what_describes_a_set_is_made_again(study: Any) -> None:
+    """As after a launch that was killed between a trial and the table that it did not wait for."""
+    launch_again, root = study
+    before = Results(root).read("overlap").drop("seconds")
+    lost = next((root / "overlap").glob("*.parquet"))
+    lost.unlink()
+    result = launch_again()
+    assert result.exit_code == 0, result.output
+    assert "0 to run" in result.output
+    assert_frame_equal(Results(root).read("overlap").drop("seconds"), before, check_row_order=False)

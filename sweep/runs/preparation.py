@@ -1,0 +1,132 @@
+"""What trials wait for, made by tasks on any machine: models looked at, requests, and calibration sets one by one.
+
+Trials of a set may run when the set is there. Requests and models are waited for before the first trial, and so are
+sets as long as no worker could begin; what is wrong with them ends the launch then, and is a failed row of their trials
+later. What describes the sets is nobody's business before the end. Nothing here knows what runs the tasks (`Tasks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from calib.settings import SettingsError, one_line
+from sweep.models import ModelRef
+from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, requests_of
+from sweep.results import ResultsError
+from sweep.runs.model_check import check_model
+from sweep.runs.prepare import describe_pool, requests_and_receipt, sets_and_receipt
+from sweep.runs.runner import RunnerError
+from sweep.runs.schedule import Awaiting, Job
+from sweep.runs.vocabulary import refuse_unknown_ids
+
+Reference = Any  # to what a task returns: whatever can be a key
+WRONG = (SettingsError, ResultsError, OSError)  # what tasks find wrong with a study or a folder
+
+
+class Tasks(Protocol):
+    """Runs functions elsewhere."""
+
+    def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Reference]:
+        """Begin a task; references to what it will return. Arguments may be such references."""
+
+    def done(self, references: Sequence[Reference]) -> list[Reference]:
+        """Those that are there: at least one, or none after a moment."""
+
+    def result(self, reference: Reference) -> Any:
+        """What a task returned; what it found wrong is raised as it was."""
+
+
+class Preparation:
+    """References to all sets and requests, of this study and of earlier ones."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self.tasks = tasks
+        self.sets: dict[str, Reference] = {}  # by calibration id
+        self.requests: dict[EvaluationKey, Reference] = {}
+        self.missing: dict[Reference, Pool] = {}  # receipts of sets that are not there yet
+        self._described: dict[Reference, Reference] = {}  # receipt of sets -> the task that describes them
+        self._checks: list[tuple[EvaluationKey, ModelUse, Reference]] = []
+        self._largest: dict[EvaluationKey, Reference] = {}
+        self._uses: list[tuple[ModelUse, int]] = []  # with the rows of the model's embedding
+
+    @property
+    def missing_ids(self) -> set[str]:
+        """Calibration sets that are not there yet."""
+        return {number for pool in self.missing.values() for number in pool.ids}
+
+    def begin(
+        self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet], results: str, device: str
+    ) -> None:
+        """Begin all tasks. Where a model is asked it is on `device`."""
+        self._checks = [
+            (key, use, *self.tasks.task(check_model, use.model, use.methods, use.weighed, returns=1, on_device=False))
+            for key, asked in requests.items()
+            for use in asked.uses
+        ]
+        for key, asked in requests.items():
+            self._largest[key], self.requests[key] = self.tasks.task(
+                requests_and_receipt, asked.trial, results, asked.seqlens, returns=2, on_device=False
+            )
+        made = {key: self.requests[key] for key in requests}  # of this study alone
+        self.missing, self._described = {}, {}
+        for pool in pools:
+            data = requests_of(pool, made)
+            on, where = pool.asks_model, device if pool.asks_model else "cpu"
+            given = pool, results, where, data if pool.excludes else None
+            receipt, *sets = self.tasks.task(sets_and_receipt, *given, returns=len(pool.ids) + 1, on_device=on)
+            self.missing[receipt] = pool
+            self.sets.update(zip(pool.ids, sets, strict=True))
+            on, where = bool(pool.describers), device if pool.describers else "cpu"
+            (self._described[receipt],) = self.tasks.task(
+                describe_pool, pool, results, where, data, *sets, returns=1, on_device=on
+            )
+
+    def wait(self, ready: Callable[[], bool]) -> None:
+        """Until all is there, or all but some sets and a worker is `ready`. Raises what is wrong."""
+        self._wait_for([*(check for _, _, check in self._checks), *self._largest.values()])
+        self._uses = [(use, self.tasks.result(check)) for _, use, check in self._checks]
+        for (key, _, _), (use, rows) in zip(self._checks, self._uses, strict=True):
+            refuse_unknown_ids(use, rows, {}, self.tasks.result(self._largest[key]))
+        while self.missing and not ready():
+            for receipt in self.tasks.done(list(self.missing)):
+                for _, error in self._wrong_with(receipt):
+                    raise error
+                del self.missing[receipt]
+
+    def share_out(self, receipt: Reference, awaiting: Awaiting) -> tuple[list[Job], list[tuple[Job, str]]]:
+        """Of the jobs that await the sets of a receipt those that may run, and those that cannot with the reason."""
+        refused: list[tuple[Job, str]] = []
+        ids = self.missing[receipt].ids
+        for model, error in self._wrong_with(receipt):
+            refused += [(job, one_line(str(error))) for job in awaiting.take(ids, model)]
+            if model is None:
+                del self._described[receipt]  # there is nothing to describe
+        del self.missing[receipt]
+        return awaiting.take(ids), refused
+
+    def _wrong_with(self, receipt: Reference) -> Iterator[tuple[ModelRef | None, Exception]]:
+        try:
+            largest = self.tasks.result(receipt)
+        except WRONG as error:
+            yield None, error
+            return
+        for use, rows in self._uses:
+            try:
+                refuse_unknown_ids(use, rows, largest, ())
+            except SettingsError as error:
+                yield use.model, error
+
+    def wait_until_described(self) -> None:
+        """Raises RunnerError when what describes the sets could not be made."""
+        try:
+            self._wait_for(list(self._described.values()))
+        except WRONG as error:
+            raise RunnerError(f"what describes the calibration sets could not be made: {error}") from None
+
+    def _wait_for(self, references: Sequence[Reference]) -> None:
+        waiting = list(references)
+        while waiting:
+            for reference in self.tasks.done(waiting):
+                waiting.remove(reference)
+                self.tasks.result(reference)

@@ -1,0 +1,147 @@
+"""What trials wait for, made by tasks of paper: their results come when a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from calib.settings import SettingsError
+from sweep import plan
+from sweep.config import parse_study
+from sweep.evaluation.questions.largest import LargestId
+from sweep.plan import Trial
+from sweep.runs.preparation import Preparation
+from sweep.runs.runner import RunnerError
+from sweep.runs.schedule import Awaiting, Job
+
+
+class PaperTasks:
+    """Begins tasks, and ends those that it is told to. A reference is (function, number, which of its values)."""
+
+    def __init__(self) -> None:
+        self.arguments: dict[tuple[str, int], tuple[Any, ...]] = {}
+        self.values: dict[Any, Any] = {}
+
+    def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
+        name = function.__name__
+        key = name, sum(other == name for other, _ in self.arguments)
+        self.arguments[key] = arguments
+        return [(*key, value) for value in range(returns)]
+
+    def end(self, name: str, value: Any, numbers: Sequence[int] | None = None) -> None:
+        """Tasks of this function (those with these numbers) return a value, or raise it."""
+        for other, number in self.arguments:
+            if other == name and (numbers is None or number in numbers):
+                self.values[name, number, 0] = value
+
+    def done(self, references: Sequence[Any]) -> list[Any]:
+        found = [reference for reference in references if reference in self.values]
+        assert found, f"{references} would be waited for, for ever"
+        return found[:1]
+
+    def result(self, reference: Any) -> Any:
+        value = self.values[reference]
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+
+@pytest.fixture
+def trials(document: dict[str, Any]) -> list[Trial]:
+    return plan.expand(parse_study(document))
+
+
+@pytest.fixture
+def tasks() -> PaperTasks:
+    return PaperTasks()
+
+
+@pytest.fixture
+def preparation(trials: list[Trial], tasks: PaperTasks) -> Preparation:
+    """Begun for a study of two sources, with models and requests there."""
+    begun = Preparation(tasks)
+    begun.begin(plan.pools(trials), plan.request_sets(trials), "results", "cuda")
+    tasks.end("check_model", 257)
+    tasks.end("requests_and_receipt", ())
+    return begun
+
+
+def of(trials: list[Trial], source: str) -> set[str]:
+    return {trial.id for trial in trials if trial.spec is not None and trial.spec.source.label == source}
+
+
+def share_out(preparation: Preparation, trials: list[Trial], number: int) -> tuple[set[str], dict[str, str]]:
+    jobs = [Job(trial) for trial in trials if trial.calibration_id in preparation.missing_ids]
+    ready, refused = preparation.share_out(("sets_and_receipt", number, 0), Awaiting(jobs))
+    return {job.trial.id for job in ready}, {job.trial.id: error for job, error in refused}
+
+
+def test_trials_wait_for_their_own_set_alone(preparation: Preparation, tasks: PaperTasks, trials: list[Trial]) -> None:
+    preparation.wait(ready=lambda: True)
+    assert len(preparation.missing_ids) == 2
+    tasks.end("sets_and_receipt", {}, [1])
+    assert share_out(preparation, trials, 1) == (of(trials, "stones"), {})
+    assert len(preparation.missing_ids) == 1
+
+
+def test_sets_wait_for_no_requests_unless_they_leave_texts_of_the_evaluation_out(
+    preparation: Preparation, tasks: PaperTasks, document: dict[str, Any]
+) -> None:
+    assert [tasks.arguments["sets_and_receipt", number][3] for number in (0, 1)] == [None, None]
+    document["calibration"]["exclude_overlap"] = True
+    again = plan.expand(parse_study(document))
+    preparation.begin(plan.pools(again), plan.request_sets(again), "results", "cuda")
+    assert tasks.arguments["sets_and_receipt", 2][3] == ("requests_and_receipt", 1, 1)
+
+
+def test_wrong_sets_end_the_launch_while_no_worker_could_begin(preparation: Preparation, tasks: PaperTasks) -> None:
+    tasks.end("sets_and_receipt", {}, [0])
+    tasks.end("sets_and_receipt", SettingsError("too little text"), [1])
+    with pytest.raises(SettingsError, match="too little text"):
+        preparation.wait(ready=lambda: False)
+
+
+def test_wrong_models_and_requests_end_the_launch_although_a_worker_could_begin(
+    trials: list[Trial], tasks: PaperTasks
+) -> None:
+    begun = Preparation(tasks)
+    begun.begin(plan.pools(trials), plan.request_sets(trials), "results", "cuda")
+    tasks.end("check_model", 257)
+    tasks.end("requests_and_receipt", (LargestId(300, "task tiny_a"),))
+    with pytest.raises(SettingsError, match="task tiny_a"):
+        begun.wait(ready=lambda: True)
+
+
+def test_later_sets_that_cannot_be_built_fail_their_trials_alone(
+    preparation: Preparation, tasks: PaperTasks, trials: list[Trial]
+) -> None:
+    preparation.wait(ready=lambda: True)
+    tasks.end("sets_and_receipt", SettingsError("too little text"), [0])
+    assert share_out(preparation, trials, 0) == (set(), dict.fromkeys(of(trials, "rivers"), "too little text"))
+    tasks.end("sets_and_receipt", {}, [1])
+    assert share_out(preparation, trials, 1) == (of(trials, "stones"), {})
+    tasks.end("describe_pool", None, [1])
+    preparation.wait_until_described()  # there is nothing to describe of the first, whose task cannot end
+
+
+def test_ids_that_the_model_does_not_know_fail_the_trials_of_their_set(
+    preparation: Preparation, tasks: PaperTasks, trials: list[Trial]
+) -> None:
+    preparation.wait(ready=lambda: True)
+    stones = next(trial.calibration_id for trial in trials if trial.id in of(trials, "stones"))
+    tasks.end("sets_and_receipt", {stones: LargestId(257, "calibration: source 'stones'")}, [1])
+    ready, refused = share_out(preparation, trials, 1)
+    assert not ready
+    assert set(refused) == of(trials, "stones")
+    assert all("embeddings for 0 to 256 alone" in error for error in refused.values())
+
+
+def test_descriptions_that_fail_are_told_at_the_end(preparation: Preparation, tasks: PaperTasks) -> None:
+    tasks.end("sets_and_receipt", {})
+    preparation.wait(ready=lambda: False)
+    assert not preparation.missing
+    tasks.end("describe_pool", OSError("no space left"))
+    with pytest.raises(RunnerError, match="what describes the calibration sets could not be made: no space left"):
+        preparation.wait_until_described()
