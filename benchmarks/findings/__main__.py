@@ -12,13 +12,23 @@ from typing import Annotated
 import typer
 
 from analysis.page import vega
-from benchmarks.findings import carry_over, disagreement, how_much, mixtures, own_domain, windows, wrong_text
+from benchmarks.findings import (
+    carry_over,
+    claims,
+    disagreement,
+    how_much,
+    mixtures,
+    own_domain,
+    sensitivity,
+    windows,
+    wrong_text,
+)
 from benchmarks.findings.page import Page
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "findings"
 PAGES = {
     module.__name__.rpartition(".")[2]: module.page
-    for module in (how_much, mixtures, own_domain, wrong_text, windows, disagreement, carry_over)
+    for module in (how_much, mixtures, own_domain, wrong_text, windows, disagreement, sensitivity, carry_over, claims)
 }
 OPEN = (
     "chat templates and reasoning traces; text that the model writes; selection of windows; noise; languages; rotation; "
