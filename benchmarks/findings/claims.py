@@ -248,7 +248,7 @@ def _chart(claims: Sequence[Claim]) -> Chart:
                     "type": "nominal",
                     "title": None,
                     "sort": [claim.text for claim in claims],
-                    "axis": {"labelLimit": 420},
+                    "axis": {"labelLimit": 480},
                 },
                 "x": {"field": "cases", "type": "quantitative", "title": "places", "axis": {"tickMinStep": 1}},
                 "order": {"field": "order", "type": "quantitative"},
