@@ -86,8 +86,8 @@ def page() -> Page:
             rows,
         ),
         published=(
-            "arXiv 2405.20835, by notes on the paper, finds that Llama 2 and 3 and Mistral at 4 bits hardly care about the "
-            "calibration text; Beware of Calibration Data (arXiv 2410.17711), by notes, that its weight grows with sparsity."
+            "arXiv 2405.20835, by its abstract, finds that Llama 2 and 3, Command-R and Mistral are robust to the "
+            "calibration text where OPT is not; Beware of Calibration Data (arXiv 2410.17711), by its abstract, that it is crucial to pruning, especially at high sparsity."
         ),
         limits=(
             "One model of 17 million parameters. The best and the worst source were picked by the draws that judge them, which "

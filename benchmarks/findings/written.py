@@ -54,7 +54,7 @@ def page() -> Page:
         },
         published=(
             "Self-calibration (arXiv 2410.17170) and Beware of Calibration Data (arXiv 2410.17711) propose text that the model "
-            "writes; by notes on a public experiment with GPTQ at 6 bits, it closes 85 % of the gap between random tokens and "
+            "writes, the latter gaining up to 2.68 % for pruning by its abstract; by notes on a public experiment with GPTQ at 6 bits, it closes 85 % of the gap between random tokens and "
             "held-out text."
         ),
         limits=(
