@@ -1,6 +1,6 @@
 """Studies that compare kinds of calibration set, arm by arm: what is read, compared and drawn alike on their pages.
 
-An arm is a source, a rule that chose its windows and a size. Arms are compared by the mean log perplexity over texts,
+An arm is a source and a size. Arms are compared by the mean log perplexity over texts,
 told as per cent of perplexity; intervals are over calibration sets. Several arms are compared with one, so the p values
 of a family are corrected by Holm.
 """
@@ -17,17 +17,16 @@ import polars as pl
 from analysis.compare import holm
 from analysis.estimates.welch import Interval, contrast
 from analysis.page.chart import Chart
-from benchmarks.findings.evidence import DATA, NAMES, in_percent, percent
+from benchmarks.findings.evidence import DATA, NAMES, in_percent, percent, signed
 
 LEVEL = 0.05
 
 
 @dataclass(frozen=True, order=True)
 class Arm:
-    """`select`: the rule that chose the windows, or an empty string."""
+    """A source and the windows of a set."""
 
     source: str
-    select: str = ""
     nsamples: int = 16
 
 
@@ -51,10 +50,9 @@ class Arms:
         """Mean log perplexity over `texts` of each set, [sets]."""
         return np.asarray(self.losses[arm][:, [self.texts.index(text) for text in texts]].mean(axis=1))
 
-    def gap(self, arm: Arm, reference: Arm, texts: Sequence[str], *, paired: bool = False) -> Interval:
-        """Mean loss of `arm` minus that of `reference`; `paired`: set k of one belongs to set k of the other."""
-        a, b = self.mean(arm, texts), self.mean(reference, texts)
-        return contrast([a - b], [1.0]) if paired else contrast([a, b], [1, -1])
+    def gap(self, arm: Arm, reference: Arm, texts: Sequence[str]) -> Interval:
+        """Mean loss of `arm` minus that of `reference`."""
+        return contrast([self.mean(arm, texts), self.mean(reference, texts)], [1, -1])
 
     def against_control(self, arm: Arm, texts: Sequence[str]) -> Interval:
         return contrast([self.mean(arm, texts) - sum(self.control[text] for text in texts) / len(texts)], [1.0])
@@ -71,9 +69,9 @@ def read(study: str) -> list[Arms]:
     for (model, method), part in calibrated.group_by("model", "method_label", maintain_order=True):
         texts = sorted(set(part.filter(perplexity)["task"]) - {"mean"})
         losses, tasks = {}, {}
-        keyed = part.with_columns(pl.col("select").fill_null("")).sort("source", "select", "nsamples", "set")
-        for (source, select, nsamples), rows in keyed.group_by("source", "select", "nsamples", maintain_order=True):
-            arm = Arm(str(source), str(select), int(str(nsamples)))
+        ordered = part.sort("source", "nsamples", "set")
+        for (source, nsamples), rows in ordered.group_by("source", "nsamples", maintain_order=True):
+            arm = Arm(str(source), int(str(nsamples)))
             values = rows.filter(pl.col("measure") == "perplexity").with_columns(pl.col("value").cast(pl.Float64).log())
             wide = values.pivot(on="task", on_columns=texts, index="set", values="value").sort("set")
             losses[arm] = wide.select(texts).to_numpy()
@@ -183,9 +181,24 @@ def origin(study: str, about: str) -> str:
 
 SMOLLM2 = (
     "SmolLM2-135M-Instruct, GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens, held-out texts of 8 "
-    "windows, on two H100 or H200, 2026-11-28."
+    "windows, on two H200, 2026-11-28."
 )
 DOMAINS = ("books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs")
+
+
+def span(found: Sequence[Contrast], digits: int = 0) -> str:
+    """`12 to 30 %` of perplexity, the least and the greatest estimate, with signs where one is negative."""
+    values = [percent(c.gap.value) for c in found]
+    low, high = (f"{v:.{digits}f}" if min(values) > 0 else signed(v, digits) for v in (min(values), max(values)))
+    return f"{low} to {high} %"
+
+
+def of(found: Sequence[Contrast], *arms: str) -> list[Contrast]:
+    return [c for c in found if c.arm in arms]
+
+
+def all_worse(found: Sequence[Contrast]) -> bool:
+    return all(c.verdict == 1 for c in found)
 
 
 def summary(found: Sequence[Contrast]) -> str:

@@ -20,8 +20,7 @@ COLUMNS = ("trial_id", "model", "parameters", "method_label", "source", "set", "
 
 
 def extract(folder: str) -> pl.DataFrame:
-    """One row per trial, measure and task (`mean`: over tasks or texts), float32 values, with how the windows were chosen
-    and what the trial took."""
+    """One row per trial, measure and task (`mean`: over tasks or texts), float32 values, with what the trial took."""
     study = load(folder)
     rows = study.values.filter(pl.col("measure").is_in(MEASURES)).select(
         *COLUMNS, pl.col("value").cast(pl.Float32), pl.col("n").cast(pl.Int32)
@@ -29,32 +28,17 @@ def extract(folder: str) -> pl.DataFrame:
     seconds = study.trials.select(
         "trial_id",
         pl.col("seconds_compress").cast(pl.Float32).alias("compress"),
-        "select",
         (pl.col("seconds_tasks") + pl.col("seconds_windows")).cast(pl.Float32).alias("evaluate"),
     )
     return rows.join(seconds, on="trial_id", maintain_order="left").sort("trial_id", "measure", "task")
 
 
-def descriptors(folder: str) -> pl.DataFrame:
-    """One row per calibration set, descriptor and target, with its seconds; the trials' seconds stand in `extract`."""
-    study = load(folder)
-    sets = study.trials.select("calibration_id", "source", "set").unique().drop_nulls()
-    rows = study.results.scan("descriptors").collect(engine="in-memory")
-    return (
-        rows.join(sets, on="calibration_id")
-        .select("source", "set", "descriptor", "target", "value", pl.col("seconds").cast(pl.Float32))
-        .sort("descriptor", "target", "source", "set")
-    )
-
-
-def main(
-    results: Annotated[str, typer.Argument()],
-    output: Annotated[Path, typer.Option()],
-    described: Annotated[bool, typer.Option(help="The descriptors of the sets instead of values of trials.")] = False,
-) -> None:
-    frame = descriptors(results) if described else extract(results)
+def main(results: Annotated[str, typer.Argument()], output: Annotated[Path, typer.Option()]) -> None:
+    frame = extract(results)
     frame.write_parquet(output, compression="zstd", compression_level=19)
-    print(f"{frame.height:,} rows, {output.stat().st_size:,} bytes -> {output}")
+    print(
+        f"{frame.height:,} rows of {frame['trial_id'].n_unique():,} trials, {output.stat().st_size:,} bytes -> {output}"
+    )
 
 
 if __name__ == "__main__":

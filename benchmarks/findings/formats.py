@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.findings.arms import DOMAINS, SMOLLM2, Arm, chart, contrasts, origin, read, summary, table
+from benchmarks.findings.arms import (
+    DOMAINS,
+    SMOLLM2,
+    Arm,
+    all_worse,
+    chart,
+    contrasts,
+    of,
+    origin,
+    read,
+    span,
+    summary,
+    table,
+)
 from benchmarks.findings.page import Page
 
 STUDY = "forms_smollm2"
@@ -15,13 +28,14 @@ def page() -> Page:
     for cell in read(STUDY):
         chat += contrasts(cell.method, {form: cell.gap(Arm(form), OWN, ["chat"]) for form in FORMS})
         plain += contrasts(cell.method, {form: cell.gap(Arm(form), OWN, DOMAINS) for form in FORMS})
-    wrong = [c for c in chat if c.arm in FORMS[:2]]
+    wrong = of(chat, *FORMS[:2])
     return Page(
         name="formats",
         question="Should conversations for calibration be in the model's own chat template?",
         title=(
-            "On conversations in the model's own template, calibration on the same conversations in another form is "
-            f"{summary(wrong)} of {len(wrong)} comparisons"
+            f"Yes, for conversations: the same ones in another template or none cost {span(wrong)} of perplexity there"
+            if all_worse(wrong)
+            else f"For conversations, other forms are {summary(wrong)} of {len(wrong)} comparisons with the own template"
         ),
         answer=(
             "The same conversations in the model's own template (ChatML), in Llama 2's and as bare text, beside web text and "

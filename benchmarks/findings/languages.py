@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from benchmarks.findings.arms import DOMAINS, SMOLLM2, Arm, Contrast, chart, contrasts, origin, read, summary, table
+from benchmarks.findings.arms import (
+    DOMAINS,
+    SMOLLM2,
+    Arm,
+    Contrast,
+    all_worse,
+    chart,
+    contrasts,
+    origin,
+    read,
+    span,
+    summary,
+    table,
+)
+from benchmarks.findings.evidence import in_percent, listed
 from benchmarks.findings.page import Page
 
 STUDY = "forms_smollm2"
@@ -14,22 +28,28 @@ def page() -> Page:
     own: list[Contrast] = []
     mixed: list[Contrast] = []
     english: list[Contrast] = []
-    for cell in read(STUDY):
+    cells = read(STUDY)
+    for cell in cells:
         texts = {lang: [f"text {lang}"] for lang in LANGUAGES}
         own += contrasts(cell.method, {lang: cell.gap(ENGLISH, Arm(lang), texts[lang]) for lang in LANGUAGES})
         mixed += contrasts(cell.method, {lang: cell.gap(MIXED, Arm(lang), texts[lang]) for lang in LANGUAGES})
         arms = (*LANGUAGES, MIXED.source)
         english += contrasts(cell.method, {arm: cell.gap(Arm(arm), ENGLISH, DOMAINS) for arm in arms})
+    gptq = next(cell for cell in cells if cell.method.startswith("GPTQ"))
+    controls = listed([f"{lang} {in_percent(gptq.against_control(ENGLISH, [f'text {lang}']))}" for lang in LANGUAGES])
     single = [c for c in english if c.arm != MIXED.source]
     return Page(
         name="languages",
         question="Does a model keep a language that it was not calibrated on?",
         title=(
-            f"For another language, English calibration is {summary(own)} of {len(own)} comparisons with text of that "
-            f"language, a mixture of six languages {summary(mixed)} of {len(mixed)}"
+            f"No: against calibration on a language's own text, English text raises that language's perplexity "
+            f"by {span(own)}, a mixture of six languages by {span(mixed)}"
+            if all_worse([*own, *mixed])
+            else f"For another language, English text is {summary(own)} of {len(own)} comparisons with text of that language"
         ),
         answer=(
-            "German, Spanish, French, Portuguese and Chinese, each judged on held-out text of its own. The price on eight "
+            "German, Spanish, French, Portuguese and Chinese, each judged on held-out text of its own. Against rounding "
+            f"to nearest with no data, {gptq.name} calibrated on English reaches {controls} of perplexity. The price on eight "
             f"English texts: calibrated on one other language instead of an English mixture they are {summary(single)} of "
             f"{len(single)}."
         ),

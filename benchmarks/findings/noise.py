@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from benchmarks.findings.arms import DOMAINS, SMOLLM2, Arm, chart, contrasts, origin, read, summary, table
+from benchmarks.findings.arms import (
+    DOMAINS,
+    SMOLLM2,
+    Arm,
+    all_worse,
+    chart,
+    contrasts,
+    counted,
+    of,
+    origin,
+    read,
+    span,
+    summary,
+    table,
+)
 from benchmarks.findings.evidence import in_percent, listed
 from benchmarks.findings.page import Page
 
@@ -27,8 +41,12 @@ def page() -> Page:
         name="noise",
         question="How clean must calibration text be?",
         title=(
-            f"Noise in web text is {summary(noisy)} of {len(noisy)} comparisons with the clean text; text without sense "
-            f"is {summary(senseless)} of {len(senseless)}"
+            f"Noise is told apart from clean text in {len(noisy) - counted(noisy)[2]} of {len(noisy)} comparisons; words in "
+            f"random order raise perplexity by {span(of(found, SENSELESS[0]))}, random words or tokens by "
+            f"{span(of(found, *SENSELESS[1:]))}"
+            if all_worse(senseless)
+            else f"Noise is {summary(noisy)} of {len(noisy)} comparisons with clean text, text without sense "
+            f"{summary(senseless)} of {len(senseless)}"
         ),
         answer=(
             "Typing errors in 5 % of the places, wrong case and lost words in 20 %, errors of character recognition in 10 %; "

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.findings.arms import DOMAINS, SMOLLM2, Arm, chart, contrasts, origin, read, summary, table
+from benchmarks.findings.arms import (
+    DOMAINS,
+    SMOLLM2,
+    Arm,
+    all_worse,
+    chart,
+    contrasts,
+    of,
+    origin,
+    read,
+    span,
+    summary,
+    table,
+)
 from benchmarks.findings.evidence import in_percent, listed
 from benchmarks.findings.page import Page
 
@@ -31,8 +44,11 @@ def page() -> Page:
         name="written",
         question="Can a model write its own calibration text?",
         title=(
-            f"Text that the model continues from eight tokens of web text is {summary(own)} of {len(own)} comparisons with "
-            "the web text itself"
+            "Text that the model continues from eight tokens of web text changes perplexity by "
+            f"{span(of(own, 'written'), 1)} against the web text itself, written at a temperature of 0.5 alone by "
+            f"{span(of(own, 'written cold'))}"
+            if all_worse(of(own, "written cold"))
+            else f"Text that the model writes is {summary(own)} of {len(own)} comparisons with web text"
         ),
         answer=(
             "Continuations at temperatures of 0.5 to 1.4 in turn with the least likely fifth left out (written), at 0.5 "
