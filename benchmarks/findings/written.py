@@ -45,7 +45,8 @@ def page() -> Page:
         question="Can a model write its own calibration text?",
         title=(
             "Text that the model continues from eight tokens of web text changes perplexity by "
-            f"{span(of(own, 'written'), 1)} against the web text itself, written at a temperature of 0.5 alone by "
+            f"{span(of(own, 'written'), 1)} against the web text itself (told apart in "
+            f"{sum(c.verdict != 0 for c in of(own, 'written'))} of {len(of(own, 'written'))} methods), written at a temperature of 0.5 alone by "
             f"{span(of(own, 'written cold'))}"
             if all_worse(of(own, "written cold"))
             else f"Text that the model writes is {summary(own)} of {len(own)} comparisons with web text"
