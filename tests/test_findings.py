@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from analysis.estimates.welch import Interval
 from benchmarks.findings import __main__ as findings
+from benchmarks.findings.arms import contrasts
+from benchmarks.findings.claims import Case, Claim
+from benchmarks.findings.conversations import conversations
 from benchmarks.findings.evidence import DATA
+from benchmarks.findings.sensitivity import share_of_sources, told_apart
 from sweep import plan
 from sweep.config import load_study
 
@@ -39,3 +45,48 @@ def test_a_page_that_says_something_else_is_found(tmp_path: Path, monkeypatch: p
 def test_data_are_of_the_trials_of_their_study(name: str) -> None:
     planned = {trial.id for trial in plan.expand(load_study(str(STUDIES / f"{name}.yaml"), []))}
     assert set(pl.read_parquet(DATA / f"{name}.parquet")["trial_id"]) == planned
+
+
+def test_documents_become_conversations_that_end_with_an_answer() -> None:
+    talk = "User: One?\nAssistant: Two.\nAnd more.\nUser: Left open"
+    assert [[turn["role"] for turn in each] for each in conversations(talk)] == [["user", "assistant"]]
+    assert conversations(talk)[0][1]["content"] == "Two.\nAnd more."
+    assert len(conversations("Question: a\nAnswer: b\n\nQuestion: c\nAnswer: d")) == 2
+    assert conversations("Plain text.\nUser: too late\nAssistant: yes") == []
+    assert conversations("Answer: of nobody's question") == []
+
+
+def test_share_of_sources_is_the_variance_that_they_have() -> None:
+    rng = np.random.default_rng(0)
+    shares = [
+        share_of_sources([rng.normal(mean, 1.0, 12) for mean in rng.normal(0, 1.0, 8)])  # half of the variance
+        for _ in range(200)
+    ]
+    assert np.mean([low <= 0.5 <= high for _, low, high in shares]) == pytest.approx(0.95, abs=0.05)
+    assert np.median([share for share, _, _ in shares]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_sources_that_differ_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    near, far = rng.normal(0, 1, 12), rng.normal(20, 1, 12)
+    assert told_apart([near, rng.normal(0, 1, 12), far]) == 2
+
+
+@pytest.mark.parametrize(
+    ("cases", "verdict"),
+    [
+        ([Case(1.0, 0.001), Case(-1.0, 0.5)], "reproduced"),
+        ([Case(-1.0, 0.001), Case(1.0, 0.5)], "not reproduced"),
+        ([Case(1.0, 0.001), Case(-1.0, 0.001)], "cannot tell"),
+        ([Case(1.0, 0.03), Case(1.0, 0.04)], "cannot tell"),  # neither is clear after Holm's correction
+        ([], "not asked"),
+    ],
+)
+def test_a_claim_needs_a_clear_case_and_none_against(cases: list[Case], verdict: str) -> None:
+    assert Claim("", "", "", cases).verdict == verdict
+
+
+def test_arms_are_corrected_together() -> None:
+    gap = Interval(-0.1, -0.19, -0.01, p=0.03)
+    assert [c.verdict for c in contrasts("m", {"a": gap})] == [-1]
+    assert [c.verdict for c in contrasts("m", {"a": gap, "b": gap})] == [0, 0]

@@ -12,17 +12,47 @@ from typing import Annotated
 import typer
 
 from analysis.page import vega
-from benchmarks.findings import carry_over, disagreement, how_much, mixtures, own_domain, windows, wrong_text
+from benchmarks.findings import (
+    carry_over,
+    claims,
+    disagreement,
+    formats,
+    how_much,
+    languages,
+    mixtures,
+    noise,
+    own_domain,
+    sensitivity,
+    windows,
+    written,
+    wrong_text,
+)
 from benchmarks.findings.page import Page
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "findings"
 PAGES = {
     module.__name__.rpartition(".")[2]: module.page
-    for module in (how_much, mixtures, own_domain, wrong_text, windows, disagreement, carry_over)
+    for module in (
+        how_much,
+        mixtures,
+        own_domain,
+        languages,
+        formats,
+        noise,
+        written,
+        wrong_text,
+        windows,
+        disagreement,
+        sensitivity,
+        carry_over,
+        claims,
+    )
 }
 OPEN = (
-    "chat templates and reasoning traces; text that the model writes; selection of windows; noise; languages; rotation; "
-    "bits and sparsity beyond 3 bits and 2:4; models above 135 million parameters"
+    "selection of windows and more than 32 windows (`benchmarks/studies/chosen_smollm2.yaml`); other bits and sparsities, "
+    "other data-free methods, and descriptors of sets as predictors (`benchmarks/studies/bits_reference_17m.yaml`); rotation; "
+    "text that the model writes from nothing; noise at other rates; models above 135 million parameters. The two studies "
+    "named are written and were not run"
 )
 
 

@@ -35,7 +35,7 @@ class Cell:
     """One model and method. `losses`: source -> float64 [sets, texts], log perplexity at 32 windows; `small`: at 8.
 
     `tasks`: source -> [sets], mean log-likelihood of the right answers minus dense, in nats (higher is better);
-    `accuracy`: source -> [sets], per cent.
+    `accuracy`: source -> [sets], per cent; `divergence`: source -> [sets], Jensen-Shannon divergence from dense, mean over texts.
     """
 
     model: str
@@ -46,6 +46,7 @@ class Cell:
     small: Mapping[str, np.ndarray]
     tasks: Mapping[str, np.ndarray]
     accuracy: Mapping[str, np.ndarray]
+    divergence: Mapping[str, np.ndarray]
 
     @property
     def name(self) -> str:
@@ -87,6 +88,7 @@ def cells() -> list[Cell]:
                 _losses(part, SMALL, texts),
                 _means(part, "loglikelihood_change"),
                 _means(part, "accuracy"),
+                _means(part, "js_divergence"),
             )
         )
     return found

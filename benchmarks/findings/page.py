@@ -29,6 +29,7 @@ class Page:
     table: tuple[Sequence[str], Sequence[Sequence[str]]]
     published: str
     limits: str
+    origin: str = ""  # the studies that it comes from and how they were run; empty: those of sources
     more: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = field(default_factory=dict)
 
     def markdown(self) -> str:
@@ -41,7 +42,7 @@ class Page:
             *(f"## {heading}\n\n{_table(*rows)}" for heading, rows in self.more.items()),
             f"## What published work says\n\n{self.published}",
             f"## What this does not show\n\n{self.limits}",
-            f"## Where it comes from\n\n{SOURCES}\n\n```\npython -m benchmarks.findings {self.name}\n```",
+            f"## Where it comes from\n\n{self.origin or SOURCES}\n\n```\npython -m benchmarks.findings {self.name}\n```",
         ]
         return "\n\n".join(parts) + "\n"
 

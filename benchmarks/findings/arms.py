@@ -1,0 +1,207 @@
+"""Studies that compare kinds of calibration set, arm by arm: what is read, compared and drawn alike on their pages.
+
+An arm is a source and a size. Arms are compared by the mean log perplexity over texts,
+told as per cent of perplexity; intervals are over calibration sets. Several arms are compared with one, so the p values
+of a family are corrected by Holm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from analysis.compare import holm
+from analysis.estimates.welch import Interval, contrast
+from analysis.page.chart import Chart
+from benchmarks.findings.evidence import DATA, NAMES, in_percent, percent, signed
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, order=True)
+class Arm:
+    """A source and the windows of a set."""
+
+    source: str
+    nsamples: int = 16
+
+
+@dataclass(frozen=True)
+class Arms:
+    """One model and method. `losses`: arm -> float64 [sets, texts], log perplexity; `control`: text -> log perplexity of
+    rounding to nearest at 3 bits; `tasks`: arm -> [sets], change of the log-likelihood of right answers, nats."""
+
+    model: str
+    method: str
+    texts: tuple[str, ...]
+    losses: Mapping[Arm, np.ndarray]
+    tasks: Mapping[Arm, np.ndarray]
+    control: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} on {NAMES[self.model]}"
+
+    def mean(self, arm: Arm, texts: Sequence[str]) -> np.ndarray:
+        """Mean log perplexity over `texts` of each set, [sets]."""
+        return np.asarray(self.losses[arm][:, [self.texts.index(text) for text in texts]].mean(axis=1))
+
+    def gap(self, arm: Arm, reference: Arm, texts: Sequence[str]) -> Interval:
+        """Mean loss of `arm` minus that of `reference`."""
+        return contrast([self.mean(arm, texts), self.mean(reference, texts)], [1, -1])
+
+    def against_control(self, arm: Arm, texts: Sequence[str]) -> Interval:
+        return contrast([self.mean(arm, texts) - sum(self.control[text] for text in texts) / len(texts)], [1.0])
+
+
+def read(study: str) -> list[Arms]:
+    """Every calibrated method of one study."""
+    frame = pl.read_parquet(DATA / f"{study}.parquet")
+    perplexity = pl.col("measure") == "perplexity"
+    plain = frame.filter(perplexity, pl.col("method_label").str.starts_with("RTN"), pl.col("task") != "mean")
+    control = {task: math.log(value) for task, value in plain.select("task", "value").iter_rows()}
+    found = []
+    calibrated = frame.drop_nulls("source").sort("model", "method_label")
+    for (model, method), part in calibrated.group_by("model", "method_label", maintain_order=True):
+        texts = sorted(set(part.filter(perplexity)["task"]) - {"mean"})
+        losses, tasks = {}, {}
+        ordered = part.sort("source", "nsamples", "set")
+        for (source, nsamples), rows in ordered.group_by("source", "nsamples", maintain_order=True):
+            arm = Arm(str(source), int(str(nsamples)))
+            values = rows.filter(pl.col("measure") == "perplexity").with_columns(pl.col("value").cast(pl.Float64).log())
+            wide = values.pivot(on="task", on_columns=texts, index="set", values="value").sort("set")
+            losses[arm] = wide.select(texts).to_numpy()
+            means = rows.filter(pl.col("measure") == "loglikelihood_change", pl.col("task") == "mean")
+            tasks[arm] = means["value"].cast(pl.Float64).to_numpy()
+        found.append(Arms(str(model), str(method), tuple(texts), losses, tasks, control))
+    return found
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An arm against its reference under one method. `verdict`: 1 worse, -1 better, 0 not told apart (Holm)."""
+
+    arm: str
+    method: str
+    gap: Interval
+    verdict: int
+
+    @property
+    def told(self) -> str:
+        return in_percent(self.gap) + ("" if self.verdict else " ·")
+
+
+def contrasts(method: str, gaps: Mapping[str, Interval]) -> list[Contrast]:
+    """The arms of one family, corrected together."""
+    corrected = holm([1.0 if gap.p is None else gap.p for gap in gaps.values()])
+    return [
+        Contrast(arm, method, gap, 0 if p >= LEVEL else 1 if gap.value > 0 else -1)
+        for (arm, gap), p in zip(gaps.items(), corrected, strict=True)
+    ]
+
+
+def table(found: Sequence[Contrast], what: str) -> tuple[list[str], list[list[str]]]:
+    """A row an arm, a column a method; a dot marks what is not told apart from the reference."""
+    methods = list(dict.fromkeys(c.method for c in found))
+    rows = {arm: [arm] for arm in dict.fromkeys(c.arm for c in found)}
+    told = {(c.arm, c.method): c.told for c in found}
+    for arm, row in rows.items():
+        row.extend(told.get((arm, method), "") for method in methods)
+    return [what, *methods], list(rows.values())
+
+
+def counted(found: Sequence[Contrast], keep: Callable[[Contrast], bool] = lambda _: True) -> tuple[int, int, int]:
+    """(worse, better, not told apart) of the contrasts that are kept."""
+    verdicts = [c.verdict for c in found if keep(c)]
+    return verdicts.count(1), verdicts.count(-1), verdicts.count(0)
+
+
+def chart(found: Sequence[Contrast], title: str, subtitle: str, axis: str) -> Chart:
+    """A point and its interval an arm, a panel a method."""
+    arms, methods = list(dict.fromkeys(c.arm for c in found)), list(dict.fromkeys(c.method for c in found))
+    rows = [
+        {
+            "arm": c.arm,
+            "method": c.method,
+            "gap": percent(c.gap.value),
+            "low": percent(c.gap.value if c.gap.low is None else c.gap.low),
+            "high": percent(c.gap.value if c.gap.high is None else c.gap.high),
+        }
+        for c in found
+    ]
+    y = {"field": "arm", "type": "nominal", "sort": arms, "title": None}
+    x = {"type": "quantitative", "title": axis}
+    return Chart(
+        title,
+        subtitle,
+        {
+            "data": {"values": rows},
+            "facet": {
+                "field": "method",
+                "type": "nominal",
+                "sort": methods,
+                "title": None,
+                "header": {"labelLimit": 260},
+            },
+            "columns": 2,
+            "spec": {
+                "width": 240,
+                "height": {"step": 20},
+                "layer": [
+                    {"mark": {"type": "rule", "color": "#767676"}, "encoding": {"x": {"datum": 0}}},
+                    {
+                        "mark": {"type": "rule", "strokeWidth": 1.5},
+                        "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
+                    },
+                    {
+                        "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+                        "encoding": {"y": y, "x": {**x, "field": "gap"}},
+                    },
+                ],
+            },
+            "resolve": {"scale": {"x": "independent"}},
+        },
+    )
+
+
+def origin(study: str, about: str) -> str:
+    """Where a page's numbers come from. `about`: models, sets and device in a sentence."""
+    frame = pl.read_parquet(DATA / f"{study}.parquet")
+    return (
+        f"{about} {frame['trial_id'].n_unique():,} trials. The study: `benchmarks/studies/{study}.yaml`; its values, one "
+        f"row per trial and task with trial ids: `benchmarks/findings/data/{study}.parquet`. Intervals are of 95 %, over "
+        "calibration sets, each arm with a variance of its own; held-out windows are these. A dot behind an interval: not "
+        "told apart at p below .05, Holm's correction over the arms of a method. The page is made anew by"
+    )
+
+
+SMOLLM2 = (
+    "SmolLM2-135M-Instruct, GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens, held-out texts of 8 "
+    "windows, on two H200, 2026-11-28."
+)
+DOMAINS = ("books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs")
+
+
+def span(found: Sequence[Contrast], digits: int = 0) -> str:
+    """`12 to 30 %` of perplexity, the least and the greatest estimate, with signs where one is negative."""
+    values = [percent(c.gap.value) for c in found]
+    low, high = (f"{v:.{digits}f}" if min(values) > 0 else signed(v, digits) for v in (min(values), max(values)))
+    return f"{low} to {high} %"
+
+
+def of(found: Sequence[Contrast], *arms: str) -> list[Contrast]:
+    return [c for c in found if c.arm in arms]
+
+
+def all_worse(found: Sequence[Contrast]) -> bool:
+    return all(c.verdict == 1 for c in found)
+
+
+def summary(found: Sequence[Contrast]) -> str:
+    """`worse in 3, better in 1, not told apart in 2`."""
+    worse, better, alike = counted(found)
+    return f"worse in {worse}, better in {better}, not told apart in {alike}"

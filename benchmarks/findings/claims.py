@@ -1,0 +1,266 @@
+"""Do the directions that published studies report hold here?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from analysis.compare import holm
+from analysis.estimates.welch import contrast
+from analysis.page.chart import Chart
+from benchmarks.findings.evidence import Cell, cells
+from benchmarks.findings.page import Page
+
+LEVEL = 0.05
+REPRODUCED, NOT, UNCLEAR, UNASKED = "reproduced", "not reproduced", "cannot tell", "not asked"
+WILLIAMS, KHANAL, AWQ = "Williams & Aletras (2311.09755)", "Khanal & Capone (2409.11233)", "AWQ (2306.00978)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One place where a claim can be asked. `effect`: positive where it agrees with the claim; `p`: of no effect."""
+
+    effect: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published direction, what was asked here, and its cases."""
+
+    text: str
+    source: str
+    asked: str
+    cases: Sequence[Case]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(cases that clearly agree, cases that clearly disagree), Holm's correction over the claim's cases."""
+        clear = [
+            case.effect > 0 for case, p in zip(self.cases, holm([c.p for c in self.cases]), strict=True) if p < LEVEL
+        ]
+        return clear.count(True), clear.count(False)
+
+    @property
+    def verdict(self) -> str:
+        """Reproduced needs one clear case and none against; not reproduced the opposite."""
+        if not self.cases:
+            return UNASKED
+        agree, against = self.counts
+        return UNCLEAR if bool(agree) == bool(against) else REPRODUCED if agree else NOT
+
+
+def page() -> Page:
+    claims = _claims(cells())
+    rows = [
+        [
+            claim.text,
+            claim.source,
+            claim.asked,
+            f"{claim.counts[0]} and {claim.counts[1]} of {len(claim.cases)}" if claim.cases else "not asked",
+            claim.verdict,
+        ]
+        for claim in claims
+    ]
+    count = {verdict: sum(c.verdict == verdict for c in claims) for verdict in (REPRODUCED, NOT, UNCLEAR, UNASKED)}
+    asked = [claim for claim in claims if claim.cases]
+    web = [
+        _case(cell.mean("encyclopedia"), cell.mean("web_docs")) for cell in cells() if cell.method.startswith("Sparse")
+    ]
+    return Page(
+        name="claims",
+        question="Do the directions that published studies report hold on small models?",
+        title=(
+            f"Of {len(asked)} published directions that could be asked {count[REPRODUCED]} are reproduced, {count[NOT]} are not; of "
+            f"{count[UNCLEAR]} these studies cannot tell"
+        ),
+        answer=(
+            "A direction counts as reproduced where at least one model and method shows it clearly and none clearly shows "
+            "the opposite (p below .05 over calibration sets, Holm's correction over the cases of a claim); with clear "
+            "cases on both sides, or none, these studies cannot tell. Only directions are compared: models, texts and sizes "
+            "differ from the published ones. What the small tasks leave open, perplexity may still show: with SparseGPT web_docs "
+            f"is clearly better than encyclopedia in {sum(c.effect > 0 and c.p < LEVEL for c in web)} of {len(web)} models by "
+            "perplexity over eight texts, which is not what was claimed."
+        ),
+        chart=_chart(asked),
+        table=(["claim", "of", "asked here as", "clear for it and against it", "verdict"], rows),
+        published=(
+            "The claims are those of the papers named in the table, by arXiv id; all but the one on divergence by notes on "
+            "the papers, that one by the abstract. `python -m analysis.report` holds any study against the same claims."
+        ),
+        limits=(
+            "Three models of 5 to 135 million parameters against published ones of billions. Wanda and SpQR were not run, nor "
+            "RefinedWeb and Wikipedia themselves: where text of the same kind stands for them, the table says so. A claim "
+            "that is not reproduced here may hold at its own scale."
+        ),
+    )
+
+
+def _claims(found: Sequence[Cell]) -> list[Claim]:
+    pruned = [cell for cell in found if cell.method.startswith("SparseGPT")]
+    return [
+        Claim(
+            "Pruning with SparseGPT depends more on the calibration set than GPTQ",
+            WILLIAMS,
+            "variance over sets of a source of mean accuracy, SparseGPT 2:4 against GPTQ 3-bit (F test)",
+            _steadier(found, "GPTQ"),
+        ),
+        Claim(
+            "With SparseGPT, web text (RefinedWeb) is better than encyclopedia (Wikipedia)",
+            WILLIAMS,
+            "web_docs against encyclopedia, mean accuracy of tasks",
+            [_case(cell.accuracy["web_docs"], cell.accuracy["encyclopedia"]) for cell in pruned],
+        ),
+        Claim(
+            "More calibration windows lower the perplexity of SparseGPT",
+            WILLIAMS,
+            "8 against 32 windows, mean over single sources, paired by set",
+            [_larger(cell) for cell in pruned],
+        ),
+        Claim(
+            "Divergence is a better guide to task accuracy than perplexity",
+            KHANAL,
+            "Spearman's ρ with mean accuracy over 96 draws of single sources, difference of the two, bootstrap over sets",
+            [_guide(cell) for cell in found],
+        ),
+        Claim("Task-specific calibration text serves the task better", KHANAL, "needs a task's own training text", []),
+        Claim(
+            "Calibration on another domain costs perplexity",
+            AWQ,
+            "own domain against the mean of the other single sources, mean over eight texts",
+            [_own(cell) for cell in found],
+        ),
+        Claim(
+            "AWQ depends less on the calibration set than GPTQ",
+            AWQ,
+            "variance between the single sources' mean log perplexity, GPTQ against AWQ at 3 bits (F test)",
+            [
+                _variances(_source_means(g), _source_means(a))
+                for a in found
+                for g in found
+                if a.model == g.model and a.method.startswith("AWQ") and g.method.startswith("GPTQ")
+            ],
+        ),
+    ]
+
+
+def _case(better: np.ndarray, worse: np.ndarray) -> Case:
+    found = contrast([better, worse], [1, -1])
+    return Case(found.value, 1.0 if found.p is None else found.p)
+
+
+def _steadier(found: Sequence[Cell], steady: str) -> list[Case]:
+    pairs = [
+        (a, b)
+        for a in found
+        for b in found
+        if a.model == b.model and a.method.startswith("SparseGPT") and b.method.startswith(steady)
+    ]
+    return [_spreads([a.accuracy[s] for s in a.singles], [b.accuracy[s] for s in b.singles]) for a, b in pairs]
+
+
+def _spreads(wide: Sequence[np.ndarray], narrow: Sequence[np.ndarray]) -> Case:
+    """F test of the mean variances within groups."""
+    one, two = (float(np.mean([group.var(ddof=1) for group in groups])) for groups in (wide, narrow))
+    freedom = [sum(len(group) - 1 for group in groups) for groups in (wide, narrow)]
+    return _ratio(one / two, freedom[0], freedom[1])
+
+
+def _variances(wide: np.ndarray, narrow: np.ndarray) -> Case:
+    return _ratio(float(wide.var(ddof=1) / narrow.var(ddof=1)), len(wide) - 1, len(narrow) - 1)
+
+
+def _ratio(ratio: float, above: int, below: int) -> Case:
+    law = stats.f(above, below)
+    return Case(math.log(ratio), float(min(1.0, 2 * min(law.sf(ratio), law.cdf(ratio)))))
+
+
+def _source_means(cell: Cell) -> np.ndarray:
+    return np.array([cell.mean(source).mean() for source in cell.singles])
+
+
+def _larger(cell: Cell) -> Case:
+    gains = [(cell.small[s] - cell.losses[s]).mean(axis=1) for s in cell.singles]
+    found = contrast(gains, [1 / len(gains)] * len(gains))
+    return Case(found.value, 1.0 if found.p is None else found.p)
+
+
+def _own(cell: Cell) -> Case:
+    """Mean over texts of (other sources' loss - own source's loss); a source's set counts once, with its own weights."""
+    texts = [text for text in cell.texts if text in cell.singles]
+    others = len(cell.singles) - 1
+    groups = []
+    for source in cell.singles:
+        weights = np.array([-1.0 if text == source else 1 / others for text in texts]) / len(texts)
+        columns = [cell.texts.index(text) for text in texts]
+        groups.append(cell.losses[source][:, columns] @ weights)
+    found = contrast(groups, [1.0] * len(groups))
+    return Case(found.value, 1.0 if found.p is None else found.p)
+
+
+def _guide(cell: Cell, draws: int = 2_000) -> Case:
+    """-ρ(divergence, accuracy) + ρ(log perplexity, accuracy), with a p of its sign over sets drawn again by source."""
+    arrays = [
+        np.stack([values[s] for s in cell.singles])
+        for values in (cell.divergence, {s: cell.mean(s) for s in cell.singles}, cell.accuracy)
+    ]
+    rng = np.random.default_rng(0)
+    value = _difference(*arrays)
+    again = []
+    for _ in range(draws):
+        chosen = rng.integers(0, arrays[0].shape[1], arrays[0].shape)
+        again.append(_difference(*(np.take_along_axis(array, chosen, axis=1) for array in arrays)))
+    below = float(np.mean(np.array(again) <= 0))
+    return Case(value, min(1.0, 2 * max(min(below, 1 - below), 1 / draws)))
+
+
+def _difference(divergence: np.ndarray, perplexity: np.ndarray, accuracy: np.ndarray) -> float:
+    ranks = [stats.rankdata(array.ravel()) for array in (divergence, perplexity, accuracy)]
+    return float(np.corrcoef(ranks[1], ranks[2])[0, 1] - np.corrcoef(ranks[0], ranks[2])[0, 1])
+
+
+def _chart(claims: Sequence[Claim]) -> Chart:
+    rows = [
+        {"claim": claim.text, "kind": kind, "cases": cases}
+        for claim in claims
+        for kind, cases in zip(
+            ("clearly for it", "not clear", "clearly against it"),
+            (claim.counts[0], len(claim.cases) - sum(claim.counts), claim.counts[1]),
+            strict=True,
+        )
+    ]
+    kinds = ["clearly for it", "not clear", "clearly against it"]
+    return Chart(
+        "Published directions, in how many places each is clear",
+        "A place is a model and a method, p below .05 over calibration sets, Holm's correction.",
+        {
+            "data": {"values": rows},
+            "width": 300,
+            "height": 190,
+            "mark": "bar",
+            "encoding": {
+                "y": {
+                    "field": "claim",
+                    "type": "nominal",
+                    "title": None,
+                    "sort": [claim.text for claim in claims],
+                    "axis": {"labelLimit": 480},
+                },
+                "x": {"field": "cases", "type": "quantitative", "title": "places", "axis": {"tickMinStep": 1}},
+                "order": {"field": "order", "type": "quantitative"},
+                "color": {
+                    "field": "kind",
+                    "type": "nominal",
+                    "title": None,
+                    "sort": kinds,
+                    "scale": {"domain": kinds, "range": ["#00568A", "#C9C9C5", "#B34700"]},
+                    "legend": {"orient": "bottom"},
+                },
+            },
+            "transform": [{"calculate": f"indexof({kinds!r}, datum.kind)", "as": "order"}],
+        },
+    )
