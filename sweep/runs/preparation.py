@@ -14,6 +14,7 @@ from calib.settings import SettingsError, one_line
 from sweep.models import ModelRef
 from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, requests_of
 from sweep.results import ResultsError
+from sweep.runs.errors import short_line
 from sweep.runs.model_check import check_model
 from sweep.runs.prepare import describe_pool, requests_and_receipt, sets_and_receipt
 from sweep.runs.runner import RunnerError
@@ -82,8 +83,9 @@ class Preparation:
                 describe_pool, pool, results, where, data, *sets, returns=1, on_device=on
             )
 
-    def wait(self, ready: Callable[[], bool]) -> None:
-        """Until all is there, or all but some sets and a worker is `ready`. Raises what is wrong."""
+    def wait(self, ready: Callable[[], bool], *, described: bool = False) -> None:
+        """Until all is there, or all but some sets and a worker is `ready`; with `described` also until the sets are
+        described. Raises what is wrong."""
         self._wait_for([*(check for _, _, check in self._checks), *self._largest.values()])
         self._uses = [(use, self.tasks.result(check)) for _, use, check in self._checks]
         for (key, _, _), (use, rows) in zip(self._checks, self._uses, strict=True):
@@ -93,14 +95,19 @@ class Preparation:
                 for _, error in self._wrong_with(receipt):
                     raise error
                 del self.missing[receipt]
+        if described:
+            self._wait_for(list(self._described.values()))
 
     def share_out(self, receipt: Reference, awaiting: Awaiting) -> tuple[list[Job], list[tuple[Job, str]]]:
-        """Of the jobs that await the sets of a receipt those that may run, and those that cannot with the reason."""
+        """Of the jobs that await the sets of a receipt those that may run, and those that cannot with the reason.
+
+        Where no job awaits sets that cannot be made, the end says so: what describes them cannot be made either.
+        """
         refused: list[tuple[Job, str]] = []
         ids = self.missing[receipt].ids
         for model, error in self._wrong_with(receipt):
-            refused += [(job, one_line(str(error))) for job in awaiting.take(ids, model)]
-            if model is None:
+            refused += [(job, _said(error)) for job in awaiting.take(ids, model)]
+            if model is None and refused:
                 del self._described[receipt]  # there is nothing to describe
         del self.missing[receipt]
         return awaiting.take(ids), refused
@@ -108,7 +115,9 @@ class Preparation:
     def _wrong_with(self, receipt: Reference) -> Iterator[tuple[ModelRef | None, Exception]]:
         try:
             largest = self.tasks.result(receipt)
-        except WRONG as error:
+        except RunnerError:
+            raise
+        except Exception as error:  # a source may be its author's own code
             yield None, error
             return
         for use, rows in self._uses:
@@ -121,8 +130,10 @@ class Preparation:
         """Raises RunnerError when what describes the sets could not be made."""
         try:
             self._wait_for(list(self._described.values()))
-        except WRONG as error:
-            raise RunnerError(f"what describes the calibration sets could not be made: {error}") from None
+        except RunnerError:
+            raise
+        except Exception as error:  # a model is asked, so its device may fail
+            raise RunnerError(f"what describes the calibration sets could not be made: {_said(error)}") from None
 
     def _wait_for(self, references: Sequence[Reference]) -> None:
         waiting = list(references)
@@ -130,3 +141,7 @@ class Preparation:
             for reference in self.tasks.done(waiting):
                 waiting.remove(reference)
                 self.tasks.result(reference)
+
+
+def _said(error: Exception) -> str:
+    return one_line(str(error)) if isinstance(error, WRONG) else short_line(error)
