@@ -16,7 +16,13 @@ from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, requests_of
 from sweep.results import ResultsError
 from sweep.runs.errors import short_line
 from sweep.runs.model_check import check_model
-from sweep.runs.prepare import describe_pool, requests_and_receipt, sets_and_receipt
+from sweep.runs.prepare import (
+    describe_pool,
+    made_sets_and_receipt,
+    make_on_device,
+    requests_and_receipt,
+    sets_and_receipt,
+)
 from sweep.runs.runner import RunnerError
 from sweep.runs.schedule import Awaiting, Job
 from sweep.runs.vocabulary import refuse_unknown_ids
@@ -73,15 +79,22 @@ class Preparation:
         self.missing, self._described = {}, {}
         for pool in pools:
             data = requests_of(pool, made)
-            on, where = pool.asks_model, device if pool.asks_model else "cpu"
-            given = pool, results, where, data if pool.excludes else None
-            receipt, *sets = self.tasks.task(sets_and_receipt, *given, returns=len(pool.ids) + 1, on_device=on)
+            receipt, *sets = self._make(pool, results, device, data if pool.excludes else None)
             self.missing[receipt] = pool
             self.sets.update(zip(pool.ids, sets, strict=True))
             on, where = bool(pool.describers), device if pool.describers else "cpu"
             (self._described[receipt],) = self.tasks.task(
                 describe_pool, pool, results, where, data, *sets, returns=1, on_device=on
             )
+
+    def _make(self, pool: Pool, results: str, device: str, data: Reference | None) -> list[Reference]:
+        """Receipt and sets. What a lost node held is made again by the task that returned it, so that one must not ask
+        for a device: workers hold them all, and wait for the set."""
+        count = len(pool.ids) + 1
+        if device == "cpu" or not pool.asks_model:
+            return self.tasks.task(sets_and_receipt, pool, results, "cpu", data, returns=count, on_device=False)
+        (made,) = self.tasks.task(make_on_device, pool, results, device, data, returns=1, on_device=True)
+        return self.tasks.task(made_sets_and_receipt, made, pool, results, data, returns=count, on_device=False)
 
     def wait(self, ready: Callable[[], bool], *, described: bool = False) -> None:
         """Until all is there, or all but some sets and a worker is `ready`; with `described` also until the sets are

@@ -23,11 +23,13 @@ class PaperTasks:
     def __init__(self) -> None:
         self.arguments: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.values: dict[Any, Any] = {}
+        self.on_device: list[str] = []  # functions whose task holds a device
 
     def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
         name = function.__name__
         key = name, sum(other == name for other, _ in self.arguments)
         self.arguments[key] = arguments
+        self.on_device += [name] * on_device
         return [(*key, value) for value in range(returns)]
 
     def end(self, name: str, value: Any, numbers: Sequence[int] | None = None) -> None:
@@ -189,3 +191,16 @@ def test_a_device_that_fails_while_sets_are_described_is_told_in_a_line(
     tasks.end("describe_pool", RuntimeError("CUDA error"))
     with pytest.raises(RunnerError, match="could not be made: RuntimeError: CUDA error"):
         preparation.wait_until_described()
+
+
+def test_sets_that_a_model_makes_on_a_device_can_be_read_again_without_one(
+    tasks: PaperTasks, document: dict[str, Any]
+) -> None:
+    document["calibration"]["source"] = {"source": "self_generated", "documents": 12, "length": 40}
+    trials = plan.expand(parse_study(document))
+    begun = Preparation(tasks)
+    begun.begin(plan.pools(trials), plan.request_sets(trials), "results", "cuda")
+    assert tasks.on_device == ["make_on_device"]
+    assert tasks.arguments["make_on_device", 0][2] == "cuda"
+    assert set(begun.sets.values()) == {("made_sets_and_receipt", 0, 1)}
+    assert tasks.arguments["made_sets_and_receipt", 0][0] == ("make_on_device", 0, 0)
