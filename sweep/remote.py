@@ -104,9 +104,7 @@ class RayRunner(Steady):
         self.preparation.begin(pools, requests, self.results, self._device)
         beside = self._room().spare(self.workers) and not needs_device
         warmed = self._warm(requests) if beside else []
-        self.preparation.wait(lambda: not self.stay and bool(self.done(warmed, 0)))
-        if not beside:
-            self.preparation.wait_until_described()
+        self.preparation.wait(lambda: not self.stay and bool(self.done(warmed, 0)), described=not beside)
 
     def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
         """Like `done` and `result` one of the `Tasks` that the preparation runs."""
@@ -125,8 +123,8 @@ class RayRunner(Steady):
         try:
             return ray.get(reference)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, WRONG):
-                raise error.cause from None
+            if isinstance(error.cause, Exception):
+                raise error.cause from (None if isinstance(error.cause, WRONG) else error)
             raise
         except ray.exceptions.RayError as error:
             self._check_alive()

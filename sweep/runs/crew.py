@@ -98,10 +98,15 @@ class Crew:
     # trials
 
     def assign(self) -> tuple[Handle, Job] | None:
-        """A free worker and its next job, which counts as running from now on; None when either is missing."""
-        if not self.free or not self.queue:
+        """A free worker and its next job, which counts as running from now on; None when either is missing.
+
+        While a trial is recorded that has lost a worker before, its worker takes no other, which would share its end.
+        """
+        suspects = [worker for worker, job in self.recorded.values() if job.deaths]
+        worker = next((worker for worker in reversed(self.free) if worker not in suspects), None)
+        if worker is None or not self.queue:
             return None
-        worker = self.free.pop()
+        self.free.remove(worker)
         job = self.queue.take(self._held.get(worker))
         self._held[worker] = held_by(job.trial)
         self.running[worker] = Running(job, self._now())

@@ -14,8 +14,15 @@ from calib.settings import SettingsError, one_line
 from sweep.models import ModelRef
 from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, requests_of
 from sweep.results import ResultsError
+from sweep.runs.errors import short_line
 from sweep.runs.model_check import check_model
-from sweep.runs.prepare import describe_pool, requests_and_receipt, sets_and_receipt
+from sweep.runs.prepare import (
+    describe_pool,
+    made_sets_and_receipt,
+    make_on_device,
+    requests_and_receipt,
+    sets_and_receipt,
+)
 from sweep.runs.runner import RunnerError
 from sweep.runs.schedule import Awaiting, Job
 from sweep.runs.vocabulary import refuse_unknown_ids
@@ -72,9 +79,7 @@ class Preparation:
         self.missing, self._described = {}, {}
         for pool in pools:
             data = requests_of(pool, made)
-            on, where = pool.asks_model, device if pool.asks_model else "cpu"
-            given = pool, results, where, data if pool.excludes else None
-            receipt, *sets = self.tasks.task(sets_and_receipt, *given, returns=len(pool.ids) + 1, on_device=on)
+            receipt, *sets = self._make(pool, results, device, data if pool.excludes else None)
             self.missing[receipt] = pool
             self.sets.update(zip(pool.ids, sets, strict=True))
             on, where = bool(pool.describers), device if pool.describers else "cpu"
@@ -82,8 +87,18 @@ class Preparation:
                 describe_pool, pool, results, where, data, *sets, returns=1, on_device=on
             )
 
-    def wait(self, ready: Callable[[], bool]) -> None:
-        """Until all is there, or all but some sets and a worker is `ready`. Raises what is wrong."""
+    def _make(self, pool: Pool, results: str, device: str, data: Reference | None) -> list[Reference]:
+        """Receipt and sets. What a lost node held is made again by the task that returned it, so that one must not ask
+        for a device: workers hold them all, and wait for the set."""
+        count = len(pool.ids) + 1
+        if device == "cpu" or not pool.asks_model:
+            return self.tasks.task(sets_and_receipt, pool, results, "cpu", data, returns=count, on_device=False)
+        (made,) = self.tasks.task(make_on_device, pool, results, device, data, returns=1, on_device=True)
+        return self.tasks.task(made_sets_and_receipt, made, pool, results, data, returns=count, on_device=False)
+
+    def wait(self, ready: Callable[[], bool], *, described: bool = False) -> None:
+        """Until all is there, or all but some sets and a worker is `ready`; with `described` also until the sets are
+        described. Raises what is wrong."""
         self._wait_for([*(check for _, _, check in self._checks), *self._largest.values()])
         self._uses = [(use, self.tasks.result(check)) for _, use, check in self._checks]
         for (key, _, _), (use, rows) in zip(self._checks, self._uses, strict=True):
@@ -93,14 +108,19 @@ class Preparation:
                 for _, error in self._wrong_with(receipt):
                     raise error
                 del self.missing[receipt]
+        if described:
+            self._wait_for(list(self._described.values()))
 
     def share_out(self, receipt: Reference, awaiting: Awaiting) -> tuple[list[Job], list[tuple[Job, str]]]:
-        """Of the jobs that await the sets of a receipt those that may run, and those that cannot with the reason."""
+        """Of the jobs that await the sets of a receipt those that may run, and those that cannot with the reason.
+
+        Where no job awaits sets that cannot be made, the end says so: what describes them cannot be made either.
+        """
         refused: list[tuple[Job, str]] = []
         ids = self.missing[receipt].ids
         for model, error in self._wrong_with(receipt):
-            refused += [(job, one_line(str(error))) for job in awaiting.take(ids, model)]
-            if model is None:
+            refused += [(job, _said(error)) for job in awaiting.take(ids, model)]
+            if model is None and refused:
                 del self._described[receipt]  # there is nothing to describe
         del self.missing[receipt]
         return awaiting.take(ids), refused
@@ -108,7 +128,9 @@ class Preparation:
     def _wrong_with(self, receipt: Reference) -> Iterator[tuple[ModelRef | None, Exception]]:
         try:
             largest = self.tasks.result(receipt)
-        except WRONG as error:
+        except RunnerError:
+            raise
+        except Exception as error:  # a source may be its author's own code
             yield None, error
             return
         for use, rows in self._uses:
@@ -121,8 +143,10 @@ class Preparation:
         """Raises RunnerError when what describes the sets could not be made."""
         try:
             self._wait_for(list(self._described.values()))
-        except WRONG as error:
-            raise RunnerError(f"what describes the calibration sets could not be made: {error}") from None
+        except RunnerError:
+            raise
+        except Exception as error:  # a model is asked, so its device may fail
+            raise RunnerError(f"what describes the calibration sets could not be made: {_said(error)}") from None
 
     def _wait_for(self, references: Sequence[Reference]) -> None:
         waiting = list(references)
@@ -130,3 +154,7 @@ class Preparation:
             for reference in self.tasks.done(waiting):
                 waiting.remove(reference)
                 self.tasks.result(reference)
+
+
+def _said(error: Exception) -> str:
+    return one_line(str(error)) if isinstance(error, WRONG) else short_line(error)

@@ -175,6 +175,17 @@ def sets_and_receipt(
     return (largest_in_sets(sets), *sets)
 
 
+def make_on_device(pool: Pool, results: str, device: str, data: EvaluationData | None = None) -> None:
+    """Have a model write or choose the sets of a pool, which are in the results folder then."""
+    build_pool(pool, results, device, data)
+    release(small=False)
+
+
+def made_sets_and_receipt(_made: None, pool: Pool, results: str, data: EvaluationData | None = None) -> tuple[Any, ...]:
+    """`sets_and_receipt` of a pool that `make_on_device` has made: they are read, on any machine, also when lost."""
+    return sets_and_receipt(pool, results, "cpu", data)
+
+
 def requests_and_receipt(trial: Trial, results: str, seqlens: Sequence[int]) -> tuple[Sequence[LargestId], Any]:
     """The largest ids, and the requests."""
     data = make_requests(trial, results, seqlens)

@@ -23,7 +23,7 @@ from sweep.generation.writer import ModelWriter
 from sweep.models import resolve_model
 from sweep.results import Results
 from sweep.runs.local import LocalRunner
-from sweep.runs.prepare import make_calibration_sets
+from sweep.runs.prepare import made_sets_and_receipt, make_calibration_sets, make_on_device
 from sweep.runs.schedule import Job
 
 
@@ -172,6 +172,17 @@ def test_text_is_written_once(
     assert [found.rows() for found in again] == [found.rows() for found in first]
     with pytest.raises(AssertionError, match="written again"):
         make_calibration_sets(pool, str(tmp_path / "elsewhere"))
+
+
+def test_written_text_that_is_lost_is_read_again_without_the_model(
+    document: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pool,) = plan.pools(plan.expand(parse_study(written_study(document, tiny_model))))
+    make_on_device(pool, str(tmp_path), "cpu")
+    monkeypatch.setattr(ModelWriter, "write", None)
+    largest, *sets = made_sets_and_receipt(None, pool, str(tmp_path))
+    assert [found.id for found in sets] == [*largest] == [*pool.ids]
+    assert {found.hash for found in sets} == set(Results(tmp_path).read("calibration")["hash"])
 
 
 def test_a_study_of_written_text_runs(document: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:

@@ -168,3 +168,31 @@ def test_trials_whose_set_is_missing_are_unfinished_and_not_handed_out(many_tria
     first = sorted(missing)[0]
     crew.queue.add(crew.awaiting.take([first]))
     assert {crew.queue.take(None).trial.calibration_id for _ in range(len(crew.queue))} == {first}
+
+
+def test_a_trial_whose_record_kills_its_worker_takes_no_other_trial_with_it(many_trials: list[Trial]) -> None:
+    """The worst order: the same two trials are given out one after the other each time."""
+    crew, failed, worker = Crew(), [], 0
+    poison, other = many_trials[:2]
+    crew.begin([Job(poison), Job(other)])
+    crew.joined(worker)
+    for _ in range(20):
+        if not crew.unfinished:
+            break
+        assigned = crew.assign()
+        recorded = [job for _, job in crew.recorded.values()]
+        if assigned and not any(job.trial is poison for job in recorded):
+            crew.computed(worker)
+            if assigned[1].trial is other:
+                crew.record_over(assigned[1], lost=False)
+            continue
+        for job in recorded:  # the worker dies, with what it runs meanwhile
+            crew.record_over(job, lost=True)
+            failed += [] if crew.try_again(job) else [job.trial.id]
+        if assigned:
+            failed += [] if crew.try_again(assigned[1]) else [assigned[1].trial.id]
+            crew.lost(worker)
+        worker += 1
+        crew.joined(worker)
+    assert failed == [poison.id]
+    assert not crew.unfinished

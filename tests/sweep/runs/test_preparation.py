@@ -23,11 +23,13 @@ class PaperTasks:
     def __init__(self) -> None:
         self.arguments: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.values: dict[Any, Any] = {}
+        self.on_device: list[str] = []  # functions whose task holds a device
 
     def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
         name = function.__name__
         key = name, sum(other == name for other, _ in self.arguments)
         self.arguments[key] = arguments
+        self.on_device += [name] * on_device
         return [(*key, value) for value in range(returns)]
 
     def end(self, name: str, value: Any, numbers: Sequence[int] | None = None) -> None:
@@ -145,3 +147,60 @@ def test_descriptions_that_fail_are_told_at_the_end(preparation: Preparation, ta
     tasks.end("describe_pool", OSError("no space left"))
     with pytest.raises(RunnerError, match="what describes the calibration sets could not be made: no space left"):
         preparation.wait_until_described()
+
+
+def test_descriptions_that_fail_before_any_trial_end_the_launch_as_what_is_wrong(
+    preparation: Preparation, tasks: PaperTasks
+) -> None:
+    tasks.end("sets_and_receipt", {})
+    tasks.end("describe_pool", SettingsError("the describer is no model"))
+    with pytest.raises(SettingsError, match="the describer is no model"):
+        preparation.wait(ready=lambda: False, described=True)
+
+
+def test_a_bug_met_while_a_later_set_is_built_fails_its_trials_alone(
+    preparation: Preparation, tasks: PaperTasks, trials: list[Trial]
+) -> None:
+    tasks.end("sets_and_receipt", KeyError("text"), [0])
+    refused = share_out(preparation, trials, 0)[1]
+    assert refused == dict.fromkeys(of(trials, "rivers"), "KeyError: 'text'")
+
+
+def test_a_cluster_that_is_gone_is_no_fault_of_a_set(
+    preparation: Preparation, tasks: PaperTasks, trials: list[Trial]
+) -> None:
+    tasks.end("sets_and_receipt", RunnerError("the head of Ray is gone"), [0])
+    with pytest.raises(RunnerError, match="the head of Ray is gone"):
+        share_out(preparation, trials, 0)
+
+
+def test_sets_of_finished_trials_that_cannot_be_made_again_are_told_at_the_end(
+    preparation: Preparation, tasks: PaperTasks
+) -> None:
+    tasks.end("sets_and_receipt", SettingsError("built from other text"), [0])
+    assert preparation.share_out(("sets_and_receipt", 0, 0), Awaiting()) == ([], [])
+    tasks.end("describe_pool", SettingsError("built from other text"), [0])  # as a task whose arguments failed
+    tasks.end("describe_pool", None, [1])
+    with pytest.raises(RunnerError, match="built from other text"):
+        preparation.wait_until_described()
+
+
+def test_a_device_that_fails_while_sets_are_described_is_told_in_a_line(
+    preparation: Preparation, tasks: PaperTasks
+) -> None:
+    tasks.end("describe_pool", RuntimeError("CUDA error"))
+    with pytest.raises(RunnerError, match="could not be made: RuntimeError: CUDA error"):
+        preparation.wait_until_described()
+
+
+def test_sets_that_a_model_makes_on_a_device_can_be_read_again_without_one(
+    tasks: PaperTasks, document: dict[str, Any]
+) -> None:
+    document["calibration"]["source"] = {"source": "self_generated", "documents": 12, "length": 40}
+    trials = plan.expand(parse_study(document))
+    begun = Preparation(tasks)
+    begun.begin(plan.pools(trials), plan.request_sets(trials), "results", "cuda")
+    assert tasks.on_device == ["make_on_device"]
+    assert tasks.arguments["make_on_device", 0][2] == "cuda"
+    assert set(begun.sets.values()) == {("made_sets_and_receipt", 0, 1)}
+    assert tasks.arguments["made_sets_and_receipt", 0][0] == ("make_on_device", 0, 0)
