@@ -34,6 +34,8 @@ SEQLEN = 256
 NSAMPLES = 16
 ENTRIES: list[Any] = [  # every method; the device tests hold them to the processor's results
     {"method": "rtn", "bits": 4, "group_size": 32},
+    {"method": "nf4"},
+    {"method": "hqq", "bits": 4, "group_size": 32},
     {"method": "gptq", "bits": 3, "group_size": 32},
     {"method": "gptq", "bits": 4, "group_size": 32},
     {"method": "gptq", "bits": 4, "group_size": 32, "true_sequential": True},

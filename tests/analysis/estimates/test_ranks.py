@@ -12,7 +12,7 @@ def test_probability_of_being_best_comes_true() -> None:
     rng = np.random.default_rng(0)
     said, happened = [], []
     for _ in range(150):
-        truth = rng.normal(0, 0.5, 4)
+        truth = rng.normal(0, 1.5, 4)
         cells = {str(i): truth[i] + rng.normal(0, 1, 4) for i in range(4)}
         ranked = rank(cells, draws=1000)
         for i in range(4) if "p_best" in ranked["0"] else ():

@@ -12,7 +12,7 @@ from methods.base import METHODS, get_method, parse_method
 from methods.blockwise import compress_model, decoder_blocks
 from methods.walk.factored import SavingError, factored, merge_factors
 
-CALLS = {"awq": {"group_size": 16, "scale_steps": 3}}
+CALLS = {"awq": {"group_size": 16, "scale_steps": 3}, "hqq": {"group_size": 16}}
 LOW_RANK = [name for name in METHODS.names() if METHODS.get(name)().factor_rank(32, 32, 32) is not None]
 OTHERS = [name for name in METHODS.names() if name not in LOW_RANK]
 

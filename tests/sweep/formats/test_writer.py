@@ -313,7 +313,7 @@ def test_spqr_is_stored_to_the_bit_in_the_bits_that_it_counts(
 
 def test_spqr_without_its_grids_or_with_weights_off_them_is_refused(save: Save, tmp_path: Path) -> None:
     model, kept, _ = with_grids(save("llama", "bfloat16"), SPQR["defaults"], tmp_path / "grids")
-    with pytest.raises(FormatError, match="were not kept; give compress_model a KeptGrids as its witness"):
+    with pytest.raises(FormatError, match="was not kept; give compress_model the witness that sweep.formats.spqr has"):
         write_model(model, None, tmp_path / "out", "spqr")
     model.model.layers[1].mlp.up_proj.weight.data[:4] *= 1.01
     with pytest.raises(FormatError, match=r"weights of 1\.mlp\.up_proj are on no grid, the method left"):
