@@ -4,7 +4,9 @@ Templates rarely say it themselves. But a model is asked with the conversation u
 after that is the reply: from the end of the rendering up to the turn, to the end of the rendering with it. The hard
 case is a template that writes the past otherwise than the present (reasoning left out of earlier turns, a closing
 line): where a beginning of the conversation is not rendered as the beginning of the whole, the reply ends with its
-content, and where that is not to be found either, nothing is known.
+content, and where that is not to be found either, nothing is known. A conversation that begins with a reply has no
+beginning to render, so that reply begins with its content: what a template puts before it, such as a system prompt of
+its own, is no reply.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def reply_spans(messages: Messages, text: str, render: Render) -> list[Span] | N
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        begin = _length(messages[:number], True, text, render)
+        begin = _length(messages[:number], True, text, render) if number else _begin_of(message, text)
         if begin is None:
             return None
         end = _length(messages[: number + 1], False, text, render) or _end_of(message, text, begin)
@@ -48,13 +50,17 @@ def marked(offsets: Sequence[Span], spans: Sequence[Span]) -> np.ndarray:
 
 def _length(messages: Messages, asked: bool, text: str, render: Render) -> int | None:
     """How much of `text` these first messages make; None where they are rendered otherwise alone."""
-    if not messages:
-        return 0
     try:
         beginning = render(messages, asked)
     except SettingsError:  # the template refuses a conversation that stops here
         return None
     return len(beginning) if text.startswith(beginning) else None
+
+
+def _begin_of(message: Mapping[str, Any], text: str) -> int | None:
+    content = str(message["content"]).strip()
+    place = text.find(content) if content else -1
+    return place if place >= 0 else None
 
 
 def _end_of(message: Mapping[str, Any], text: str, begin: int) -> int | None:

@@ -34,7 +34,15 @@ def token_weights(
     if responses is None:
         raise SettingsError(f"part: '{part}' needs a set that tells which of its tokens are a response, of all windows")
     of_part = part_weights(responses, part)
-    return of_part if of_length is None else of_part * of_length
+    if of_length is None:
+        return of_part
+    weights = of_part * of_length
+    if not weights.any():
+        raise SettingsError(
+            f"length_weights: no token of the {part} stands in the first {max(scales or ())}; longer lengths may reach "
+            "some"
+        )
+    return weights
 
 
 def length_weights(seqlen: int, scales: Sequence[int]) -> np.ndarray:

@@ -56,8 +56,11 @@ def forgetting(outcomes: Outcomes) -> list[dict[str, object]]:
         every = max(float((lost | gained).sum()), 1.0)
         for number, name in enumerate(THIRDS):
             here = third == number
-            examples = np.maximum(known[:, here].sum(axis=1), 1)
-            shares = [100 * which[:, here].sum(axis=1) / examples for which in (lost, gained)]
+            examples = known[:, here].sum(axis=1)
+            told = examples > 0
+            if not told.any():  # one or two examples have no third of each kind
+                continue
+            shares = [100 * which[told][:, here].sum(axis=1) / examples[told] for which in (lost, gained)]
             flipped = shares[0] + shares[1]
             rows.append(
                 {
@@ -65,13 +68,13 @@ def forgetting(outcomes: Outcomes) -> list[dict[str, object]]:
                     "parameters": part.item(0, "parameters"),
                     "method_label": label,
                     "dense_margin": name,
-                    "margin_median": float(np.median(sizes[here])) if here.any() else None,
-                    "trials": len(after),
-                    "examples": int(known[:, here].sum(axis=1).max()),
+                    "margin_median": float(np.median(sizes[here])),
+                    "trials": int(told.sum()),
+                    "examples": int(examples.max()),
                     "lost": float(shares[0].mean()),
                     "gained": float(shares[1].mean()),
                     "flipped": float(flipped.mean()),
-                    "flipped_sd": float(flipped.std(ddof=1)) if len(after) > 1 else None,
+                    "flipped_sd": float(flipped.std(ddof=1)) if len(flipped) > 1 else None,
                     "share_of_flips": 100 * float((lost | gained)[:, here].sum()) / every,
                 }
             )

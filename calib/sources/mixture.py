@@ -42,7 +42,7 @@ class Mixture(Source):
             raise ValueError("parts: a mixture has at least two sources")
         if twice := {label for label in labels if labels.count(label) > 1}:
             raise ValueError(f"parts: two sources are called '{min(twice)}'; give one of them a label")
-        texts = [{**source.to_dict(), "label": None, "domain": None} for source, _ in self._sources]
+        texts = [{**source.to_dict(), **dict.fromkeys(source.names)} for source, _ in self._sources]
         if same := [label for text, label in zip(texts, labels, strict=True) if texts.count(text) > 1]:
             raise ValueError(f"parts: {' and '.join(same)} are one text, and give the same windows; give one share")
         for source, share in self._sources:

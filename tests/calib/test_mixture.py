@@ -151,3 +151,17 @@ def test_one_text_under_two_names_is_refused() -> None:
     parts = [{"source": "books", "share": 0.5}, {"source": "books", "label": "again", "share": 0.5}]
     with pytest.raises(SettingsError, match="books and again are one text"):
         get_source({"source": "mixture", "parts": parts})
+
+
+def test_held_out_texts_of_two_domains_are_two_texts() -> None:
+    parts = [{"source": "heldout", "domain": name, "share": 0.5} for name in ("books", "code")]
+    assert get_source({"source": "mixture", "parts": parts}).label == "books+code"
+    renamed = [{**parts[0], "label": "one"}, {**parts[0], "label": "two"}]
+    with pytest.raises(SettingsError, match="one and two are one text"):
+        get_source({"source": "mixture", "parts": renamed})
+
+
+def test_one_text_said_to_be_of_two_domains_is_refused() -> None:
+    parts = [{"source": "books", "share": 0.5}, {"source": "books", "label": "b", "domain": "prose", "share": 0.5}]
+    with pytest.raises(SettingsError, match="books and b are one text"):
+        get_source({"source": "mixture", "parts": parts})

@@ -83,6 +83,23 @@ def test_a_template_that_rewrites_the_past_ends_a_reply_with_its_content() -> No
     assert reply_spans(messages, "something else", rewriting) is None
 
 
+def test_a_system_prompt_of_the_template_is_no_part_of_a_first_reply() -> None:
+    messages = [
+        {"role": "assistant", "content": "welcome"},
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+    ]
+
+    def prompting(given: list[dict[str, Any]], asked: bool) -> str:
+        turns = "".join(f"<{message['role']}>{message['content']}" for message in given)
+        return "<system>be kind" + turns + ("<assistant>" if asked else "")
+
+    text = prompting(messages, False)
+    spans = reply_spans(messages, text, prompting)
+    assert spans is not None
+    assert [text[begin:end] for begin, end in spans] == ["welcome", "a"]
+
+
 def test_marks_follow_the_tokens_through_every_policy(talks: dict[str, Any], tokenizer: Any) -> None:
     source = chat(talks)
     pool = read_pool(source, tokenizer)

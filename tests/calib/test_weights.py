@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calib.settings import SettingsError
-from calib.weights import length_weights, part_weights
+from calib.weights import length_weights, part_weights, token_weights
 
 
 @given(st.integers(2, 40), st.data())
@@ -40,3 +40,10 @@ def test_parts_are_the_prompt_the_response_and_both() -> None:
     assert part_weights(responses, "both").tolist() == [[1, 1, 1], [1, 1, 1]]
     with pytest.raises(SettingsError, match="no token of the set belongs to the response"):
         part_weights(responses[1:], "response")
+
+
+def test_a_part_that_no_length_reaches_is_refused() -> None:
+    responses = np.arange(8) >= np.array([[5], [8]])
+    assert token_weights(8, [2, 6], "response", responses).tolist() == [[0, 0, 0, 0, 0, 8 / 12, 0, 0], [0] * 8]
+    with pytest.raises(SettingsError, match="length_weights: no token of the response stands in the first 4"):
+        token_weights(8, [2, 4], "response", responses)

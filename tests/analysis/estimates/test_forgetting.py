@@ -43,3 +43,13 @@ def test_flips_are_counted_within_thirds_of_each_task() -> None:
 def test_shares_between_right_and_wrong_are_left_out() -> None:
     score = {"a": np.array([[0.3, 1, 0]] * 3, np.float32)}
     assert forgetting(_outcomes(score, {"a": np.ones((3, 3), np.float32)})) == []
+
+
+def test_a_third_without_answers_is_no_third_without_flips() -> None:
+    nan = np.nan
+    margin = {"a": np.array([[0.1, 2.0, 5.0]] * 3, np.float32)}
+    rows = forgetting(_outcomes({"a": np.array([[1, 1, 0], [0, 1, nan], [0, 0, 1]], np.float32)}, margin))
+    assert [(row["flipped"], row["trials"]) for row in rows] == [(100.0, 2), (50.0, 2), (100.0, 1)]
+    assert rows[-1]["flipped_sd"] is None
+    alone = forgetting(_outcomes({"a": np.array([[1], [0], [1]], np.float32)}, {"a": np.ones((3, 1), np.float32)}))
+    assert [row["dense_margin"] for row in alone] == ["close"]
