@@ -60,12 +60,11 @@ def _squares(values: np.ndarray) -> np.ndarray:
 
 def _chances(groups: Sequence[np.ndarray]) -> np.ndarray:
     """How often normal draws fall apart as much as each group; groups of one size are looked at together."""
-    sizes = np.array([len(group) for group in groups])
     p = np.empty(len(groups))
-    for size in np.unique(sizes):
-        alike = np.flatnonzero(sizes == size)
+    for size in sorted({len(group) for group in groups}):
+        alike = [index for index, group in enumerate(groups) if len(group) == size]
         shares = between_share(np.stack([groups[index] for index in alike]).astype(float))
-        p[alike] = (DRAWS - np.searchsorted(_normal(int(size)), shares) + 1) / (DRAWS + 1)
+        p[alike] = (DRAWS - np.searchsorted(_normal(size), shares) + 1) / (DRAWS + 1)
     return p
 
 

@@ -39,12 +39,12 @@ def component_rows(outcomes: Outcomes, column: str, label: str, rng: np.random.G
     data_free = trials["source"].null_count() == trials.height
     there = {task: answered(matrix) for task, matrix in tasks.items()}
     owner = np.array(trials["source"].to_list(), object)
-    own = {task: summarise(_rows_of(m, there[task]), owner[there[task]]) for task, m in tasks.items()}
+    own = {task: summarise(_rows_of(m, there[task]), owner[there[task]].tolist()) for task, m in tasks.items()}
     chosen = [(task, [sums], there[task]) for task, sums in own.items()]
     if len(tasks) > 1 and not bare:
         kept = np.logical_and.reduce(list(there.values()))
         every = [
-            own[task] if (there[task] == kept).all() else summarise(_rows_of(matrix, kept), owner[kept])
+            own[task] if (there[task] == kept).all() else summarise(_rows_of(matrix, kept), owner[kept].tolist())
             for task, matrix in tasks.items()
         ]
         chosen.append((MEAN, every, kept))

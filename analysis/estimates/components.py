@@ -130,7 +130,7 @@ def components_of(
         per_source = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
         return Estimate(unknown[0], unknown, len(groups), len(sources), per_source, 0, dropped)
     weight = 1 / len(tasks)
-    scores = weight * sum(task.scores for task in tasks)
+    scores = np.asarray(weight * sum(task.scores for task in tasks))
     values = [scores[group] for group in groups]
     harmonic = float((1 / counts).mean())  # a source mean carries this share of the variance between its sets
     parts = _example_parts([task.squares for task in tasks], weight, rng, draws)
