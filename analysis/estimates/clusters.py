@@ -31,7 +31,7 @@ def two_groups(groups: Sequence[np.ndarray]) -> bool:
     asked = [index for index, group in enumerate(groups) if len(group) >= FEWEST and np.ptp(group) > 0]
     if not asked:
         return False
-    p = np.array([_p(groups[index]) for index in asked])
+    p = _chances([groups[index] for index in asked])
     together = float(stats.chi2.sf(-2 * np.log(p).sum(), 2 * len(p)))
     if min(float(p.min()) * len(p), together) < LEVEL:
         return True
@@ -58,11 +58,14 @@ def _squares(values: np.ndarray) -> np.ndarray:
     return np.asarray(((values - values.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1))
 
 
-def _p(group: np.ndarray) -> float:
-    """How often normal draws fall apart as much."""
-    known = _normal(len(group))
-    above = DRAWS - int(np.searchsorted(known, between_share(np.asarray(group, float))))
-    return (above + 1) / (DRAWS + 1)
+def _chances(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """How often normal draws fall apart as much as each group; groups of one size are looked at together."""
+    p = np.empty(len(groups))
+    for size in sorted({len(group) for group in groups}):
+        alike = [index for index, group in enumerate(groups) if len(group) == size]
+        shares = between_share(np.stack([groups[index] for index in alike]).astype(float))
+        p[alike] = (DRAWS - np.searchsorted(_normal(size), shares) + 1) / (DRAWS + 1)
+    return p
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from analysis.checks import Limitation, listed
-from analysis.estimates.components import COMPONENTS, Estimate, complete_examples, components
+from analysis.estimates.components import COMPONENTS, Estimate, components_of, summarise
 from analysis.estimates.outcomes import MEASURE_OF, Outcomes, answered
 from analysis.measures import MEAN
 
@@ -38,22 +38,28 @@ def component_rows(outcomes: Outcomes, column: str, label: str, rng: np.random.G
     bare = sorted(outcomes.tasks[column] - set(tasks))
     data_free = trials["source"].null_count() == trials.height
     there = {task: answered(matrix) for task, matrix in tasks.items()}
-    chosen = [(task, [matrix[there[task]]], there[task]) for task, matrix in tasks.items()]
+    owner = np.array(trials["source"].to_list(), object)
+    own = {task: summarise(_rows_of(m, there[task]), owner[there[task]].tolist()) for task, m in tasks.items()}
+    chosen = [(task, [sums], there[task]) for task, sums in own.items()]
     if len(tasks) > 1 and not bare:
-        everywhere = np.logical_and.reduce(list(there.values()))
-        chosen.append((MEAN, [matrix[everywhere] for matrix in tasks.values()], everywhere))
+        kept = np.logical_and.reduce(list(there.values()))
+        every = [
+            own[task] if (there[task] == kept).all() else summarise(_rows_of(matrix, kept), owner[kept].tolist())
+            for task, matrix in tasks.items()
+        ]
+        chosen.append((MEAN, every, kept))
     notes = []
     if bare:
         text = f"{label} on {outcomes.model} has no samples of {listed(bare)}, so components of the mean are unknown."
         notes.append(Limitation("incomplete samples", text))
     rows: list[dict[str, object]] = []
-    for task, matrices, kept in chosen:
-        lacking = [_name(trial) for trial in trials.filter(~pl.Series(kept)).iter_rows(named=True)]
-        gap = _gap(task, lacking, matrices)
+    for task, sums, kept in chosen:
+        lacking = [] if kept.all() else list(trials.filter(~pl.Series(kept)).iter_rows(named=True))
+        estimate = components_of(sums, owner[kept].tolist(), rng)
+        gap = _gap(task, [_name(trial) for trial in lacking], estimate)
         if gap:
             text = f"{label} on {outcomes.model}, components of {task} ({MEASURE_OF[column]}): {gap}."
             notes.append(Limitation("incomplete samples", text))
-        estimate = components(matrices, trials.filter(pl.Series(kept))["source"].to_list(), rng)
         parameters = trials.item(0, "parameters")
         context = {"model": outcomes.model, "parameters": parameters, "method_label": label, "task": task}
         rows += [{**context, **row} for row in _rows(estimate, SCALE[column], gap, data_free=data_free)]
@@ -64,14 +70,19 @@ def _name(trial: Mapping[str, object]) -> str:
     return "the one trial" if trial["source"] is None else f"{trial['source']} {trial['set']}"
 
 
-def _gap(task: str, lacking: Sequence[str], matrices: Sequence[np.ndarray]) -> str:
+def _rows_of(matrix: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The rows that are kept, without a copy where all are."""
+    return matrix if kept.all() else matrix[kept]
+
+
+def _gap(task: str, lacking: Sequence[str], estimate: Estimate) -> str:
     """What the samples lack for these components, in words; empty when nothing."""
     said = []
     some = "some task" if task == MEAN else task
     if lacking:
         said.append(f"without {listed(lacking)}, which have no samples of {some}")
-    if any(complete_examples(matrix).shape[1] < 2 for matrix in matrices):
-        said.append(f"unknown, because its {len(matrices[0])} trials share no two examples of {some}")
+    if estimate.sets and not estimate.examples:
+        said.append(f"unknown, because its {estimate.sets} trials share no two examples of {some}")
     return "; ".join(said)
 
 

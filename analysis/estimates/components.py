@@ -86,21 +86,54 @@ def components(
     sources:  the source of each trial. With one source the source component is NaN, with one set each the set is, and
               all are NaN when the trials do not share two examples of every task.
     """
+    return components_of([summarise(matrix, sources) for matrix in matrices], sources, rng, draws)
+
+
+@dataclass(frozen=True)
+class TaskSums:
+    """What the components need of the outcomes of one task; all of them have two complete examples at least.
+
+    scores:  float64 [trials], means over the complete examples; squares: see `_example_squares`.
+    dropped: examples that some trial lacks. Too few complete examples leave `squares` without a column.
+    """
+
+    scores: np.ndarray
+    squares: np.ndarray
+    dropped: int
+
+
+def summarise(matrix: np.ndarray, sources: Sequence[object]) -> TaskSums:
+    """The one pass over the outcomes of a task, [trials, examples] with NaN where a trial has none."""
+    complete = complete_examples(matrix)
+    dropped = matrix.shape[1] - complete.shape[1]
+    if len(matrix) == 0 or complete.shape[1] < 2:
+        return TaskSums(np.full(len(matrix), np.nan), np.zeros((3, 0)), dropped)
+    return TaskSums(complete.mean(axis=1), _example_squares(complete, _groups(sources)[1]), dropped)
+
+
+def _groups(sources: Sequence[object]) -> tuple[list[str], list[np.ndarray]]:
+    """(the names of the sources, the trials of each)."""
     labels = np.array([str(source) for source in sources])
     names = sorted(set(labels))
-    groups = [np.flatnonzero(labels == name) for name in names]
+    return names, [np.flatnonzero(labels == name) for name in names]
+
+
+def components_of(
+    tasks: Sequence[TaskSums], sources: Sequence[object], rng: np.random.Generator, draws: int = DRAWS
+) -> Estimate:
+    """`components` of tasks that were summarised already, over the same trials."""
+    names, groups = _groups(sources)
     counts = np.array([len(group) for group in groups])
-    complete = [complete_examples(matrix) for matrix in matrices]
-    dropped = sum(m.shape[1] - c.shape[1] for m, c in zip(matrices, complete, strict=True))
-    if len(labels) == 0 or min(matrix.shape[1] for matrix in complete) < 2:
+    dropped = sum(task.dropped for task in tasks)
+    if len(sources) == 0 or min(task.squares.shape[1] for task in tasks) < 2:
         unknown = np.full((draws, len(COMPONENTS)), np.nan)
         per_source = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
-        return Estimate(unknown[0], unknown, len(groups), len(labels), per_source, 0, dropped)
-    weight = 1 / len(matrices)
-    scores = weight * sum(matrix.mean(axis=1) for matrix in complete)
+        return Estimate(unknown[0], unknown, len(groups), len(sources), per_source, 0, dropped)
+    weight = 1 / len(tasks)
+    scores = np.asarray(weight * sum(task.scores for task in tasks))
     values = [scores[group] for group in groups]
     harmonic = float((1 / counts).mean())  # a source mean carries this share of the variance between its sets
-    parts = _example_parts(complete, groups, weight, rng, draws)
+    parts = _example_parts([task.squares for task in tasks], weight, rng, draws)
     pivots, errors = _set_pivots(values, counts, rng, draws)
     estimate = _solve(values, errors, parts.mean, harmonic, len(groups))
     between = source_variance(
@@ -112,13 +145,14 @@ def components(
         if reason:
             cloud[:, index] = np.nan
     per_source = int(counts.min()), int(counts.max())
-    examples = sum(c.shape[1] for c in complete)
+    examples = sum(task.squares.shape[1] for task in tasks)
     return Estimate(estimate, cloud, len(groups), len(scores), per_source, examples, dropped, reasons, far)
 
 
 def complete_examples(matrix: np.ndarray) -> np.ndarray:
     """The examples that every trial has, float64 [trials, examples]."""
-    return np.asarray(matrix[:, ~np.isnan(matrix).any(axis=0)], np.float64)
+    lacking = np.isnan(matrix).any(axis=0)
+    return np.asarray(matrix[:, ~lacking] if lacking.any() else matrix, np.float64)
 
 
 @dataclass(frozen=True)
@@ -133,14 +167,14 @@ class _Parts:
     freedom: np.ndarray
 
 
-def _example_parts(
-    matrices: Sequence[np.ndarray], groups: Sequence[np.ndarray], weight: float, rng: np.random.Generator, draws: int
-) -> _Parts:
-    """Sums over tasks of the mean squares over examples, each as it adds to the variance of the score."""
+def _example_parts(tasks: Sequence[np.ndarray], weight: float, rng: np.random.Generator, draws: int) -> _Parts:
+    """Sums over tasks of the mean squares over examples, each as it adds to the variance of the score.
+
+    tasks: the squares of each, [3, examples].
+    """
     mean, square, cloud = np.zeros(3), np.zeros(3), np.zeros((draws, 3))
-    for matrix in matrices:
-        squares = _example_squares(matrix, groups)
-        count = matrix.shape[1]
+    for squares in tasks:
+        count = squares.shape[1]
         own = weight**2 / max(count - 1, 1) * squares.mean(axis=1)
         relative = _relative_covariance(squares)
         mean += own

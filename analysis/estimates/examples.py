@@ -28,6 +28,7 @@ from analysis.estimates.flips import (
 )
 from analysis.estimates.forgetting import FORGETTING_SCHEMA, forgetting
 from analysis.estimates.outcomes import COLUMNS, Outcomes, outcomes_by_model
+from analysis.estimates.reliability import Cuts
 from analysis.estimates.reliability_rows import RELIABILITY_SCHEMA, reliability_rows
 from analysis.estimates.windows import MATCH_TEST_SCHEMA, match_tests
 from analysis.frames import Study
@@ -113,11 +114,9 @@ def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int], domains: Do
             found: ComponentRows = component_rows(outcomes, column, label, rng)
             rows[column] += found.rows
             notes += found.notes
+    cuts = Cuts(seed)
     reliability = [
-        row
-        for column in COLUMNS
-        for label in labels
-        for row in reliability_rows(outcomes, column, label, np.random.default_rng(seed))
+        row for column in COLUMNS for label in labels for row in reliability_rows(outcomes, column, label, cuts)
     ]
     answers, graded = answers_of(outcomes)
     if graded:

@@ -11,8 +11,9 @@ The sets are the same in both halves, so this is about the examples alone: the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -48,33 +49,75 @@ class Reliability:
         return int(np.ceil(self.examples * wanted * (1 - found) / (found * (1 - wanted))))
 
 
-def split_half(
-    matrices: Sequence[np.ndarray], sources: Sequence[str], rng: np.random.Generator, cuts: int = CUTS
-) -> Reliability:
+@dataclass
+class Cuts:
+    """Random halves of examples, drawn in turn from one seed. What was drawn once is kept, for `Halves` to come.
+
+    Every measure and method of a study is cut by the same seed, so with tasks of the same sizes in the same order it is
+    cut alike; drawing two hundred halves of ten thousand examples takes longer than whatever is done with them.
+    """
+
+    seed: int
+    cuts: int = CUTS
+    _drawn: dict[tuple[int, ...], tuple[np.ndarray, Mapping[str, Any]]] = field(default_factory=dict, repr=False)
+
+    def after(self, sizes: tuple[int, ...]) -> np.ndarray:
+        """The halves of the last of `sizes` after those of the others, float64 [cuts, examples], 1 in the first."""
+        if sizes not in self._drawn:
+            rng = np.random.default_rng(self.seed)
+            if sizes[:-1]:
+                self.after(sizes[:-1])
+                rng.bit_generator.state = self._drawn[sizes[:-1]][1]
+            first = np.arange(sizes[-1]) < sizes[-1] // 2
+            halves = rng.permuted(np.tile(first, (self.cuts, 1)), axis=1).astype(np.float64)
+            self._drawn[sizes] = halves, rng.bit_generator.state
+        return self._drawn[sizes][0]
+
+
+class Halves:
+    """One run through `cuts`: each call gives new halves."""
+
+    def __init__(self, cuts: Cuts) -> None:
+        self.cuts = cuts
+        self._sizes: tuple[int, ...] = ()
+
+    def of(self, examples: int) -> np.ndarray:
+        """Halves of so many examples, float64 [cuts, examples]: 1 in the first half and 0 in the second."""
+        self._sizes += (examples,)
+        return self.cuts.after(self._sizes)
+
+
+def source_means(matrix: np.ndarray, sources: Sequence[str]) -> np.ndarray:
+    """Mean outcome of each source on each example, float64 [sources, examples], in the order of the names.
+
+    matrix: float [trials, examples] without NaN; sources: the source of each trial.
+    """
+    owner = np.array([[source == name for source in sources] for name in sorted(set(sources))], np.float64)
+    owner /= owner.sum(axis=1, keepdims=True)
+    return np.asarray(owner @ matrix.astype(np.float64, copy=False))
+
+
+def split_half(tasks: Sequence[np.ndarray], halves: Halves) -> Reliability:
     """Reliability of the order of sources by the mean over tasks of their examples' means.
 
-    matrices: a task each, float [trials, examples] without NaN; sources: the source of each trial.
+    tasks: the `source_means` of each, [sources, examples].
     """
-    names = sorted(set(sources))
-    owner = np.array([[source == name for source in sources] for name in names], np.float64)
-    owner /= owner.sum(axis=1, keepdims=True)
-    count = sum(matrix.shape[1] for matrix in matrices)
-    found = Reliability(len(names), count)
-    if len(names) < 3 or min(matrix.shape[1] for matrix in matrices) < 4:
+    sources, cuts = len(tasks[0]), halves.cuts.cuts
+    count = sum(means.shape[1] for means in tasks)
+    found = Reliability(sources, count)
+    if sources < 3 or min(means.shape[1] for means in tasks) < 4:
         return found
-    first, second = np.zeros((cuts, len(names))), np.zeros((cuts, len(names)))
-    for matrix in matrices:
-        means = owner @ matrix.astype(np.float64)  # (sources, examples)
-        examples = matrix.shape[1]
-        drawn = rng.permuted(np.tile(np.arange(examples) < examples // 2, (cuts, 1)), axis=1)
-        half = drawn @ means.T
+    first, second = np.zeros((cuts, sources)), np.zeros((cuts, sources))
+    for means in tasks:
+        examples = means.shape[1]
+        half = halves.of(examples) @ means.T
         first += half / (examples // 2)
         second += (means.sum(axis=1) - half) / (examples - examples // 2)
     h = _spearman(first, second)
     if np.isnan(h).all():
         return found
     low, high = np.nanquantile(h, [0.025, 0.975])
-    return Reliability(len(names), count, float(np.nanmean(h)), float(low), float(high))
+    return Reliability(sources, count, float(np.nanmean(h)), float(low), float(high))
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:

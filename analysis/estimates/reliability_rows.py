@@ -7,7 +7,7 @@ import polars as pl
 
 from analysis.estimates.components import complete_examples
 from analysis.estimates.outcomes import MEASURE_OF, Outcomes, answered
-from analysis.estimates.reliability import split_half
+from analysis.estimates.reliability import Cuts, Halves, source_means, split_half
 from analysis.measures import MEAN
 
 WANTED = 0.8  # "good" by the usual reading of a reliability (Nunnally 1978, Psychometric Theory)
@@ -25,7 +25,7 @@ RELIABILITY_SCHEMA = {
 }
 
 
-def reliability_rows(outcomes: Outcomes, column: str, label: str, rng: np.random.Generator) -> list[dict[str, object]]:
+def reliability_rows(outcomes: Outcomes, column: str, label: str, cuts: Cuts) -> list[dict[str, object]]:
     """A row per task and one for the mean over tasks, of the trials of one method that saw calibration data.
 
     Trials without outcomes of a task are left out of it and of the mean, as in the components; so is an example that
@@ -38,16 +38,19 @@ def reliability_rows(outcomes: Outcomes, column: str, label: str, rng: np.random
     tasks = {task: matrix[trials["row"].to_numpy()] for task, matrix in outcomes.matrices[column].items()}
     tasks = {task: m for task, m in tasks.items() if task in outcomes.tasks[column] and answered(m).any()}
     there = {task: answered(matrix) for task, matrix in tasks.items()}
-    chosen = [(task, [matrix], there[task]) for task, matrix in tasks.items()]
+    owner = np.array(trials["source"].to_list(), object)
+    own = {task: _means(matrix, owner, there[task]) for task, matrix in tasks.items()}
+    chosen = [(task, [means]) for task, means in own.items()]
     if len(tasks) > 1 and set(tasks) == set(outcomes.tasks[column]):
-        chosen.append((MEAN, list(tasks.values()), np.logical_and.reduce(list(there.values()))))
+        kept = np.logical_and.reduce(list(there.values()))
+        if kept.any():
+            every = [own[t] if (there[t] == kept).all() else _means(m, owner, kept) for t, m in tasks.items()]
+            chosen.append((MEAN, every))
+    halves = Halves(cuts)
     context = {"model": outcomes.model, "parameters": trials.item(0, "parameters"), "method_label": label}
     rows: list[dict[str, object]] = []
-    for task, matrices, kept in chosen:
-        if not kept.any():
-            continue
-        sources = trials.filter(pl.Series(kept))["source"].to_list()
-        found = split_half([complete_examples(matrix[kept]) for matrix in matrices], sources, rng)
+    for task, means in chosen:
+        found = split_half(means, halves)
         needed = found.needed(WANTED)
         note = ""
         if found.half is None:
@@ -58,3 +61,8 @@ def reliability_rows(outcomes: Outcomes, column: str, label: str, rng: np.random
         row |= {"reliability": found.reliability, "half": found.half, "half_low": found.low, "half_high": found.high}
         rows.append({**context, **row, "examples_needed": needed, "note": note})
     return rows
+
+
+def _means(matrix: np.ndarray, owner: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The sources' means of the examples that all kept trials have; owner: the source of each trial."""
+    return source_means(complete_examples(matrix if kept.all() else matrix[kept]), owner[kept].tolist())

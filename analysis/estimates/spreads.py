@@ -205,7 +205,7 @@ def _step(groups: Sequence[np.ndarray]) -> float:
 
     An accuracy over eighty answers moves in steps of 1.25 points, and two sets that agree need not be without spread.
     """
-    if not any(len(np.unique(group)) < len(group) for group in groups):
+    if not any(len(set(group.tolist())) < len(group) for group in groups):
         return 0.0
     gaps = np.diff(np.unique(np.concatenate(groups)))
     largest = float(np.abs(np.concatenate(groups)).max())

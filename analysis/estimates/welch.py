@@ -159,16 +159,25 @@ def source_variance(
     errors = np.maximum(errors, 1e-12 * squares)
     error = errors * np.where(freedom > 0, known / rng.chisquare(known, (draws, sources)), 1.0)
     wanted = rng.chisquare(sources - 1, draws)
-    low, high = np.zeros(draws), squares / wanted
+    error, means = np.ascontiguousarray(error.T), means[:, None]  # sums over few sources are fast down the columns
+    found = np.zeros(draws)
+    some = np.flatnonzero(_squares(means, error) > wanted)
+    found[some] = _solved(means, error[:, some], wanted[some], squares)
+    return found
+
+
+def _solved(means: np.ndarray, error: np.ndarray, wanted: np.ndarray, squares: float) -> np.ndarray:
+    """The variance [draws] that, added to each error, makes the weighted squares what is wanted; by bisection."""
+    low, high = np.zeros(len(wanted)), squares / wanted
     for _ in range(40):
         middle = (low + high) / 2
-        above = _squares(means, error + middle[:, None]) > wanted
+        above = _squares(means, error + middle) > wanted
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.where(_squares(means, error) > wanted, (low + high) / 2, 0.0)
+    return np.asarray((low + high) / 2)
 
 
 def _squares(means: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Σ (mean - weighted mean)² / variance over the columns of variance."""
+    """Σ over sources of (mean - weighted mean)² / variance, [draws]; means [sources, 1], variance [sources, draws]."""
     weight = 1 / variance
-    centre = (weight * means).sum(axis=1, keepdims=True) / weight.sum(axis=1, keepdims=True)
-    return np.asarray((weight * (means - centre) ** 2).sum(axis=1))
+    centre = (weight * means).sum(axis=0) / weight.sum(axis=0)
+    return np.asarray((weight * (means - centre) ** 2).sum(axis=0))

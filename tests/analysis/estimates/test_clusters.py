@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.estimates.clusters import LEVEL, LEVEL_WIDE, between_share, two_groups
+from analysis.estimates.clusters import LEVEL, LEVEL_WIDE, _chances, between_share, two_groups
 
 
 def test_share_between_is_that_of_the_best_cut_of_all() -> None:
@@ -35,3 +35,9 @@ def test_two_failures_in_five_are_mostly_seen() -> None:
 
 def test_three_sets_or_equal_ones_say_nothing() -> None:
     assert not two_groups([np.array([0.0, 0.1, 9.0]), np.ones(5)])
+
+
+def test_sources_looked_at_together_have_the_chances_of_each_alone() -> None:
+    rng = np.random.default_rng(3)
+    groups = [rng.standard_normal(size) for size in (5, 8, 5, 4, 8, 5)]
+    assert np.array_equal(_chances(groups), np.concatenate([_chances([group]) for group in groups]))

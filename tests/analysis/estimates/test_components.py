@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.estimates.components import COMPONENTS, components
+from analysis.estimates.components import COMPONENTS, complete_examples, components, components_of, summarise
 from analysis.simulate import Components, simulate_outcomes
 
 
@@ -202,3 +202,22 @@ def test_another_seed_moves_intervals_and_not_estimates() -> None:
     assert np.array_equal(one.variance, two.variance)
     assert not np.array_equal(one.interval()[1], two.interval()[1])
     assert np.array_equal(one.interval()[1], again.interval()[1])
+
+
+def test_tasks_summarised_once_give_the_components_of_their_outcomes() -> None:
+    rng = np.random.default_rng(11)
+    sources = ["b", "a", "b", "a", "c", "c"]
+    matrices = [rng.normal(size=(6, 30)), rng.normal(size=(6, 12))]
+    matrices[0][2, 5] = np.nan
+    sums = [summarise(matrix, sources) for matrix in matrices]
+    assert [task.dropped for task in sums] == [1, 0]
+    kept = np.delete(matrices[0], 5, axis=1)
+    assert np.array_equal(complete_examples(matrices[0]), kept)
+    assert np.allclose(sums[0].scores, kept.mean(axis=1))
+    for chosen in ([0], [1], [0, 1]):
+        one = components([matrices[i] for i in chosen], sources, np.random.default_rng(0), 50)
+        two = components_of([sums[i] for i in chosen], sources, np.random.default_rng(0), 50)
+        assert np.array_equal(one.variance, two.variance)
+        assert np.array_equal(one.draws, two.draws, equal_nan=True)
+        assert one.examples == two.examples == sum((29, 12)[i] for i in chosen)
+        assert one.dropped == two.dropped == (0 in chosen)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.estimates.reliability import split_half
+from analysis.estimates.reliability import CUTS, Cuts, Halves, Reliability, source_means, split_half
 
 
 def study(rng: np.random.Generator, source: float, crossed: float, examples: int, sources: int = 8) -> np.ndarray:
@@ -16,10 +16,30 @@ def study(rng: np.random.Generator, source: float, crossed: float, examples: int
 NAMES = [f"s{number}" for number in range(8) for _ in range(3)]
 
 
+def halved(matrices: list[np.ndarray], seed: int = 0, cuts: int = CUTS, names: list[str] = NAMES) -> Reliability:
+    """Reliability of outcomes, a matrix a task."""
+    return split_half([source_means(matrix, names) for matrix in matrices], Halves(Cuts(seed, cuts)))
+
+
+def test_halves_drawn_once_are_those_of_a_generator() -> None:
+    cuts = Cuts(seed=7, cuts=5)
+    for sizes in ((6, 9, 6), (6, 9), (9, 6, 9), (6, 9, 6)):  # each starts anew; the last is known by then
+        halves, rng = Halves(cuts), np.random.default_rng(7)
+        for size in sizes:
+            expected = rng.permuted(np.tile(np.arange(size) < size // 2, (5, 1)), axis=1)
+            assert np.array_equal(halves.of(size), expected)
+
+
+def test_means_of_sources_are_those_of_their_trials() -> None:
+    matrix, names = np.random.default_rng(6).normal(size=(5, 7)), ["b", "a", "b", "c", "a"]
+    expected = [matrix[[1, 4]].mean(axis=0), matrix[[0, 2]].mean(axis=0), matrix[3]]
+    assert np.allclose(source_means(matrix, names), expected)
+
+
 def test_half_equals_a_loop_over_cuts() -> None:
     rng = np.random.default_rng(0)
     matrices = [study(rng, 1, 2, 21), study(rng, 1, 1, 30)]
-    found = split_half(matrices, NAMES, np.random.default_rng(1), cuts=4000)
+    found = halved(matrices, seed=1, cuts=4000)
     means = [np.stack([m[[n == name for n in NAMES]].mean(axis=0) for name in sorted(set(NAMES))]) for m in matrices]
     halves = []
     for _ in range(2000):
@@ -39,36 +59,36 @@ def test_reliability_is_the_squared_correlation_with_the_truth() -> None:
     """Over many studies: true variance / (true + source × example / examples), up to ranks."""
     rng = np.random.default_rng(2)
     for crossed, wanted in ((2.0, 40 / 44), (8.0, 40 / 104)):
-        found = [split_half([study(rng, 1, crossed, 40)], NAMES, rng, cuts=40).half or 0 for _ in range(150)]
+        found = [halved([study(rng, 1, crossed, 40)], seed, 40).half or 0 for seed in range(150)]
         half = np.mean(found)
         assert 2 * half / (1 + half) == pytest.approx(wanted, abs=0.06)
 
 
 def test_sources_that_do_not_differ_have_none() -> None:
     rng = np.random.default_rng(3)
-    found = [split_half([study(rng, 0, 1, 60)], NAMES, rng, cuts=40).half or 0 for _ in range(150)]
+    found = [halved([study(rng, 0, 1, 60)], seed, 40).half or 0 for seed in range(150)]
     assert abs(np.mean(found)) < 0.06
 
 
 def test_examples_needed_come_true() -> None:
     rng = np.random.default_rng(4)
-    halves = [split_half([study(rng, 1, 6, 40)], NAMES, rng, cuts=40) for _ in range(150)]
+    halves = [halved([study(rng, 1, 6, 40)], seed, 40) for seed in range(150)]
     typical = sorted(halves, key=lambda found: found.half or 0)[75]
     needed = typical.needed(0.8)
     assert needed is not None
-    more = np.mean([split_half([study(rng, 1, 6, needed)], NAMES, rng, cuts=40).half or 0 for _ in range(150)])
+    more = np.mean([halved([study(rng, 1, 6, needed)], seed, 40).half or 0 for seed in range(150)])
     assert 2 * more / (1 + more) == pytest.approx(0.8, abs=0.08)
 
 
 def test_what_cannot_be_known_is_none() -> None:
     rng = np.random.default_rng(5)
-    two = split_half([study(rng, 1, 1, 20, sources=2)], NAMES[:6], rng)
-    few = split_half([study(rng, 1, 1, 3)], NAMES, rng)
-    flat = split_half([np.ones((24, 20))], NAMES, rng)
+    two = halved([study(rng, 1, 1, 20, sources=2)], names=NAMES[:6])
+    few = halved([study(rng, 1, 1, 3)])
+    flat = halved([np.ones((24, 20))])
     assert {found.half for found in (two, few, flat)} == {None}
     assert {found.reliability for found in (two, few, flat)} == {found.needed(0.8) for found in (two, few, flat)}
     opposed = np.repeat(np.arange(8.0)[:, None], 3, axis=0) * np.where(np.arange(20) < 10, 1, -1)
-    found = split_half([opposed], NAMES, rng)
+    found = halved([opposed])
     assert found.half is not None
     assert found.half < 0
     assert found.needed(0.8) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from analysis.estimates.welch import contrast, set_variance, source_variance, variance_interval
 
@@ -70,6 +70,30 @@ def test_variance_of_sources_is_recovered_and_zero_where_there_is_none() -> None
         alike += low <= 0 <= high
     assert covered >= 180
     assert alike >= 180
+
+
+def test_variance_of_sources_solves_its_equation_draw_by_draw() -> None:
+    means, errors, freedom = (
+        np.array([0.0, 0.3, 1.0, 0.5]),
+        np.array([0.1, 0.02, 0.05, 0.1]),
+        np.array([4.0, 2.0, 4.0, 0.0]),
+    )
+    found = source_variance(means, errors, freedom, np.random.default_rng(5), 50)
+    rng = np.random.default_rng(5)
+    known = np.maximum(freedom, 1)
+    drawn = errors * np.where(freedom > 0, known / rng.chisquare(known, (50, 4)), 1.0)
+
+    def beyond(variance: float, own: np.ndarray, wanted: float) -> float:
+        weight = 1 / (own + variance)
+        return float((weight * (means - np.average(means, weights=weight)) ** 2).sum() - wanted)
+
+    zeros = 0
+    for variance, own, wanted in zip(found, drawn, rng.chisquare(3, 50), strict=True):
+        none = beyond(0, own, wanted) <= 0
+        zeros += none
+        expected = 0.0 if none else optimize.brentq(beyond, 0, 1e4, (own, wanted), xtol=1e-13)
+        assert np.isclose(variance, expected, atol=1e-9)
+    assert 0 < zeros < 50
 
 
 def test_heavy_tails_leave_fewer_degrees_of_freedom() -> None:
