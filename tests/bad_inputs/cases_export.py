@@ -86,7 +86,7 @@ CASES: dict[str, Case] = {
     ),
     "a format that there is not": export(
         finished("--format", "gguf"),
-        r"--format: unknown format 'gguf'; choose from awq, compressed-tensors, dense, factored, gptq",
+        r"--format: unknown format 'gguf'; choose from awq, bitsandbytes, compressed-tensors, dense, factored, gptq",
     ),
     "a format with a typo": export(finished("--format", "gptk"), r"unknown format 'gptk', did you mean 'gptq'\?"),
     "a target that is not empty": export(taken("model/note"), r"--out model: is there already and not empty; give"),
