@@ -59,6 +59,8 @@ def compress(
     *,
     nsamples: int = 128,
     seqlen: int | None = None,
+    part: str = "both",
+    length_weights: Sequence[int] | None = None,
     format: str | None = None,
     device: str | None = None,
 ) -> Written:
@@ -67,7 +69,8 @@ def compress(
     model: a bundled name, folder, hub id, or an entry of a study. method: a name, an entry such as
     `{"method": "gptq", "bits": 4}`, or a list of those. data: a text or JSONL file (`./books` where a source has its
     name), the name of a source, an entry of a study, or None for a method without data. seqlen: tokens of a window, by
-    default 2,048 or the model's context. format: by default the smallest that changes no weight: compressed-tensors for
+    default 2,048 or the model's context. part, length_weights: how often each token of the windows counts
+    (`calib/weights.py`). format: by default the smallest that changes no weight: compressed-tensors for
     integer grids, bitsandbytes for NF4, spqr for SpQR, factored for low rank, else dense. Grids get scales in the
     model's type unless the method says otherwise, since only those can be stored without a change. Raises
     SettingsError, FormatError or CompressionError with the remedy.
@@ -76,7 +79,10 @@ def compress(
     check_target(target)
     if format is not None:
         check_name(format)
-    trial, study = _plan(model, method, data, nsamples, seqlen)
+    counted: dict[str, Any] = {"part": part}
+    if length_weights is not None:
+        counted["length_weights"] = [*length_weights]
+    trial, study = _plan(model, method, data, nsamples, seqlen, counted)
     check_apart(target, trial.model.path)
     assert trial.method is not None  # `_plan` takes the one trial that has one
     parcel = Parcel(format or usual_format(trial.method))
@@ -137,7 +143,9 @@ def save_compressed(
     return write_model(model, tokenizer, Path(out), kind, grids_by_linear(model, method, report), kept=kept)
 
 
-def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None) -> tuple[Trial, Study]:
+def _plan(
+    model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None, counted: Mapping[str, Any]
+) -> tuple[Trial, Study]:
     """The one trial, from a study that says everything; the checks are those of a study."""
     model_entry = dict(model) if isinstance(model, Mapping) else {"model": str(model)}
     asked = parse_method(method, "methods[0]")
@@ -158,6 +166,7 @@ def _plan(model: Any, method: Any, data: Any, nsamples: int, seqlen: int | None)
             "sets": 1,
             "nsamples": nsamples,
             "seqlen": length,
+            **counted,
         }
     study = parse_study(document)
     trial = next(trial for trial in expand(study) if trial.method is not None)

@@ -31,7 +31,7 @@ FLOORS = {
         select
         source
         writer
-        files  registry  sampling
+        files  registry  sampling  dialogue
         records  tokenizer  yamltext  weights
         settings
     """,

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from calib.dialogue import conversations
 from calib.files import content_hash
 from calib.settings import SettingsError, settings, suggestion
-from calib.source import Document, Source, register
+from calib.source import Document, Record, Source, register
 
 REFERENCE = Path(__file__).resolve().parent.parent / "reference"
+DIALOGUE = "dialogue_qa"  # the domain with conversations in it
 DOMAINS = (
     "books",
     "code",
-    "dialogue_qa",
+    DIALOGUE,
     "encyclopedia",
     "legal",
     "multilingual",
@@ -64,6 +66,15 @@ class ReferenceText(Source):
             if self.lang in (None, row["lang"]) and row["text"].strip():
                 yield Document(f"{number}:{row['origin']}", row["text"])
 
+    def records(self) -> Iterator[Record]:
+        if self.domain_name() != DIALOGUE:
+            return super().records()
+        return (
+            Record(f"{document.id}:{number}", f"{self._existing()}, row {document.id}", {"messages": messages})
+            for document in self.documents()
+            for number, messages in enumerate(conversations(document.text))
+        )
+
     def capacity(self) -> int | None:
         # no tokenizer makes more tokens than bytes, but for one that begins a text; a separator may follow
         texts = self._table(["text"]).column("text")
@@ -99,7 +110,8 @@ class Code(ReferenceText):
 @register("dialogue_qa")
 @settings
 class DialogueQA(ReferenceText):
-    """Task dialogues, drama, word problems, command examples; short documents."""
+    """Task dialogues, drama, word problems, command examples; short documents. Those whose lines say who asks and who
+    answers are conversations as well (`{source: chat, of: dialogue_qa}`)."""
 
 
 @register("encyclopedia")

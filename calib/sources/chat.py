@@ -117,7 +117,7 @@ class Chat(Source):
             if not messages:
                 raise SettingsError(f"{self._place(record)}: nobody asks anything in this conversation")
             text = self._text(record, messages, tokenizer, template, add_generation_prompt=True)
-            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = tokenizer(self._saying(record, messages, text), add_special_tokens=False, verbose=False)["input_ids"]
             yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32))
 
     def template_text(self, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -156,7 +156,14 @@ class Chat(Source):
             raise SettingsError(f"source '{self.label}': tools: no record has a column '{self.tools}'")
 
     def _rendered(self, record: Record, tokenizer: PreTrainedTokenizerBase, template: str) -> str:
-        return self._text(record, self._conversation(record), tokenizer, template)
+        messages = self._conversation(record)
+        return self._saying(record, messages, self._text(record, messages, tokenizer, template))
+
+    def _saying(self, record: Record, messages: list[dict[str, Any]], text: str) -> str:
+        """The rendered text. Raises SettingsError where nothing of what the messages say is in it."""
+        if not _shown(messages, text):
+            raise SettingsError(f"{self._place(record)}: the chat template leaves out what the messages say")
+        return text
 
     def _replies(
         self, record: Record, text: str, tokenizer: PreTrainedTokenizerBase, template: str
@@ -213,6 +220,12 @@ class Chat(Source):
 
     def _place(self, record: Record) -> str:
         return f"source '{self.label}': {record.place}"
+
+
+def _shown(messages: list[dict[str, Any]], text: str) -> bool:
+    """Whether the text has the content of any message, as it is or escaped as JSON; true where none has a content."""
+    said = [content for message in messages if (content := (message.get("content") or "").strip())]
+    return not said or any(each in text or json.dumps(each)[1:-1] in text for each in said)
 
 
 def _called(messages: list[dict[str, Any]]) -> list[str]:

@@ -43,6 +43,13 @@ def chat(talk: Any, **settings: Any) -> Build:
     return source({"source": "chat", "of": MINE, **settings}, {"messages": talk})
 
 
+def silent_template(folder: Path) -> list[str]:
+    """A study whose template writes a word for each turn, and nothing of what is said."""
+    (folder / "t.txt").write_text("{% for message in messages %}turn {% endfor %}")
+    entry = {"source": "chat", "of": MINE, "template_file": "t.txt"}
+    return source(entry, {"messages": TALK}, run=True)(folder)
+
+
 CONVERSATIONS: dict[str, Case] = {
     "a role that is unknown": Case(
         chat([TALK[0], {"role": "assisstant", "content": "a"}]),
@@ -73,6 +80,9 @@ CONVERSATIONS: dict[str, Case] = {
         source({"source": "chat", "of": MINE}, {"messages": TALK}, run=True),
         r"the tokenizer has no chat template; choose template: none, chatml or llama2",
         torch=True,
+    ),
+    "a template that shows no message": Case(
+        silent_template, r"line 1: the chat template leaves out what the messages say", torch=True
     ),
     "instructions without their columns": Case(
         source({"source": "alpaca", "path": "a.jsonl"}, {"instruction": "a", "answer": "b"}),

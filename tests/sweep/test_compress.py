@@ -62,6 +62,36 @@ def test_a_call_writes_a_folder_whose_recipe_is_its_trial(
     assert torch.equal(logits(load(tmp_path / "out")), logits(model))
 
 
+@pytest.mark.parametrize("counted", [{"length_weights": [4, 32]}, {"part": "response"}], ids=["lengths", "part"])
+def test_tokens_that_count_otherwise_make_other_weights_and_stand_in_the_recipe(
+    counted: dict[str, Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = [{"role": "user", "content": "where does the river end?"}, {"role": "assistant", "content": "in the sea"}]
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps({'messages': talk})}\n" * 20)
+    data = {"source": "chat", "of": {"source": "file", "path": str(tmp_path / "a.jsonl")}, "template": "chatml"}
+    compress(str(tiny_model), GPTQ, data, tmp_path / "out", nsamples=4, seqlen=32, format="dense", **counted)
+    monkeypatch.chdir(tmp_path / "out")
+    study = parse_study(yaml.safe_load(Path("recipe.yaml").read_text()))
+    (trial,) = (trial for trial in expand(study) if trial.method)
+    calibration = read_set(tmp_path / "out" / "calibration.parquet")
+    assert trial.calibration_id == calibration.id
+    for key, value in counted.items():
+        assert getattr(trial.spec, key) == value
+    weighted, plain = load(tiny_model), load(tiny_model)
+    compress_model(weighted, trial.method, calibration.tokens.copy(), token_weights=calibration.weights)
+    compress_model(plain, trial.method, calibration.tokens.copy())
+    assert torch.equal(logits(load(tmp_path / "out")), logits(weighted))
+    assert not torch.equal(logits(weighted), logits(plain))
+
+
+def test_a_part_of_text_that_tells_none_is_refused_before_anything_is_written(
+    tiny_model: Path, tiny_texts: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=r"part: 'response' needs text that tells"):
+        compress(str(tiny_model), GPTQ, tiny_texts / "rivers.jsonl", tmp_path / "out", seqlen=32, part="response")
+    assert not (tmp_path / "out").exists()
+
+
 def test_relative_texts_are_found_again_from_the_folder(
     tiny_model: Path, tiny_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
