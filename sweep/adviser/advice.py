@@ -63,7 +63,13 @@ class Prepared:
             f"screens: {windows[SCREEN]} windows and a short test ({screen.name}); full draws: {windows[FULL]} windows",
             f"the full study: {len(trials)} trials, {self.question.sets} sets of each arm; budget: {asked}",
             f"full study, {estimate(trials, _known(design, find_results(self.results)), machines(self.options))}",
+            *self.notes,
         ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the candidates share with the targets without being refused."""
+        return [note for look in self.looks for note in look.notes]
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ def run(
         write_record(store, question, conduct.design, prepared.looks, steps, conduct.workers)
 
     conduct.on_step = on_step
+    for note in prepared.notes:
+        reporter.say(note)
     try:
         ended = conduct.conclude()
     finally:
