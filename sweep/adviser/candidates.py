@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from calib.build import build_sets, preflight
 from calib.descriptor import describe
 from calib.overlap import index_texts, overlap
+from calib.select import Selector, get_selector
 from calib.settings import MAX_LABEL, SettingsError, identity, parse, shown, suggestion
 from calib.source import Document, Source, get_source
 from calib.spec import CalibrationSet, CalibrationSpec
@@ -36,11 +38,18 @@ NAMED = 3  # documents that a message names
 
 @dataclass(frozen=True)
 class Arm:
-    """What may be advised: a source of calibration text. `shares`: of a mixture, by the names of its parts."""
+    """What may be advised: a source of calibration text. `shares`: of a mixture, by the names of its parts; `select`:
+    the rule that chooses the windows of its sets."""
 
     name: str
     source: Source
     shares: Mapping[str, float] | None = None
+    select: Selector | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a text that can be mixed with others: no mixture, and no selection."""
+        return self.source.source_name != "mixture" and self.select is None
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -64,12 +73,12 @@ class Look:
 
 def make_arms(question: Question) -> list[Arm]:
     """The candidates, then mixtures. Raises SettingsError for what is no choice."""
-    candidates = [Arm(source.label, source) for source in _sources(question.candidates)]
+    candidates = [Arm(source.label, source, select=select) for source, select in _sources(question.candidates)]
     if len(candidates) < 2:
         given = f"one candidate ({candidates[0].name}) is no choice" if candidates else "no candidate"
         raise SettingsError(f"--candidates: {given}; give two texts or more (python -m sweep.compress uses one)")
     mixtures = [mixture(shares, candidates) for shares in question.mixtures]
-    plain = [arm for arm in candidates if arm.source.source_name != "mixture"]
+    plain = [arm for arm in candidates if arm.plain]
     if question.uniform and len(plain) > 1:
         mixtures.insert(0, replace(mixture({arm.name: 1 / len(plain) for arm in plain}, plain, UNIFORM), name=UNIFORM))
     arms = [*candidates, *mixtures]
@@ -81,7 +90,11 @@ def make_arms(question: Question) -> list[Arm]:
 
 def mixture(shares: Mapping[str, float], candidates: Sequence[Arm], label: str = "") -> Arm:
     """A mixture of candidates, and of other sources by their names, as an arm."""
-    known = {arm.name: arm.source for arm in candidates}
+    known = {arm.name: arm.source for arm in candidates if arm.select is None}
+    if chosen := sorted(shares.keys() & {arm.name for arm in candidates if arm.select is not None}):
+        raise SettingsError(
+            f"--mixture: the windows of {shown(chosen[0])} are selected; mix the text that it selects from"
+        )
     parts = []
     for name, share in shares.items():
         try:
@@ -95,31 +108,47 @@ def mixture(shares: Mapping[str, float], candidates: Sequence[Arm], label: str =
     return Arm(source.label, source, dict(shares))
 
 
-def _sources(candidates: Sequence[Any]) -> list[Source]:
-    """The candidates' sources; files of one name are called by their paths."""
-    found = []
+def _sources(candidates: Sequence[Any]) -> list[tuple[Source, Selector | None]]:
+    """The candidates' sources with their rules of selection; files of one name are called by their paths."""
+    found: list[tuple[Any, Source, Selector | None]] = []
     for number, given in enumerate(candidates):
         place = f"--candidates[{number}]"
         try:
-            source = get_source(source_entry(given), place)
+            source, select = _read(given, place)
         except SettingsError as error:
             raise SettingsError(f"--candidates: {error}" if place not in str(error) else str(error)) from None
-        found.append((given, source))
+        found.append((given, source, select))
     _refuse_same_entries(found)
-    labels = [source.label for _, source in found]
+    labels = [source.label for _, source, _ in found]
     return [
-        get_source({**source.to_dict(), "label": given[-MAX_LABEL:]})
+        (get_source({**source.to_dict(), "label": given[-MAX_LABEL:]}), select)
         if labels.count(source.label) > 1 and isinstance(given, str)
-        else source
-        for given, source in found
+        else (source, select)
+        for given, source, select in found
     ]
 
 
-def _refuse_same_entries(found: Sequence[tuple[Any, Source]]) -> None:
+def _read(given: Any, place: str) -> tuple[Source, Selector | None]:
+    """A candidate's source and its rule of selection: `{source: books, select: {by: lexical, pool: 10}}`.
+
+    A selected set is called by its source and its rule, where it has no label of its own.
+    """
+    if not isinstance(given, Mapping) or given.get("select") is None:
+        return get_source(source_entry(given), place), None
+    entry = {key: value for key, value in given.items() if key != "select"}
+    select = get_selector(given["select"], f"{place}.select").located(Path.cwd(), f"{place}.select")
+    source = get_source(entry, place)
+    if "label" not in entry:
+        source = get_source({**source.to_dict(), "label": f"{source.label}, {select.label}"[:MAX_LABEL]}, place)
+    return source, select
+
+
+def _refuse_same_entries(found: Sequence[tuple[Any, Source, Selector | None]]) -> None:
     """Refuse candidates that read the same data in the same way: the same source, or files of the same content."""
     seen: dict[str, Any] = {}
-    for given, source in found:
-        key = identity({**source.identity(), "revision": source.revision()})
+    for given, source, select in found:
+        chosen = None if select is None else select.identity()
+        key = identity({**source.identity(), "revision": source.revision(), "select": chosen})
         if key in seen:
             both = f"{shown(seen[key])} and {shown(given)} are the same text" if seen[key] != given else shown(given)
             told = "" if seen[key] != given else " is there twice"
@@ -130,7 +159,8 @@ def _refuse_same_entries(found: Sequence[tuple[Any, Source]]) -> None:
 def check_text(arms: Sequence[Arm], sets: int, nsamples: int, seqlen: int) -> None:
     """Raises SettingsError for texts that cannot be read, or cannot possibly fill the sets. Needs no tokenizer."""
     for arm in arms:
-        values = {"source": arm.source, "set": sets - 1, "nsamples": nsamples, "seqlen": seqlen}
+        sizes = {"set": sets - 1, "nsamples": nsamples, "seqlen": seqlen}
+        values = {"source": arm.source, **sizes, "select": arm.select}
         preflight([parse(CalibrationSpec, values, "--candidates")], "--candidates")
 
 
@@ -153,7 +183,7 @@ def look_at(
     indexes = [TargetIndex(name, list(source.documents())) for name, source in targets.items()]
     indexes += [TaskIndex(name, _numbered(name, texts)) for name, texts in (tasks or {}).items()]
     for arm in arms:
-        if arm.source.writes or arm.shares is not None:  # a mixture takes less of each part than its set does
+        if specs[arm.name][0].asks_model or arm.shares is not None:  # a mixture takes less of each part than its set
             continue
         first = build_sets([specs[arm.name][0], specs[arm.name][-1]], tokenizer)[0]
         _refuse_same_text(first, arm, looks)

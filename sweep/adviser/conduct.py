@@ -243,7 +243,7 @@ class Conduct:
 
     def _search(self) -> None:
         """Screen candidates and mixtures of them, and let the mixture that looks best take part."""
-        arms = {arm.name: arm for arm in self.design.arms if arm.source.source_name != "mixture"}
+        arms = {arm.name: arm for arm in self.design.arms if arm.plain}
         self.rounds.reporter.say("search: a screen of each candidate, then of mixtures of them")
         self._run_controls(SCREEN)
         alone = self._run_trials([Trial(name, 0, SCREEN) for name in arms], SCREEN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from calib.settings import MAX_LABEL, SettingsError
 from calib.source import Source, get_source
 from sweep.adviser.candidates import UNIFORM, TargetIndex, look_at, make_arms
+from sweep.adviser.outcomes import Trial
 from sweep.adviser.question import Question
 from sweep.adviser.targets import make_targets
 from sweep.models import load_tokenizer
@@ -117,3 +119,36 @@ def test_bundled_sources_may_be_judged_by_the_heldout_text_of_their_own_domain()
         assert index.count(shares) > 0
         assert not index.refuses(shares)
         assert index.refuses(index.shares([*own, heldout[7]])[0])
+
+
+def test_a_selected_set_is_an_arm_of_its_own_with_its_own_sets(tiny_model: Path, tmp_path: Path) -> None:
+    path = write_documents(tmp_path / "text.jsonl", seed=0)
+    plain = {"source": "file", "path": str(path), "label": "mine"}
+    rule = {**plain, "select": {"by": "random", "pool": 2}}
+    named = {**rule, "label": "chosen"}
+    question = replace(asked(tiny_model, [], sets=2), candidates=[plain, named])
+    ready = prepared(question, tmp_path / "out")
+    assert ready.design.names == ["mine", "chosen"]  # no mixture: one text alone is plain
+    specs = ready.design.specs()
+    assert [spec.select is None for spec in (specs["mine"][0], specs["chosen"][0])] == [True, False]
+    ids = {trial.id for trial in ready.design.trials.values()}
+    assert len(ids) == len(ready.design.trials) == 8
+    others = replace(
+        question,
+        candidates=[plain, {**plain, "path": str(write_documents(tmp_path / "b.jsonl", seed=1)), "label": "b"}],
+    )
+    without = prepared(others, tmp_path / "out")  # a study without a selection is what it was
+    assert isinstance(without.design.studies["full"].document["calibration"], dict)
+    assert without.design.trials[Trial("mine", 0, "full")].id == ready.design.trials[Trial("mine", 0, "full")].id
+    unnamed = make_arms(Question("m", "gptq", ["books", {"source": "books", "select": {"by": "random", "pool": 2}}]))
+    assert unnamed[1].name.startswith("books, ") and unnamed[1].select is not None
+
+
+def test_a_wrong_selection_is_told_from_a_wrong_mixture() -> None:
+    chosen = {"source": "books", "label": "chosen", "select": {"by": "random", "pool": 2}}
+    with pytest.raises(SettingsError, match=r"--candidates\[1\]\.select"):
+        arms("code", {**chosen, "select": {"by": "nothing"}})
+    with pytest.raises(SettingsError, match="are the same text"):
+        arms(chosen, {**chosen, "label": "again"})
+    with pytest.raises(SettingsError, match="the windows of 'chosen' are selected"):
+        arms("code", chosen, mixtures=[{"chosen": 0.5, "code": 0.5}])
