@@ -113,7 +113,7 @@ def prepared(question: Question, folder: Path) -> Prepared:
 
 def asked(model: Any, texts: Sequence[Path], **settings: Any) -> Question:
     """A small question about GPTQ."""
-    common = {"targets": [{"source": "heldout", "domain": "books"}], "sets": 6, "nsamples": 16, "seqlen": 32}
+    common = {"targets": [{"source": "heldout", "domain": "books"}], "sets": 6, "nsamples": 64, "seqlen": 32}
     method = {"method": "gptq", "bits": 3, "group_size": 16}
     return Question(str(model), method, [str(text) for text in texts], **{**common, **settings})
 
