@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from calib.settings import SettingsError
+from sweep import plan
 from sweep.adviser.candidates import Look, look_at, make_arms
 from sweep.adviser.conduct import Conclusion, Conduct, Step
-from sweep.adviser.effort import CPU_RATE, GPU_FLOOR, GPU_RATE, operations
 from sweep.adviser.outcomes import FULL, SCREEN, Costs, Trial
 from sweep.adviser.policy import least_budget
 from sweep.adviser.question import SHARE, Question
@@ -24,7 +24,7 @@ from sweep.adviser.verdict import NO_MATTER, Verdict
 from sweep.adviser.words import answer_lines
 from sweep.models import context_length, load_tokenizer
 from sweep.results import Results
-from sweep.runs.estimate import estimate
+from sweep.runs.estimate import estimate, expected
 from sweep.runs.preview import machines
 from sweep.runs.progress import Reporter, duration
 from sweep.runs.repair import read_trials
@@ -32,6 +32,7 @@ from sweep.runs.runner import Runner, RunOptions
 from sweep.runs.session import find_results, usable
 from sweep.storage.lease import Lease
 
+FASTER = 2.0  # than the machines that estimates were measured on
 SCREENING = "screening"  # the folder of the screens, inside that of the results
 
 
@@ -63,7 +64,13 @@ class Prepared:
             f"screens: {windows[SCREEN]} windows and a short test ({screen.name}); full draws: {windows[FULL]} windows",
             f"the full study: {len(trials)} trials, {self.question.sets} sets of each arm; budget: {asked}",
             f"full study, {estimate(trials, _known(design, find_results(self.results)), machines(self.options))}",
+            *self.notes,
         ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the candidates share with the targets without being refused."""
+        return [note for look in self.looks for note in look.notes]
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,8 @@ def run(
         write_record(store, question, conduct.design, prepared.looks, steps, conduct.workers)
 
     conduct.on_step = on_step
+    for note in prepared.notes:
+        reporter.say(note)
     try:
         ended = conduct.conclude()
     finally:
@@ -150,14 +159,11 @@ def _check_budget(question: Question, design: Design, options: RunOptions, store
     controls = design.controls[FULL]
     rows = _known(design, store).filter(pl.col("trial_id").is_in([trial.id for trial in controls]))
     found = dict(rows.select("trial_id", "seconds_total").iter_rows())
-    rate = _rate(options)
-    least = [found.get(trial.id) or _least(operations(trial), rate) for trial in controls]
+    least = [found.get(trial.id) or _least(trial, options) for trial in controls]
     workers = options.workers or 1
     if sum(least) <= question.budget * workers:
         return
-    screen, full = (
-        _least(operations(design.trials[Trial(design.names[0], 0, fidelity)]), rate) for fidelity in (SCREEN, FULL)
-    )
+    screen, full = (_least(design.trials[Trial(design.names[0], 0, fidelity)], options) for fidelity in (SCREEN, FULL))
     costs = Costs(screen, full, spent=sum(least))
     labels = ", ".join(trial.label for trial in controls)
     raise SettingsError(
@@ -167,13 +173,8 @@ def _check_budget(question: Question, design: Design, options: RunOptions, store
     )
 
 
-def _least(work: float, rate: float) -> float:
-    """Seconds that so many operations take at least."""
-    return max(work / rate, GPU_FLOOR / 2 if rate == GPU_RATE else 0.0)
-
-
-def _rate(options: RunOptions) -> float:
-    """Operations a second that this machine can hardly exceed."""
-    if options.gpus_per_worker and (options.address or shutil.which("nvidia-smi")):
-        return GPU_RATE
-    return 2 * CPU_RATE * (os.cpu_count() or 1)
+def _least(trial: plan.Trial, options: RunOptions) -> float:
+    """Seconds that a trial takes at least: what a plan expects, on a faster machine with all its cores."""
+    on_gpu = bool(options.gpus_per_worker and (options.address or shutil.which("nvidia-smi")))
+    cores = 1 if on_gpu else os.cpu_count() or 1
+    return expected(trial, on_gpu=on_gpu, unknown=1.0).total / (FASTER * cores)

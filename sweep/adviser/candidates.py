@@ -1,16 +1,19 @@
 """The arms of a question: candidate texts, their uniform mixture and named mixtures; and a look at them for nothing.
 
 Before anything is compressed the texts are read: two candidates may be the same text, one may hold too little for its
-sets, or hold what the target asks, which would flatter it. The hard case is the last one, since a licence header that
-both hold is no leak: a document of a target text counts when at least `COPIED` of its runs of words stand in a
-candidate, and a task's document, which is short, when at least `ANSWERED` of them do. One document of a text is enough
-to refuse a candidate, of a task it takes `LEAKED` of its documents: a large web text holds a few of any old benchmark.
+sets, or hold what the target asks, which would flatter it. The hard case is the last one, since neither a licence
+header nor the set phrases of dialogues and manuals, which disjoint documents share, are a leak. A document of a target
+text of which at least `HELD` of its runs of words stand in a candidate refuses the candidate; of documents that share
+only `COPIED` of them it takes `PARTLY` of all. A task's document, which is short, counts when at least `HELD` of its
+runs stand there, and it takes `LEAKED` of its documents: a large web text holds a few of any old benchmark. What does
+not refuse a candidate is counted, and said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ import numpy as np
 from calib.build import build_sets, preflight
 from calib.descriptor import describe
 from calib.overlap import index_texts, overlap
+from calib.select import Selector, get_selector
 from calib.settings import MAX_LABEL, SettingsError, identity, parse, shown, suggestion
 from calib.source import Document, Source, get_source
 from calib.spec import CalibrationSet, CalibrationSpec
@@ -26,18 +30,26 @@ from sweep.shipping.entries import source_entry
 
 UNIFORM = "uniform mixture"
 COPIED = 0.2  # of the runs of words of a target's document
-ANSWERED = 0.5  # likewise of a task's document
+HELD = 0.5  # likewise; disjoint documents of the bundled texts share up to .38
+PARTLY = 0.05  # of a target's documents; of the bundled ones up to .018 share `COPIED` with their own domain
 LEAKED = 0.01  # of a task's documents
 NAMED = 3  # documents that a message names
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What may be advised: a source of calibration text. `shares`: of a mixture, by the names of its parts."""
+    """What may be advised: a source of calibration text. `shares`: of a mixture, by the names of its parts; `select`:
+    the rule that chooses the windows of its sets."""
 
     name: str
     source: Source
     shares: Mapping[str, float] | None = None
+    select: Selector | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a text that can be mixed with others: no mixture, and no selection."""
+        return self.source.source_name != "mixture" and self.select is None
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -47,7 +59,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of an arm before anything was compressed. `copied`: documents of the targets that stand in it."""
+    """What was seen of an arm before anything was compressed. `copied`: documents of the targets that stand in it, in
+    part or whole; `notes`: sentences on these, where they do not refuse it."""
 
     arm: str
     documents: int | None
@@ -55,16 +68,17 @@ class Look:
     hash: str
     descriptors: Mapping[str, float | None]
     copied: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def make_arms(question: Question) -> list[Arm]:
     """The candidates, then mixtures. Raises SettingsError for what is no choice."""
-    candidates = [Arm(source.label, source) for source in _sources(question.candidates)]
+    candidates = [Arm(source.label, source, select=select) for source, select in _sources(question.candidates)]
     if len(candidates) < 2:
         given = f"one candidate ({candidates[0].name}) is no choice" if candidates else "no candidate"
         raise SettingsError(f"--candidates: {given}; give two texts or more (python -m sweep.compress uses one)")
     mixtures = [mixture(shares, candidates) for shares in question.mixtures]
-    plain = [arm for arm in candidates if arm.source.source_name != "mixture"]
+    plain = [arm for arm in candidates if arm.plain]
     if question.uniform and len(plain) > 1:
         mixtures.insert(0, replace(mixture({arm.name: 1 / len(plain) for arm in plain}, plain, UNIFORM), name=UNIFORM))
     arms = [*candidates, *mixtures]
@@ -76,7 +90,11 @@ def make_arms(question: Question) -> list[Arm]:
 
 def mixture(shares: Mapping[str, float], candidates: Sequence[Arm], label: str = "") -> Arm:
     """A mixture of candidates, and of other sources by their names, as an arm."""
-    known = {arm.name: arm.source for arm in candidates}
+    known = {arm.name: arm.source for arm in candidates if arm.select is None}
+    if chosen := sorted(shares.keys() & {arm.name for arm in candidates if arm.select is not None}):
+        raise SettingsError(
+            f"--mixture: the windows of {shown(chosen[0])} are selected; mix the text that it selects from"
+        )
     parts = []
     for name, share in shares.items():
         try:
@@ -90,31 +108,47 @@ def mixture(shares: Mapping[str, float], candidates: Sequence[Arm], label: str =
     return Arm(source.label, source, dict(shares))
 
 
-def _sources(candidates: Sequence[Any]) -> list[Source]:
-    """The candidates' sources; files of one name are called by their paths."""
-    found = []
+def _sources(candidates: Sequence[Any]) -> list[tuple[Source, Selector | None]]:
+    """The candidates' sources with their rules of selection; files of one name are called by their paths."""
+    found: list[tuple[Any, Source, Selector | None]] = []
     for number, given in enumerate(candidates):
         place = f"--candidates[{number}]"
         try:
-            source = get_source(source_entry(given), place)
+            source, select = _read(given, place)
         except SettingsError as error:
             raise SettingsError(f"--candidates: {error}" if place not in str(error) else str(error)) from None
-        found.append((given, source))
+        found.append((given, source, select))
     _refuse_same_entries(found)
-    labels = [source.label for _, source in found]
+    labels = [source.label for _, source, _ in found]
     return [
-        get_source({**source.to_dict(), "label": given[-MAX_LABEL:]})
+        (get_source({**source.to_dict(), "label": given[-MAX_LABEL:]}), select)
         if labels.count(source.label) > 1 and isinstance(given, str)
-        else source
-        for given, source in found
+        else (source, select)
+        for given, source, select in found
     ]
 
 
-def _refuse_same_entries(found: Sequence[tuple[Any, Source]]) -> None:
+def _read(given: Any, place: str) -> tuple[Source, Selector | None]:
+    """A candidate's source and its rule of selection: `{source: books, select: {by: lexical, pool: 10}}`.
+
+    A selected set is called by its source and its rule, where it has no label of its own.
+    """
+    if not isinstance(given, Mapping) or given.get("select") is None:
+        return get_source(source_entry(given), place), None
+    entry = {key: value for key, value in given.items() if key != "select"}
+    select = get_selector(given["select"], f"{place}.select").located(Path.cwd(), f"{place}.select")
+    source = get_source(entry, place)
+    if "label" not in entry:
+        source = get_source({**source.to_dict(), "label": f"{source.label}, {select.label}"[:MAX_LABEL]}, place)
+    return source, select
+
+
+def _refuse_same_entries(found: Sequence[tuple[Any, Source, Selector | None]]) -> None:
     """Refuse candidates that read the same data in the same way: the same source, or files of the same content."""
     seen: dict[str, Any] = {}
-    for given, source in found:
-        key = identity({**source.identity(), "revision": source.revision()})
+    for given, source, select in found:
+        chosen = None if select is None else select.identity()
+        key = identity({**source.identity(), "revision": source.revision(), "select": chosen})
         if key in seen:
             both = f"{shown(seen[key])} and {shown(given)} are the same text" if seen[key] != given else shown(given)
             told = "" if seen[key] != given else " is there twice"
@@ -125,7 +159,8 @@ def _refuse_same_entries(found: Sequence[tuple[Any, Source]]) -> None:
 def check_text(arms: Sequence[Arm], sets: int, nsamples: int, seqlen: int) -> None:
     """Raises SettingsError for texts that cannot be read, or cannot possibly fill the sets. Needs no tokenizer."""
     for arm in arms:
-        values = {"source": arm.source, "set": sets - 1, "nsamples": nsamples, "seqlen": seqlen}
+        sizes = {"set": sets - 1, "nsamples": nsamples, "seqlen": seqlen}
+        values = {"source": arm.source, **sizes, "select": arm.select}
         preflight([parse(CalibrationSpec, values, "--candidates")], "--candidates")
 
 
@@ -145,24 +180,28 @@ def look_at(
     stands in a candidate.
     """
     looks: list[Look] = []
-    indexes = [_TargetIndex(name, list(source.documents())) for name, source in targets.items()]
-    indexes += [_TaskIndex(name, _numbered(name, texts)) for name, texts in (tasks or {}).items()]
+    indexes = [TargetIndex(name, list(source.documents())) for name, source in targets.items()]
+    indexes += [TaskIndex(name, _numbered(name, texts)) for name, texts in (tasks or {}).items()]
     for arm in arms:
-        if arm.source.writes or arm.shares is not None:  # a mixture takes less of each part than its set does
+        if specs[arm.name][0].asks_model or arm.shares is not None:  # a mixture takes less of each part than its set
             continue
         first = build_sets([specs[arm.name][0], specs[arm.name][-1]], tokenizer)[0]
         _refuse_same_text(first, arm, looks)
-        copied = [index.copied_into(arm) for index in indexes]
-        for index, count in zip(indexes, copied, strict=True):
-            if count and index.refuses(count) and not allow_overlap:
+        copied, notes = 0, []
+        for index in indexes:
+            shares = index.shares(arm.source.documents())[0]
+            if index.refuses(shares) and not allow_overlap:
                 raise SettingsError(index.told(arm))
-        looks.append(_look(arm, first, len(tokenizer), sum(copied)))
+            if count := index.count(shares):
+                copied += count
+                notes.append(index.noted(arm, shares))
+        looks.append(_look(arm, first, len(tokenizer), copied, notes))
     return looks
 
 
-def _look(arm: Arm, calibration: CalibrationSet, vocabulary: int, copied: int) -> Look:
-    found = describe(calibration, vocabulary)
-    return Look(arm.name, calibration.pool_documents, calibration.pool_tokens, calibration.hash, found, copied)
+def _look(arm: Arm, calibration: CalibrationSet, vocabulary: int, copied: int, notes: Sequence[str]) -> Look:
+    found, size = describe(calibration, vocabulary), (calibration.pool_documents, calibration.pool_tokens)
+    return Look(arm.name, *size, calibration.hash, found, copied, tuple(notes))
 
 
 def _refuse_same_text(calibration: CalibrationSet, arm: Arm, looks: Sequence[Look]) -> None:
@@ -178,7 +217,7 @@ def _numbered(name: str, texts: Sequence[str]) -> list[Document]:
     return [Document(f"{name}:{number}", text) for number, text in enumerate(texts)]
 
 
-class _TargetIndex:
+class TargetIndex:
     """The runs of words of a target's documents."""
 
     copied = COPIED
@@ -193,13 +232,21 @@ class _TargetIndex:
         found = overlap((document.text for document in documents), self.index)
         return found.texts, found.windows
 
-    def copied_into(self, arm: Arm) -> int:
-        """How many of the target's documents stand in an arm's text."""
-        return int((self.shares(arm.source.documents())[0] >= self.copied).sum()) if self.ids else 0
+    def count(self, shares: np.ndarray) -> int:
+        """How many of the target's documents stand in a text, in part or whole."""
+        return int((shares >= self.copied).sum())
 
-    def refuses(self, count: int) -> bool:
-        """Whether so many documents are too many."""
-        return count > 0
+    def refuses(self, shares: np.ndarray) -> bool:
+        """Whether one document stands there, or too many do in part."""
+        count = self.count(shares)
+        return count > 0 and (float(shares.max()) >= HELD or count >= PARTLY * len(shares))
+
+    def noted(self, arm: Arm, shares: np.ndarray) -> str:
+        """The sentence on what an arm shares."""
+        return (
+            f"note: {arm.name} shares {100 * self.copied:.0f} to {100 * shares.max():.0f} % of the {self.index.n}-word "
+            f"runs of {self.count(shares)} of the {len(shares)} documents of the target {self.name}"
+        )
 
     def told(self, arm: Arm) -> str:
         """The sentence that refuses an arm."""
@@ -208,18 +255,18 @@ class _TargetIndex:
         worst = np.argsort(-texts, kind="stable")[:NAMED]
         named = ", ".join(f"{self.ids[i]} ({100 * texts[i]:.0f} %)" for i in worst if texts[i] >= self.copied)
         where = ", ".join(documents[i].id for i in np.argsort(-hits, kind="stable")[:NAMED] if hits[i])
-        count = int((texts >= self.copied).sum())
         return (
-            f"--candidates: {shown(arm.name)} holds {count} of the {len(texts)} documents of the target "
+            f"--candidates: {shown(arm.name)} holds {self.count(texts)} of the {len(texts)} documents of the target "
             f"{self.name}: {named} of their {self.index.n}-word runs stand in its documents {where}; leave it out, "
             "give {source: exclude_overlap, ...} in its place, or --allow-overlap"
         )
 
 
-class _TaskIndex(_TargetIndex):
+class TaskIndex(TargetIndex):
     """The runs of words of a task's documents: question, choices and answer."""
 
-    copied = ANSWERED
+    copied = HELD
 
-    def refuses(self, count: int) -> bool:
-        return count >= LEAKED * len(self.ids)
+    def refuses(self, shares: np.ndarray) -> bool:
+        count = self.count(shares)
+        return count > 0 and count >= LEAKED * len(shares)

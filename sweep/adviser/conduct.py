@@ -16,7 +16,6 @@ from typing import Any
 import polars as pl
 
 from sweep.adviser.candidates import Arm
-from sweep.adviser.effort import CPU_RATE, operations
 from sweep.adviser.luck import noise, spread, worth_asking
 from sweep.adviser.outcomes import FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
 from sweep.adviser.policy import measured, next_round, spent
@@ -27,6 +26,7 @@ from sweep.adviser.study import Design, make_design
 from sweep.adviser.targets import Asked, examples, losses
 from sweep.adviser.verdict import Verdict, judge
 from sweep.results import Results
+from sweep.runs.estimate import expected
 from sweep.runs.runner import RunnerError
 
 Point = tuple[Mapping[str, float], tuple[float, ...]]  # shares of a mixture, and its losses
@@ -155,11 +155,13 @@ class Conduct:
         return self.state.alone + len(self.design.arms) * self.question.sets * costs.full
 
     def costs(self) -> Costs:
-        """Expected seconds of a trial: from the control by a count of arithmetic, or from screens by their windows."""
+        """Expected seconds of a trial: from the control, by what a plan expects of both (`sweep/runs/estimate.py`), or
+        from screens by their windows."""
         state, sample = self.state, self._samples()
         base = state.evaluate
-        unit = base / max(operations(self.design.controls[FULL][-1]), 1.0)
-        found = {fidelity: unit * operations(trial) for fidelity, trial in sample.items()}
+        unit = base / max(expected(self.design.controls[FULL][-1]).evaluate, 1e-9)
+        guesses = {fidelity: expected(trial) for fidelity, trial in sample.items()}
+        found = {fidelity: unit * (one.compress + one.evaluate) for fidelity, one in guesses.items()}
         if state.compress[SCREEN] and not state.compress[FULL]:
             windows = [sample[fidelity].spec.nsamples or 1 for fidelity in (FULL, SCREEN)]  # type: ignore[union-attr]
             mean = sum(state.compress[SCREEN]) / len(state.compress[SCREEN])
@@ -228,7 +230,7 @@ class Conduct:
         last = by_id[trials[-1].id]
         tested = (last["seconds_tasks"] or 0.0) + (last["seconds_windows"] or 0.0)
         if len(trials) == 1:  # what is kept of the dense model is evaluated in no time
-            tested = operations(trials[0], last["parameters"]) / CPU_RATE
+            tested = expected(trials[0]).evaluate
         self.state.evaluate = tested
         targets = self.design.targets
         free = None
@@ -241,7 +243,7 @@ class Conduct:
 
     def _search(self) -> None:
         """Screen candidates and mixtures of them, and let the mixture that looks best take part."""
-        arms = {arm.name: arm for arm in self.design.arms if arm.source.source_name != "mixture"}
+        arms = {arm.name: arm for arm in self.design.arms if arm.plain}
         self.rounds.reporter.say("search: a screen of each candidate, then of mixtures of them")
         self._run_controls(SCREEN)
         alone = self._run_trials([Trial(name, 0, SCREEN) for name in arms], SCREEN)

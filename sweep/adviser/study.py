@@ -84,7 +84,7 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked, also: Seq
     }
     full, screen = _evaluations(question, asked, context)
     name = study_name(ref.name, method)
-    sources = {FULL: [arm.entry for arm in arms], SCREEN: [arm.entry for arm in (*arms, *also)]}
+    taking_part = {FULL: arms, SCREEN: [*arms, *also]}
     sizes = {FULL: question.nsamples, SCREEN: screen_windows(question.nsamples, arms)}
     documents = {
         FULL: {"study": name, "evaluation": full},
@@ -92,17 +92,22 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked, also: Seq
     }
     studies = {}
     for fidelity, document in documents.items():
-        calibration = {
-            "source": sources[fidelity],
-            "sets": question.sets,
-            "nsamples": sizes[fidelity],
-            "seqlen": length,
-        }
+        size = {"sets": question.sets, "nsamples": sizes[fidelity], "seqlen": length}
         if fidelity == SCREEN:
-            calibration["max_nsamples"] = question.nsamples
+            size["max_nsamples"] = question.nsamples
+        calibration = _calibration(taking_part[fidelity], size)
         studies[fidelity] = parse_study({**document, **common, "calibration": calibration})
         plan.check(studies[fidelity])
     return _design(name, arms, asked, studies)
+
+
+def _calibration(arms: Sequence[Arm], size: Mapping[str, Any]) -> Any:
+    """The calibration section: one grid of all texts, and one more of each selected set."""
+    whole = {"source": [arm.entry for arm in arms if arm.select is None], **size}
+    selected = [{"source": arm.entry, **size, "select": arm.select.to_dict()} for arm in arms if arm.select is not None]
+    if not selected:
+        return whole
+    return [*([whole] if whole["source"] else []), *selected]
 
 
 def _design(name: str, arms: Sequence[Arm], asked: Asked, studies: Mapping[str, Study]) -> Design:

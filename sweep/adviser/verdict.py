@@ -210,7 +210,7 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
         value = belief.value[:, belief.alive]
         share = ((value - value.min(axis=1, keepdims=True)) / slight).max(axis=2).mean(axis=0)
         if share.mean() <= 1 and share.max() <= WORST and not _bad_at_first_sight(belief):
-            return TIE, ranked, "one at random is expected to cost no more than the luck of a draw"
+            return TIE, ranked, _random_costs(share, slight <= belief.sd)
     if not will_do:
         open_ = [k for k in ranked if k == lead or belief.best[k] > MAY_BE_BEST]
         words = f"{name} leads with an expected regret of {regret[lead]:.3g}, more than matters, {belief.matters:.3g}"
@@ -220,6 +220,19 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
         return WINNER, will_do, words
     words = f"the expected regret of {len(will_do)} arms is at most what matters, {belief.matters:.3g}"
     return TIE, will_do, words
+
+
+def _random_costs(share: np.ndarray, by_luck: np.ndarray) -> str:
+    """What arms cost, from each one's share of a slight difference; `by_luck`: on each target, whether an SD of a draw
+    is that difference."""
+    if by_luck.all():
+        scale, unit = 1.0, "SD of a draw"
+    elif not by_luck.any():
+        scale, unit = 100 * SLIGHT, "% of what compression costs"
+    else:
+        scale, unit = 1.0, "times an SD of a draw or a twentieth of what compression costs"
+    mean, worst = scale * share.mean(), scale * share.max()
+    return f"one at random is expected to cost {mean:.2g} {unit} more than the best, the worst {worst:.2g}"
 
 
 def _bad_at_first_sight(belief: Belief) -> bool:

@@ -72,10 +72,10 @@ def estimate(trials: Sequence[Trial], before: pl.DataFrame, machines: Machines) 
         mean = sum(measured.values()) / len(measured)
         seconds = sum(measured.get((trial.model.name, trial.label), mean) for trial in trials)
         return f"estimate: {duration(seconds / count)} with {_workers(count)}, from the trials that are there already"
-    if unknown := sorted({trial.model.name for trial in trials if _parameters(trial) is None}):
+    if unknown := sorted({trial.model.name for trial in trials if known_parameters(trial) is None}):
         return f"estimate: unknown, because nothing says how large {unknown[0]} is before it is downloaded"
     guess = expected_seconds(before)
-    on_gpu = machines.device == "cuda" or max(_parameters(trial) or 0.0 for trial in trials) >= ON_A_CORE
+    on_gpu = machines.device == "cuda" or max(known_parameters(trial) or 0.0 for trial in trials) >= ON_A_CORE
     seconds = sum(guess(trial, on_gpu=on_gpu) for trial in trials)
     note = "starting up and loading models not included"
     if not on_gpu:
@@ -99,14 +99,32 @@ def expected_seconds(before: pl.DataFrame) -> Callable[..., float]:
         spec = trial.spec
         key = (trial.model.name, trial.label, id(trial.evaluation), on_gpu, spec and (spec.nsamples, spec.seqlen))
         if key not in known:
-            size = _parameters(trial) or GPU_PARAMETERS
-            known[key] = _guess(trial, size, size >= ON_A_CORE if on_gpu is None else on_gpu)
+            known[key] = expected(trial, on_gpu=on_gpu).total
         return known[key]
 
     return seconds
 
 
-def _guess(trial: Trial, parameters: float, on_gpu: bool) -> float:
+@dataclass(frozen=True)
+class Seconds:
+    """Of a trial on one GPU, or on one core: what no size explains, the compression, and the evaluation."""
+
+    floor: float
+    compress: float
+    evaluate: float
+
+    @property
+    def total(self) -> float:
+        return self.floor + self.compress + self.evaluate
+
+
+def expected(trial: Trial, *, on_gpu: bool | None = None, unknown: float = GPU_PARAMETERS) -> Seconds:
+    """The seconds of a trial, from what was measured once (`COSTS`).
+
+    on_gpu: left out, as large models are run. unknown: parameters of a model whose size nothing tells.
+    """
+    parameters = known_parameters(trial) or unknown
+    on_gpu = parameters >= ON_A_CORE if on_gpu is None else on_gpu
     tokens = (trial.spec.nsamples or 0) * trial.spec.seqlen if trial.spec else 0
     costs = [COSTS.get(method_name(step), COLUMNS) for step in _steps(trial.method)]
     examples = len(trial.evaluation.task_names) * (trial.evaluation.limit or EXAMPLES)
@@ -114,10 +132,12 @@ def _guess(trial: Trial, parameters: float, on_gpu: bool) -> float:
     if on_gpu:
         compress = sum(cost.gpu * tokens / GPU_TOKENS + cost.gpu_fixed for cost in costs)
         asked = requests + windows / REQUEST_TOKENS
-        return GPU_FLOOR + parameters / GPU_PARAMETERS * (compress + asked * GPU_REQUEST)
+        size = parameters / GPU_PARAMETERS
+        return Seconds(GPU_FLOOR, size * compress, size * asked * GPU_REQUEST)
     compress = sum(cost.core * max(tokens / CORE_TOKENS, 0.1) for cost in costs)
     evaluate = (requests * REQUEST_TOKENS + windows) * CORE_TOKEN
-    return CORE_FLOOR + parameters / CORE_PARAMETERS * (compress + evaluate)
+    size = parameters / CORE_PARAMETERS
+    return Seconds(CORE_FLOOR, size * compress, size * evaluate)
 
 
 def _steps(method: Method | None) -> Sequence[Method]:
@@ -130,7 +150,7 @@ def _window_tokens(evaluation: EvaluationSettings) -> int:
     return len(evaluation.heldout) * (evaluation.heldout_windows or 64) * evaluation.heldout_seqlen
 
 
-def _parameters(trial: Trial) -> float | None:
+def known_parameters(trial: Trial) -> float | None:
     """Of the trial's model, or what its name says: `OPT-6.7B`."""
     if trial.model.parameters is not None:
         return float(trial.model.parameters)

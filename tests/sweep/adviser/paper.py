@@ -48,7 +48,8 @@ class PaperRunner(Steady):
             for calibration_id in pool.ids:
                 row = {"calibration_id": calibration_id, "hash": "0", "window": 0}
                 Results(self.results).write_table("calibration", calibration_id, [row])
-                Results(self.results).write_table("overlap", calibration_id, [])
+                shared = {"calibration_id": calibration_id, "kind": "heldout", "name": "books", "unit": "words"}
+                Results(self.results).write_table("overlap", calibration_id, [shared])
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         for job in jobs:
@@ -114,7 +115,7 @@ def prepared(question: Question, folder: Path) -> Prepared:
 
 def asked(model: Any, texts: Sequence[Path], **settings: Any) -> Question:
     """A small question about GPTQ."""
-    common = {"targets": [{"source": "heldout", "domain": "books"}], "sets": 6, "nsamples": 16, "seqlen": 32}
+    common = {"targets": [{"source": "heldout", "domain": "books"}], "sets": 6, "nsamples": 64, "seqlen": 32}
     method = {"method": "gptq", "bits": 3, "group_size": 16}
     return Question(str(model), method, [str(text) for text in texts], **{**common, **settings})
 

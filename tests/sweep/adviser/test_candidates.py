@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from calib.settings import MAX_LABEL, SettingsError
-from sweep.adviser.candidates import UNIFORM, look_at, make_arms
+from calib.source import Source, get_source
+from sweep.adviser.candidates import UNIFORM, TargetIndex, look_at, make_arms
+from sweep.adviser.outcomes import Trial
 from sweep.adviser.question import Question
 from sweep.adviser.targets import make_targets
 from sweep.models import load_tokenizer
@@ -74,3 +77,78 @@ def test_a_task_that_stands_in_a_candidate_refuses_it_unless_it_is_a_trifle(tiny
         look_at(*given, {"quiz": [*copied, *others[:10]]}, allow_overlap=False)
     looks = look_at(*given, {"quiz": [*copied, *others]}, allow_overlap=False)
     assert [look.copied for look in looks] == [0, 2]
+
+
+def test_set_phrases_of_disjoint_documents_are_noted_and_a_document_that_is_held_refuses(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    paths = [write_documents(tmp_path / f"{seed}.jsonl", seed=seed) for seed in range(2)]
+    ready = prepared(asked(tiny_model, paths), tmp_path / "out")
+    tokenizer = load_tokenizer(ready.design.studies["full"].models[0])
+    words = json.loads(paths[1].read_text().splitlines()[0])["text"].split()[:40]
+
+    def target(name: str, share: float, sharing: int, count: int = 60) -> dict[str, Source]:
+        """Documents of forty words, of which `sharing` begin with that share of a candidate's."""
+        texts = []
+        for number in range(count):
+            kept = words[: int(share * 40)] if number < sharing else []
+            texts.append(" ".join([*kept, *(f"own{number}of{place}" for place in range(40 - len(kept)))]))
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+        return {name: get_source({"source": "file", "path": str(path)})}
+
+    given = (ready.design.arms, ready.design.specs(), tokenizer)
+    looks = look_at(*given, target("phrases", 0.5, 2), allow_overlap=False)
+    assert [look.copied for look in looks] == [0, 2]
+    assert looks[1].notes == (
+        "note: 1 shares 20 to 39 % of the 8-word runs of 2 of the 60 documents of the target phrases",
+    )
+    with pytest.raises(SettingsError, match="'1' holds 3 of the 60 documents of the target many"):
+        look_at(*given, target("many", 0.5, 3), allow_overlap=False)
+    with pytest.raises(SettingsError, match="'1' holds 1 of the 60 documents of the target whole"):
+        look_at(*given, target("whole", 1.0, 1), allow_overlap=False)
+
+
+def test_bundled_sources_may_be_judged_by_the_heldout_text_of_their_own_domain() -> None:
+    """The two domains whose disjoint documents share most phrases, as `look_at` reads them."""
+    for domain in ("dialogue_qa", "web_docs"):
+        heldout = list(get_source({"source": "heldout", "domain": domain}).documents())
+        index = TargetIndex(domain, heldout)
+        own = list(get_source(domain).documents())
+        shares = index.shares(own)[0]
+        assert index.count(shares) > 0
+        assert not index.refuses(shares)
+        assert index.refuses(index.shares([*own, heldout[7]])[0])
+
+
+def test_a_selected_set_is_an_arm_of_its_own_with_its_own_sets(tiny_model: Path, tmp_path: Path) -> None:
+    path = write_documents(tmp_path / "text.jsonl", seed=0)
+    plain = {"source": "file", "path": str(path), "label": "mine"}
+    rule = {**plain, "select": {"by": "random", "pool": 2}}
+    named = {**rule, "label": "chosen"}
+    question = replace(asked(tiny_model, [], sets=2), candidates=[plain, named])
+    ready = prepared(question, tmp_path / "out")
+    assert ready.design.names == ["mine", "chosen"]  # no mixture: one text alone is plain
+    specs = ready.design.specs()
+    assert [spec.select is None for spec in (specs["mine"][0], specs["chosen"][0])] == [True, False]
+    ids = {trial.id for trial in ready.design.trials.values()}
+    assert len(ids) == len(ready.design.trials) == 8
+    others = replace(
+        question,
+        candidates=[plain, {**plain, "path": str(write_documents(tmp_path / "b.jsonl", seed=1)), "label": "b"}],
+    )
+    without = prepared(others, tmp_path / "out")  # a study without a selection is what it was
+    assert isinstance(without.design.studies["full"].document["calibration"], dict)
+    assert without.design.trials[Trial("mine", 0, "full")].id == ready.design.trials[Trial("mine", 0, "full")].id
+    unnamed = make_arms(Question("m", "gptq", ["books", {"source": "books", "select": {"by": "random", "pool": 2}}]))
+    assert unnamed[1].name.startswith("books, ") and unnamed[1].select is not None
+
+
+def test_a_wrong_selection_is_told_from_a_wrong_mixture() -> None:
+    chosen = {"source": "books", "label": "chosen", "select": {"by": "random", "pool": 2}}
+    with pytest.raises(SettingsError, match=r"--candidates\[1\]\.select"):
+        arms("code", {**chosen, "select": {"by": "nothing"}})
+    with pytest.raises(SettingsError, match="are the same text"):
+        arms(chosen, {**chosen, "label": "again"})
+    with pytest.raises(SettingsError, match="the windows of 'chosen' are selected"):
+        arms("code", chosen, mixtures=[{"chosen": 0.5, "code": 0.5}])

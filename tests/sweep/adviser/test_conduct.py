@@ -11,8 +11,11 @@ import pytest
 
 from sweep import plan
 from sweep.adviser.advice import Prepared
+from sweep.adviser.conduct import Conduct
+from sweep.adviser.outcomes import FULL, SCREEN, Trial
 from sweep.config import load_study
 from sweep.results import Results
+from sweep.runs.estimate import expected
 from sweep.runs.runner import RunnerError
 from tests.sweep.adviser.paper import PaperRunner, asked, conduct, losses, prepared
 from tests.sweep.conftest import write_documents
@@ -161,3 +164,13 @@ def test_workers_are_recorded_before_the_first_decision(
         conduct(ready, first)
     conduct(ready, PaperRunner(ready.results, losses(LEVELS), workers=1))
     assert record(ready.results)["ended"]["rules"]["budget"] == 180
+
+
+def test_trials_are_expected_to_cost_what_the_plan_says_of_them(question: Prepared) -> None:
+    design = question.design
+    conducted = Conduct(question.question, question.asked, design, None)  # type: ignore[arg-type]
+    conducted.state.evaluate = 3 * expected(design.controls[FULL][-1]).evaluate  # a machine a third as fast
+    full, screen = (expected(design.trials[Trial("a", 0, fidelity)]) for fidelity in (FULL, SCREEN))
+    costs = conducted.costs()
+    assert costs.full == pytest.approx(3 * (full.compress + full.evaluate))
+    assert costs.screen == pytest.approx(3 * (screen.compress + screen.evaluate))

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -35,7 +36,11 @@ def test_sources_that_differ_by_less_than_matters_tie() -> None:
 def test_any_of_equal_sources_will_do_and_one_that_leads_is_named() -> None:
     found = asked(np.zeros(8))
     assert found.kind == "tie" and found.any_will_do and len(found.named) == 8 and found.arm == found.named[0]
-    assert found.regret > found.matters and "luck of a draw" in found.reason
+    assert found.regret > found.matters
+    said = re.search(
+        r"one at random is expected to cost (\S+) SD of a draw more than the best, the worst (\S+)$", found.reason
+    )
+    assert said and 0 < float(said[1]) <= 1 and float(said[1]) < float(said[2]) <= 2
 
 
 def test_any_will_do_where_all_of_them_cost_next_to_nothing_beside_compression() -> None:
@@ -47,6 +52,8 @@ def test_any_will_do_where_all_of_them_cost_next_to_nothing_beside_compression()
     )
     assert small.kind == "winner" and not small.any_will_do
     assert large.kind == "tie" and large.any_will_do and large.arm == "arm0"
+    said = re.search(r"cost (\S+) % of what compression costs more", large.reason)
+    assert said and float(said[1]) == pytest.approx(100 * truth.mean() / 500, rel=0.4)
     capped = judge(outcomes, arms_of(8), Rules(budget=24), COSTS, Controls(dense=(-500.0,), data_free=(-480.0,)))
     assert not capped.any_will_do
 

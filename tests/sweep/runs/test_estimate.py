@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -9,7 +10,7 @@ import pytest
 
 from sweep import plan
 from sweep.config import load_study, parse_study
-from sweep.runs.estimate import Machines, estimate, expected_seconds
+from sweep.runs.estimate import Machines, estimate, expected, expected_seconds
 
 NONE = pl.DataFrame(
     schema={"status": pl.String, "model": pl.String, "method_label": pl.String, "seconds_total": pl.Float64}
@@ -47,3 +48,16 @@ def test_size_of_a_model_that_is_not_here_is_in_its_name(name: str, known: bool,
     said = estimate(plan.expand(parse_study(document)), NONE, Machines(1, "cuda"))
     assert ("GPU hours" in said) == known
     assert known or f"nothing says how large {name} is" in said
+
+
+def test_a_trial_is_expected_to_take_its_parts_and_a_larger_model_as_much_longer(document: dict[str, Any]) -> None:
+    trial = plan.expand(parse_study(document))[-1]
+    parts = expected(trial)
+    assert parts.compress > 0 and parts.evaluate > 0
+    assert expected_seconds(NONE)(trial) == parts.floor + parts.compress + parts.evaluate
+    larger = replace(trial, model=replace(trial.model, parameters=3 * trial.model.parameters))
+    assert expected(larger).compress == pytest.approx(3 * parts.compress)
+    unnamed = replace(trial, model=replace(trial.model, name="mystery", path="mystery", parameters=None))
+    assert expected(unnamed, on_gpu=False, unknown=1.0).evaluate == pytest.approx(
+        parts.evaluate / trial.model.parameters
+    )
