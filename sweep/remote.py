@@ -104,7 +104,7 @@ class RayRunner(Steady):
         self.preparation.begin(pools, requests, self.results, self._device)
         beside = self._room().spare(self.workers) and not needs_device
         warmed = self._warm(requests) if beside else []
-        self.preparation.wait(lambda: not self.stay and bool(self.done(warmed, 0)))
+        self.preparation.wait(lambda: not self.stay and bool(self.done(warmed, 0)), self.on_phase)
         if not beside:
             self.preparation.wait_until_described()
 
