@@ -125,9 +125,13 @@ def plan_study(study: str, overrides: Sequence[str]) -> tuple[Study, list[plan.T
 
 def make_runner(root: str, options: RunOptions, reporter: Reporter) -> Runner:
     """Ray, or a plain loop in this process."""
+    runner: LocalRunner | RayRunner
     if options.local:
-        return LocalRunner(root, provenance(), None if options.gpus_per_worker else "cpu")
-    return RayRunner(root, provenance(), options, reporter.say)
+        runner = LocalRunner(root, provenance(), None if options.gpus_per_worker else "cpu")
+    else:
+        runner = RayRunner(root, provenance(), options, reporter.say)
+    runner.on_phase = reporter.phase
+    return runner
 
 
 def report(error: Exception) -> None:

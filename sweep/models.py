@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import Field
 
@@ -137,6 +137,8 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         if at_revision or given.revision:
             raise SettingsError(f"{path}.revision: {location} is a folder, which has no revisions; leave it out")
     elif HUB_ID.match(location):
+        if not (at_revision or given.revision) and folder.parent.is_dir():
+            _refuse_missing(location, path)
         ref = _hub_model(location, given.revision or at_revision or "main", path, trusted=given.trust_remote_code)
     elif "/" in location or location.startswith((".", "~")):
         raise SettingsError(f"{path}: there is no model folder '{location}'")
@@ -159,6 +161,14 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         length_given=given.max_length is not None and (ref.on_hub or given.max_length != ref.max_length),
         placement=given.placement,
         trust_remote_code=given.trust_remote_code,
+    )
+
+
+def _refuse_missing(location: str, path: str) -> NoReturn:
+    """`models/mine` beside a folder `models/` is a path with a mistake, not a hub id."""
+    raise SettingsError(
+        f"{path}: there is no folder '{location}', though there is '{location.partition('/')[0]}'; correct the "
+        f"path, or write '{location}@main' for the model of the hub"
     )
 
 

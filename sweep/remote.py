@@ -104,7 +104,7 @@ class RayRunner(Steady):
         self.preparation.begin(pools, requests, self.results, self._device)
         beside = self._room().spare(self.workers) and not needs_device
         warmed = self._warm(requests) if beside else []
-        self.preparation.wait(lambda: not self.stay and bool(self.done(warmed, 0)), described=not beside)
+        self.preparation.wait(lambda: not self.stay and bool(self.done(warmed, 0)), self.on_phase, described=not beside)
 
     def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
         """Like `done` and `result` one of the `Tasks` that the preparation runs."""

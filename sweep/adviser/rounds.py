@@ -69,7 +69,7 @@ class Rounds:
         runner = self._started(session.store)
         check_dtypes(session.jobs, session.before, self._device)
         todo = [job.trial for job in session.jobs]
-        with self.account("calibration sets and requests"):
+        with self.account("calibration sets and requests"), self.reporter.preparing():
             runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
         with self.account("trials"), self.reporter.trials(Live(len(todo), workers=lambda: runner.workers)):
             for outcome in runner.run(session.jobs):

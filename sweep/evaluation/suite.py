@@ -28,10 +28,11 @@ from methods.walk.residency import home_of
 from sweep.evaluation.metrics.accuracy import Key, metric_name, right_or_wrong
 from sweep.evaluation.metrics.answers import answer_rows, both, mean_of, unknown
 from sweep.evaluation.metrics.outcomes import Number, Outcome, TaskMetrics, metric_row
+from sweep.evaluation.questions.groups import GroupReplay
 from sweep.evaluation.questions.heldout import HeldOut, build_windows
 from sweep.evaluation.questions.largest import LargestId
 from sweep.evaluation.questions.rehearsal import rehearse
-from sweep.evaluation.questions.replay import GroupReplay, Scores
+from sweep.evaluation.questions.replay import Scores
 from sweep.evaluation.questions.requests import TaskRequests, build_requests
 from sweep.evaluation.scorer.choice import choose_scorer
 from sweep.evaluation.scorer.forward import TokenBudget, head_rule

@@ -33,6 +33,8 @@ class Cost:
 COLUMNS = Cost(13.3, 4.7, 1.9)
 COSTS = {  # docs/performance.md
     "rtn": Cost(0.0, 0.4, 0.08),
+    "nf4": Cost(0.0, 0.4, 0.08),  # no text, and a few passes over the weights: as for rtn
+    "hqq": Cost(0.0, 0.4, 0.08),
     "magnitude": Cost(0.0, 0.5, 0.21),
     "wanda": Cost(10.0, 0.8, 1.2),
     "gptq": COLUMNS,

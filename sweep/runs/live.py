@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from sweep.storage.status import Busy
 
@@ -73,6 +74,31 @@ class Live:
             table.add_row(f"and {len(busy) - MOST} more", "", "", "", "")
         bar = ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=60)
         return Group(self.head(), bar, *([table] if busy else []))
+
+
+@dataclass
+class Phase:
+    """What is being done before the first trial, and since when."""
+
+    heading: str = ""
+    detail: str = ""
+    since: float = field(default_factory=time.monotonic)
+    seen: set[str] = field(default_factory=set)  # headings so far
+
+    def begin(self, heading: str, detail: str) -> bool:
+        """Whether nothing was told of this heading before."""
+        if heading != self.heading:
+            self.since = time.monotonic()
+        self.heading, self.detail = heading, detail
+        new = heading not in self.seen
+        self.seen.add(heading)
+        return new
+
+    def __rich__(self) -> Text:
+        """`reading and tokenizing calibration text, 12 s: books for reference-5m, 3 sets`, on one line."""
+        told = f": {self.detail}" if self.detail else ""
+        seconds = duration(time.monotonic() - self.since)
+        return Text(f"{self.heading}, {seconds}{told}", no_wrap=True, overflow="ellipsis")
 
 
 def duration(seconds: float) -> str:

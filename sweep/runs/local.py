@@ -9,6 +9,7 @@ from typing import Any
 from calib.build import CalibrationSet
 from sweep.evaluation.suite import EvaluationData
 from sweep.plan import EvaluationKey, Pool, RequestSet, evaluation_key, requests_of
+from sweep.runs import phases
 from sweep.runs.asked_model import release
 from sweep.runs.machine import quiet_torch
 from sweep.runs.model_check import check_model
@@ -40,13 +41,16 @@ class LocalRunner(Steady):
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Look at the models, and build all requests and calibration sets. Raises SettingsError."""
+        self.on_phase(phases.MODELS, phases.of_requests(requests))
         uses = {
             key: [(use, check_model(use.model, use.methods, use.weighed)) for use in asked.uses]
             for key, asked in requests.items()
         }
         for key, asked in requests.items():
+            self.on_phase(phases.REQUESTS, phases.of_requests({key: asked}))
             self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)
         for pool in pools:
+            self.on_phase(*phases.of_sets([pool]))
             made = {key: self._requests[key] for key in requests}  # of this study alone
             sets = make_calibration_sets(pool, self.results, self.device or "cpu", requests_of(pool, made))
             self._sets.update(zip(pool.ids, sets, strict=True))

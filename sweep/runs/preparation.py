@@ -16,6 +16,7 @@ from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, requests_of
 from sweep.results import ResultsError
 from sweep.runs.errors import short_line
 from sweep.runs.model_check import check_model
+from sweep.runs.phases import REQUESTS, OnPhase, nobody, of_requests, of_sets
 from sweep.runs.prepare import (
     describe_pool,
     made_sets_and_receipt,
@@ -53,6 +54,7 @@ class Preparation:
         self.requests: dict[EvaluationKey, Reference] = {}
         self.missing: dict[Reference, Pool] = {}  # receipts of sets that are not there yet
         self._described: dict[Reference, Reference] = {}  # receipt of sets -> the task that describes them
+        self._readers = ""  # the models whose requests are made
         self._checks: list[tuple[EvaluationKey, ModelUse, Reference]] = []
         self._largest: dict[EvaluationKey, Reference] = {}
         self._uses: list[tuple[ModelUse, int]] = []  # with the rows of the model's embedding
@@ -66,6 +68,7 @@ class Preparation:
         self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet], results: str, device: str
     ) -> None:
         """Begin all tasks. Where a model is asked it is on `device`."""
+        self._readers = of_requests(requests)
         self._checks = [
             (key, use, *self.tasks.task(check_model, use.model, use.methods, use.weighed, returns=1, on_device=False))
             for key, asked in requests.items()
@@ -96,14 +99,16 @@ class Preparation:
         (made,) = self.tasks.task(make_on_device, pool, results, device, data, returns=1, on_device=True)
         return self.tasks.task(made_sets_and_receipt, made, pool, results, data, returns=count, on_device=False)
 
-    def wait(self, ready: Callable[[], bool], *, described: bool = False) -> None:
+    def wait(self, ready: Callable[[], bool], on_phase: OnPhase = nobody, *, described: bool = False) -> None:
         """Until all is there, or all but some sets and a worker is `ready`; with `described` also until the sets are
         described. Raises what is wrong."""
+        on_phase(REQUESTS, self._readers)
         self._wait_for([*(check for _, _, check in self._checks), *self._largest.values()])
         self._uses = [(use, self.tasks.result(check)) for _, use, check in self._checks]
         for (key, _, _), (use, rows) in zip(self._checks, self._uses, strict=True):
             refuse_unknown_ids(use, rows, {}, self.tasks.result(self._largest[key]))
         while self.missing and not ready():
+            on_phase(*of_sets(list(self.missing.values())))
             for receipt in self.tasks.done(list(self.missing)):
                 for _, error in self._wrong_with(receipt):
                     raise error

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live as LiveDisplay
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.runs.live import Live, Price, duration
+from sweep.runs.live import Live, Phase, Price, duration
 from sweep.runs.outcome import Outcome
 
 __all__ = ["Account", "Live", "OwnConsole", "Price", "Reporter", "Silence", "duration", "overhead"]
@@ -43,20 +43,38 @@ class Reporter:
         self.console = console or OwnConsole(file=sys.stdout, highlight=False, soft_wrap=True)
         self.price = Price()
         self._live = Live(0)
+        self._phase = Phase()
 
     def say(self, text: str) -> None:
         """One line, above the table when there is one."""
         self.console.print(escape(text))
 
+    def phase(self, heading: str, detail: str = "") -> None:
+        """What is being done before the first trial: a line under all others in a terminal, or one for each heading."""
+        if self._phase.begin(heading, detail) and not self.console.is_terminal:
+            self.say(f"{heading} ({detail})" if detail else heading)
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Before the first trial: shows the phase in a terminal, and for how long."""
+        self._phase = Phase()
+        with self._under_the_lines(self._phase.__rich__):
+            yield
+
     @contextmanager
     def trials(self, live: Live) -> Iterator[None]:
         """While trials run: shows the table in a terminal."""
         self._live = live
+        with self._under_the_lines(live.__rich__):
+            yield
+
+    @contextmanager
+    def _under_the_lines(self, get_renderable: Callable[[], RenderableType]) -> Iterator[None]:
         if not self.console.is_terminal:
             yield
             return
         shown = LiveDisplay(
-            get_renderable=live.__rich__,
+            get_renderable=get_renderable,
             console=self.console,
             transient=True,
             refresh_per_second=LOOKS_A_SECOND,

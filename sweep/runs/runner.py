@@ -18,6 +18,7 @@ from typing import Protocol
 from calib.settings import SettingsError, shown
 from sweep.plan import EvaluationKey, Pool, RequestSet
 from sweep.runs.outcome import Outcome
+from sweep.runs.phases import OnPhase, nobody
 from sweep.runs.schedule import Job
 
 MAX_WORKERS = 10_000
@@ -55,10 +56,13 @@ class Runner(Protocol):
 
 
 class Steady:
-    """What runners have in common: where the results go, and whether workers stay between two runs."""
+    """What runners have in common: where the results go, whether workers stay between two runs, and who is told what
+    is done before the first trial.
+    """
 
     results: str
     stay = False
+    on_phase: OnPhase = staticmethod(nobody)
 
     def write_to(self, results: str) -> None:
         """Write the results of what follows into this folder or URI."""

@@ -28,6 +28,7 @@ from sweep.runs.folder import check_dtypes, check_evaluation, check_folder, chec
 from sweep.runs.interrupts import undisturbed
 from sweep.runs.outcome import Outcome
 from sweep.runs.packing import Packer, packing
+from sweep.runs.phases import STARTING
 from sweep.runs.progress import Account, Live, Reporter, duration
 from sweep.runs.repair import lost_sets, read_trials, take_back, told
 from sweep.runs.runner import Runner, RunnerError
@@ -215,12 +216,14 @@ def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, wat
     ended: Ending | None = None
     try:
         started = False
-        with account("starting up"):
-            device = runner.start()
-            check_dtypes(jobs, session.before, device)
-        with account("calibration sets and requests"):
-            todo = [job.trial for job in jobs]
-            runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
+        with reporter.preparing():
+            with account("starting up"):
+                reporter.phase(STARTING)
+                device = runner.start()
+                check_dtypes(jobs, session.before, device)
+            with account("calibration sets and requests"):
+                todo = [job.trial for job in jobs]
+                runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
         live = Live(
             len(jobs),
             partial(_busy, session.store, datetime.now(timezone.utc)),

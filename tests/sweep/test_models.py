@@ -131,3 +131,14 @@ def test_a_model_that_ships_apart_names_the_wheel_that_brings_it(
     monkeypatch.setattr("sweep.models.MODELS", tmp_path)
     with pytest.raises(SettingsError, match=r"'reference-17m' is not installed; .*\[models\]"):
         resolve_model("reference-17m", "models[0]")
+
+
+def test_missing_folder_beside_others_is_not_taken_for_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"m: there is no folder 'models/mine', though there is 'models'"):
+        resolve_model("models/mine", "m")
+    assert resolve_model("models/mine@main", "m").on_hub
+    assert resolve_model("org/mine", "m").on_hub

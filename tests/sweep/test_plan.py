@@ -252,3 +252,9 @@ def test_methods_that_cannot_weigh_tokens_are_refused(document: Document) -> Non
         plan.check(parse_study(document))
     document["calibration"] |= {"length_weights": None}
     plan.check(parse_study(document))
+
+
+def test_a_trial_says_how_much_text_it_sees_where_that_varies(document: Document) -> None:
+    sizes = {str(trial).partition(" set 0")[2] for trial in trials_of(document, "calibration.nsamples=[2,4]")}
+    assert {" · 2 windows", " · 4 windows"} <= sizes
+    assert not any("windows" in str(trial) for trial in trials_of(document, "calibration.nsamples=2"))

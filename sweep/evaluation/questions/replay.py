@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import copy
 import gc
-import math
 import pickle
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from types import SimpleNamespace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,10 +25,8 @@ from sweep.evaluation.metrics.aggregation import aggregate, aggregation_of, as_n
 from sweep.evaluation.metrics.choices import Forecast, comparable, forecast
 from sweep.evaluation.metrics.outcomes import Examples, Number, Outcome, TaskMetrics
 from sweep.evaluation.questions.code import Freezer, Frozen
-from sweep.evaluation.tasks.presets import Mean
 
 if TYPE_CHECKING:
-    from lm_eval.api.group import Group
     from lm_eval.api.task import Task
 
 
@@ -207,45 +203,6 @@ class TaskReplay:
         return finite(likelihood - max(wrong)) if wrong else None, finite(likelihood), found
 
 
-@dataclass(frozen=True)
-class GroupReplay:
-    """An lm-eval group: the names of its tasks, and its aggregation rules as lm-eval writes them."""
-
-    name: str
-    tasks: tuple[str, ...]
-    rules: tuple[dict[str, Any], ...]
-
-    def metrics(self, tasks: Mapping[str, TaskMetrics]) -> dict[Key, Number]:
-        """The group's numbers by lm-eval's rule; empty when it does not aggregate.
-
-        A metric that one of its tasks could not compute is None: the mean over the others is another number.
-        """
-        rows: dict[Key, Number] = {}
-        for rule in self.rules:
-            rows |= self._aggregate(rule, tasks)
-            for name in self.tasks:
-                for key, reason in tasks[name].reasons.items():
-                    if key[0] == rule["metric"] and _asked(key[1], rule.get("filter_list")):
-                        n = sum(tasks[other].counts.get(key, 0) for other in self.tasks)
-                        rows[key] = Number(None, None, n, f"{name}: {reason}")
-        return rows
-
-    def _aggregate(self, rule: dict[str, Any], tasks: Mapping[str, TaskMetrics]) -> dict[Key, Number]:
-        from lm_eval.api.group import Group
-        from lm_eval.config.group import AggMetricConfig
-
-        group: Any = Group(self.name, aggregate_metric_list=[AggMetricConfig(**rule)])
-        group.get_all_tasks = lambda: [SimpleNamespace(task_name=name) for name in self.tasks]
-        found = group.aggregate({name: _as_lm_eval(tasks[name]) for name in self.tasks})
-        rows: dict[Key, Number] = {}
-        for key, count in found.get("sample_count", {}).items():
-            metric, _, filter_name = key.partition(",")
-            value, stderr = finite(found[key]), finite(found[f"{metric}_stderr,{filter_name}"])
-            reason = None if value is not None else f"the group's mean is {found[key]}"
-            rows[metric, filter_name] = Number(value, stderr, int(count), reason)
-        return rows
-
-
 def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str, freezer: Freezer) -> TaskReplay:
     """Copy what `process_results` needs of `task`. Raises SettingsError when the task's code cannot be sent."""
     check_aggregations(name, task, path)
@@ -269,26 +226,6 @@ def freeze_task(name: str, task: Task, calls: Sequence[Call], path: str, freezer
             f"{path}.tasks: task '{name}' holds code that cannot be sent to workers: {error}; give it a name in the "
             "module beside the task's file"
         ) from error
-
-
-def freeze_groups(groups: Mapping[str, Group], labels: Sequence[str], names: Collection[str]) -> list[GroupReplay]:
-    """lm-eval's groups over the tasks, and once more over each kind of perturbed variant (`labels`).
-
-    `names` are the tasks and variants that there are; a group with a task that has no variant is not repeated.
-    """
-    frozen = []
-    for label in ("", *labels):
-        for name, group in groups.items():
-            tasks = tuple(task.task_name + label for task in group.get_all_tasks())
-            if set(tasks) <= set(names):
-                rules = tuple(asdict(rule) for rule in group.aggregate_metric_list or ())
-                frozen.append(GroupReplay(name + label, tasks, rules))
-    return frozen
-
-
-def preset_group(mean: Mean) -> GroupReplay:
-    """A preset's unweighted mean as an lm-eval group, so that value and standard error follow lm-eval's rules."""
-    return GroupReplay(mean.name, mean.tasks, ({"metric": mean.metric, "weight_by_size": False},))
 
 
 @contextmanager
@@ -329,21 +266,6 @@ def _unscored(calls: Sequence[Call], scores: Scores, *, mutual: bool) -> frozens
         for call in calls
         if not (written if call.kind == "generation" else valid)[call.start : call.stop].all()
     )
-
-
-def _asked(filter_name: str, filters: Any) -> bool:
-    """Whether a group's rule is about this filter; without a list it is about all."""
-    return filters is None or filter_name in ([filters] if isinstance(filters, str) else filters)
-
-
-def _as_lm_eval(result: TaskMetrics) -> dict[str, Any]:
-    """The task's numbers in the form that `Group.aggregate` reads."""
-    flat: dict[str, Any] = {"name": result.name, "sample_len": max(result.counts.values(), default=0)}
-    for (metric, filter_name), value in result.values.items():
-        stderr = result.stderrs[metric, filter_name]
-        flat[f"{metric},{filter_name}"] = math.nan if value is None else value  # left out, it would count as not asked
-        flat[f"{metric}_stderr,{filter_name}"] = "N/A" if stderr is None else stderr
-    return flat
 
 
 def _without_data(name: str, task: Any, docs: Sequence[Any]) -> Any:

@@ -29,9 +29,10 @@ from calib.settings import SettingsError
 from sweep.evaluation.questions.asked import Asked
 from sweep.evaluation.questions.code import Freezer
 from sweep.evaluation.questions.examine import check_generation, explain
+from sweep.evaluation.questions.groups import GroupReplay, freeze_groups, preset_group
 from sweep.evaluation.questions.loading import called, check_examples, load_tasks, source_of
 from sweep.evaluation.questions.perturb import Perturbation
-from sweep.evaluation.questions.replay import Call, GroupReplay, TaskReplay, freeze_groups, freeze_task, preset_group
+from sweep.evaluation.questions.replay import Call, TaskReplay, freeze_task
 from sweep.evaluation.tasks.presets import means_of
 from sweep.evaluation.tasks.templates import sandboxed
 
@@ -172,7 +173,7 @@ def build_requests(
         ]
     names = {replay.name for replay in replays + variants}
     frozen = freeze_groups(groups, [noise.label for noise in noises], names)
-    frozen += [preset_group(mean) for mean in means_of(settings.tasks)]
+    frozen += [preset_group(mean, frozen, path) for mean in means_of(settings.tasks)]
     return TaskRequests(builder.requests(), builder.generations, replays + variants, frozen)
 
 

@@ -42,6 +42,16 @@ def test_trials_that_are_there_decide(document: dict[str, Any]) -> None:
     assert said == "estimate: 2 min 0 s with 2 workers, from the trials that are there already"
 
 
+@pytest.mark.parametrize("method", ["nf4", "hqq"])
+def test_data_free_quantizers_cost_no_more_than_rounding(method: str, document: dict[str, Any]) -> None:
+    def seconds(name: str) -> float:
+        document["methods"] = [{"method": name, "bits": 4}] if name != "nf4" else [{"method": name}]
+        trials = plan.expand(parse_study(document))
+        return sum(expected_seconds(NONE)(trial, on_gpu=True) for trial in trials if trial.method)
+
+    assert seconds(method) == seconds("rtn")
+
+
 @pytest.mark.parametrize(("name", "known"), [("OPT-6.7B", True), ("SmolLM2-135M", True), ("Mystery", False)])
 def test_size_of_a_model_that_is_not_here_is_in_its_name(name: str, known: bool, document: dict[str, Any]) -> None:
     document["models"] = [{"model": f"someone/{name}", "max_length": 64, "name": name}]

@@ -25,7 +25,9 @@ def test_sets_are_made_beside_the_requests_of_their_own_study(tmp_path: Path, mo
 
     monkeypatch.setattr(local, "make_requests", requests)
     monkeypatch.setattr(local, "make_calibration_sets", sets)
-    pool: Any = SimpleNamespace(ids=(), model=SimpleNamespace(tokenizer_id="one"))
+    pool: Any = SimpleNamespace(
+        ids=(), specs=(), writes=False, measures=False, model=SimpleNamespace(tokenizer_id="one", name="tiny")
+    )
     runner = LocalRunner(str(tmp_path), {}, "cpu")
     for study in ("full", "screening"):
         trial: Any = study

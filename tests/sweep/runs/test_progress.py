@@ -78,3 +78,22 @@ def test_seconds_of_several_workers_count_as_wall_time(outcomes: list[Outcome]) 
 )
 def test_durations_read_easily(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_log_shows_each_phase_before_the_first_trial_once() -> None:
+    stream = io.StringIO()
+    reporter = Reporter(Console(file=stream, highlight=False, soft_wrap=True))
+    with reporter.preparing():
+        for heading, detail in [("reading", "books"), ("reading", "code"), ("writing", ""), ("reading", "web")]:
+            reporter.phase(heading, detail)
+    assert stream.getvalue().splitlines() == ["reading (books)", "writing"]
+
+
+def test_a_terminal_shows_the_phase_in_one_line_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    reporter = Reporter(Console(file=stream, force_terminal=True, width=40, soft_wrap=True, highlight=False))
+    with reporter.preparing():
+        reporter.phase("reading", "a source with a very long name, another one, 3 sets")
+    shown = stream.getvalue()
+    assert "reading, 0 s: a source with a very long…" in shown
+    assert shown.rstrip().endswith("\x1b[2K")  # erased: the trials' lines follow

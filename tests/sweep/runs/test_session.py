@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from rich.console import Console
 
 from sweep import plan
 from sweep.config import parse_study
+from sweep.launch import make_runner
 from sweep.plan import EvaluationKey, Pool, RequestSet
 from sweep.results import Results, ResultsError
 from sweep.runs.crew import ClusterError
 from sweep.runs.outcome import Outcome
 from sweep.runs.progress import Account, Reporter
+from sweep.runs.runner import RunOptions
 from sweep.runs.schedule import Job
 from sweep.runs.session import Ending, Session, open_session, run
 from sweep.storage.lease import Lease
@@ -146,3 +149,16 @@ def test_clock_that_jumps_in_the_middle_changes_nothing(
     assert store.remove_leftovers(120.0) == 0
     assert young.exists()
     assert store.keys("trials") == {trial.id for trial in session.trials}
+
+
+def test_what_is_done_before_the_first_trial_is_said(document: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    study = parse_study(document)
+    trials = [trial for trial in plan.expand(study) if trial.spec][:1]
+    session = open_session(study, trials, Results(tmp_path), print, write=True, retry_failed=False)
+    reporter = Reporter(Console(width=200))
+    make = partial(make_runner, options=RunOptions(local=True, gpus_per_worker=0), reporter=reporter)
+    assert run(session, make, Lease(session.store), reporter, Account()) is Ending.COMPLETE
+    said = capsys.readouterr().out
+    expected = ["starting workers", "checking models (tiny)", "reading and tokenizing tasks and held-out texts (tiny)"]
+    places = [said.index(text) for text in (*expected, "reading and tokenizing calibration text (", "[1/1]")]
+    assert places == sorted(places)
