@@ -15,8 +15,19 @@ from analysis.frames import Study, load
 from analysis.shared import overlap_table
 from calib.settings import SettingsError
 
-EMPTY = ("repeats", "budget", "anchors", "choices", "descriptors", "described", "overlap", "bytes", "confidence")
-"""The simulation has no repeats, seconds, published models, forecasts or texts scored whole; its sets are drawn in one
+EMPTY = (
+    "repeats",
+    "budget",
+    "anchors",
+    "choices",
+    "descriptors",
+    "described",
+    "overlap",
+    "bytes",
+    "confidence",
+    "forgetting",
+)
+"""The simulation has no repeats, seconds, published models, forecasts, worth of answers or texts scored whole; its sets are drawn in one
 way and never described."""
 
 

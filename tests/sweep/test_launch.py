@@ -16,6 +16,7 @@ import pytest
 import yaml
 from click.testing import Result
 
+from benchmarks.findings import conversations
 from methods.blockwise import CompressionError, compress_model
 from sweep.config import study_names
 from sweep.results import Results, TrialRows
@@ -332,7 +333,11 @@ def test_every_shipped_study_plans_without_network(
 
 
 @pytest.mark.parametrize("file", sorted(BENCHMARK_STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_study_of_the_benchmarks_plans(file: Path, launch: Launch) -> None:
+def test_every_study_of_the_benchmarks_plans(
+    file: Path, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    conversations.main(tmp_path / "conversations")  # as two of them say
     models = ["--set", "models=[reference-5m]"] if "smollm2" in file.stem else []  # which an extra brings
     result = launch(str(file), "--dry-run", *models)
     assert result.exit_code == 0, result.output

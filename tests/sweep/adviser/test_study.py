@@ -32,8 +32,8 @@ def test_a_screened_draw_is_the_beginning_of_the_full_one(tiny_model: Path, text
     assert len(full) == len(screen) == 4 * 6
     for whole, part in zip(full, screen, strict=True):
         assert whole.spec.source == part.spec.source and whole.spec.set == part.spec.set
-        assert len(part.tokens) == 3, "an eighth of 16, and one of each of the three parts of the mixture"
-        assert np.array_equal(whole.tokens[:3], part.tokens)
+        assert len(part.tokens) == 8, "an eighth of 64"
+        assert np.array_equal(whole.tokens[:8], part.tokens)
 
 
 def test_trials_have_the_ids_that_a_study_of_the_candidates_has(
@@ -47,7 +47,7 @@ def test_trials_have_the_ids_that_a_study_of_the_candidates_has(
         "calibration": {
             "source": [{"source": "file", "path": str(path)} for path in texts],
             "sets": 3,
-            "nsamples": 16,
+            "nsamples": 64,
             "seqlen": 32,
         },
         "evaluation": {"heldout": ["books"], "heldout_windows": 32, "heldout_seqlen": 64},
