@@ -27,8 +27,8 @@ EMPTY = (
     "confidence",
     "forgetting",
 )
-"""The simulation has no repeats, seconds, published models, forecasts, worth of answers or texts scored whole; its sets are drawn in one
-way and never described."""
+"""The simulation has no repeats, seconds, published models, forecasts, worth of answers or texts scored whole; its sets
+are drawn in one way and never described."""
 
 
 @pytest.fixture(scope="module")
