@@ -14,12 +14,15 @@ TURN = re.compile(rf"^({'|'.join(ROLES)}):[ ]?", re.MULTILINE)
 NEXT = re.compile(r"\n\n(?=Question: )")
 
 
-def conversations(text: str) -> list[list[dict[str, str]]]:
-    """The conversations of one document, as messages; each begins with the user and ends with an answer."""
-    return [messages for part in NEXT.split(text) if (messages := _messages(part))]
+def conversations(text: str, *, wordless: bool = False) -> list[list[dict[str, str]]]:
+    """The conversations of one document, as messages; each begins with the user and ends with an answer.
+
+    `wordless`: those with a turn without words as well.
+    """
+    return [messages for part in NEXT.split(text) if (messages := _messages(part, wordless))]
 
 
-def _messages(text: str) -> list[dict[str, str]]:
+def _messages(text: str, wordless: bool) -> list[dict[str, str]]:
     """The turns of one conversation up to the last answer; none where it is no conversation."""
     marks = list(TURN.finditer(text))
     if not marks or text[: marks[0].start()].strip():
@@ -30,5 +33,5 @@ def _messages(text: str) -> list[dict[str, str]]:
         for mark, end in zip(marks, ends, strict=True)
     ]
     answered = turns[: len(turns) - len(turns) % 2]
-    roles = [turn["role"] for turn in answered if turn["content"]]
+    roles = [turn["role"] for turn in answered if wordless or turn["content"]]
     return answered if roles == ["user", "assistant"] * (len(answered) // 2) else []
