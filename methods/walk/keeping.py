@@ -35,10 +35,14 @@ class KeptBlocks:
         return len(self._copies)
 
     def put_back(self, index: int) -> None:
-        """Block `index`, which must be resident, is what it was: its modules, and every weight and buffer exactly."""
+        """Block `index`, which must be resident, is what it was: its modules, and every weight and buffer exactly.
+
+        A forward that is swapped in at the moment (`fused.py`) stays: who swapped it takes it out again.
+        """
         for module, attributes in self._modules[index]:
+            swapped = {"forward": vars(module)["forward"]} if "forward" in vars(module) else {}
             module.__dict__.clear()
-            module.__dict__.update(_copied(attributes))
+            module.__dict__.update(_copied(attributes) | swapped)
         slots = _slots(self.blocks[index])
         places = _first_places([slot[name] for slot, name in slots])
         made: dict[int, torch.Tensor] = {}

@@ -49,3 +49,17 @@ def test_weights_that_are_one_stay_one(make_llama: Callable[..., Any]) -> None:
         kept.put_back(0)
     assert blocks[0].self_attn.v_proj.weight is blocks[0].self_attn.k_proj.weight
     assert bool(blocks[0].self_attn.k_proj.weight.any())
+
+
+def test_a_forward_that_is_swapped_in_meanwhile_stays_until_it_is_taken_out(make_llama: Callable[..., Any]) -> None:
+    model = make_llama()
+    blocks = decoder_blocks(model)
+    kept = KeptBlocks(model, blocks, 1)
+    mlp = blocks[0].mlp
+    mlp.forward = torch.nn.Identity()
+    with torch.no_grad():
+        kept.put_back(0)
+    hidden = torch.ones(1, 32)
+    assert mlp(hidden) is hidden
+    del mlp.forward
+    assert not torch.equal(mlp(hidden), hidden)
