@@ -17,6 +17,7 @@ import polars as pl
 from methods.base import Composition, Method, method_name
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.plan import Trial
+from sweep.runs.live import gpu_time
 from sweep.runs.progress import duration
 
 
@@ -82,7 +83,7 @@ def estimate(trials: Sequence[Trial], before: pl.DataFrame, machines: Machines) 
     note = "starting up and loading models not included"
     if not on_gpu:
         return f"estimate: about {duration(seconds / count)} on {_cores(count)} here ({note})"
-    hours = f"{seconds / 3600:,.1f} GPU hours of an H100"
+    hours = f"{gpu_time(seconds)} of an H100"
     if machines.device != "cuda":
         return f"estimate: about {hours} ({note}; there is no GPU here)"
     return f"estimate: about {duration(seconds / count)} with {_workers(count)} on GPUs, {hours} ({note})"

@@ -31,7 +31,7 @@ class Price:
         """`3.2 GPU hours, cost 6.40`."""
         hours = self.gpu_hours(workers, seconds)
         cost = "" if self.gpu_hour is None else f", cost {hours * self.gpu_hour:,.2f}"
-        return f"{hours:,.1f} GPU hours{cost}"
+        return gpu_time(hours * 3600) + cost
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Live:
         return elapsed * max(0.0, self.expected - self.ended) / self.ended
 
     def head(self) -> str:
-        """`12 of 152 done, 1 failed, about 3 min 20 s left, 0.4 GPU hours, cost 0.80`."""
+        """`12 of 152 done, 1 failed, about 3 min 20 s left, 24.0 GPU minutes, cost 0.80`."""
         left = self.left()
         parts = [f"{self.done} of {self.total} done", f"{self.failed} failed"]
         parts += [f"about {duration(left)} left"] if left is not None else []
@@ -99,6 +99,11 @@ class Phase:
         told = f": {self.detail}" if self.detail else ""
         seconds = duration(time.monotonic() - self.since)
         return Text(f"{self.heading}, {seconds}{told}", no_wrap=True, overflow="ellipsis")
+
+
+def gpu_time(seconds: float) -> str:
+    """Seconds of GPUs, as `110.6 GPU hours`, or below an hour as `2.8 GPU minutes`."""
+    return f"{seconds / 3600:,.1f} GPU hours" if seconds >= 3600 else f"{seconds / 60:.1f} GPU minutes"
 
 
 def duration(seconds: float) -> str:

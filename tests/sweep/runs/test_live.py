@@ -43,3 +43,4 @@ def test_many_workers_are_cut() -> None:
 
 def test_hours_without_a_price_have_no_cost() -> None:
     assert Price(None, 1.0).said(8, 1800.0) == "4.0 GPU hours"
+    assert Price(2.0, 0.125).said(8, 169.0) == "2.8 GPU minutes, cost 0.09"
