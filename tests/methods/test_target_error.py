@@ -142,6 +142,17 @@ def test_batches_and_offloading_are_a_matter_of_speed(make_llama: Callable[..., 
         assert errors.total == pytest.approx(other[name].total, rel=1e-2)
 
 
+@pytest.mark.parametrize("name", ["awq", "gptq"])
+def test_model_in_half_precision_is_measured_and_given_back(
+    make_llama: Callable[..., Any], tokens: np.ndarray, name: str
+) -> None:
+    model = make_llama().bfloat16()  # on a GPU its norms and MLPs are kernels while it is walked through
+    before = copy.deepcopy(model.state_dict())
+    found = target_error(model, get_method(name, bits=3, group_size=16), tokens, targets())
+    assert all(error > 0 for each in found.values() for error in each.by_token)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
 def test_its_own_text_has_the_smaller_error(make_llama: Callable[..., Any]) -> None:
     model = make_llama()
     random = np.random.default_rng(0)
