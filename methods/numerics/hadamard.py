@@ -38,7 +38,9 @@ class Rotation:
         flat, out = vectors.reshape(-1, self.width), turned.view(-1, self.width)
         step = max(1, (PIECE if vectors.is_cuda else CACHED) // self.width)
         for start in range(0, len(flat), step):
-            out[start : start + step] = self._turn(flat[start : start + step].double().T.contiguous()).T
+            part = flat[start : start + step].T
+            part = part.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+            out[start : start + step] = self._turn(part).T
         return turned
 
     def columns(self, matrix: torch.Tensor) -> torch.Tensor:

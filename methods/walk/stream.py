@@ -88,7 +88,7 @@ def turn_readers(weight: torch.Tensor, stream: Rotation, gain: torch.Tensor | No
     """`weight` [rows, width] becomes W diag(`gain`) Rᵀ in place, some rows at a time: a vocabulary is large."""
     for part in weight.detach().split(max(1, (1 << 24) // stream.width)):
         wide = part.double()
-        part.copy_(stream.rows(wide if gain is None else wide * gain.double()))
+        part.copy_(stream.rows(wide if gain is None else wide * gain.detach().double()))
 
 
 def _say_untied(model: Any) -> None:
