@@ -230,7 +230,7 @@ def _use(model: ModelRef, trials: Sequence[Trial]) -> ModelUse:
 
 
 def check(study: Study) -> None:
-    """Raise SettingsError for what is known to be wrong before anything starts: files, tasks, lengths, too little text."""
+    """Raise SettingsError for what is wrong before anything starts: files, columns, tasks, lengths, too little text."""
     lengths = [(model.max_length, model.name) for model in study.models if model.max_length is not None]
     for spec in study.calibration:
         for length, name in lengths:
