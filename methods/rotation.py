@@ -43,6 +43,7 @@ from methods.walk.stream import (
 class HadamardRotation(BlockMethod):
     """seed: of the signs of the rotations. heads: the values of attention are turned as well, head by head."""
 
+    keeps_zeros: ClassVar[bool] = False
     whole_model: ClassVar[bool] = True
     architectures: ClassVar[tuple[str, ...] | None] = CLASSES
 
