@@ -3,10 +3,12 @@
     python -m benchmarks.exporting --tiny                    # any machine: does it run?
     python -m benchmarks.exporting --blocks 2 4 8            # blocks of a 70B LLaMA, 1.7 GB each
     python -m benchmarks.exporting --linears 'self_attn.*'   # other linears stay dense: less arithmetic
+    python -m benchmarks.exporting --device cpu              # a GPU does the arithmetic where there is one
 
 Writes a checkpoint of random bfloat16 weights block by block, compresses it in a fresh process with `sweep.compress`
-on the CPU (`placement: streamed`), and prints the peak of that process's resident memory beside the bytes that were
-read and written. The disk must hold the largest checkpoint and its export.
+(`placement: streamed`), and prints the peak of that process's resident memory in the host, and of its tensors on the
+GPU, beside the bytes that were read and written. With a GPU the host's includes two pinned buffers of a block. The disk
+must hold the largest checkpoint, its compressed blocks and its export.
 """
 
 from __future__ import annotations
@@ -21,27 +23,32 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.streaming import TINY, Shape, write_checkpoint
 from sweep.compress import compress
 
+COLUMNS = {"read": 8, "written": 11, "peak": 13, "device": 12, "seconds": 7}  # width of each
 METHOD = {"method": "rtn", "bits": 4, "group_size": 32, "sym": True}
 
 
-def export(dense: Path, out: Path, method: dict[str, Any]) -> dict[str, float]:
-    """Compress and write in this process; its seconds, GiB written and GiB of resident memory at the most."""
+def export(dense: Path, out: Path, method: dict[str, Any], device: str) -> dict[str, float]:
+    """Compress and write in this process; its seconds, GiB written, GiB of resident and of GPU memory at the most."""
     started = time.perf_counter()
-    written = compress({"model": str(dense), "placement": "streamed"}, method, None, out, device="cpu")
+    written = compress({"model": str(dense), "placement": "streamed"}, method, None, out, device=device)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
-    return {"seconds": seconds, "written": written.bytes / 2**30, "peak": peak}
+    on_gpu = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+    return {"seconds": seconds, "written": written.bytes / 2**30, "peak": peak, "device": on_gpu}
 
 
-def measure(shape: Shape, blocks: int, method: dict[str, Any], folder: Path) -> dict[str, float]:
+def measure(shape: Shape, blocks: int, method: dict[str, Any], folder: Path, device: str) -> dict[str, float]:
     """The figures of a fresh process that exports so many blocks."""
     (dense := folder / "dense").mkdir()
-    read = write_checkpoint(dense, shape, blocks, "cpu") / 2**30
-    order = [sys.executable, "-m", "benchmarks.exporting", "--one", str(dense), str(folder / "out"), json.dumps(method)]
-    told = subprocess.run(order, check=True, capture_output=True, text=True).stdout
+    read = write_checkpoint(dense, shape, blocks, device) / 2**30
+    order = [sys.executable, "-m", "benchmarks.exporting", "--device", device]
+    order += ["--one", str(dense), str(folder / "out"), json.dumps(method)]
+    told = subprocess.run(order, check=True, stdout=subprocess.PIPE, text=True).stdout
     return {"blocks": blocks, "read": read, **json.loads(told.splitlines()[-1])}
 
 
@@ -53,20 +60,21 @@ def main() -> None:
     parser.add_argument("--linears", nargs="+", default=["*"], help="which linears are compressed")
     parser.add_argument("--method", type=json.loads, default=METHOD, help="an entry of a study, as JSON")
     parser.add_argument("--scratch", help="folder for the checkpoints [the system's temporary one]")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         dense, out, method = arguments.one
-        print(json.dumps(export(Path(dense), Path(out), json.loads(method))))
+        print(json.dumps(export(Path(dense), Path(out), json.loads(method), arguments.device)))
         return
     shape = TINY if arguments.tiny else Shape()
     method = {**arguments.method, "linears": arguments.linears}
-    print("blocks  read GiB  written GiB  peak GiB  seconds")
+    print(f"on {arguments.device}\nblocks  read GiB  written GiB  host peak GiB  GPU peak GiB  seconds", flush=True)
     for blocks in arguments.blocks:
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
-            found = measure(shape, blocks, method, Path(folder))
-        figures = (found[key] for key in ("read", "written", "peak", "seconds"))
-        print(f"{blocks:6d}  {'  '.join(f'{value:8.2f}' for value in figures)}", flush=True)
+            found = measure(shape, blocks, method, Path(folder), arguments.device)
+        figures = [(found[key], width) for key, width in COLUMNS.items()]
+        print(f"{blocks:6d}" + "".join(f"  {value:{width}.2f}" for value, width in figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ class Method:
     prunes: ClassVar[bool] = False
     keeps_zeros: ClassVar[bool] = True  # as a later step of a composition, it leaves pruned weights at zero
     keeps_codes: ClassVar[bool] = False  # weights become zero or stay as they are, so an earlier grid still holds them
+    whole_model: ClassVar[bool] = False  # it changes every block, and what lies outside of them
+    architectures: ClassVar[tuple[str, ...] | None] = None  # the model classes that it knows; None: any
     later: ClassVar[Mapping[str, Any]] = {}  # settings younger than ids in use, left out of an id at these values
 
     propagate: bool = True
@@ -78,6 +80,9 @@ class Method:
         """Refuses combinations of settings; raises ValueError whose text starts with the setting's name."""
         if not any(not pattern.startswith("!") for pattern in self.linears):
             raise ValueError('linears: no pattern selects anything; start with "*" and exclude with "!pattern"')
+        for setting, given in (("skip_blocks", self.skip_blocks), ("linears", self.linears != ["*"])):
+            if self.whole_model and given:
+                raise ValueError(f"{setting}: '{self.name}' changes the whole model; leave the setting out")
 
     @property
     def data_free(self) -> bool:
@@ -142,6 +147,12 @@ class Method:
     def check_shape(self, rows: int, cols: int, where: str) -> None:
         """Raise SettingsError when a linear of this shape cannot be compressed with these settings."""
 
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Raise SettingsError when a model of this structure cannot be compressed; its weights may be on `meta`."""
+
+    def change_outside(self, model: torch.nn.Module) -> None:
+        """Change what lies outside of the decoder blocks, in place, before the walk comes to the first of them."""
+
     def factor_rank(self, rows: int, cols: int, sharing: int) -> int | None:
         """The rank of the two factors that take the place of a linear [rows, cols]; None: it stays one.
 
@@ -202,6 +213,8 @@ class Composition(Method):
         if len(self.steps) < 2:
             raise ValueError("a composition needs at least two methods")
         for first, second in zip(self.steps, self.steps[1:], strict=False):
+            if second.whole_model:
+                raise ValueError(f"'{second.name}' after '{first.name}' changes the whole model; put it first")
             if first.prunes and not second.keeps_zeros:
                 raise ValueError(f"'{second.name}' after '{first.name}' would undo the pruning; put it first")
 

@@ -88,9 +88,15 @@ def steps_of(method: Method) -> list[Method]:
 
 
 def reach_of(steps: Sequence[Method], first_blocks: int | None) -> list[int | None]:
-    """How many blocks each step must go through for the first ones to be as in a compression of all; None: all."""
+    """How many blocks each step must go through for the first ones to be as in a compression of all; None: all.
+
+    A step that changes the whole model leaves none of it out, since half of a change is none.
+    """
     behind = [any(later.looks_at_all_blocks for later in steps[number + 1 :]) for number in range(len(steps))]
-    return [None if all_of_them else first_blocks for all_of_them in behind]
+    return [
+        None if all_of_them or step.whole_model else first_blocks
+        for step, all_of_them in zip(steps, behind, strict=True)
+    ]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ zero is no level, and pruned weights would not stay zero.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -17,7 +18,7 @@ from calib.settings import settings
 from methods.base import WeightMethod, register
 from methods.lazy import torch
 from methods.numerics.grids import SCALE_BITS, ScaleDtype, as_stored, check_group_size
-from methods.outcome import CompressedWeight
+from methods.outcome import CompressedWeight, CompressionError
 
 NORM = 0.7  # p of the objective (the authors' package)
 BETA = 10.0  # how fast the shrinking lets errors go (the authors' package)
@@ -60,9 +61,20 @@ class HQQ(WeightMethod[None]):
         steps, zero = half_quadratic(groups, 2**self.bits - 1, self.iterations)
         codes = torch.round(groups * steps + zero).clamp_(0, 2**self.bits - 1)
         scale = as_stored(1 / steps, self.scale_dtype)
-        rounded = ((codes - as_stored(zero, self.scale_dtype)) * scale).reshape(weight.shape)
+        rounded = ((codes - _stored_zero(zero, self.scale_dtype)) * scale).reshape(weight.shape)
         bits = self.bits + 2 * SCALE_BITS[self.scale_dtype] / size
         return CompressedWeight(rounded, bits=bits, scale_dtype=self.scale_dtype)
+
+
+def _stored_zero(zero: torch.Tensor, dtype: ScaleDtype) -> torch.Tensor:
+    """Zero points as stored. Raises CompressionError where finite ones are beyond the type."""
+    stored, largest = as_stored(zero, dtype), float(zero.abs().max())
+    if math.isfinite(largest) and bool(stored.isinf().any()):
+        raise CompressionError(
+            f"groups of nearly equal weights have zero points of up to {largest:.3g}, and {dtype} ends at "
+            f"{torch.finfo(getattr(torch, dtype)).max:,.0f}: use scale_dtype: bfloat16, or float32"
+        )
+    return stored
 
 
 def half_quadratic(groups: torch.Tensor, levels: int, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -62,6 +62,8 @@ def target_error(
         raise SettingsError(f"blocks: expected 1 to {len(decoder)} of the model's decoder blocks, got {blocks}")
     if not target_tokens:
         raise SettingsError("target_tokens: expected the windows of at least one target")
+    if changes_the_whole(method):
+        raise SettingsError(f"{method.label}: turns the hidden states, so they cannot be compared with the dense ones")
     whole = None in reach_of(steps_of(method), blocks)
     kept = KeptBlocks(model, decoder, len(decoder) if whole else blocks)
     try:
@@ -86,6 +88,11 @@ def target_error(
             with torch.no_grad():
                 for index in range(len(kept)):
                     kept.put_back(index)
+
+
+def changes_the_whole(method: Method) -> bool:
+    """Whether a step changes more than the blocks, such as a rotation: then hidden states mean something else."""
+    return any(step.whole_model for step in steps_of(method))
 
 
 @dataclass(frozen=True)

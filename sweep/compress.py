@@ -182,6 +182,7 @@ def command(
     method: Annotated[str, typer.Option(help="gptq, rtn, awq, wanda, sparsegpt, ...")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, such as bits=4.")] = None,
     bits: Annotated[int | None, typer.Option(help="Short for --set bits=.")] = None,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Turn the model by a Hadamard rotation before.")] = False,
     data: Annotated[str | None, typer.Option(help="A text or JSONL file, or a source such as c4.")] = None,
     nsamples: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
     seqlen: Annotated[int | None, typer.Option(help="Tokens of a window [default: 2048, or the context].")] = None,
@@ -199,7 +200,8 @@ def command(
         entry: dict[str, Any] = {"method": method, **typed_settings(set_ or [])}
         if bits is not None:
             entry["bits"] = bits
-        written = compress(model, entry, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
+        steps = ["rotation", entry] if rotate else entry
+        written = compress(model, steps, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
     except (SettingsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None

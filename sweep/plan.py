@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from calib.build import preflight
 from calib.settings import SettingsError, as_dict, identity
 from calib.spec import CalibrationSpec
-from methods.base import Composition, Method, method_name
+from methods.base import Method, method_name
+from methods.blockwise import steps_of
 from methods.walk.shapes import LinearShape, shapes_after
 from sweep.config import Study
 from sweep.descriptor import chosen
@@ -229,10 +230,7 @@ def _use(model: ModelRef, trials: Sequence[Trial]) -> ModelUse:
 
 
 def check(study: Study) -> None:
-    """What can be known to be wrong before anything starts: files, columns, tasks, lengths, too little text.
-
-    Raises SettingsError.
-    """
+    """Raise SettingsError for what is wrong before anything starts: files, columns, tasks, lengths, too little text."""
     lengths = [(model.max_length, model.name) for model in study.models if model.max_length is not None]
     for spec in study.calibration:
         for length, name in lengths:
@@ -246,7 +244,7 @@ def check(study: Study) -> None:
     preflight(_last_sets(study.calibration), "calibration.sets")
     _check_weights(study.calibration, study.methods)
     for model in study.models:
-        _check_placement(model, study.methods)
+        _check_use(model, study.methods)
         _check_writer(model, study.calibration)
         for linear, (rows, cols) in linear_shapes(model).items():
             for method in study.methods:
@@ -344,33 +342,36 @@ def _last_sets(specs: Iterable[CalibrationSpec]) -> list[CalibrationSpec]:
 
 def _check_shape(method: Method, linear: str, rows: int, cols: int, model: str) -> None:
     shapes = [LinearShape(linear, rows, cols, f"{{}} of {model}")]
-    for step in method.steps if isinstance(method, Composition) else [method]:
+    for step in steps_of(method):
         try:
             shapes = shapes_after(step, shapes)
         except SettingsError as error:
             raise SettingsError(f"methods: {step.label}: {error}") from None
 
 
-def _check_placement(model: ModelRef, methods: Sequence[Method]) -> None:
-    for method in methods:
-        for step in method.steps if isinstance(method, Composition) else [method]:
-            if model.placement == "streamed" and step.needs_gradients:
-                raise SettingsError(
-                    f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
-                    "leave the method out, or the model's `placement`"
-                )
+def _check_use(model: ModelRef, methods: Sequence[Method]) -> None:
+    for step in (step for method in methods for step in steps_of(method)):
+        if model.placement == "streamed" and step.needs_gradients:
+            raise SettingsError(
+                f"methods: {step.label}: needs gradients of the whole model at once, and {model.name} is streamed; "
+                "leave the method out, or the model's `placement`"
+            )
+        if step.architectures and model.architecture not in (None, *step.architectures):
+            raise SettingsError(
+                f"methods: {step.label}: is for {', '.join(step.architectures)}, and {model.name} is a "
+                f"{model.architecture}; leave the method out, or the model"
+            )
 
 
 def _check_weights(specs: Sequence[CalibrationSpec], methods: Sequence[Method]) -> None:
     weighs = next((spec for spec in specs if spec.weighs), None)
-    for method in methods if weighs else ():
-        for step in method.steps if isinstance(method, Composition) else [method]:
-            if weighs and step.needs_gradients:
-                setting = "part" if weighs.part != "both" else "length_weights"
-                raise SettingsError(
-                    f"calibration.{setting}: {step.label} looks at gradients of the loss, in which every token counts "
-                    f"once; leave the method or {setting} out"
-                )
+    for step in (step for method in methods for step in steps_of(method)):
+        if weighs and step.needs_gradients:
+            setting = "part" if weighs.part != "both" else "length_weights"
+            raise SettingsError(
+                f"calibration.{setting}: {step.label} looks at gradients of the loss, in which every token counts "
+                f"once; leave the method or {setting} out"
+            )
 
 
 def _check_descriptors(evaluation: EvaluationSettings) -> None:

@@ -44,6 +44,7 @@ def check_steps(model: torch.nn.Module, steps: Sequence[Method]) -> None:
     shapes = linear_shapes(model, blocks, by_input=any(looks_at_shared_inputs(step) for step in steps[:-1]))
     beyond = _unsupported_weights(model, blocks)
     for step in steps:
+        step.check_model(model)
         _check_supported(step, beyond, len(blocks))
         _check_gradients(step, model)
         _check_skip_blocks(step.skip_blocks, len(blocks))

@@ -48,6 +48,7 @@ class Step:
         blocks = decoder_blocks(self.model)
         scope = [_scope(self.method, block, index, len(blocks)) for index, block in enumerate(blocks)]
         last = max((index for index, linears in enumerate(scope[: self.first]) if linears), default=-1)
+        self.method.change_outside(self.model)
         methods = self.method.for_blocks(Survey(self.model, blocks, scope, data))
         gradients = self._gradients(scope, data)
         batches = self._capture(blocks, data)

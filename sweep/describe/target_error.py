@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from methods.target_error import target_error
+from methods.target_error import changes_the_whole, target_error
 from sweep.describe.base import Described, Numbers, register
 
 BLOCKS = 2  # of the model: the inputs of the second have met compressed weights already
@@ -10,8 +10,9 @@ BLOCKS = 2  # of the model: the inputs of the second have met compressed weights
 
 @register("target_error")
 def first_blocks(described: Described) -> Numbers:
-    """By target, the mean over tokens of each one's relative error; nothing where no method is given."""
-    if described.method is None or not described.targets:
+    """By target, the mean over tokens of each one's relative error; nothing where no method is given, or one that
+    turns the hidden states."""
+    if described.method is None or changes_the_whole(described.method) or not described.targets:
         return {}
     found = target_error(
         described.model,

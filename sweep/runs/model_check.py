@@ -53,9 +53,18 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = (), weighed: bool = F
             refuse_not_finite(ref.name, _weights(stored, ref.dtype))
     for method in methods:
         refuse_tied(blocks, method)
+        _check_structure(ref, skeleton, method)
         if weighed:
             _check_weighed(ref, skeleton, method)
     return _embedding_rows(ref, skeleton)
+
+
+def _check_structure(ref: ModelRef, skeleton: Any, method: Method) -> None:
+    for step in steps_of(method):
+        try:
+            step.check_model(skeleton)
+        except SettingsError as error:
+            raise SettingsError(f"models: {ref.name}, {method.label}: {error}") from None
 
 
 def _check_weighed(ref: ModelRef, skeleton: Any, method: Method) -> None:

@@ -16,6 +16,14 @@ def method(*steps: dict[str, Any]) -> Callable[[Path], list[str]]:
 
 
 CASES: dict[str, Case] = {
+    "a rotation behind another step": Case(
+        method({"method": "rtn"}, {"method": "rotation"}),
+        r"methods\[0\]\.'rotation' after 'rtn' changes the whole model; put it first",
+    ),
+    "a rotation of some blocks": Case(
+        method({"method": "rotation", "skip_blocks": [0]}, {"method": "rtn"}),
+        r"methods\[0\]\[0\]\.skip_blocks: 'rotation' changes the whole model; leave the setting out",
+    ),
     "scales of a type by its short name": Case(
         method({"method": "rtn", "scale_dtype": "fp16"}),
         r"methods\[0\]\.scale_dtype: expected 'float32', 'float16' or 'bfloat16', got 'fp16'",

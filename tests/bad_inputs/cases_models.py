@@ -190,6 +190,13 @@ NESTED = "[" * 100_000 + "]" * 100_000
 FOLDERS = {
     "adapter alone": Case(model(without("config.json", WEIGHTS, adapter_config__json="{}")), r"models\[0\]: .*adapter"),
     "adapter beside a model": Case(model(text("adapter_config.json", "{}")), r"models\[0\]: .*merge it into its base"),
+    "rotation of another architecture": Case(
+        model(
+            config(model_type="gemma", architectures=["GemmaForCausalLM"]),
+            study={"methods": [[{"method": "rotation"}, {"method": "rtn"}]]},
+        ),
+        r"methods: Rotation: is for LlamaForCausalLM, .*, and m is a GemmaForCausalLM; leave the method out, or the",
+    ),
     "GGUF alone": Case(model(without("config.json", WEIGHTS, m__gguf="GGUF")), r"m\.gguf.*name the file itself"),
     "GGUF with a config": Case(model(without(WEIGHTS, m__gguf="GGUF")), r"models\[0\]: .*m\.gguf.*save_pretrained"),
     "bin alone": Case(model(without(WEIGHTS, pytorch_model__bin="x")), r"pytorch_model\.bin.*save_pretrained"),

@@ -23,6 +23,7 @@ def make(name: str, **settings: Any) -> Any:
     return get_method(name, **CALLS.get(name, {}), **settings)
 
 
+IN_SCOPE = [name for name in NAMES if not METHODS.get(name).whole_model]  # those that can leave a part dense
 ON_ONE_MATRIX = [name for name in NAMES if isinstance(make(name), WeightMethod) and not make(name).needs_gradients]
 
 
@@ -42,14 +43,20 @@ def test_identity_rebuilds_the_same_method(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_any_changed_setting_changes_the_identity(name):
     method = make(name)
-    for other in (make(name, propagate=not method.propagate), make(name, skip_blocks=[0]), make(name, linears=["a*"])):
-        assert other.identity() != method.identity()
+    assert make(name, propagate=not method.propagate).identity() != method.identity()
+    for scope in ({"skip_blocks": [0]}, {"linears": ["a*"]}):
+        if name in IN_SCOPE:
+            assert make(name, **scope).identity() != method.identity()
+        else:
+            with pytest.raises(SettingsError, match=f"{next(iter(scope))}: '{name}' changes the whole model"):
+                make(name, **scope)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_are_short_and_tell_methods_apart(name):
     assert 3 <= len(make(name).label) <= 40
-    assert make(name).label != make(name, skip_blocks=[0]).label
+    if name in IN_SCOPE:
+        assert make(name).label != make(name, skip_blocks=[0]).label
     others = [make(other).label for other in NAMES if other != name]
     assert make(name).label not in others
 
@@ -175,7 +182,7 @@ def test_models_are_compressed_reproducibly_and_reported_completely(name, make_l
     assert {row["linear"] for row in rows} == {linear.name for linear in linears_of(decoder_blocks(make_llama())[0])}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", IN_SCOPE)
 def test_scope_holds_for_every_method(name, make_llama, tokens):
     model, dense = make_llama(), make_llama()
     method = make(name, skip_blocks=[1], linears=["self_attn.*"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from calib.settings import SettingsError
-from methods.base import compress_linear, get_method, parse_method
+from methods.base import CompressionError, compress_linear, get_method, parse_method
 from methods.hqq import half_quadratic
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "hqq" / "half_quadratic.npz"
@@ -62,3 +62,12 @@ def test_groups_must_divide_the_inputs():
 def test_label_names_bits_group_and_rounds():
     assert get_method("hqq").label == "HQQ 4-bit g64"
     assert get_method("hqq", bits=3, group_size=None, iterations=5).label == "HQQ 3-bit 5 rounds"
+
+
+def test_zero_points_beyond_float16_are_named_with_a_type_that_holds_them(problem):
+    problem.weight[3] = 10 + torch.linspace(0, 1e-3 * problem.weight.shape[1] / 32, problem.weight.shape[1])
+    with pytest.raises(CompressionError, match=r"nearly equal .* up to 1\.\d\de\+05, and float16 ends at 65,504: use"):
+        compress_linear(get_method("hqq", group_size=32), problem.weight)
+    for name in ("bfloat16", "float32"):
+        report = compress_linear(get_method("hqq", group_size=32, scale_dtype=name), problem.weight).report
+        assert report.relative_error < 0.01

@@ -157,6 +157,15 @@ def test_methods_without_data_need_none(entry: Any, kind: str, tiny_model: Path,
     assert loaded is None or torch.isfinite(logits(loaded)).all()
 
 
+def test_a_flag_turns_the_model_before_the_method(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main([str(tiny_model), "--rotate", "--method", "rtn", "--bits", "8", "--out", str(out)]) == 0
+    assert [step["method"] for step in yaml.safe_load((out / "recipe.yaml").read_text())["methods"][0]] == [
+        "rotation",
+        "rtn",
+    ]
+
+
 def test_a_model_that_was_compressed_by_hand_is_saved(tiny_model: Path, tmp_path: Path) -> None:
     pytest.importorskip("compressed_tensors")
     model = load(tiny_model)

@@ -29,6 +29,10 @@ METHODS: dict[str, tuple[str, Any]] = {
     "spqr": ("spqr", {"method": "spqr"}),
     "nf4": ("bitsandbytes", {"method": "nf4", "double_quant": True}),
     "wanda": ("dense", {"method": "wanda"}),
+    "rotation and rtn": (
+        "compressed-tensors",
+        [{"method": "rotation"}, {"method": "rtn", "group_size": 16, "scale_dtype": "float32"}],
+    ),
     "svd": ("factored", {"method": "svd", "ratio": 0.6}),
     "svd merged": ("dense", {"method": "svd", "ratio": 0.6}),
 }

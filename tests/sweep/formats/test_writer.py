@@ -252,6 +252,21 @@ def test_zero_points_are_stored_to_the_bit(name: str, method: str, kind: str, sa
     assert torch.equal(logits(loading.load(tmp_path / "out")), expected)
 
 
+@pytest.mark.parametrize("kind", ["compressed-tensors", "dense"])
+@pytest.mark.parametrize("name", ["llama-tied", "qwen2"])
+def test_a_rotated_model_has_a_head_of_its_own_in_the_folder(name: str, kind: str, save: Save, tmp_path: Path) -> None:
+    if kind == "compressed-tensors":
+        pytest.importorskip("compressed_tensors")
+    model, grids, _ = compressed(
+        save(name, "bfloat16"), [{"method": "rotation"}, with_scales(GRIDS["gptq"], "bfloat16")]
+    )
+    write_model(model, None, tmp_path / "out", kind, grids)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+    assert torch.equal(logits(load(tmp_path / "out")), logits(model))
+    assert torch.equal(logits(loading.load(tmp_path / "out")), logits(model))
+
+
 @pytest.mark.parametrize("method", [*DENSE, "gptq"])
 @pytest.mark.parametrize("name", [*MODELS, *OTHERS])
 def test_dense_folders_hold_every_method(name: str, method: str, save: Save, tmp_path: Path) -> None:

@@ -128,6 +128,13 @@ def test_matrices_that_blocks_share_are_refused_while_preparing(mine: Path) -> N
     assert check_model(trusted(mine), [apart]) == 257
 
 
+def test_a_rotation_is_refused_while_preparing_where_the_stream_is_not_known(mine: Path, tiny_model: Path) -> None:
+    rotated = parse_method([{"method": "rotation"}, {"method": "rtn", "group_size": 16}], "m")
+    with pytest.raises(SettingsError, match=r"models: mine, Rotation .*al stream of MineForCausalLM is not known"):
+        check_model(trusted(mine), [rotated])
+    assert check_model(resolve_model(str(tiny_model), "models[0]"), [rotated]) == 257
+
+
 def test_experts_that_are_stored_one_by_one_are_found(tiny_model: Path, tmp_path: Path) -> None:
     import transformers
 

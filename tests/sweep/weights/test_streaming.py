@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -84,6 +85,45 @@ def test_errors_of_the_first_blocks_are_the_same_and_leave_a_dense_model(
     assert present(streamed.model) == 0
     streamed.restore()
     assert weights_hash(streamed.model) == before
+
+
+ROTATED: list[Any] = [{"method": "rotation"}, {"method": "gptq", "bits": 3, "group_size": 16}]
+
+
+def test_a_study_of_a_rotated_model_gives_the_same_tables_streamed_and_whole(
+    save: Save, document: dict[str, Any], tmp_path: Path
+) -> None:
+    """Head and embedding are one matrix before a trial, two in it, and one again for the next."""
+    document["methods"] = [ROTATED, "rotation", {"method": "rtn", "bits": 3}]
+    document["calibration"]["source"] = document["calibration"]["source"][0]
+    found = {}
+    for placement in ("whole", "streamed"):
+        document["models"] = [{"model": str(save("llama-tied")), "placement": placement}]
+        results = run_study(document, tmp_path / placement)
+        found[placement] = numbers(results)
+    for table, whole in found["whole"].items():
+        assert whole.height
+        assert found["streamed"][table].equals(whole), table
+    values = results.read("metrics").join(results.read("trials").select("trial_id", "method"), on="trial_id")
+    perplexity = values.filter(pl.col("metric") == "perplexity").group_by("method").agg(pl.col("value").sort())
+    by_method = dict(perplexity.iter_rows())
+    assert by_method["rotation"] == pytest.approx(by_method["dense"], rel=1e-5)
+    assert by_method["rtn"] != pytest.approx(by_method["dense"], rel=1e-5)
+    assert (results.read("trials")["status"] == "ok").all()
+
+
+@pytest.mark.parametrize("placement", [0, 1], ids=["whole", "streamed"])
+def test_restore_gives_back_a_model_that_was_rotated(save: Save, tokens: np.ndarray, placement: int) -> None:
+    dense = pair(save("llama-tied"))[placement]
+    before, config = weights_hash(dense.model), dense.model.config
+    compress_model(dense.model, parse_method(ROTATED, "m"), tokens)
+    assert not dense.model.config.tie_word_embeddings
+    dense.restore()
+    assert weights_hash(dense.model) == before
+    assert dense.model.lm_head.weight is dense.model.model.embed_tokens.weight
+    assert dense.model.config is config
+    assert config.tie_word_embeddings
+    assert dense.model.all_tied_weights_keys
 
 
 DIFFERENCES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
