@@ -9,6 +9,7 @@ The hard case is a trace that never ends: it teaches no end, so it is left out, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -81,7 +82,8 @@ class Traces(Source):
                 asked = [] if self.part == "response" else prompt.tokens.tolist()
                 said = [] if self.part == "prompt" else answer
                 response = np.arange(len(asked) + len(said)) >= len(asked)
-                yield TokenDocument(prompt.id, np.asarray([*asked, *said], dtype=np.int32), response)
+                tokens = np.asarray([*asked, *said], dtype=np.int32)
+                yield TokenDocument(prompt.id, tokens, partial(np.asarray, response))
         if not ended and self.unfinished == "drop":
             raise SettingsError(
                 f"source '{self.label}': none of {len(prompts):,} traces ended within {self.max_new_tokens:,} tokens; "
