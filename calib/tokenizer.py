@@ -59,7 +59,7 @@ def find_tokenizer(name: str, shipped: Mapping[str, Path] | None = None, place: 
     if not HUB_ID.match(location):
         raise SettingsError(
             f"{place}: there is no tokenizer '{name}'{suggestion(name, shipped)} (give a folder, or a hub id such as "
-            f"org/name{'' if shipped else '; python -m sweep.export knows the models that ship'})"
+            f"org/name{'' if shipped else '; calibsweep calib knows the models that ship'})"
         )
     return TokenizerRef(location, revision or "main", hub_tokenizer_id(location, revision or "main"))
 
