@@ -27,6 +27,7 @@ from calib.files import find_files, read_text, revision_of
 from calib.replies import marked, reply_spans
 from calib.settings import SettingsError, identity, one_line, settings
 from calib.source import TOKENIZE_BATCH, Document, Record, Source, SourceSetting, TokenDocument, register
+from calib.tokenizer import called
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,8 +123,8 @@ class Chat(Source):
             return str(tokenizer.get_chat_template())
         except ValueError:
             raise SettingsError(
-                f"source '{self.label}': the tokenizer has no chat template; choose template: none, chatml or llama2, "
-                "or give a template_file"
+                f"source '{self.label}': {called(tokenizer)} has no chat template; choose template: none, chatml or "
+                "llama2, or give a template_file"
             ) from None
 
     def template_id(self, tokenizer: PreTrainedTokenizerBase) -> str:
