@@ -22,13 +22,14 @@ from calib.sampling import (
     apportion,
     draw_windows,
     raw_numbers,
+    responses_in,
     turns,
     with_lead,
     without_end,
     without_lead,
 )
 from calib.select import Candidates, Measure, Selector, choose
-from calib.settings import INT32_MAX, SettingsError
+from calib.settings import INT32_MAX, SettingsError, one_line
 from calib.source import Source
 from calib.spec import NO_WRITER, CalibrationSet, CalibrationSpec
 from calib.specials import check_bos, separator_ids, special_id
@@ -96,13 +97,13 @@ def read_pool(
     if not documents:
         raise SettingsError(f"source '{source.label}': no document with usable text")
     lengths = [len(document.tokens) for document in documents]
-    marks = [document.response for document in documents if document.response is not None]
+    marks = [document.marks for document in documents if document.marks is not None]
     return Pool(
         ids=tuple(document.id for document in documents),
         tokens=np.concatenate([document.tokens for document in documents]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         excluded=len(found) - len(documents),
-        responses=np.concatenate(marks) if len(marks) == len(documents) else None,
+        marks=(lambda number: marks[number]()) if len(marks) == len(documents) else None,
     )
 
 
@@ -113,7 +114,7 @@ def count_sets(spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase) -> int
     counts = []
     for part in _parts(endless):
         try:
-            _windows_of(endless, part, tools.pool_of(part.source), tools)
+            draw_windows(*_laid_out(endless, part, tools.pool_of(part.source), tools))
         except TooLittleText as few:
             counts.append(few.sets)
     return min(counts, default=INT32_MAX)
@@ -185,10 +186,11 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A window, and the document ids that its pieces come from."""
+    """A window, the document ids that its pieces come from, and which of its tokens an assistant writes, if known."""
 
     window: Window
     documents: tuple[str, ...]
+    responses: np.ndarray | None  # (text_length,), bool
 
 
 @dataclass(frozen=True)
@@ -243,12 +245,6 @@ def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
         seconds_select=None if spec.select is None else sum(part.seconds_select for part in drawn),
         responses=None if responses is None else np.tile(responses, (times, 1)),
     )
-    if spec.part != "both" and found.responses is None:
-        raise SettingsError(
-            f"source '{spec.source.label}': part: '{spec.part}' needs to know where the responses stand, and this "
-            "chat template or tokenizer does not show it for every conversation; choose another template, or leave "
-            "part out"
-        )
     try:
         _ = found.weights
     except SettingsError as error:  # no token counts
@@ -258,7 +254,7 @@ def _build(spec: CalibrationSpec, tools: _Tools) -> CalibrationSet:
 
 def _responses(spec: CalibrationSpec, samples: Sequence[_Sample]) -> np.ndarray | None:
     """Which tokens of the windows an assistant writes, an added BOS not; None where some windows do not know it."""
-    marks = [sample.window.responses for sample in samples if sample.window.responses is not None]
+    marks = [sample.responses for sample in samples if sample.responses is not None]
     if len(marks) < len(samples):
         return None
     return np.pad(np.stack(marks), ((0, 0), (int(spec.add_bos), 0)))
@@ -309,10 +305,10 @@ def _draw_of(spec: CalibrationSpec, part: _Part, separator: Sequence[int] = ()) 
 
 def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: int) -> _Drawn:
     """The windows that a part gives, with the ids of their documents."""
+    laid, draw = _laid_out(spec, part, pool, tools)
     try:
-        windows = _windows_of(spec, part, pool, tools)
+        windows = draw_windows(laid, draw)
     except TooLittleText as few:
-        draw = _draw_of(spec, part)
         longest = int(pool.lengths.max())
         raise SettingsError(
             f"source '{part.source.label}': {few.available:,} windows of {spec.seqlen:,} tokens with sampling "
@@ -327,21 +323,37 @@ def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: 
         started = time.perf_counter()
         windows = [windows[number] for number in _selected(spec, spec.select, windows, part.windows, tools, like)]
         seconds = time.perf_counter() - started
+    responses = [responses_in(window, laid) for window in windows]
+    untold = [window for window, marks in zip(windows, responses, strict=True) if marks is None]
+    if spec.part != "both" and untold:
+        raise SettingsError(_untold(spec, part, untold[0], laid))
     if spec.document_bos:
         windows = [without_lead(window) for window in windows]
     named = "" if parts == 1 else f"{part.source.label}/"
-    samples = [_Sample(window, tuple(f"{named}{pool.ids[i]}" for i in window.documents)) for window in windows]
+    samples = [
+        _Sample(window, tuple(f"{named}{pool.ids[i]}" for i in window.documents), marks)
+        for window, marks in zip(windows, responses, strict=True)
+    ]
     return _Drawn(samples, seconds)
 
 
-def _windows_of(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools) -> list[Window]:
-    """The windows that are drawn for a part. Raises TooLittleText."""
+def _untold(spec: CalibrationSpec, part: _Part, window: Window, pool: Pool) -> str:
+    marks = pool.marks or (lambda _: None)
+    document = next(pool.ids[number] for number in window.documents if marks(number) is None)
+    return (
+        f"source '{part.source.label}', {one_line(document)}: part: '{spec.part}' needs to know where the responses "
+        "stand, and this chat template or tokenizer does not show it; choose another template, or leave part out"
+    )
+
+
+def _laid_out(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools) -> tuple[Pool, Draw]:
+    """The documents as windows are cut out of them, and what is drawn for a part."""
     draw = _draw_of(spec, part, separator_ids(spec, tools.tokenizer))
     check_bos(spec, part.source, pool, tools.tokenizer)
     if spec.ends_twice and part.source.writes:
         pool = without_end(pool, special_id(tools.tokenizer, "eos", "separator 'eos'"))
     led = with_lead(pool, special_id(tools.tokenizer, "bos", "document_bos")) if spec.document_bos else pool
-    return draw_windows(led, draw)
+    return led, draw
 
 
 def _selected(

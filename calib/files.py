@@ -280,6 +280,25 @@ def read_text(file: Path, characters: int | None = None) -> str:
     return "".join(parts)
 
 
+def absolute_files(files: Any, folder: Path) -> Any:
+    """`data_files` of a task whose YAML lies in `folder`, read relative to it; addresses stay as they are."""
+    if isinstance(files, dict):
+        return {split: absolute_files(value, folder) for split, value in files.items()}
+    if isinstance(files, (list, tuple)):
+        return [absolute_files(value, folder) for value in files]
+    if not isinstance(files, str) or "://" in files or "\0" in files or Path(files).is_absolute():
+        return files
+    beside = folder / files
+    return str(beside.absolute()) if _exists(beside) or not _exists(Path(files)) else files
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
 def _chunks(file: Path, stream: IO[str]) -> Iterator[str]:
     """The text of a file, some at a time. Raises SettingsError when it is no text."""
     while chunk := _guarded(file, lambda: stream.read(CHUNK)):

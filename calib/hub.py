@@ -11,6 +11,7 @@ which of them can be drawn at all is decided by `documents`, `every` and `interl
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -241,11 +242,53 @@ class HubSource(Source):
         files = ", ".join(self.patterns())
         return (
             f"source '{self.label}': cannot read {files} of the data set {self.repository} at revision "
-            f"{self.pinned} from the Hugging Face hub ({reason}). Without a network, fetch it where there is one: "
+            f"{self.pinned} from the Hugging Face hub ({reason}). {self._way_out(error)}"
+        )
+
+    def _way_out(self, error: Exception) -> str:
+        """What to do where the hub does not give the files."""
+        if _refused(error):
+            return (
+                f"It is gated or private: accept its terms at https://huggingface.co/datasets/{self.repository}, and "
+                "say who you are with hf auth login, or HF_TOKEN on every machine"
+            )
+        if isinstance(error, FileNotFoundError) and type(error).__name__ != "LocalEntryNotFoundError":
+            return "Check repository, revision and files; what is private is not found without hf auth login"
+        if cached := self._cached():
+            return (
+                f"An earlier download lies in the cache: write {{source: {self.source_name}, path: "
+                f"{cached[0] if len(cached) == 1 else cached}}}"
+            )
+        return (
+            "Without a network, fetch it where there is one: "
             f"hf download {self.repository} {' '.join(self.patterns())} --repo-type dataset --revision {self.pinned}, "
             f"then write {{source: {self.source_name}, path: FILES}}, or {{source: file, path: FILES, "
             f"column: {self.column}}}"
         )
+
+    def _cached(self) -> list[str]:
+        """The files in the cache of the hub's client; empty unless each pattern has one there."""
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = snapshot_download(
+                self.repository, repo_type="dataset", revision=self.pinned, local_files_only=True
+            )
+        except (OSError, ValueError):  # it was never downloaded, or its name can be none of the hub
+            return []
+        paths = [str(Path(folder, pattern)) for pattern in self.patterns()]
+        return paths if all(glob.glob(path) for path in paths) else []
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether the hub, or what it caused, says that one has to be somebody to read this."""
+    while error is not None:
+        if type(error).__name__ == "GatedRepoError" or re.search(
+            r"\b40[13] (?:Client Error|Forbidden|Unauth)", str(error)
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ promises never to change, and not the methods of `Generator`, which it does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,10 @@ class TooLittleText(Exception):
         self.available, self.needed, self.sets = available, needed, sets
 
 
+Piece = tuple[int, int, int, int]  # document, first token in it, tokens, first token in the window
+Marks = Callable[[int], "np.ndarray | None"]  # document -> (its tokens,), bool: which an assistant writes, if known
+
+
 @dataclass(frozen=True)
 class Pool:
     """All documents of a source as token ids, one after another; none is empty."""
@@ -44,7 +48,7 @@ class Pool:
     tokens: np.ndarray  # (all tokens,), int32
     offsets: np.ndarray  # (documents + 1,), int64: document i is tokens[offsets[i]:offsets[i + 1]]
     excluded: int = 0  # documents that were left out, since they share words with the evaluation
-    responses: np.ndarray | None = None  # (all tokens,), bool: which an assistant writes; None where it is not known
+    marks: Marks | None = None  # None where nothing is known of replies
 
     @property
     def lengths(self) -> np.ndarray:
@@ -86,7 +90,11 @@ class Window:
     documents: tuple[int, ...]  # index in the pool, of each piece
     starts: tuple[int, ...]  # first token of each piece within its document
     lengths: tuple[int, ...]  # tokens of each piece
-    responses: np.ndarray | None = None  # (length,), bool: which an assistant writes; None where it is not known
+    places: tuple[int, ...]  # first token of each piece within the window
+
+    @property
+    def pieces(self) -> Iterator[Piece]:
+        return zip(self.documents, self.starts, self.lengths, self.places, strict=True)
 
 
 def draw_windows(pool: Pool, draw: Draw) -> list[Window]:
@@ -97,9 +105,10 @@ def draw_windows(pool: Pool, draw: Draw) -> list[Window]:
 def with_lead(pool: Pool, token: int) -> Pool:
     """The pool with one more token, no text, at the beginning of every document."""
     tokens = np.insert(pool.tokens, pool.offsets[:-1], np.int32(token)).astype(np.int32)
-    responses = None if pool.responses is None else np.insert(pool.responses, pool.offsets[:-1], False)
     offsets = pool.offsets + np.arange(len(pool.offsets))
-    return replace(pool, tokens=tokens, offsets=offsets, responses=responses)
+    return replace(
+        pool, tokens=tokens, offsets=offsets, marks=_changed(pool.marks, lambda own: np.insert(own, 0, False))
+    )
 
 
 def without_end(pool: Pool, token: int) -> Pool:
@@ -107,19 +116,40 @@ def without_end(pool: Pool, token: int) -> Pool:
     ends = pool.offsets[1:] - 1
     cut = (pool.tokens[ends] == token) & (pool.lengths > 1)
     offsets = np.concatenate([[0], np.cumsum(pool.lengths - cut)]).astype(np.int64)
-    responses = None if pool.responses is None else np.delete(pool.responses, ends[cut])
-    return replace(pool, tokens=np.delete(pool.tokens, ends[cut]), offsets=offsets, responses=responses)
+    return replace(pool, tokens=np.delete(pool.tokens, ends[cut]), offsets=offsets)
 
 
 def without_lead(window: Window) -> Window:
     """The same tokens; the pieces tell of the documents' own tokens, without the one that leads each document."""
     pieces = [
-        (document, max(start - 1, 0), length - (start == 0))
-        for document, start, length in zip(window.documents, window.starts, window.lengths, strict=True)
+        (document, max(start - 1, 0), length - (start == 0), place + (start == 0))
+        for document, start, length, place in window.pieces
         if length > 1 or start
     ]
-    documents, starts, lengths = zip(*pieces, strict=True) if pieces else ((), (), ())
-    return replace(window, documents=documents, starts=starts, lengths=lengths)
+    return _window(window.tokens, pieces)
+
+
+def responses_in(window: Window, pool: Pool) -> np.ndarray | None:
+    """Which tokens of a window an assistant writes, (length,), bool; None where a document in it does not tell."""
+    if pool.marks is None:
+        return None
+    found = np.zeros(len(window.tokens), dtype=bool)
+    for document, start, length, place in window.pieces:
+        if (own := pool.marks(document)) is None:
+            return None
+        found[place : place + length] = own[start : start + length]
+    return found
+
+
+def _changed(marks: Marks | None, change: Callable[[np.ndarray], np.ndarray]) -> Marks | None:
+    if marks is None:
+        return None
+    return lambda document: None if (own := marks(document)) is None else change(own)
+
+
+def _window(tokens: np.ndarray, pieces: Sequence[Piece]) -> Window:
+    documents, starts, lengths, places = zip(*pieces, strict=True) if pieces else ((), (), (), ())
+    return Window(tokens, documents, starts, lengths, places)
 
 
 @dataclass(frozen=True)
@@ -140,8 +170,7 @@ class _Stream:
         """The window of `length` tokens that begins at `begin`."""
         end = begin + length
         tokens = np.empty(length, dtype=np.int32)
-        responses = None if self.pool.responses is None else np.zeros(length, dtype=bool)
-        pieces: list[tuple[int, int, int]] = []
+        pieces: list[Piece] = []
         place = int(np.searchsorted(self.starts, begin, side="right")) - 1
         while place < len(self.order) and self.starts[place] < end:
             start, stop = int(self.starts[place]), int(self.ends[place])
@@ -150,15 +179,12 @@ class _Stream:
                 document = int(self.order[place])
                 first = int(self.pool.offsets[document]) + low - start
                 tokens[low - begin : high - begin] = self.pool.tokens[first : first + high - low]
-                if responses is not None and self.pool.responses is not None:
-                    responses[low - begin : high - begin] = self.pool.responses[first : first + high - low]
-                pieces.append((document, low - start, high - low))
+                pieces.append((document, low - start, high - low, low - begin))
             low, high = max(begin, stop), min(end, stop + len(self.separator))
             if high > low:
                 tokens[low - begin : high - begin] = self.separator[low - stop : high - stop]
             place += 1
-        documents, firsts, lengths = zip(*pieces, strict=True) if pieces else ((), (), ())
-        return Window(tokens, documents, firsts, lengths, responses)
+        return _window(tokens, pieces)
 
 
 def _lay_out(pool: Pool, order: np.ndarray, separator: np.ndarray) -> _Stream:
@@ -190,8 +216,7 @@ def _long_documents(pool: Pool, draw: Draw) -> list[Window]:
         start = int(where[document]) % int(pool.lengths[document] - draw.length + 1)
         first = int(pool.offsets[document]) + start
         tokens = pool.tokens[first : first + draw.length]
-        responses = None if pool.responses is None else pool.responses[first : first + draw.length]
-        windows.append(Window(tokens, (int(document),), (start,), (draw.length,), responses))
+        windows.append(_window(tokens, [(int(document), start, draw.length, 0)]))
     return windows
 
 

@@ -55,12 +55,12 @@ class Document:
 
 @dataclass(frozen=True)
 class TokenDocument:
-    """A document as token ids, without special tokens. `response`: which of them an assistant writes, where that is
-    known."""
+    """A document as token ids, without special tokens. `marks`, where there are any, finds which of them an assistant
+    writes, (length,), bool, or None where that cannot be told; it is asked of documents that come into a set alone."""
 
     id: str
     tokens: np.ndarray  # (length,), int32
-    response: np.ndarray | None = None  # (length,), bool
+    marks: Callable[[], np.ndarray | None] | None = None
 
 
 @dataclass(frozen=True)

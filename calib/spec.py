@@ -85,6 +85,8 @@ class CalibrationSpec:
             raise ValueError("select: needs a number of windows; set nsamples")
         if self.length_weights is not None:
             length_weights(self.seqlen, self.length_weights)
+            given = sorted(self.length_weights)  # their order means nothing, and whole windows alone are none
+            object.__setattr__(self, "length_weights", None if given == [self.seqlen] else given)
 
     @property
     def text_length(self) -> int:

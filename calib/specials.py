@@ -8,6 +8,7 @@ from calib.sampling import Pool
 from calib.settings import SettingsError
 from calib.source import Source
 from calib.spec import CalibrationSpec
+from calib.tokenizer import called
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,5 +41,5 @@ def special_id(tokenizer: PreTrainedTokenizerBase, name: str, setting: str) -> i
     """The id of `bos` or `eos`, which the `setting` asks for. Raises SettingsError when the tokenizer has none."""
     value = getattr(tokenizer, f"{name}_token_id", None)
     if value is None:
-        raise SettingsError(f"{setting}: the tokenizer has no {name.upper()} token; choose another setting")
+        raise SettingsError(f"{setting}: {called(tokenizer)} has no {name.upper()} token; choose another setting")
     return int(value)

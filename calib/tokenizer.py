@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calib.settings import SettingsError, suggestion
+from calib.settings import SettingsError, one_line, suggestion
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -59,7 +59,7 @@ def find_tokenizer(name: str, shipped: Mapping[str, Path] | None = None, place: 
     if not HUB_ID.match(location):
         raise SettingsError(
             f"{place}: there is no tokenizer '{name}'{suggestion(name, shipped)} (give a folder, or a hub id such as "
-            f"org/name{'' if shipped else '; python -m sweep.export knows the models that ship'})"
+            f"org/name{'' if shipped else '; calibsweep calib knows the models that ship'})"
         )
     return TokenizerRef(location, revision or "main", hub_tokenizer_id(location, revision or "main"))
 
@@ -129,3 +129,9 @@ def load_tokenizer(ref: TokenizerRef, place: str = "--tokenizer", *, trust_remot
     if not hasattr(tokenizer, "decode") or not len(tokenizer):
         raise SettingsError(f"{where} has no tokens; save it again with save_pretrained")
     return tokenizer
+
+
+def called(tokenizer: Any) -> str:
+    """The tokenizer as an error names it: of the several of a study, which."""
+    name = one_line(str(getattr(tokenizer, "name_or_path", "") or ""))
+    return f"the tokenizer {name}" if name else "the tokenizer"

@@ -18,7 +18,7 @@ from calib.sampling import raw_numbers
 
 @dataclass(frozen=True)
 class Request:
-    """One text to be written: sampled after `prompt` until EOS, or for `max_new_tokens`."""
+    """One text to be written: sampled after `prompt` until EOS or one of `ends`, or for `max_new_tokens`."""
 
     prompt: tuple[int, ...]
     seed: int  # 64 bits; the text depends on the request alone
@@ -26,6 +26,7 @@ class Request:
     top_p: float
     top_k: int | None
     max_new_tokens: int
+    ends: tuple[int, ...] = ()  # ids that end the text as well as EOS
 
 
 class Writer(Protocol):
@@ -36,7 +37,7 @@ class Writer(Protocol):
         """The model's fingerprint: equal exactly when the weights are."""
 
     def write(self, requests: Sequence[Request]) -> list[list[int]]:
-        """The token ids after each prompt, in order; one that ended holds the EOS id as its last."""
+        """The token ids after each prompt, in order; one that ended holds the id that ended it as its last."""
 
     def perplexity(self, texts: Sequence[np.ndarray]) -> np.ndarray:
         """The model's perplexity of each list of token ids; (texts,), float64."""

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -26,6 +27,7 @@ from calib.files import find_files, read_text, revision_of
 from calib.replies import marked, reply_spans
 from calib.settings import SettingsError, identity, one_line, settings
 from calib.source import TOKENIZE_BATCH, Document, Record, Source, SourceSetting, TokenDocument, register
+from calib.tokenizer import called
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,20 +94,11 @@ class Chat(Source):
         records = self._records()
         while batch := list(islice(records, TOKENIZE_BATCH)):
             texts = [self._rendered(record, tokenizer, template) for record in batch]
-            tells = bool(getattr(tokenizer, "is_fast", False))  # where in the text each token stands
-            encoded = tokenizer(
-                texts,
-                add_special_tokens=False,
-                return_attention_mask=False,
-                verbose=False,
-                **({"return_offsets_mapping": True} if tells else {}),
-            )
-            for number, (record, ids) in enumerate(zip(batch, encoded["input_ids"], strict=True)):
-                if not len(ids):
-                    continue
-                spans = self._replies(record, texts[number], tokenizer, template) if tells else None
-                response = None if spans is None else marked(encoded["offset_mapping"][number], spans)
-                yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32), response)
+            encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            for record, ids in zip(batch, encoded["input_ids"], strict=True):
+                if len(ids):
+                    marks = cache(partial(self._marks, record, tokenizer, template))
+                    yield TokenDocument(record.id, np.asarray(ids, dtype=np.int32), marks)
 
     def prompts(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenDocument]:
         """Each conversation up to its last answer, rendered so that the model's answer follows."""
@@ -130,8 +123,8 @@ class Chat(Source):
             return str(tokenizer.get_chat_template())
         except ValueError:
             raise SettingsError(
-                f"source '{self.label}': the tokenizer has no chat template; choose template: none, chatml or llama2, "
-                "or give a template_file"
+                f"source '{self.label}': {called(tokenizer)} has no chat template; choose template: none, chatml or "
+                "llama2, or give a template_file"
             ) from None
 
     def template_id(self, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -165,17 +158,21 @@ class Chat(Source):
             raise SettingsError(f"{self._place(record)}: the chat template leaves out what the messages say")
         return text
 
-    def _replies(
-        self, record: Record, text: str, tokenizer: PreTrainedTokenizerBase, template: str
-    ) -> list[tuple[int, int]] | None:
-        """Where in the rendered text the assistant's turns stand; None where the template does not show it."""
+    def _marks(self, record: Record, tokenizer: PreTrainedTokenizerBase, template: str) -> np.ndarray | None:
+        """Which tokens of a conversation an assistant writes; None where template or tokenizer do not show it."""
 
         def render(messages: list[dict[str, Any]], asked: bool) -> str:
             return self._text(
                 record, messages, tokenizer, template, **({"add_generation_prompt": True} if asked else {})
             )
 
-        return reply_spans(self._conversation(record), text, render)
+        if not getattr(tokenizer, "is_fast", False):  # it does not tell where in the text a token stands
+            return None
+        text = self._rendered(record, tokenizer, template)
+        if (spans := reply_spans(self._conversation(record), text, render)) is None:
+            return None
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return marked(encoded["offset_mapping"], spans)
 
     def _text(
         self,

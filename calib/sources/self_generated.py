@@ -16,6 +16,7 @@ from pydantic import Field
 
 from calib.settings import INT64_MAX, SettingsError, settings
 from calib.source import Document, Source, SourceSetting, TokenDocument, register
+from calib.tokenizer import called
 from calib.writer import Request, Writer, seeds
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class SelfGenerated(Source):
     def _prompts(self, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
         if self.prompts is None:
             if tokenizer.bos_token_id is None:
-                raise SettingsError(f"source '{self.label}': the tokenizer has no BOS token; give prompts")
+                raise SettingsError(f"source '{self.label}': {called(tokenizer)} has no BOS token; give prompts")
             return [(int(tokenizer.bos_token_id),)] * self.count
         documents = islice(self.prompts.token_documents(tokenizer), self.count)
         found = [tuple(int(token) for token in document.tokens[: self.prompt_tokens]) for document in documents]

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from calib.files import content_hash
+from calib.files import absolute_files, content_hash
 from calib.hub import plain
 from calib.sampling import raw_numbers
 from calib.settings import INT64_MAX, SettingsError, identity, one_line, settings, suggestion
@@ -119,6 +119,7 @@ class Task(Source):
         self.check()
         try:
             manager = TaskManager(include_path=self.task_path, include_defaults=self.task_path is None)
+            manager._factory = beside_their_file()
             if self.task not in manager.all_tasks:
                 raise SettingsError(f"{self._called}: there is no such task{suggestion(self.task, manager.all_tasks)}")
             found = manager.load([self.task])["tasks"]
@@ -160,6 +161,22 @@ class Task(Source):
     @property
     def _called(self) -> str:
         return f"source '{self.label}': task '{self.task}'"
+
+
+def beside_their_file() -> Any:
+    """lm-eval's maker of tasks; relative `data_files` are read relative to the task's own YAML file."""
+    from lm_eval.tasks._factory import TaskFactory
+
+    class Beside(TaskFactory):
+        def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+            config: dict[str, Any] = super()._load_full_config(entry, overrides)
+            arguments = config.get("dataset_kwargs")
+            if entry.yaml_path and isinstance(arguments, dict) and "data_files" in arguments:
+                files = absolute_files(arguments["data_files"], Path(entry.yaml_path).parent)
+                config["dataset_kwargs"] = {**arguments, "data_files": files}
+            return config
+
+    return Beside()
 
 
 @lru_cache(maxsize=64)  # of the many sets of a task, each says the same

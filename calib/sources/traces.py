@@ -9,15 +9,17 @@ The hard case is a trace that never ends: it teaches no end, so it is left out, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from calib.settings import INT64_MAX, SettingsError, settings
+from calib.settings import INT64_MAX, SettingsError, settings, suggestion
 from calib.source import Document, Source, SourceSetting, TokenDocument, register
 from calib.sources.chat import Chat
+from calib.tokenizer import called
 from calib.writer import Request, Writer, seeds
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 @settings
 class Traces(Source):
     """`of`: a `chat` source, whose conversations up to their last answer are the prompts, the first `documents` of
-    them. `temperature`, `top_p`, `top_k`, `max_new_tokens`: how the answers are written. `unfinished`: drop or keep the
-    traces that reach `max_new_tokens` without an end. `part`: of a trace, the prompt or the response alone.
+    them. `temperature`, `top_p`, `top_k`, `max_new_tokens`: how the answers are written. `stop`: a token that ends an
+    answer as well as EOS (`<end_of_turn>` of Gemma, `<|end|>` of Phi). `unfinished`: drop or keep the traces that reach
+    `max_new_tokens` without an end. `part`: of a trace, the prompt or the response alone.
     """
 
     example: ClassVar[Mapping[str, Any]] = {
@@ -43,6 +46,7 @@ class Traces(Source):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     top_k: Annotated[int | None, Field(ge=1)] = None
     max_new_tokens: Annotated[int, Field(ge=1, le=1 << 17)] = 8_192
+    stop: str | None = None
     unfinished: Literal["drop", "keep"] = "drop"
     part: Literal["both", "prompt", "response"] = "both"
     seed: Annotated[int, Field(ge=0, le=INT64_MAX)] = 0
@@ -60,6 +64,10 @@ class Traces(Source):
     def tells_responses(self) -> bool:
         return True
 
+    def identity(self) -> dict[str, Any]:
+        """Without `stop` where there is none, as it was before there was one."""
+        return {key: value for key, value in super().identity().items() if key != "stop" or value is not None}
+
     def capacity(self) -> int | None:
         return None
 
@@ -69,21 +77,39 @@ class Traces(Source):
     def written(self, tokenizer: PreTrainedTokenizerBase, writer: Writer) -> Iterator[TokenDocument]:
         assert isinstance(self.of, Chat)
         prompts = list(islice(self.of.prompts(tokenizer), self.count))
+        stops = self._stops(tokenizer)
+        how = (self.temperature, self.top_p, self.top_k, self.max_new_tokens, stops)
         requests = [
-            Request(tuple(prompt.tokens.tolist()), seed, self.temperature, self.top_p, self.top_k, self.max_new_tokens)
+            Request(tuple(prompt.tokens.tolist()), seed, *how)
             for prompt, seed in zip(prompts, seeds(self.seed, len(prompts)), strict=True)
         ]
         ended = 0
         for prompt, answer in zip(prompts, writer.write(requests), strict=True):
-            finished = bool(answer) and answer[-1] == tokenizer.eos_token_id
+            finished = bool(answer) and answer[-1] in (tokenizer.eos_token_id, *stops)
             ended += finished
             if finished or self.unfinished == "keep":
                 asked = [] if self.part == "response" else prompt.tokens.tolist()
                 said = [] if self.part == "prompt" else answer
                 response = np.arange(len(asked) + len(said)) >= len(asked)
-                yield TokenDocument(prompt.id, np.asarray([*asked, *said], dtype=np.int32), response)
+                tokens = np.asarray([*asked, *said], dtype=np.int32)
+                yield TokenDocument(prompt.id, tokens, partial(np.asarray, response))
         if not ended and self.unfinished == "drop":
             raise SettingsError(
                 f"source '{self.label}': none of {len(prompts):,} traces ended within {self.max_new_tokens:,} tokens; "
-                "raise max_new_tokens, or keep them with unfinished: keep"
+                "raise max_new_tokens, name a token that ends an answer with stop, or keep them with unfinished: keep"
             )
+
+    def _stops(self, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+        """The ids besides EOS that end an answer. Raises SettingsError where nothing could end one."""
+        if self.stop is None:
+            if tokenizer.eos_token_id is None and self.unfinished == "drop":
+                raise SettingsError(
+                    f"source '{self.label}': {called(tokenizer)} has no EOS token, so no trace ends; name a token that "
+                    "ends an answer with stop, or keep them with unfinished: keep"
+                )
+            return ()
+        vocabulary = tokenizer.get_vocab()
+        if self.stop not in vocabulary:
+            known = tokenizer.all_special_tokens
+            raise SettingsError(f"source '{self.label}': stop: no token {self.stop!r}{suggestion(self.stop, known)}")
+        return (vocabulary[self.stop],)

@@ -44,7 +44,7 @@ class ModelWriter:
         return self.ref.fingerprint
 
     def write(self, requests: Sequence[Request]) -> list[list[int]]:
-        """The token ids after each prompt, in order; one that ended holds the EOS id as its last.
+        """The token ids after each prompt, in order; one that ended holds the id that ended it as its last.
 
         Raises SettingsError when a prompt and its answer would not fit into the context of the model.
         """
@@ -105,7 +105,7 @@ class ModelWriter:
             for row, (token, close) in zip(writing, list(drawn), strict=True):
                 request, answer = requests[row], answers[row]
                 answer.append(self._decided(request, answer, words) if close else token)
-                open_[row] = answer[-1] != ends and len(answer) < request.max_new_tokens
+                open_[row] = answer[-1] not in (ends, *request.ends) and len(answer) < request.max_new_tokens
             last = [  # of texts that have ended any token goes along, and nobody looks
                 request.prompt[read] if read < len(request.prompt) else [ends, *answer][-1]
                 for request, answer in zip(requests, answers, strict=True)

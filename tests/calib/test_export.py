@@ -135,7 +135,7 @@ def test_tokenizer_of_the_hub_is_known_by_name_and_revision(name: str, expected:
             {"--tokenizer": "/no/such/folder"},
             "--tokenizer: there is no tokenizer '/no/such/folder' (give",
         ),
-        ({"--tokenizer": "reference-2m"}, "python -m sweep.export knows the models that ship"),
+        ({"--tokenizer": "reference-2m"}, "calibsweep calib knows the models that ship"),
         ({"--tokenizer": str(Path(__file__).parent)}, "holds no tokenizer"),
         ({"--nsamples": "99999"}, "ask for fewer sets"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_traces_are_the_prompt_and_the_very_ids_of_the_answer(talks: dict[str, A
     for request, answer, trace in zip(writer.asked, writer.write(writer.asked), found.values(), strict=False):
         assert trace == [*request.prompt, *answer]
         assert tokenizer.decode(request.prompt).endswith("?<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_token_besides_eos_can_end_an_answer(talks: dict[str, Any], tokenizer: Any) -> None:
+    entry = {"source": "traces", "of": talks, "documents": 5}
+    stop = tokenizer.convert_ids_to_tokens(77)
+    writer = FakeWriter(eos=77)
+    assert len(texts(get_source({**entry, "stop": stop}), tokenizer, writer)) == 5
+    assert {request.ends for request in writer.asked} == {(77,)}
+    assert "stop" not in get_source(entry).identity() and get_source({**entry, "stop": stop}).identity()["stop"] == stop
+    with pytest.raises(SettingsError, match=r"stop: no token '</S>', did you mean '</s>'"):
+        texts(get_source({**entry, "stop": "</S>"}), tokenizer, FakeWriter())
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    with pytest.raises(SettingsError, match="the tokenizer has no EOS token, so no trace ends; name a token"):
+        texts(get_source(entry), endless, FakeWriter())
 
 
 def test_traces_without_an_end_are_left_out_or_kept(talks: dict[str, Any], tokenizer: Any) -> None:

@@ -17,7 +17,7 @@ from calib.descriptor import describe
 from calib.export import read_set, write_set
 from calib.replies import reply_spans
 from calib.settings import SettingsError
-from calib.source import Source, get_source
+from calib.source import Source, TokenDocument, get_source
 from calib.spec import CalibrationSet, CalibrationSpec
 from tests.calib.fake_writer import FakeWriter
 
@@ -43,6 +43,13 @@ def chat(talks: dict[str, Any], template: str = "chatml") -> Source:
     return get_source({"source": "chat", "of": talks, "template": template})
 
 
+def response_of(document: TokenDocument) -> np.ndarray:
+    assert document.marks is not None
+    found = document.marks()
+    assert found is not None
+    return found
+
+
 def built_of(source: Source, tokenizer: Any, **values: Any) -> CalibrationSet:
     spec = CalibrationSpec(source=source, set=0, **{"nsamples": 4, "seqlen": 64, "separator": "none", **values})
     return build(spec, tokenizer, "t", writer=FakeWriter() if source.writes else None)
@@ -60,8 +67,9 @@ def test_the_replies_of_every_turn_are_marked(
     talks: dict[str, Any], tokenizer: Any, template: str, replies: list[str]
 ) -> None:
     first = next(iter(chat(talks, template).token_documents(tokenizer)))
-    assert first.response is not None and len(first.response) == len(first.tokens)
-    edges = np.flatnonzero(np.diff(first.response.astype(int), prepend=0, append=0)).reshape(-1, 2)
+    response = response_of(first)
+    assert len(response) == len(first.tokens)
+    edges = np.flatnonzero(np.diff(response.astype(int), prepend=0, append=0)).reshape(-1, 2)
     found = [tokenizer.decode(first.tokens[begin:end]) for begin, end in edges]
     assert [text.strip() for text in found] == [text.strip() for text in replies]
 
@@ -103,9 +111,9 @@ def test_a_system_prompt_of_the_template_is_no_part_of_a_first_reply() -> None:
 def test_marks_follow_the_tokens_through_every_policy(talks: dict[str, Any], tokenizer: Any) -> None:
     source = chat(talks)
     pool = read_pool(source, tokenizer)
-    assert pool.responses is not None
+    assert pool.marks is not None
     known = {
-        name: (document.tokens, document.response)
+        name: (document.tokens, response_of(document))
         for name, document in ((each.id, each) for each in source.token_documents(tokenizer))
     }
     for values in (
@@ -204,3 +212,136 @@ def test_text_that_does_not_tell_its_responses_is_refused_before_any_work() -> N
 def test_windows_without_a_response_are_refused(talks: dict[str, Any], tokenizer: Any) -> None:
     with pytest.raises(SettingsError, match="set 0: part: no token of the set belongs to the response"):
         built_of(chat(talks), tokenizer, part="response", sampling="document_start", seqlen=8, nsamples=1)
+
+
+# Of the family of Qwen3: reasoning stands in the turns after the last question alone, and the last turn has its marks
+# even without any.
+REASONING = """{%- set last = namespace(question=0) -%}
+{%- for message in messages -%}
+  {%- if message.role == 'user' -%}{%- set last.question = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
+{%- for message in messages -%}
+  {{- '<|im_start|>' + message.role + '\n' -}}
+  {%- set said = message.content.split('</think>')[-1].lstrip('\n') -%}
+  {%- if loop.index0 > last.question and message.role == 'assistant' and (loop.last or said != message.content) -%}
+    {%- set thought = message.content.split('</think>')[0].split('<think>')[-1] if said != message.content else '' -%}
+    {{- '<think>\n' + thought.strip('\n') + '\n</think>\n\n' -}}
+  {%- endif -%}
+  {{- said -}}
+  {%- for call in message.tool_calls or () -%}
+    {{- '<tool_call>' + call.function.name + '</tool_call>' -}}
+  {%- endfor -%}
+  {{- '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- '<|im_start|>assistant\n' -}}
+  {%- if enable_thinking is defined and not enable_thinking -%}{{- '<think>\n\n</think>\n\n' -}}{%- endif -%}
+{%- endif -%}"""
+
+
+def thinking(first: str, second: str) -> list[dict[str, Any]]:
+    """Two rounds."""
+    said = [("user", "a river?"), ("assistant", first), ("user", "a window?"), ("assistant", second)]
+    return [{"role": role, "content": content} for role, content in said]
+
+
+def using_a_tool() -> list[dict[str, Any]]:
+    call = {"function": {"name": "look", "arguments": {}}}
+    asked, _, *later = thinking("", "<think>\nof\n</think>\n\nthe weight")
+    return [
+        asked,
+        {"role": "assistant", "content": "<think>\nlook\n</think>\n\n", "tool_calls": [call]},
+        {"role": "tool", "content": "water"},
+        {"role": "assistant", "content": "<think>\nso\n</think>\n\nthe stream"},
+        *later,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "arguments", "replies"),
+    [
+        (
+            thinking("<think>\nhm\n</think>\n\nthe stream", "<think>\nof\n</think>\n\nthe weight"),
+            {},
+            ["the stream<|im_end|>", "<think>\nof\n</think>\n\nthe weight<|im_end|>"],
+        ),
+        (
+            thinking("the stream", "the weight"),
+            {},
+            ["the stream<|im_end|>", "<think>\n\n</think>\n\nthe weight<|im_end|>"],
+        ),
+        (
+            thinking("<think>\nhm\n</think>\n\nthe stream", "the weight"),
+            {"enable_thinking": False},
+            ["the stream<|im_end|>", "the weight<|im_end|>"],
+        ),
+        (thinking("a river?", "a river?"), {"enable_thinking": False}, ["a river?<|im_end|>", "a river?<|im_end|>"]),
+        (
+            using_a_tool(),
+            {},
+            [
+                "<tool_call>look</tool_call><|im_end|>",
+                "the stream<|im_end|>",
+                "<think>\nof\n</think>\n\nthe weight<|im_end|>",
+            ],
+        ),
+        (
+            thinking("<think>\nhm\n</think>\n\nthe stream", "the weight")[1:],
+            {"enable_thinking": False},
+            ["the stream<|im_end|>", "the weight<|im_end|>"],
+        ),
+    ],
+)
+def test_replies_are_found_where_the_template_strips_earlier_reasoning(
+    jsonl: Callable[..., Path],
+    tokenizer: Any,
+    tmp_path: Path,
+    messages: list[dict[str, Any]],
+    arguments: dict[str, Any],
+    replies: list[str],
+) -> None:
+    file = tmp_path / "reasoning.txt"
+    file.write_text(REASONING)
+    talks = {"source": "file", "path": str(jsonl([{"messages": messages}]))}
+    entry = {"source": "chat", "of": talks, "template_file": str(file), "arguments": arguments}
+    (document,) = get_source(entry).token_documents(tokenizer)
+    response = response_of(document)
+    edges = np.flatnonzero(np.diff(response.astype(int), prepend=0, append=0)).reshape(-1, 2)
+    assert [tokenizer.decode(document.tokens[begin:end]).strip() for begin, end in edges] == replies
+
+
+def test_a_reply_that_a_template_rewrites_is_not_found(
+    jsonl: Callable[..., Path], tokenizer: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "loud.txt"
+    file.write_text(
+        "{% for m in messages %}{{ m.content if m.role == 'user' else m.content | upper }}"
+        "{{ loop.revindex }}{% endfor %}"
+    )
+    talks = {
+        "source": "file",
+        "path": str(jsonl([{"messages": thinking("the stream", "the weight")}] * 9, "talks.jsonl")),
+    }
+    source = get_source({"source": "chat", "of": talks, "template_file": str(file)})
+    assert built_of(source, tokenizer).responses is None
+    with pytest.raises(
+        SettingsError, match=r"talks\.jsonl:\d: part: 'response' needs to know where the responses stand"
+    ):
+        built_of(source, tokenizer, part="response")
+
+
+def test_a_conversation_is_rendered_again_only_where_it_is_in_a_set(
+    talks: dict[str, Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered = []
+    plain = type(tokenizer).apply_chat_template
+
+    def counting(self: Any, messages: Any, **values: Any) -> Any:
+        rendered.append(messages)
+        return plain(self, messages, **values)
+
+    monkeypatch.setattr(type(tokenizer), "apply_chat_template", counting)
+    pool = read_pool(chat(talks), tokenizer)
+    assert len(rendered) == len(pool.ids) == 30
+    built = built_of(chat(talks), tokenizer, nsamples=1)
+    assert 30 < len(rendered) - 30 <= 30 + 5 * built.documents < 60

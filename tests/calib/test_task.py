@@ -50,6 +50,15 @@ def task(folder: Path, **values: Any) -> Source:
     return get_source({"source": "task", "task": "rivers", "task_path": str(folder), **values})
 
 
+def test_files_are_read_beside_the_task_wherever_one_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [document.text for document in task(folder).documents()]
+    (folder / "rivers.yaml").write_text(CHOICE.format(folder=folder).replace(f"{folder}/", ""))
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert [document.text for document in task(folder).documents()] == known
+
+
 def test_an_example_is_the_prompt_and_the_right_answer(folder: Path) -> None:
     texts = [document.text for document in task(folder).documents()]
     assert sorted(texts) == sorted(f"Q: river {n}?\nA: right {n}" for n in range(10))

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calib.settings import SettingsError
+from calib.source import get_source
+from calib.spec import CalibrationSpec
 from calib.weights import length_weights, part_weights, token_weights
 
 
@@ -47,3 +49,12 @@ def test_a_part_that_no_length_reaches_is_refused() -> None:
     assert token_weights(8, [2, 6], "response", responses).tolist() == [[0, 0, 0, 0, 0, 8 / 12, 0, 0], [0] * 8]
     with pytest.raises(SettingsError, match="length_weights: no token of the response stands in the first 4"):
         token_weights(8, [2, 4], "response", responses)
+
+
+def test_the_order_of_lengths_means_nothing_and_whole_windows_alone_are_none() -> None:
+    def weighing(lengths: list[int] | None) -> CalibrationSpec:
+        return CalibrationSpec(source=get_source("books"), set=0, nsamples=4, seqlen=64, length_weights=lengths)
+
+    assert weighing([64, 16]) == weighing([16, 64])
+    assert weighing([64, 16]).id("t") == weighing([16, 64]).id("t") != weighing([16]).id("t")
+    assert weighing([64]).id("t") == weighing(None).id("t") and not weighing([64]).weighs

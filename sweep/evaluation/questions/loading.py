@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from calib.files import absolute_files
 from calib.settings import SettingsError
 from sweep.evaluation.questions.asked import Asked
 from sweep.evaluation.questions.code import imported_from_folders
 from sweep.evaluation.questions.examine import bad_json, code_line, examine, explain, one_line
 from sweep.evaluation.tasks.check import check_tasks
-from sweep.evaluation.tasks.names import LOCAL_FORMATS, absolute_files, builtin_folders, local_folders, trusted
+from sweep.evaluation.tasks.names import LOCAL_FORMATS, builtin_folders, local_folders, trusted
 from sweep.evaluation.tasks.presets import fewshot_of
 from sweep.evaluation.tasks.yamlfiles import Index
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from calib.files import GLOB_CHARACTERS, content_hash
+from calib.files import GLOB_CHARACTERS, absolute_files, content_hash
 from calib.settings import SettingsError, identity
-from sweep.evaluation.tasks.names import absolute_files, builtin_folders, local_folders
+from sweep.evaluation.tasks.names import builtin_folders, local_folders
 from sweep.evaluation.tasks.yamlfiles import Function, Index, leaves, mappings
 
 DATA_KEYS = ("dataset_path", "dataset_kwargs")  # their texts may name folders, patterns and files elsewhere

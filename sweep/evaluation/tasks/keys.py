@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from calib.files import GLOB_CHARACTERS
+from calib.files import GLOB_CHARACTERS, absolute_files
 from calib.settings import SettingsError
 from sweep.evaluation.tasks import lmeval
 from sweep.evaluation.tasks.files import code_files
-from sweep.evaluation.tasks.names import LOCAL_FORMATS, absolute_files, closest
+from sweep.evaluation.tasks.names import LOCAL_FORMATS, closest
 from sweep.evaluation.tasks.templates import syntax_error
 from sweep.evaluation.tasks.yamlfiles import Function, TaskFile, leaves, leaves_with_places, listed
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from sweep.evaluation.tasks.lmeval import tasks_folder
 
@@ -77,25 +76,6 @@ def closest(name: str, known: Iterable[str], otherwise: str) -> str:
     """`, did you mean 'x'?` or else `otherwise`: a list of thousands helps nobody."""
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return f", did you mean '{close[0]}'?" if close else otherwise
-
-
-def absolute_files(files: Any, folder: Path) -> Any:
-    """`data_files` of a task whose YAML lies in `folder`, read relative to it; addresses stay as they are."""
-    if isinstance(files, dict):
-        return {split: absolute_files(value, folder) for split, value in files.items()}
-    if isinstance(files, (list, tuple)):
-        return [absolute_files(value, folder) for value in files]
-    if not isinstance(files, str) or "://" in files or "\0" in files or Path(files).is_absolute():
-        return files
-    beside = folder / files
-    return str(beside.absolute()) if _exists(beside) or not _exists(Path(files)) else files
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long
-        return False
 
 
 def _names_in(folder: Path, kinds: Sequence[str] = ("task", "group", "tag")) -> set[str]:

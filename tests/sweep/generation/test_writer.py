@@ -47,6 +47,15 @@ def test_batch_size_changes_no_token(tiny_model: Path, temperature: float) -> No
         assert len({tuple(answer) for answer in one}) == len(asked)
 
 
+def test_a_text_ends_with_eos_or_another_id_that_ends_it(tiny_model: Path) -> None:
+    asked = requests(4)
+    first = write(tiny_model, asked, 4)
+    ends = (first[0][3],)
+    again = write(tiny_model, [replace(each, ends=ends) for each in asked], 4)
+    assert again[0] == first[0][: first[0].index(ends[0]) + 1]
+    assert all(ends[0] not in answer[:-1] for answer in again)
+
+
 def test_prompts_of_all_lengths_share_a_batch(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tokens of each alone, in as many steps as the longest takes after the shortest."""
     asked = [replace(each, prompt=tuple(range(5, 6 + 3 * i))) for i, each in enumerate(requests(8))]
