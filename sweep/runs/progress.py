@@ -89,6 +89,7 @@ class Reporter:
         live.done += outcome.status == "ok"
         live.failed += outcome.status != "ok"
         live.ended += expected
+        live.spent += _seconds(outcome)
         head = f"[{live.done + live.failed}/{live.total}] {outcome.trial}"
         if outcome.status == "ok":
             self.say(f"{head} · {outcome.headline} · {_seconds(outcome):.1f} s")
