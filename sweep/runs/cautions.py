@@ -57,7 +57,7 @@ def _too_large(trial: Trial) -> Iterator[str]:
     if size is not None and size > GPU and trial.model.placement != "streamed":
         yield (
             f"model {trial.model.name} has about {size / 1e9:,.0f} GB of weights, more than one GPU of {GPU / 1e9:.0f} "
-            "GB holds: each trial reads them block by block from disk, which wants a fast one; tasks that generate text "
+            "GB holds: each trial reads them block by block from disk, which wants a fast one; generation tasks "
             "and fwsvd cannot be run so"
         )
 
