@@ -45,6 +45,7 @@ class Live:
     expected: float = 0.0  # seconds of all trials on one worker, as far as known
     ended: float = 0.0  # of them, those of trials that ended
     spent: float = 0.0  # seconds that these took in truth, summed over workers
+    began: float | None = None  # the clock when the first trial that ended began: workers load models before
     done: int = 0
     failed: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -61,7 +62,7 @@ class Live:
         count, rest = max(1, self.workers()), max(0.0, self.expected - self.ended)
         ends = self.done + self.failed
         if ends >= 2 * count and self.ended > 0:
-            return (time.monotonic() - self.since) * rest / self.ended
+            return (time.monotonic() - (self.began or self.since)) * rest / self.ended
         pace = self.spent / self.ended if self.ended > 0 else 1.0
         work = max(0.0, pace * rest - sum(one.seconds for one in busy))
         return work / max(1, min(count, self.total - ends))
@@ -83,7 +84,8 @@ class Live:
             table.add_row(escape(one.worker), escape(one.trial), one.phase, f"{one.seconds:.0f}", memory)
         if len(busy) > MOST:
             table.add_row(f"and {len(busy) - MOST} more", "", "", "", "")
-        bar = ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=60)
+        bar = Table.grid()  # which ends its line; a bar alone does not
+        bar.add_row(ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=60))
         return Group(self.head(busy), bar, *([table] if busy else []))
 
 
@@ -106,10 +108,10 @@ class Phase:
         return new
 
     def __rich__(self) -> Text:
-        """`reading and tokenizing calibration text, 12 s: books for reference-5m, 3 sets`, on one line."""
+        """`reading and tokenizing calibration text, 12 s: books for reference-5m, 3 sets`; names are not cut."""
         told = f": {self.detail}" if self.detail else ""
         seconds = duration(time.monotonic() - self.since)
-        return Text(f"{self.heading}, {seconds}{told}", no_wrap=True, overflow="ellipsis")
+        return Text(f"{self.heading}, {seconds}{told}", no_wrap=False, overflow="fold")
 
 
 def duration(seconds: float) -> str:

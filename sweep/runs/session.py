@@ -275,7 +275,7 @@ def finish(session: Session, reporter: Reporter, account: Account, workers: int)
     if workers and account.price:
         reporter.say(account.price.said(workers, account.phases.get("trials", 0.0)))
     if ran:
-        reporter.say(f"`python -m analysis.report {session.store.root}` writes the report")
+        reporter.say(f"`calibsweep report {session.store.root}` writes the report")
     not_retried = len(trials) - ran - old["ok"]
     if account.failed or not_retried:
         reporter.say("failed trials are rows with their error; --retry-failed runs them again")
