@@ -107,22 +107,18 @@ def _predictors(cell: Arms, *, own: bool) -> list[Predictor]:
     for (name,), part in frame.sort("descriptor").group_by("descriptor", maintain_order=True):
         values = np.stack([_matrix(part.filter(pl.col("source") == source)) for source in sources])
         rho, cost, random = _agreement(_candidates(values, keep), _candidates(losses, keep))
-        rng = np.random.default_rng(0)
-        again = []
-        for _ in range(DRAWS):
-            chosen = rng.integers(0, losses.shape[1], losses.shape[:2])[..., None]
-            drawn = (_candidates(np.take_along_axis(array, chosen, axis=1), keep) for array in (values, losses))
-            again.append(_rho(*drawn))
-        low, high = np.percentile(again, [2.5, 97.5])
+        chosen = np.random.default_rng(0).integers(0, losses.shape[1], (DRAWS, *losses.shape[:2]))[..., None]
+        drawn = (_candidates(np.take_along_axis(array[None], chosen, axis=2), keep) for array in (values, losses))
+        low, high = np.percentile(_rho(*drawn), [2.5, 97.5])
         seconds = float(part["seconds"].to_numpy().mean())
         found.append(Predictor(str(name), cell.method, rho, float(low), float(high), cost, random, 1e3 * seconds))
     return found
 
 
 def _candidates(array: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Means over sets of the sources that are kept: [sources, sets, texts] to [candidates, texts]."""
-    means = array.mean(axis=1)
-    return np.stack([means[row, text] for text, row in enumerate(keep)], axis=1)
+    """Means over sets of the sources that are kept: [..., sources, sets, texts] to [..., candidates, texts]."""
+    means = array.mean(axis=-2)
+    return np.stack([means[..., row, text] for text, row in enumerate(keep)], axis=-1)
 
 
 def _matrix(rows: pl.DataFrame) -> np.ndarray:
@@ -131,19 +127,20 @@ def _matrix(rows: pl.DataFrame) -> np.ndarray:
     return wide.select(DOMAINS).to_numpy()
 
 
-def _rho(values: np.ndarray, losses: np.ndarray) -> float:
-    """Mean over texts of Spearman's ρ over sources; both [candidates, texts]."""
-    a, b = (stats.rankdata(array, axis=0) for array in (values, losses))
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    spread = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return float(np.mean(np.divide((a * b).sum(axis=0), spread, out=np.zeros_like(spread), where=spread > 0)))
+def _rho(values: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """Mean over texts of Spearman's ρ over sources; both [..., candidates, texts]."""
+    a, b = (stats.rankdata(array, axis=-2) for array in (values, losses))
+    a, b = a - a.mean(axis=-2, keepdims=True), b - b.mean(axis=-2, keepdims=True)
+    spread = np.sqrt((a**2).sum(axis=-2) * (b**2).sum(axis=-2))
+    rho = np.divide((a * b).sum(axis=-2), spread, out=np.zeros_like(spread), where=spread > 0)
+    return np.asarray(rho.mean(axis=-1))
 
 
 def _agreement(values: np.ndarray, losses: np.ndarray) -> tuple[float, float, float]:
     """(ρ, cost in per cent of the source of least value, of a random source)."""
     first = losses[values.argmin(axis=0), np.arange(losses.shape[1])]
     gaps, random = first - losses.min(axis=0), losses.mean(axis=0) - losses.min(axis=0)
-    return _rho(values, losses), percent(float(gaps.mean())), percent(float(random.mean()))
+    return float(_rho(values, losses)), percent(float(gaps.mean())), percent(float(random.mean()))
 
 
 def _chart(found: list[Predictor], names: list[str]) -> Chart:
