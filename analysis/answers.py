@@ -33,8 +33,8 @@ from calib.settings import SettingsError, suggestion
 SHARE = 0.1  # of the gap between the dense model and the data-free control
 DRAW_SHARE = 0.5  # of the SD of one draw, where there is no such gap or a smaller one
 MATTERS_HELP = (
-    "the difference that matters, in the measure's unit: 0.5, or accuracy=0.5,perplexity_increase=2; "
-    "default: a tenth of the gap between dense and the data-free control, half an SD of one draw at least"
+    "The difference that matters, in the measure's unit: 0.5, or accuracy=0.5,perplexity_increase=2; "
+    "default: a tenth of the gap between dense and the data-free control, half an SD of one draw at least."
 )
 PLAIN = ""  # what a number without a measure is known by
 

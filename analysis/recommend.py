@@ -344,10 +344,10 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
 
 
 def main(
-    results: Annotated[str, typer.Argument(help="results folder or URI of a study")],
-    model: Annotated[str, typer.Option(help="a model of the study")],
-    method: Annotated[str | None, typer.Option(help="a method's name or label; default: the mean over all")] = None,
-    tasks: Annotated[str, typer.Option(help="tasks or held-out texts that matter, separated by commas")] = "",
+    results: Annotated[str, typer.Argument(help="Results folder or URI of a study.")],
+    model: Annotated[str, typer.Option(help="A model of the study.")],
+    method: Annotated[str | None, typer.Option(help="A method's name or label; default: the mean over all.")] = None,
+    tasks: Annotated[str, typer.Option(help="Tasks or held-out texts that matter, separated by commas.")] = "",
     measure: Annotated[str | None, typer.Option(help="accuracy, perplexity_increase, js_divergence, ...")] = None,
     matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
 ) -> None:

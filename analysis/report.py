@@ -180,14 +180,14 @@ def _lead(study: Study) -> str:
 
 
 def main(
-    results: Annotated[str, typer.Argument(help="results folder or URI of a study")],
-    output: Annotated[str | None, typer.Option(help="HTML file; default: report.html in the results folder")] = None,
+    results: Annotated[str, typer.Argument(help="Results folder or URI of a study.")],
+    output: Annotated[str | None, typer.Option(help="HTML file; default: report.html in the results folder.")] = None,
     figures: Annotated[
-        str | None, typer.Option(help="folder for PNG and SVG; default: figures/ beside the page")
+        str | None, typer.Option(help="Folder for PNG and SVG; default: figures/ beside the page.")
     ] = None,
     matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
     live: Annotated[
-        int | None, typer.Option(min=1, help="write it again every so many seconds while the study runs; it reloads")
+        int | None, typer.Option(min=1, help="Write it again every so many seconds while the study runs; it reloads.")
     ] = None,
 ) -> None:
     """Write the report of a study."""

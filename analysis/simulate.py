@@ -408,9 +408,9 @@ def _layers(trial_id: str, rng: np.random.Generator, method: SimulatedMethod, bl
 
 
 def main(
-    output: Annotated[Path, typer.Argument(help="folder to write; must not hold results yet")],
-    sets: Annotated[int, typer.Option(help="calibration sets per source")] = 5,
-    seed: Annotated[int, typer.Option(help="another seed, another study")] = 0,
+    output: Annotated[Path, typer.Argument(help="Folder to write; must not hold results yet.")],
+    sets: Annotated[int, typer.Option(help="Calibration sets per source.")] = 5,
+    seed: Annotated[int, typer.Option(help="Another seed, another study.")] = 0,
 ) -> None:
     """Write a results folder with known variance components, to try the analysis on."""
     if Results(str(output)).files("trials"):

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from calib.build import build, count_sets
+from calib.commandline import Parser
 from calib.compare import compare
 from calib.export import add_arguments, read_set, run, spec_of, write_set
 from calib.reading import told_weights, windows_as_text
@@ -28,9 +29,9 @@ Shipped = Mapping[str, Path]
 CELL = 60  # characters of a value that stand beside each other
 
 
-def main(argv: Sequence[str] | None = None, shipped: Shipped | None = None) -> int:
+def main(argv: Sequence[str] | None = None, shipped: Shipped | None = None, prog: str = "python -m calib") -> int:
     """Returns the exit code: 0, 1 when a set is not what it should be, 2 when the arguments cannot be used."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(prog).parse_args(argv)
     try:
         return int(arguments.command(arguments, shipped or {}))
     except SettingsError as error:
@@ -38,23 +39,25 @@ def main(argv: Sequence[str] | None = None, shipped: Shipped | None = None) -> i
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m calib", description="Calibration sets.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _parser(prog: str) -> Parser:
+    parser = Parser(prog=prog, description="Build, read, compare, publish and verify calibration sets.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", prog=prog)
 
-    def add(name: str, command: Callable[[argparse.Namespace, Shipped], int], about: str) -> argparse.ArgumentParser:
+    def add(name: str, command: Callable[[argparse.Namespace, Shipped], int], about: str) -> Parser:
         added = commands.add_parser(name, help=about, description=about)
         added.set_defaults(command=command)
         return added
 
     build = add("build", _build, "Build one calibration set.")
     add_arguments(build)
-    build.add_argument("--count", action="store_true", help="say how many such sets the source can give, write nothing")
+    build.add_argument(
+        "--count", action="store_true", help="Say how many such sets the source can give, write nothing."
+    )
     show = add("show", _show, "Read the text of a set.")
     show.add_argument("file")
-    show.add_argument("--tokenizer", help="shows each piece of a document by itself")
-    show.add_argument("--window", type=int, help="this window alone")
-    show.add_argument("--width", type=int, help="characters of each text (all)")
+    show.add_argument("--tokenizer", help="Shows each piece of a document by itself.")
+    show.add_argument("--window", type=int, help="This window alone.")
+    show.add_argument("--width", type=int, help="Characters of each text (all).")
     diff = add("diff", _diff, "Compare two sets.")
     diff.add_argument("one")
     diff.add_argument("other")
@@ -63,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", help=".parquet, .jsonl, .json, or a new folder")
     verify = add("verify", _verify, "Check a set against its hash, and against its source.")
     verify.add_argument("file")
-    verify.add_argument("--tokenizer", help="builds the set again from its source")
-    verify.add_argument("--path", help="where the text of the source lies here, if it is a local file")
+    verify.add_argument("--tokenizer", help="Builds the set again from its source.")
+    verify.add_argument("--path", help="Where the text of the source lies here, if it is a local file.")
     return parser
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from calib.build import build, preflight
 from calib.card import card
+from calib.commandline import Parser
 from calib.files import json_records
 from calib.reading import told_weights
 from calib.settings import SettingsError, one_line, parse, shown
@@ -223,25 +224,27 @@ def _check_columns(columns: Sequence[str], path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The settings of one set, and where to write it; `run` needs the latter."""
-    parser.add_argument("--source", required=True, help="name of a source, or its settings: '{source: file, path: x}'")
-    parser.add_argument("--tokenizer", required=True, help="folder, or org/name[@revision] on the hub")
-    parser.add_argument("--out", help="file to write (.parquet, .jsonl or .json), or a folder")
-    parser.add_argument("--nsamples", type=int, default=128, help="number of windows (128)")
-    parser.add_argument("--seqlen", type=int, default=2048, help="tokens per window (2048)")
-    parser.add_argument("--set", type=int, default=0, help="number of the disjoint set (0)")
-    parser.add_argument("--max-nsamples", type=int, help="size up to which sets are nested and disjoint (nsamples)")
-    parser.add_argument("--distinct", type=int, help="number of different windows, which are repeated (nsamples)")
+    parser.add_argument("--source", required=True, help="Name of a source, or its settings: '{source: file, path: x}'.")
+    parser.add_argument("--tokenizer", required=True, help="Folder, or org/name[@revision] on the hub.")
+    parser.add_argument("--out", help="File to write (.parquet, .jsonl or .json), or a folder.")
+    parser.add_argument("--nsamples", type=int, default=128, help="Number of windows (128).")
+    parser.add_argument("--seqlen", type=int, default=2048, help="Tokens per window (2048).")
+    parser.add_argument("--set", type=int, default=0, help="Number of the disjoint set (0).")
+    parser.add_argument("--max-nsamples", type=int, help="Size up to which sets are nested and disjoint (nsamples).")
+    parser.add_argument("--distinct", type=int, help="Number of different windows, which are repeated (nsamples).")
     parser.add_argument(
         "--sampling", default="windows", help="windows, packed, document_start, long_documents or sequential"
     )
-    parser.add_argument("--separator", default="eos", help="between documents that share a window: eos, bos, none")
-    parser.add_argument("--add-bos", action="store_true", help="begin each window with the BOS id")
-    parser.add_argument("--first-token", default="bos", help="the id that --add-bos means: bos or eos")
-    parser.add_argument("--document-bos", action="store_true", help="begin each document with the BOS id")
-    parser.add_argument("--select", help="rule that chooses the windows: random, lexical, '{by: herding, pool: 10}'")
-    parser.add_argument("--part", default="both", help="tokens that count: both, prompt or response (of conversations)")
-    parser.add_argument("--length-weights", type=_lengths, help="lengths that count together, such as 256,512,2048")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (0)")
+    parser.add_argument("--separator", default="eos", help="Between documents that share a window: eos, bos, none.")
+    parser.add_argument("--add-bos", action="store_true", help="Begin each window with the BOS id.")
+    parser.add_argument("--first-token", default="bos", help="The id that --add-bos means: bos or eos.")
+    parser.add_argument("--document-bos", action="store_true", help="Begin each document with the BOS id.")
+    parser.add_argument("--select", help="Rule that chooses the windows: random, lexical, '{by: herding, pool: 10}'.")
+    parser.add_argument(
+        "--part", default="both", help="Tokens that count: both, prompt or response (of conversations)."
+    )
+    parser.add_argument("--length-weights", type=_lengths, help="Lengths that count together, such as 256,512,2048.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the sampling (0).")
 
 
 def _lengths(text: str) -> list[int]:
@@ -294,7 +297,7 @@ def main(argv: Sequence[str] | None = None, shipped: Mapping[str, Path] | None =
     `shipped` has folders of tokenizers that are known by name.
     """
     program = "sweep.export" if shipped else "calib.export"
-    parser = argparse.ArgumentParser(prog=f"python -m {program}", description="Write a calibration set to a file.")
+    parser = Parser(prog=f"python -m {program}", description="Write a calibration set to a file.")
     add_arguments(parser)
     arguments = parser.parse_args(argv)
     try:

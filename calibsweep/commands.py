@@ -38,14 +38,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command("init", "write a commented study file for your own model, text and tasks", "calibsweep.init"),
         Command("plan", "print a study's trials and what they cost, and stop", "sweep.launch", "app", ("--dry-run",)),
         Command("run", "run a study, or go on with it, and say what it found", "calibsweep.run", plain=True),
-        Command(
-            "status",
-            "say how far a study is",
-            "sweep.results",
-            given=("status",),
-            plain=True,
-            needs="sweep.storage.status",
-        ),
+        Command("status", "say how far a study is", "calibsweep.status", plain=True),
     ),
     "Read": (
         Command("summary", "the answer on one screen: which text, how sure, what next", "analysis.summary"),

@@ -51,7 +51,10 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     given = [*command.given, *arguments]
     if command.plain:
         return int(target(given) or OK)
-    return answer(application(target), command.name, given)
+    app = application(target)
+    if command.given:  # it does a part of what the application says of itself
+        app.help = f"{command.about[0].upper()}{command.about[1:]}."
+    return answer(app, command.name, given)
 
 
 def application(target: Any) -> Any:

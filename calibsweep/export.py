@@ -8,7 +8,6 @@ Everything else is `python -m sweep.export`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from analysis.answers import MATTERS_HELP, parse_matters
 from analysis.frames import load
 from analysis.pick import pick
+from calib.commandline import Parser
 from calib.settings import SettingsError, one_line
 from sweep import export
 from sweep.results import ResultsError
@@ -29,19 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     asks = "--best" in given and (given.index("--best") + 1 == len(given) or _is_flag(given[given.index("--best") + 1]))
     if not asks:
-        return export.main(given)
-    parser = argparse.ArgumentParser(
+        return export.main(given, "calibsweep export")
+    parser = Parser(
         prog="calibsweep export --best",
         description=__doc__,
         epilog="--out, --format, --device, --why and --no-data are those of calibsweep export --help.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("--best", action="store_true", required=True, help="the trial of the recommended source")
-    parser.add_argument("--results", required=True, help="folder or URI of the results")
-    parser.add_argument("--model", required=True, help="a model of the study")
-    parser.add_argument("--method", help="a method's name or label, if the model has several")
-    parser.add_argument("--tasks", default="", help="tasks that matter, separated by commas")
+    parser.add_argument("--best", action="store_true", help="The trial of the recommended source.")
+    parser.add_argument("--results", required=True, help="Folder or URI of the results.")
+    parser.add_argument("--model", required=True, help="A model of the study.")
+    parser.add_argument("--method", help="A method's name or label, if the model has several.")
+    parser.add_argument("--tasks", default="", help="Tasks that matter, separated by commas.")
     parser.add_argument("--measure", help="accuracy, perplexity_increase, js_divergence, ...")
     parser.add_argument("--matters", default="", help=MATTERS_HELP)
     asked, rest = parser.parse_known_args(given)  # what is left is the export's
@@ -58,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         answer.write_text(json.dumps(asdict(found)), encoding="utf-8")
-        return export.main([*rest, "--results", asked.results, "--best", str(answer)])
+        return export.main([*rest, "--results", asked.results, "--best", str(answer)], "calibsweep export")
 
 
 def _is_flag(word: str) -> bool:

@@ -55,11 +55,14 @@ def main(
     file: Annotated[Path, typer.Argument(help="The study file to write.")] = Path("study.yaml"),
     model: Annotated[str, typer.Option(help="A folder, a GGUF file, a hub id, or a bundled model.")] = "reference-2m",
     text: Annotated[
-        list[str] | None, typer.Option(help="Your text: .jsonl, .parquet or .txt; may be given again.")
+        list[str] | None,
+        typer.Option(metavar="<path>", help="Your text: .jsonl, .parquet or .txt; may be given again."),
     ] = None,
     column: Annotated[str, typer.Option(help="Where a record of the text has its text.")] = "text",
     heldout: Annotated[str | None, typer.Option(help="Text to test on that nothing is calibrated on.")] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help="An lm-eval task; may be given again.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option(metavar="<str>", help="An lm-eval task; may be given again.")
+    ] = None,
 ) -> None:
     """Write a commented study file for your own model, text and tasks.
 

@@ -10,4 +10,4 @@ from sweep.models import MODELS, bundled_models
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit code."""
-    return sets.main(arguments, {name: MODELS / name for name in bundled_models()})
+    return sets.main(arguments, {name: MODELS / name for name in bundled_models()}, "calibsweep calib")

@@ -180,7 +180,9 @@ def command(
     model: Annotated[str, typer.Argument(help="A bundled name, a folder, or a hub id.")],
     out: Annotated[Path, typer.Option(help="The new folder.")],
     method: Annotated[str, typer.Option(help="gptq, rtn, awq, wanda, sparsegpt, ...")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, such as bits=4.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="<str>", help="A setting of the method, such as bits=4.")
+    ] = None,
     bits: Annotated[int | None, typer.Option(help="Short for --set bits=.")] = None,
     rotate: Annotated[bool, typer.Option("--rotate", help="Turn the model by a Hadamard rotation before.")] = False,
     data: Annotated[str | None, typer.Option(help="A text or JSONL file, or a source such as c4.")] = None,

@@ -82,13 +82,13 @@ def export(
     print(leftover_note(out), end="", file=sys.stderr)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m sweep.export") -> int:
     """Export a trial, or build a calibration set and write it. Returns the exit code: 2 when it cannot be done."""
     given = list(sys.argv[1:] if argv is None else argv)
     if any(flag.partition("=")[0] == "--tokenizer" for flag in given):
         return calibration_sets.main(given, {name: MODELS / name for name in bundled_models()})
     try:
-        return int(app(given, prog_name="python -m sweep.export", standalone_mode=False) or 0)
+        return int(app(given, prog_name=prog, standalone_mode=False) or 0)
     except UsageError as error:
         print(f"error: {one_line(error.format_message())}; --help lists all flags", file=sys.stderr)  # type: ignore[attr-defined]
         return 2

@@ -64,7 +64,8 @@ def main(
         str | None, typer.Option(help="Folder or s3:// gs:// URI of the results [default: results/<study>].")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change the study: key=value, such as calibration.sets=2.")
+        list[str] | None,
+        typer.Option("--set", metavar="<str>", help="Change the study: key=value, such as calibration.sets=2."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and an estimate, and stop.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Run in this process, without Ray.")] = False,

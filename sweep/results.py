@@ -7,12 +7,12 @@ in `sweep/storage/schemas.py`.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 import polars as pl
 
+from calib.commandline import Parser
 from sweep.storage.compact import compact
 from sweep.storage.lease import Lease
 from sweep.storage.reading import trials_in_parts
@@ -58,17 +58,19 @@ __all__ = [
 ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m sweep.results") -> int:
     """Pack the files of a results folder, or say how its study stands.
 
     Returns the exit code: 2 when it cannot be done, with one line why.
     """
-    parser = argparse.ArgumentParser(prog="python -m sweep.results", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    pack = commands.add_parser("compact", help="pack the files of finished trials, a thousand trials to a file")
-    pack.add_argument("results", metavar="RESULTS", help="folder or s3:// gs:// URI of the results")
-    look = commands.add_parser("status", help="say what is done, what runs and what failed")
-    look.add_argument("results", metavar="RESULTS", help="folder or s3:// gs:// URI of the results")
+    parser = Parser(prog=prog, description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True, prog=prog, metavar="COMMAND")
+    packs = "Pack the files of finished trials, a thousand trials to a file."
+    pack = commands.add_parser("compact", help=packs, description=packs)
+    pack.add_argument("results", metavar="RESULTS", help="Folder or s3:// gs:// URI of the results.")
+    says = "Say what is done, what runs and for how long, and what failed."
+    look = commands.add_parser("status", help=says, description=says)
+    look.add_argument("results", metavar="RESULTS", help="Folder or s3:// gs:// URI of the results.")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "status":

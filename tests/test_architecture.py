@@ -33,7 +33,7 @@ FLOORS = {
         writer
         files  registry  sampling  dialogue
         records  tokenizer  yamltext  weights
-        settings
+        settings  commandline
     """,
     "methods": """
         target_error

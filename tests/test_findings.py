@@ -41,7 +41,7 @@ def test_a_page_that_says_something_else_is_found(tmp_path: Path, monkeypatch: p
     assert result.exit_code == 1 and "windows.md" in result.output
 
 
-@pytest.mark.parametrize("name", ["sources_reference_5m", "sources_reference_17m"])
+@pytest.mark.parametrize("name", ["sources_reference_5m", "sources_reference_17m", "bits_reference_17m"])
 def test_data_are_of_the_trials_of_their_study(name: str) -> None:
     planned = {trial.id for trial in plan.expand(load_study(str(STUDIES / f"{name}.yaml"), []))}
     assert set(pl.read_parquet(DATA / f"{name}.parquet")["trial_id"]) == planned

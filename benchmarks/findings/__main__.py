@@ -13,6 +13,7 @@ import typer
 
 from analysis.page import vega
 from benchmarks.findings import (
+    bits,
     carry_over,
     claims,
     disagreement,
@@ -22,7 +23,10 @@ from benchmarks.findings import (
     mixtures,
     noise,
     own_domain,
+    predictors,
+    selection,
     sensitivity,
+    sizes,
     windows,
     written,
     wrong_text,
@@ -34,6 +38,7 @@ PAGES = {
     module.__name__.rpartition(".")[2]: module.page
     for module in (
         how_much,
+        bits,
         mixtures,
         own_domain,
         languages,
@@ -42,6 +47,9 @@ PAGES = {
         written,
         wrong_text,
         windows,
+        sizes,
+        selection,
+        predictors,
         disagreement,
         sensitivity,
         carry_over,
@@ -49,10 +57,9 @@ PAGES = {
     )
 }
 OPEN = (
-    "selection of windows and more than 32 windows (`benchmarks/studies/chosen_smollm2.yaml`); other bits and sparsities, "
-    "other data-free methods, and descriptors of sets as predictors (`benchmarks/studies/bits_reference_17m.yaml`); rotation; "
-    "text that the model writes from nothing; noise at other rates; models above 135 million parameters. The two studies "
-    "named are written and were not run"
+    "rotation; text that the model writes from nothing; choosing windows out of more than ten times as many, or for a text "
+    "that is known; noise at other rates; bits and sparsities on other models than reference-17m; models above 135 million "
+    "parameters"
 )
 
 

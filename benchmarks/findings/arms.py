@@ -1,8 +1,8 @@
 """Studies that compare kinds of calibration set, arm by arm: what is read, compared and drawn alike on their pages.
 
-An arm is a source and a size. Arms are compared by the mean log perplexity over texts,
-told as per cent of perplexity; intervals are over calibration sets. Several arms are compared with one, so the p values
-of a family are corrected by Holm.
+An arm is a source, a size and, where windows were chosen, the rule. Arms are compared by the mean log perplexity over
+texts, told as per cent of perplexity; intervals are over calibration sets. Several arms are compared with one, so the p
+values of a family are corrected by Holm.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from analysis.page.chart import Chart
 from benchmarks.findings.evidence import DATA, NAMES, in_percent, percent, signed
 
 LEVEL = 0.05
+ARM = ("source", "nsamples", "select")
 
 
 @dataclass(frozen=True, order=True)
 class Arm:
-    """A source and the windows of a set."""
+    """A source, the windows of a set, and the rule that chose them out of a pool; empty: drawn."""
 
     source: str
     nsamples: int = 16
+    select: str = ""
 
 
 @dataclass(frozen=True)
 class Arms:
     """One model and method. `losses`: arm -> float64 [sets, texts], log perplexity; `control`: text -> log perplexity of
-    rounding to nearest at 3 bits; `tasks`: arm -> [sets], change of the log-likelihood of right answers, nats."""
+    rounding to nearest, empty where a study has several kinds of it; `tasks`: arm -> [sets], change of the log-likelihood of right answers, nats."""
 
     model: str
     method: str
@@ -50,9 +52,10 @@ class Arms:
         """Mean log perplexity over `texts` of each set, [sets]."""
         return np.asarray(self.losses[arm][:, [self.texts.index(text) for text in texts]].mean(axis=1))
 
-    def gap(self, arm: Arm, reference: Arm, texts: Sequence[str]) -> Interval:
-        """Mean loss of `arm` minus that of `reference`."""
-        return contrast([self.mean(arm, texts), self.mean(reference, texts)], [1, -1])
+    def gap(self, arm: Arm, reference: Arm, texts: Sequence[str], *, paired: bool = False) -> Interval:
+        """Mean loss of `arm` minus that of `reference`. `paired`: set k of both is of the same text."""
+        one, other = self.mean(arm, texts), self.mean(reference, texts)
+        return contrast([one - other], [1.0]) if paired else contrast([one, other], [1, -1])
 
     def against_control(self, arm: Arm, texts: Sequence[str]) -> Interval:
         return contrast([self.mean(arm, texts) - sum(self.control[text] for text in texts) / len(texts)], [1.0])
@@ -60,18 +63,19 @@ class Arms:
 
 def read(study: str) -> list[Arms]:
     """Every calibrated method of one study."""
-    frame = pl.read_parquet(DATA / f"{study}.parquet")
+    frame = pl.read_parquet(DATA / f"{study}.parquet").with_columns(pl.col("select").fill_null(""))
     perplexity = pl.col("measure") == "perplexity"
     plain = frame.filter(perplexity, pl.col("method_label").str.starts_with("RTN"), pl.col("task") != "mean")
-    control = {task: math.log(value) for task, value in plain.select("task", "value").iter_rows()}
+    alone = plain["method_label"].n_unique() == 1
+    control = {task: math.log(value) for task, value in plain.select("task", "value").iter_rows()} if alone else {}
     found = []
     calibrated = frame.drop_nulls("source").sort("model", "method_label")
     for (model, method), part in calibrated.group_by("model", "method_label", maintain_order=True):
         texts = sorted(set(part.filter(perplexity)["task"]) - {"mean"})
         losses, tasks = {}, {}
-        ordered = part.sort("source", "nsamples", "set")
-        for (source, nsamples), rows in ordered.group_by("source", "nsamples", maintain_order=True):
-            arm = Arm(str(source), int(str(nsamples)))
+        ordered = part.sort(*ARM, "set")
+        for (source, nsamples, select), rows in ordered.group_by(*ARM, maintain_order=True):
+            arm = Arm(str(source), int(str(nsamples)), str(select))
             values = rows.filter(pl.col("measure") == "perplexity").with_columns(pl.col("value").cast(pl.Float64).log())
             wide = values.pivot(on="task", on_columns=texts, index="set", values="value").sort("set")
             losses[arm] = wide.select(texts).to_numpy()

@@ -25,7 +25,7 @@ WRITTEN = ("written", "written cold", "written hot")
 
 
 def _arm(source: str) -> Arm:
-    return Arm(source, nsamples=NSAMPLES)
+    return Arm(source, NSAMPLES)
 
 
 def page() -> Page:

@@ -36,6 +36,8 @@ def set_environment(options: RunOptions) -> None:
     """What Ray reads of the environment, for this process and those that it starts."""
     for name, value in {**ENVIRONMENT, **({} if options.address else ENVIRONMENT_HERE)}.items():
         os.environ.setdefault(name, value)
+    if not options.address:  # what it says of tokens is for clusters that others can reach
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
 
 
 def arguments(options: RunOptions) -> dict[str, Any]:

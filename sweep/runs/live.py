@@ -43,21 +43,33 @@ class Live:
     price: Price | None = None  # None: no GPU is used
     workers: Callable[[], int] = lambda: 1
     expected: float = 0.0  # seconds of all trials on one worker, as far as known
-    ended: float = 0.0  # of them, those that ended
+    ended: float = 0.0  # of them, those of trials that ended
+    spent: float = 0.0  # seconds that these took in truth, summed over workers
+    began: float | None = None  # the clock when the first trial that ended began: workers load models before
     done: int = 0
     failed: int = 0
     since: float = field(default_factory=time.monotonic)
 
-    def left(self) -> float | None:
-        """Seconds until the end: as long as it took, for each expected second that ended."""
-        elapsed = time.monotonic() - self.since
-        if self.ended <= 0:
-            return None
-        return elapsed * max(0.0, self.expected - self.ended) / self.ended
+    def left(self, busy: Sequence[Busy] = ()) -> float | None:
+        """Seconds until the end, None where nothing is expected. `busy`: what runs.
 
-    def head(self) -> str:
+        As long as it took so far, for each expected second that ended. Until every worker has ended two trials that
+        counts the workers' first trials too little, so what is left is shared among the workers, at the pace of the
+        trials that ended, and before the first as expected.
+        """
+        if self.expected <= 0:
+            return None
+        count, rest = max(1, self.workers()), max(0.0, self.expected - self.ended)
+        ends = self.done + self.failed
+        if ends >= 2 * count and self.ended > 0:
+            return (time.monotonic() - (self.began or self.since)) * rest / self.ended
+        pace = self.spent / self.ended if self.ended > 0 else 1.0
+        work = max(0.0, pace * rest - sum(one.seconds for one in busy))
+        return work / max(1, min(count, self.total - ends))
+
+    def head(self, busy: Sequence[Busy] = ()) -> str:
         """`12 of 152 done, 1 failed, about 3 min 20 s left, 24.0 GPU minutes, cost 0.80`."""
-        left = self.left()
+        left = self.left(busy)
         parts = [f"{self.done} of {self.total} done", f"{self.failed} failed"]
         parts += [f"about {duration(left)} left"] if left is not None else []
         if self.price:
@@ -72,8 +84,9 @@ class Live:
             table.add_row(escape(one.worker), escape(one.trial), one.phase, f"{one.seconds:.0f}", memory)
         if len(busy) > MOST:
             table.add_row(f"and {len(busy) - MOST} more", "", "", "", "")
-        bar = ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=60)
-        return Group(self.head(), bar, *([table] if busy else []))
+        bar = Table.grid()  # which ends its line; a bar alone does not
+        bar.add_row(ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=60))
+        return Group(self.head(busy), bar, *([table] if busy else []))
 
 
 @dataclass
@@ -95,10 +108,10 @@ class Phase:
         return new
 
     def __rich__(self) -> Text:
-        """`reading and tokenizing calibration text, 12 s: books for reference-5m, 3 sets`, on one line."""
+        """`reading and tokenizing calibration text, 12 s: books for reference-5m, 3 sets`; names are not cut."""
         told = f": {self.detail}" if self.detail else ""
         seconds = duration(time.monotonic() - self.since)
-        return Text(f"{self.heading}, {seconds}{told}", no_wrap=True, overflow="ellipsis")
+        return Text(f"{self.heading}, {seconds}{told}", no_wrap=False, overflow="fold")
 
 
 def gpu_time(seconds: float) -> str:

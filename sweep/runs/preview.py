@@ -14,6 +14,7 @@ from rich.table import Table
 from sweep.config import Study
 from sweep.plan import Trial
 from sweep.runs.budget import examples_worth
+from sweep.runs.cautions import cautions
 from sweep.runs.estimate import Machines, estimate
 from sweep.runs.machine import gpus_here
 from sweep.runs.room import Room
@@ -52,7 +53,10 @@ def show_plan(
         console.print(escape(worth))
     console.print(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
     if jobs:
-        console.print(escape(estimate([job.trial for job in jobs], before, machines(options or RunOptions()))))
+        todo = [job.trial for job in jobs]
+        for line in cautions(todo):
+            console.print(f"before you run: {escape(line)}")
+        console.print(escape(estimate(todo, before, machines(options or RunOptions()))))
 
 
 def machines(options: RunOptions) -> Machines:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.live import Live as LiveDisplay
 from rich.markup import escape
@@ -89,11 +90,19 @@ class Reporter:
         live.done += outcome.status == "ok"
         live.failed += outcome.status != "ok"
         live.ended += expected
+        live.spent += _seconds(outcome)
+        live.began = live.began or time.monotonic() - _seconds(outcome)
         head = f"[{live.done + live.failed}/{live.total}] {outcome.trial}"
         if outcome.status == "ok":
-            self.say(f"{head} · {outcome.headline} · {_seconds(outcome):.1f} s")
+            self._say_in_two(head, f"{outcome.headline} · {_seconds(outcome):.1f} s")
         else:
             self.say(f"{head} · FAILED in {outcome.phase}: {outcome.error}")
+
+    def _say_in_two(self, name: str, told: str) -> None:
+        """On one line; in a terminal that is narrower, the second part under the name."""
+        line = f"{name} · {told}"
+        narrow = self.console.is_terminal and cell_len(line) > self.console.width
+        self.say(f"{name}\n{' ' * (name.index(']') + 2)}{told}" if narrow else line)
 
 
 class Silence:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
 from functools import partial
@@ -186,8 +186,7 @@ def run(
     root = store.path if store.is_local else store.root  # absolute: workers have another directory
     runner = make_runner(root)
     with packing(Results(root, WRITE_PATIENCE), lease.check, reporter.say) as packer:
-        expected = {job.trial.id: job.seconds for job in jobs}
-        ended = _run_jobs(session, again, runner, _Watchers(lease, packer, reporter, account, expected))
+        ended = _run_jobs(session, again, runner, _Watchers(lease, packer, reporter, account))
         with account("packing files"):
             packer.close(rest=ended is None)
     return finish(session, reporter, account, runner.workers) if ended is None else ended
@@ -201,7 +200,7 @@ class _Watchers:
     packer: Packer
     reporter: Reporter
     account: Account
-    expected: Mapping[str, float]  # seconds by trial
+    expected: Mapping[str, float] = field(default_factory=dict)  # seconds by trial
 
     def finished(self, outcome: Outcome) -> None:
         self.account.add(outcome)
@@ -221,6 +220,7 @@ def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, wat
                 reporter.phase(STARTING)
                 device = runner.start()
                 check_dtypes(jobs, session.before, device)
+                watchers = replace(watchers, expected=_expected(session, device))
             with account("calibration sets and requests"):
                 todo = [job.trial for job in jobs]
                 runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
@@ -250,6 +250,12 @@ def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, wat
     return ended
 
 
+def _expected(session: Session, device: str) -> dict[str, float]:
+    """Seconds of each trial to run on one worker of that device."""
+    seconds = expected_seconds(session.before)
+    return {job.trial.id: seconds(job.trial, on_gpu=device == "cuda") for job in session.jobs}
+
+
 def _busy(store: Results, since: datetime) -> list[Busy]:
     return list(running(store, since))
 
@@ -269,7 +275,7 @@ def finish(session: Session, reporter: Reporter, account: Account, workers: int)
     if workers and account.price:
         reporter.say(account.price.said(workers, account.phases.get("trials", 0.0)))
     if ran:
-        reporter.say(f"`python -m analysis.report {session.store.root}` writes the report")
+        reporter.say(f"`calibsweep report {session.store.root}` writes the report")
     not_retried = len(trials) - ran - old["ok"]
     if account.failed or not_retried:
         reporter.say("failed trials are rows with their error; --retry-failed runs them again")

@@ -22,10 +22,25 @@ def test_table_shows_workers_time_left_and_cost(monkeypatch: pytest.MonkeyPatch)
     busy = [first, Busy("host-2", "other", "load", 0.2, None)]
     live = Live(10, lambda: busy, Price(2.0, 0.5), lambda: 4, expected=1000.0, since=0.0)
     monkeypatch.setattr("sweep.runs.live.time.monotonic", lambda: 3600.0)
-    live.done, live.failed, live.ended = 3, 1, 400.0
+    live.done, live.failed, live.ended = 8, 1, 400.0
     text = shown(live)
-    assert "3 of 10 done, 1 failed, about 1 h 30 min left, 2.0 GPU hours, cost 4.00" in text
+    assert "8 of 10 done, 1 failed, about 1 h 30 min left, 2.0 GPU hours, cost 4.00" in text
     assert all(part in text for part in ("host-1", "tiny · RTN 3-bit [x]", "evaluate", " 12 ", "3.0 GiB", "load"))
+
+
+def test_time_left_knows_the_workers_before_their_first_trials_end() -> None:
+    busy = [Busy(f"host-{number}", "trial", "compress", 10.0, None) for number in range(4)]
+    live = Live(40, workers=lambda: 4, expected=400.0)
+    assert live.left() == 100.0  # as expected, on four workers
+    live.done, live.ended, live.spent = 1, 10.0, 20.0
+    assert live.left(busy) == (2.0 * 390.0 - 40.0) / 4  # trials take twice as long as expected, and four have begun
+    live.done, live.ended, live.spent = 38, 380.0, 760.0
+    live.since -= 190.0
+    assert live.left(busy) == pytest.approx(10.0, abs=1.0)  # as fast as until now
+
+
+def test_the_last_trials_do_not_share_idle_workers() -> None:
+    assert Live(2, workers=lambda: 16, expected=20.0).left() == 10.0
 
 
 def test_nothing_is_said_of_what_is_not_known() -> None:

@@ -10,6 +10,7 @@ from sweep import plan
 from sweep.config import parse_study
 from sweep.runs.outcome import Outcome
 from sweep.runs.progress import Account, Live, Reporter, duration, overhead
+from sweep.storage.status import Busy
 
 
 @pytest.fixture
@@ -52,6 +53,27 @@ def test_a_terminal_shows_a_bar_under_the_lines(outcomes: list[Outcome]) -> None
     assert "1/2" in stream.getvalue()
 
 
+def test_a_narrow_terminal_breaks_a_line_behind_the_name(outcomes: list[Outcome]) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=30, soft_wrap=True, highlight=False)
+    reporter = Reporter(console)
+    with reporter.trials(Live(10)):
+        reporter.finished(outcomes[0])
+    assert "[1/10] tiny · dense\n       acc 0.500 · 8.5 s\n" in stream.getvalue()
+
+
+def test_the_bar_has_a_line_of_its_own_above_the_workers() -> None:
+    stream = io.StringIO()
+    live = Live(2, lambda: [Busy("host-1", "tiny · dense", "load", 1.0, None)], done=1)
+    Console(file=stream, width=80).print(live)
+    bar, head = stream.getvalue().splitlines()[1:3]
+    assert (
+        bar.strip()
+        and set(bar.strip()) <= {"━", "╸"}
+        and head.split() == ["worker", "trial", "phase", "seconds", "GPU", "memory"]
+    )
+
+
 def test_account_of_time_adds_up_to_the_whole(outcomes: list[Outcome]) -> None:
     account = Account()
     account.phases = {"planning": 1.0, "starting up": 5.0, "calibration sets and requests": 3.0, "trials": 12.0}
@@ -89,11 +111,11 @@ def test_a_log_shows_each_phase_before_the_first_trial_once() -> None:
     assert stream.getvalue().splitlines() == ["reading (books)", "writing"]
 
 
-def test_a_terminal_shows_the_phase_in_one_line_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_the_phase_with_every_name_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     reporter = Reporter(Console(file=stream, force_terminal=True, width=40, soft_wrap=True, highlight=False))
     with reporter.preparing():
         reporter.phase("reading", "a source with a very long name, another one, 3 sets")
     shown = stream.getvalue()
-    assert "reading, 0 s: a source with a very long…" in shown
+    assert "reading, 0 s: a source with a very long \nname, another one, 3 sets" in shown
     assert shown.rstrip().endswith("\x1b[2K")  # erased: the trials' lines follow

@@ -60,7 +60,7 @@ def test_study_that_has_ended_runs_nowhere_although_logs_end_in_the_middle(
     said = capsys.readouterr().out
     assert "no launch is running" in said
     assert "host-1" not in said
-    assert f"`python -m analysis.report {results.root}` writes the report" in said
+    assert f"`calibsweep report {results.root}` writes the report" in said
     assert [busy.worker for busy in running(results)] == ["host-1", "host-3"]
 
 
