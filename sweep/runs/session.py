@@ -190,7 +190,7 @@ def run(
         ended = _run_jobs(session, again, runner, _Watchers(lease, packer, reporter, account, expected))
         with account("packing files"):
             packer.close(rest=ended is None)
-    return finish(session, reporter, account, runner.workers) if ended is None else ended
+    return finish(session, reporter, account, runner.workers, runner.gpus) if ended is None else ended
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, wat
             len(jobs),
             partial(_busy, session.store, datetime.now(timezone.utc)),
             reporter.price if device == "cuda" else None,
-            lambda: runner.workers,
+            lambda: runner.gpus,
             sum(watchers.expected.values()),
         )
         account.price = live.price
@@ -254,7 +254,7 @@ def _busy(store: Results, since: datetime) -> list[Busy]:
     return list(running(store, since))
 
 
-def finish(session: Session, reporter: Reporter, account: Account, workers: int) -> Ending:
+def finish(session: Session, reporter: Reporter, account: Account, workers: int, gpus: float = 0.0) -> Ending:
     """Print the summary."""
     trials, before = session.trials, session.before
     planned = {trial.id for trial in trials}
@@ -267,7 +267,7 @@ def finish(session: Session, reporter: Reporter, account: Account, workers: int)
         f"in {duration(sum(account.phases.values()))} -> {session.store.root}"
     )
     if workers and account.price:
-        reporter.say(account.price.said(workers, account.phases.get("trials", 0.0)))
+        reporter.say(account.price.said(gpus, account.phases.get("trials", 0.0)))
     if ran:
         reporter.say(f"`python -m analysis.report {session.store.root}` writes the report")
     not_retried = len(trials) - ran - old["ok"]
