@@ -23,6 +23,7 @@ from sweep import plan
 from sweep.config import Study, load_study
 from sweep.remote import RayRunner
 from sweep.results import ResultsError
+from sweep.runs.ahead import imported_ahead
 from sweep.runs.bounds import bounded_exit
 from sweep.runs.interrupts import interruptible
 from sweep.runs.local import LocalRunner
@@ -92,6 +93,8 @@ def main(
             account = Account()
             with account("planning"):
                 options = RunOptions(local, address, workers, gpus_per_worker)
+                if not dry_run:
+                    held.enter_context(imported_ahead(options))
                 reporter.price = Price(price)
                 chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
