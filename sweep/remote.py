@@ -166,7 +166,7 @@ class RayRunner(Steady):
         finally:
             if not self.stay:
                 self._dismiss()
-        self.preparation.wait_until_described()
+        self.preparation.wait_until_described(self.notify)
 
     def close(self) -> None:
         """End the workers and the connection (and Ray itself, when it was started here)."""

@@ -183,6 +183,8 @@ def run(
     )
     if not jobs and not again:
         return finish(session, reporter, account, workers=0)
+    if again:
+        reporter.say(f"{len(lost)} calibration sets lack their file, or what describes them; these are made again")
     root = store.path if store.is_local else store.root  # absolute: workers have another directory
     runner = make_runner(root)
     with packing(Results(root, WRITE_PATIENCE), lease.check, reporter.say) as packer:
@@ -223,7 +225,7 @@ def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, wat
                 check_dtypes(jobs, session.before, device)
             with account("calibration sets and requests"):
                 todo = [job.trial for job in jobs]
-                runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
+                runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo, again))
         live = Live(
             len(jobs),
             partial(_busy, session.store, datetime.now(timezone.utc)),
