@@ -202,7 +202,7 @@ class Sweep:
             while assigned := self.crew.assign():
                 handed.append(assigned)
             self.hiring.fit(self.cluster.room())
-            while self.hiring.size < self.hiring.wanted():
+            while self.hiring.size < sum(self.hiring.wanted().values()):
                 self.hired += 1
                 self.hiring.hired(self.hired)
                 self.cluster.waiting.append(self.hired)

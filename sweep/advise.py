@@ -46,7 +46,7 @@ def advise(
     local: bool = False,
     address: str | None = None,
     workers: int | None = None,
-    gpus_per_worker: float = 1.0,
+    gpus_per_worker: float | None = None,
     retry_failed: bool = False,
     reporter: Reporter | None = None,
     **asked: Any,
@@ -119,7 +119,7 @@ def main(
     address: flags.Address = None,
     retry_failed: flags.RetryFailed = False,
     workers: flags.Workers = None,
-    gpus_per_worker: flags.GpusPerWorker = 1.0,
+    gpus_per_worker: flags.GpusPerWorker = None,
 ) -> None:
     """Say which calibration text to use for one model and method, from as few trials as that takes.
 

@@ -23,6 +23,7 @@ from sweep import plan
 from sweep.config import Study, load_study
 from sweep.remote import RayRunner
 from sweep.results import ResultsError
+from sweep.runs.ahead import imported_ahead
 from sweep.runs.bounds import bounded_exit
 from sweep.runs.interrupts import interruptible
 from sweep.runs.local import LocalRunner
@@ -75,8 +76,9 @@ def main(
         int | None, typer.Option(help="Workers [default: as many as there is room for; a GPU cluster grows].")
     ] = None,
     gpus_per_worker: Annotated[
-        float, typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs [default: by the model]."),
+    ] = None,
     price: Annotated[float | None, typer.Option(help="Of a GPU hour, to show what a run costs.")] = None,
 ) -> None:
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
@@ -92,7 +94,9 @@ def main(
             account = Account()
             with account("planning"):
                 options = RunOptions(local, address, workers, gpus_per_worker)
-                reporter.price = Price(price, gpus_per_worker)
+                if not dry_run:
+                    held.enter_context(imported_ahead(options))
+                reporter.price = Price(price)
                 chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
                 lease = None if dry_run else hold(store, held)
@@ -128,7 +132,7 @@ def make_runner(root: str, options: RunOptions, reporter: Reporter) -> Runner:
     """Ray, or a plain loop in this process."""
     runner: LocalRunner | RayRunner
     if options.local:
-        runner = LocalRunner(root, provenance(), None if options.gpus_per_worker else "cpu")
+        runner = LocalRunner(root, provenance(), "cpu" if options.on_cpus else None)
     else:
         runner = RayRunner(root, provenance(), options, reporter.say)
     runner.on_phase = reporter.phase

@@ -34,6 +34,7 @@ MODELS = Path(__file__).parent / "reference" / "models"
 SHIPPED_APART = ("reference-17m",)  # in a wheel of its own, because package indexes have a limit: `make wheel`
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PLACEMENTS = ("auto", "whole", "streamed")
+SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -61,6 +62,9 @@ class ModelEntry:
     trust_remote_code: bool = False
     """Run the Python files that come with the model (`auto_map` in its config.json). They can do whatever you can, on
     every machine of the study: read them first. They count in the identity of a folder's trials."""
+    gpus_per_worker: float | None = None
+    """GPUs of a worker that runs trials of this model: a share of one (0.25 lets four share it), or whole ones; by its
+    size when none is given. A matter of speed that changes no number; `--gpus-per-worker` goes before it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class ModelRef:
     gguf: bool = False  # path is a GGUF file, and not yet the folder that it is converted into (`local_files`)
     placement: str = "auto"  # not part of a trial's identity
     trust_remote_code: bool = False  # part of a trial's identity when true
+    gpus_per_worker: float | None = None  # not part of a trial's identity
 
     def identity(self) -> dict[str, Any]:
         """What of the model can change a trial's numbers.
@@ -120,6 +125,8 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         raise SettingsError(
             f"{path}.placement: unknown placement '{given.placement}'{suggestion(given.placement, PLACEMENTS)}"
         )
+    if given.gpus_per_worker is not None:
+        check_gpus(given.gpus_per_worker, f"{path}.gpus_per_worker {given.gpus_per_worker:g}:")
     location, _, at_revision = given.model.partition("@")
     if at_revision and os.path.isdir(expanded(given.model, path)):  # a folder may have an @ in its path
         location, at_revision = given.model, ""
@@ -161,7 +168,20 @@ def resolve_model(entry: Any, path: str) -> ModelRef:
         length_given=given.max_length is not None and (ref.on_hub or given.max_length != ref.max_length),
         placement=given.placement,
         trust_remote_code=given.trust_remote_code,
+        gpus_per_worker=given.gpus_per_worker,
     )
+
+
+def check_gpus(gpus: float, place: str, also: str = "") -> None:
+    """Refuse what cannot be the GPUs of a worker. Raises SettingsError; `also` is what may be given besides."""
+    if not SHARE[0] <= gpus <= SHARE[1]:  # not so for nan
+        raise SettingsError(
+            f"{place} expected {also}a share of one GPU from {SHARE[0]:g}, or whole ones up to {SHARE[1]}"
+        )
+    if gpus > 1 and gpus % 1:
+        raise SettingsError(
+            f"{place} a worker has a share of one GPU (such as 0.5) or whole ones (such as {round(gpus)})"
+        )
 
 
 def _refuse_missing(location: str, path: str) -> NoReturn:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -206,27 +206,29 @@ def requests_of(pool: Pool, made: Mapping[EvaluationKey, T]) -> T | None:
     return next((found for key, found in made.items() if key[0] == pool.model.tokenizer_id), None)
 
 
-def request_sets(trials: Iterable[Trial]) -> dict[EvaluationKey, RequestSet]:
-    """Each distinct set of requests, by key."""
+def request_sets(trials: Iterable[Trial], done: Iterable[Trial] = ()) -> dict[EvaluationKey, RequestSet]:
+    """Each distinct set of requests, by key. Trials that are `done`, whose sets alone are made, are not counted."""
     groups: dict[EvaluationKey, list[Trial]] = defaultdict(list)
-    for trial in trials:
+    to_run = [*trials]
+    for trial in (*to_run, *done):
         groups[evaluation_key(trial)].append(trial)
+    counted = {id(trial) for trial in to_run}
     return {
         key: RequestSet(
             trial=group[0],
             seqlens=tuple(sorted({trial.spec.seqlen for trial in group if trial.spec is not None})),
-            uses=tuple(_use(model, group) for model in dict.fromkeys(trial.model for trial in group)),
+            uses=tuple(_use(model, group, counted) for model in dict.fromkeys(trial.model for trial in group)),
         )
         for key, group in groups.items()
     }
 
 
-def _use(model: ModelRef, trials: Sequence[Trial]) -> ModelUse:
+def _use(model: ModelRef, trials: Sequence[Trial], counted: Collection[int]) -> ModelUse:
     own = [trial for trial in trials if trial.model == model]
     methods = {trial.label: trial.method for trial in own if trial.method is not None}
     ids = dict.fromkeys(trial.calibration_id for trial in own if trial.calibration_id is not None)
     weighed = any(trial.spec is not None and trial.spec.weighs for trial in own)
-    return ModelUse(model, tuple(methods.values()), tuple(ids), len(own), weighed)
+    return ModelUse(model, tuple(methods.values()), tuple(ids), sum(id(trial) in counted for trial in own), weighed)
 
 
 def check(study: Study) -> None:

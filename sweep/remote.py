@@ -23,14 +23,14 @@ from sweep.runs import connection
 from sweep.runs.actor import GROUP, LEFT, Actor
 from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
-from sweep.runs.hiring import Hiring
+from sweep.runs.hiring import Hiring, hiring_of
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_store, there_already
 from sweep.runs.preparation import WRONG, Preparation
 from sweep.runs.progress import Silence
 from sweep.runs.room import Room, worker_needs
 from sweep.runs.runner import RunOptions, Steady
-from sweep.runs.schedule import Job, spread
+from sweep.runs.schedule import Job, Kind, spread
 from sweep.runs.terminal import others_print_to
 from sweep.runs.watch import LIMITS
 
@@ -56,10 +56,8 @@ class RayRunner(Steady):
         options: RunOptions | None = None,
         notify: Callable[[str], None] = print,
     ) -> None:
-        self.results = results
-        self.provenance = dict(provenance)
-        self.options = options or RunOptions()
-        self.notify = notify
+        self.results, self.provenance = results, dict(provenance)
+        self.options, self.notify = options or RunOptions(), notify
         self.workers = self._most = 0
         self.crew = Crew()
         self.hiring = Hiring(self.crew)
@@ -80,17 +78,13 @@ class RayRunner(Steady):
         if connection.LOGS.is_dir():  # not so on a machine that is no node of the cluster
             self._held.enter_context(others_print_to(connection.LOGS / "sweep-driver.log", "ray"))
         self._device = self._room().device
-        clustered, on_gpus = self.options.address is not None, self._device == "cuda"
-        grows = clustered and self.options.workers is None
-        # on CPUs none waits for room: it would take the one that is left to rebuild what a lost node held
-        self.hiring = Hiring(self.crew, grows=grows, asks_ahead=grows and on_gpus, shrinks=clustered and not on_gpus)
+        self.hiring = hiring_of(self.crew, self.options, self._device)
         if self.options.address and not self._room().workers:
             self.hire(1)  # so that an autoscaler knows what is needed
             self.notify(self._room().wait_line(NODES_MINUTES))
             connection.wait_until(lambda: bool(self._room().workers), NODES_MINUTES * 60)
-        if shortage := self._room().shortage():
-            self.notify(shortage)
-        self.workers = self._most = self.options.workers or self._room().workers
+            self._dismiss()  # what is prepared may need its place
+        self.workers = self._most = self._room().count(self.notify)
         return self._device
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
@@ -98,6 +92,10 @@ class RayRunner(Steady):
 
         Returns when everything is there, or as soon as a worker could begin: `run` takes the other sets as they come.
         """
+        models = [use.model for asked in requests.values() for use in asked.uses]
+        if self._device == "cuda" and self.hiring.choose(self._room().kind_by_model(models)):
+            self._dismiss()
+            self.workers = self._most = self._room().count(self.notify)
         needs_device = any(pool.needs_device for pool in pools)
         if self._device == "cuda" and needs_device:
             self._dismiss()  # workers that stayed hold the GPUs on which models are asked
@@ -108,8 +106,9 @@ class RayRunner(Steady):
 
     def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
         """Like `done` and `result` one of the `Tasks` that the preparation runs."""
-        gpus = self.options.gpus_per_worker if on_device and self._device == "cuda" else 0
-        cpus = 0 if self.crew.size else 1  # workers that stay may hold all CPUs, and wait for what is made here
+        gpus = max(self.hiring.kinds) if on_device and self._device == "cuda" else 0
+        # workers that stay may hold all CPUs, and wait for what is made here; a node with GPUs may have none
+        cpus = 0 if gpus or self.crew.size else 1
         task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2, num_returns=returns)(function)
         return [task.remote(*arguments)] if returns == 1 else task.remote(*arguments)
 
@@ -133,10 +132,12 @@ class RayRunner(Steady):
     def _warm(self, requests: Mapping[EvaluationKey, RequestSet]) -> list[Any]:
         """Workers start and load models while sets and requests are built; the references of these calls."""
         work = {(use.model, key): use.trials for key, asked in requests.items() for use in asked.uses}
-        models, calls = spread(work, self.workers), []
-        for held, reference in zip(models, self.hire(len(models)), strict=False):
-            self.crew.will_hold(self._calls[reference], held)
-            calls.append(self._calls[reference].warm.remote(held[0]))
+        models, calls = spread(work, self.workers, self.crew.kind_of), []
+        for kind in self.hiring.kinds:
+            of_kind = [held for held in models if self.crew.kind_of(held) == kind]
+            for held, reference in zip(of_kind, self.hire(len(of_kind), kind), strict=False):
+                self.crew.will_hold(self._calls[reference], held)
+                calls.append(self._calls[reference].warm.remote(held[0]))
         return calls
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
@@ -165,7 +166,7 @@ class RayRunner(Steady):
         finally:
             if not self.stay:
                 self._dismiss()
-        self.preparation.wait_until_described()
+        self.preparation.wait_until_described(self.notify)
 
     def close(self) -> None:
         """End the workers and the connection (and Ray itself, when it was started here)."""
@@ -173,22 +174,24 @@ class RayRunner(Steady):
             if ray.is_initialized():
                 keep_signals(self._dismiss, ray.shutdown)
 
-    def hire(self, size: int) -> list[Any]:
-        """Start workers until there are `size`; returns the references of the first calls to those that start."""
-        need: Any = worker_needs(self._device, self.options)
-        while self.hiring.size < size:
+    def hire(self, size: int, kind: Kind | None = None) -> list[Any]:
+        """Start workers of a kind (the smallest) until there are `size`; the references of the first calls to them."""
+        kind = self.hiring.kinds[0] if kind is None else kind
+        need: Any = worker_needs(self._device, kind)
+        while self.hiring.count(kind) < size:
             remote: Any = ray.remote
             actor = remote(**need, concurrency_groups={GROUP: 1})(Actor).remote(
                 self.results, self.provenance, self._device, LIMITS, ray.get
             )
             self._calls[actor.process.remote()] = actor
-            self.hiring.hired(actor)
-        return [reference for reference, actor in self._calls.items() if actor in self.hiring.starting]
+            self.hiring.hired(actor, kind)
+        return [call for call, actor in self._calls.items() if actor in self.hiring.starting_of(kind)]
 
     def _hire_and_end(self) -> None:
         """As many as are wanted. Actors that wait show demand: `request_resources` would outlive a killed driver."""
-        self.workers = self.hiring.places
-        self.hire(self.hiring.wanted())
+        self.workers, self.gpus = self.hiring.workers, self.hiring.gpus
+        for kind, size in self.hiring.wanted().items():
+            self.hire(size, kind)
         for actor in self.hiring.surplus():
             self.hiring.ended(actor)
             self._calls = {reference: other for reference, other in self._calls.items() if other is not actor}
@@ -291,9 +294,7 @@ class RayRunner(Steady):
         return commit_failure(patient_store(self.results), job, error, self.provenance, phase)
 
     def _room(self) -> Room:
-        nodes = connection.within(ray.nodes)
-        alive = [node["Resources"] for node in nodes if node["Alive"]]
-        return Room(alive, self.options, len(nodes) - len(alive))
+        return Room.of(connection.within(ray.nodes), self.options, self.hiring.kinds)
 
     def _look(self) -> None:
         """Every few seconds: see that the cluster is there, and use the nodes that have joined one that grows."""

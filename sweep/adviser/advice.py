@@ -175,6 +175,6 @@ def _check_budget(question: Question, design: Design, options: RunOptions, store
 
 def _least(trial: plan.Trial, options: RunOptions) -> float:
     """Seconds that a trial takes at least: what a plan expects, on a faster machine with all its cores."""
-    on_gpu = bool(options.gpus_per_worker and (options.address or shutil.which("nvidia-smi")))
+    on_gpu = bool(not options.on_cpus and (options.address or shutil.which("nvidia-smi")))
     cores = 1 if on_gpu else os.cpu_count() or 1
     return expected(trial, on_gpu=on_gpu, unknown=1.0).total / (FASTER * cores)

@@ -56,4 +56,6 @@ Local = Annotated[bool, typer.Option("--local", help="Run in this process, witho
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster (auto, or host:port).")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 Workers = Annotated[int | None, typer.Option(help="Workers [default: as many as there is room for].")]
-GpusPerWorker = Annotated[float, typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs [default: by the model].")
+]

@@ -70,8 +70,8 @@ class Rounds:
         check_dtypes(session.jobs, session.before, self._device)
         todo = [job.trial for job in session.jobs]
         with self.account("calibration sets and requests"), self.reporter.preparing():
-            runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
-        with self.account("trials"), self.reporter.trials(Live(len(todo), workers=lambda: runner.workers)):
+            runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo, again))
+        with self.account("trials"), self.reporter.trials(Live(len(todo), gpus=lambda: runner.gpus)):
             for outcome in runner.run(session.jobs):
                 self.account.add(outcome)
                 self.reporter.finished(outcome)

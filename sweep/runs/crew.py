@@ -11,13 +11,14 @@ not look like that.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sweep.runs.connection import LOGS
 from sweep.runs.runner import RunnerError
-from sweep.runs.schedule import Awaiting, Job, Queue, held_by
+from sweep.runs.schedule import ONE_KIND, Awaiting, Job, Kind, Queue, held_by, one_kind
 
 Handle = Any  # of a worker: whatever can be a key
 
@@ -38,9 +39,14 @@ class Running:
 
 
 class Crew:
-    """The workers that have started, and the jobs. `now` is a clock that only goes forward, in seconds."""
+    """The workers that have started, and the jobs. `now` is a clock that only goes forward, in seconds.
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    `kind_of` says which kind of worker runs the trials of a model, `kinds` of which kind a worker is.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, kind_of: Callable[[object], Kind] = one_kind) -> None:
+        self.kind_of = kind_of
+        self.kinds: defaultdict[Handle, Kind] = defaultdict(lambda: ONE_KIND)
         self.queue = Queue()
         self.free: list[Handle] = []
         self.running: dict[Handle, Running] = {}
@@ -68,7 +74,7 @@ class Crew:
     def begin(self, jobs: Sequence[Job], missing: Collection[str] = ()) -> None:
         """The jobs to do; those of calibration sets that are `missing` wait. Workers may have joined before."""
         self.awaiting = Awaiting(job for job in jobs if job.trial.calibration_id in missing)
-        self.queue = Queue(job for job in jobs if job.trial.calibration_id not in missing)
+        self.queue = Queue((job for job in jobs if job.trial.calibration_id not in missing), self.kind_of)
         for held in self._held.values():
             self.queue.hold(held)
 
@@ -82,6 +88,7 @@ class Crew:
 
     def left(self, worker: Handle) -> None:
         """A worker was ended; the trial that it ran waits again, and the worker's death is not held against it."""
+        self.kinds.pop(worker, None)
         if worker in self.running:
             job = self.running.pop(worker).job
             self.queue.put_back(replace(job, attempts=job.attempts + 1))
@@ -93,6 +100,7 @@ class Crew:
         """All workers, which the caller ends; the crew has none any more."""
         everyone = [*self.free, *self.running]
         self.free, self.running, self.recorded, self._held = [], {}, {}, {}
+        self.kinds.clear()
         return everyone
 
     # trials
@@ -102,12 +110,15 @@ class Crew:
 
         While a trial is recorded that has lost a worker before, its worker takes no other, which would share its end.
         """
+        if not self.queue:
+            return None
         suspects = [worker for worker, job in self.recorded.values() if job.deaths]
-        worker = next((worker for worker in reversed(self.free) if worker not in suspects), None)
-        if worker is None or not self.queue:
+        able = (one for one in reversed(self.free) if one not in suspects and self.queue.count(self.kinds[one]))
+        worker = next(able, None)
+        if worker is None:
             return None
         self.free.remove(worker)
-        job = self.queue.take(self._held.get(worker))
+        job = self.queue.take(self._held.get(worker), self.kinds[worker])
         self._held[worker] = held_by(job.trial)
         self.running[worker] = Running(job, self._now())
         return worker, job
@@ -152,6 +163,7 @@ class Crew:
     def lost(self, worker: Handle) -> str | None:
         """The worker is gone, or cannot run another trial. Returns what to say when its model is suspended for it."""
         run = self.running.pop(worker)
+        self.kinds.pop(worker, None)
         self.queue.release(self._held.pop(worker, None))
         model, held = run.job.trial.model.name, held_by(run.job.trial)
         if self._deaths.count(held, run, self._now()) < DEATHS_OF_A_MODEL:

@@ -19,17 +19,13 @@ MOST = 16  # workers that are shown
 
 @dataclass(frozen=True)
 class Price:
-    """What an hour of a worker costs: `gpu_hour` is the price of a GPU, in any currency; None: it is not known."""
+    """What GPUs cost: `gpu_hour` is the price of an hour of one, in any currency; None: it is not known."""
 
     gpu_hour: float | None = None
-    gpus_per_worker: float = 1.0
 
-    def gpu_hours(self, workers: int, seconds: float) -> float:
-        return workers * self.gpus_per_worker * seconds / 3600
-
-    def said(self, workers: int, seconds: float) -> str:
-        """`3.2 GPU hours, cost 6.40`."""
-        hours = self.gpu_hours(workers, seconds)
+    def said(self, gpus: float, seconds: float) -> str:
+        """`3.2 GPU hours, cost 6.40`, of so many GPUs for so long."""
+        hours = gpus * seconds / 3600
         cost = "" if self.gpu_hour is None else f", cost {hours * self.gpu_hour:,.2f}"
         return gpu_time(hours * 3600) + cost
 
@@ -41,6 +37,7 @@ class Live:
     total: int
     running: Callable[[], Sequence[Busy]] = tuple
     price: Price | None = None  # None: no GPU is used
+    gpus: Callable[[], float] = lambda: 1.0  # that the workers hold
     workers: Callable[[], int] = lambda: 1
     expected: float = 0.0  # seconds of all trials on one worker, as far as known
     ended: float = 0.0  # of them, those of trials that ended
@@ -73,7 +70,7 @@ class Live:
         parts = [f"{self.done} of {self.total} done", f"{self.failed} failed"]
         parts += [f"about {duration(left)} left"] if left is not None else []
         if self.price:
-            parts.append(self.price.said(self.workers(), time.monotonic() - self.since))
+            parts.append(self.price.said(self.gpus(), time.monotonic() - self.since))
         return ", ".join(parts)
 
     def __rich__(self) -> Group:

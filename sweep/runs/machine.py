@@ -53,6 +53,16 @@ def gpus_here() -> int:
     return found if allowed is None else min(found, len([name for name in allowed.split(",") if name.strip()]))
 
 
+def gpu_models_here() -> list[str]:
+    """Names of the NVIDIA GPUs of this machine, such as `NVIDIA H100 80GB HBM3`, found without torch."""
+    try:
+        texts = [path.read_text() for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
+    except OSError:
+        return []
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("Model:")]
+    return [line.partition(":")[2].strip() for line in lines]
+
+
 def reset_peak_memory(device: str) -> None:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -144,19 +144,23 @@ class Preparation:
             except SettingsError as error:
                 yield use.model, error
 
-    def wait_until_described(self) -> None:
-        """Raises RunnerError when what describes the sets could not be made."""
+    def wait_until_described(self, notify: Callable[[str], None] = print) -> None:
+        """`notify` is told when this takes a moment. Raises RunnerError when what describes the sets cannot be made."""
         try:
-            self._wait_for(list(self._described.values()))
+            self._wait_for(list(self._described.values()), notify)
         except RunnerError:
             raise
         except Exception as error:  # a model is asked, so its device may fail
             raise RunnerError(f"what describes the calibration sets could not be made: {_said(error)}") from None
 
-    def _wait_for(self, references: Sequence[Reference]) -> None:
+    def _wait_for(self, references: Sequence[Reference], notify: Callable[[str], None] | None = None) -> None:
         waiting = list(references)
         while waiting:
-            for reference in self.tasks.done(waiting):
+            done = self.tasks.done(waiting)
+            if notify and not done:
+                notify(f"all trials have ended; what describes calibration sets is made ({len(waiting)} groups left)")
+                notify = None
+            for reference in done:
                 waiting.remove(reference)
                 self.tasks.result(reference)
 

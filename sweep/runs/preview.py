@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import polars as pl
 from rich.console import Console
@@ -12,14 +13,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep.config import Study
+from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.runs.budget import examples_worth
 from sweep.runs.cautions import cautions
 from sweep.runs.estimate import Machines, estimate
-from sweep.runs.machine import gpus_here
+from sweep.runs.machine import gpu_models_here, gpus_here
 from sweep.runs.room import Room
 from sweep.runs.runner import RunOptions
-from sweep.runs.schedule import Job
+from sweep.runs.schedule import ONE_KIND, Job, Kind
+from sweep.runs.share import PREFIX, resource_of
+
+CLUSTERED = "H100"  # what a plan takes the GPUs of a cluster for
 
 
 def show_plan(
@@ -53,16 +58,37 @@ def show_plan(
         console.print(escape(worth))
     console.print(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
     if jobs:
-        todo = [job.trial for job in jobs]
+        todo, chosen = [job.trial for job in jobs], options or RunOptions()
+        room = room_here(chosen)
+        on_gpus = room.device == "cuda" and not chosen.local
+        kinds = room.kind_by_model(list(dict.fromkeys(trial.model for trial in todo))) if on_gpus else {}
+        if kinds:
+            console.print(escape(kinds_line(kinds, chosen)))
         for line in cautions(todo):
             console.print(f"before you run: {escape(line)}")
-        console.print(escape(estimate(todo, before, machines(options or RunOptions()))))
+        console.print(escape(estimate(todo, before, machines(chosen, kinds.values()))))
 
 
-def machines(options: RunOptions) -> Machines:
+def machines(options: RunOptions, kinds: Iterable[Kind] = ()) -> Machines:
     """What a run with these options would have, as far as it is known here: a cluster is not asked."""
-    gpus = options.gpus_per_worker
     if options.address:
-        return Machines(options.workers or 1, "cuda" if gpus else "cpu")
-    room = Room([{"CPU": float(os.cpu_count() or 1), "GPU": float(gpus_here())}], options)
+        return Machines(options.workers or 1, "cpu" if options.on_cpus else "cuda")
+    room = replace(room_here(options), kinds=tuple(sorted({*kinds})) or (ONE_KIND,))
     return Machines(1 if options.local else options.workers or max(1, room.workers), room.device)
+
+
+def room_here(options: RunOptions) -> Room:
+    """This machine; of a cluster, which is not asked, a node with one GPU."""
+    if options.address:
+        return Room([{"CPU": 8.0, "GPU": 1.0, f"{PREFIX}{CLUSTERED}": 1.0}], options)
+    kinds = {resource_of(name): 1.0 for name in gpu_models_here()}
+    return Room([{"CPU": float(os.cpu_count() or 1), "GPU": float(gpus_here()), **kinds}], options)
+
+
+def kinds_line(kinds: Mapping[ModelRef, Kind], options: RunOptions) -> str:
+    """`GPUs of a worker: 0.125 (reference-2m, reference-5m), 1 (llama-7b)`."""
+    names: dict[Kind, list[str]] = {}
+    for model, kind in sorted(kinds.items(), key=lambda item: item[1]):
+        names.setdefault(kind, []).append(model.name)
+    where = f", where a GPU is an {CLUSTERED}" if options.address and options.gpus_per_worker is None else ""
+    return f"GPUs of a worker{where}: " + ", ".join(f"{kind:g} ({', '.join(found)})" for kind, found in names.items())

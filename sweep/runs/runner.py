@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from calib.settings import SettingsError, shown
+from sweep.models import check_gpus
 from sweep.plan import EvaluationKey, Pool, RequestSet
 from sweep.runs.outcome import Outcome
 from sweep.runs.phases import OnPhase, nobody
 from sweep.runs.schedule import Job
 
 MAX_WORKERS = 10_000
-SHARE = (0.01, 64)  # GPUs of a worker: Ray counts no finer share, and no machine has more
 
 
 class RunnerError(RuntimeError):
@@ -32,7 +32,8 @@ class RunnerError(RuntimeError):
 class Runner(Protocol):
     """Runs trials on one or more workers, which write their own rows."""
 
-    workers: int  # that run trials, known after `start`
+    workers: int  # that run trials, known when they have begun
+    gpus: float  # that these hold together, where trials run on GPUs
     stay: bool  # keep the workers when a run ends
 
     def start(self) -> str:
@@ -61,6 +62,7 @@ class Steady:
     """
 
     results: str
+    gpus = 1.0
     stay = False
     on_phase: OnPhase = staticmethod(nobody)
 
@@ -76,23 +78,20 @@ class RunOptions:
     local: bool = False  # in this process, without Ray
     address: str | None = None  # of a running Ray cluster; None starts Ray here
     workers: int | None = None  # None: as many as there is room for
-    gpus_per_worker: float = 1.0  # 0 runs on CPUs
+    gpus_per_worker: float | None = None  # 0 runs on CPUs; None: each model's own entry or size says
 
     def __post_init__(self) -> None:
-        workers, gpus = self.workers, self.gpus_per_worker
+        workers = self.workers
         if workers is not None and not 1 <= workers <= MAX_WORKERS:
             raise SettingsError(f"--workers {workers}: expected 1 to {MAX_WORKERS:,}")
-        if not (gpus == 0 or SHARE[0] <= gpus <= SHARE[1]):  # not so for nan
-            raise SettingsError(
-                f"--gpus-per-worker {gpus:g}: expected 0 (run on CPUs), a share of one GPU from {SHARE[0]:g}, "
-                f"or whole ones up to {SHARE[1]}"
-            )
-        if gpus > 1 and gpus % 1:
-            raise SettingsError(
-                f"--gpus-per-worker {gpus:g}: a worker has a share of one GPU (such as 0.5) or whole ones "
-                f"(such as {round(gpus)})"
-            )
+        if self.gpus_per_worker:  # nan is true
+            check_gpus(self.gpus_per_worker, f"--gpus-per-worker {self.gpus_per_worker:g}:", "0 (run on CPUs), ")
         if self.address is not None and not re.fullmatch(r"[A-Za-z0-9\[][^\s]*", self.address):
             raise SettingsError(f"--address {shown(self.address)}: expected auto, or host:port of a running cluster")
         if self.local and (self.address or (workers or 1) > 1):
             raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
+
+    @property
+    def on_cpus(self) -> bool:
+        """Whether trials run on CPUs where there are GPUs as well."""
+        return self.gpus_per_worker == 0

@@ -3,21 +3,30 @@
 Pure bookkeeping, without Ray. Of a model the longest trials come first, so that short ones fill the end. When a
 worker's model has no trial left it goes where the most work a worker is left, so two workers start on two models and
 end together on the last one. A model that kills its workers is *suspended*: its trials wait, so that the others still
-get theirs. What a worker *holds* is a dense model with the requests made for it.
+get theirs. What a worker *holds* is a dense model with the requests made for it. Where models need unlike workers
+(shares of a GPU), a worker is of a *kind*, and takes trials of models of its kind alone.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import TypeVar
 
 from sweep.models import ModelRef
 from sweep.plan import Trial, evaluation_key
 
 Held = TypeVar("Held")
+Kind = float  # of a worker: its GPUs, where that matters
+ONE_KIND: Kind = 1.0
+
+
+def one_kind(_held: object) -> Kind:
+    """All models are run by the same workers."""
+    return ONE_KIND
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class Job:
 class Queue:
     """The jobs that wait, by the model that a worker must hold for them."""
 
-    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+    def __init__(self, jobs: Iterable[Job] = (), kind_of: Callable[[object], Kind] = one_kind) -> None:
+        self._kind_of = kind_of
         self._waiting: dict[object, deque[Job]] = {}
         self._seconds: defaultdict[object, float] = defaultdict(float)  # of what waits
         self._holders: Counter[object] = Counter()
@@ -57,14 +67,34 @@ class Queue:
         """Jobs that may be taken: those of suspended models do not count."""
         return sum(len(jobs) for key, jobs in self._waiting.items() if key not in self._suspended)
 
-    def take(self, held: object) -> Job:
-        """The next job for a worker that holds `held` (None: nothing yet). The queue must not be empty."""
+    def count(self, kind: Kind) -> int:
+        """Jobs that workers of a kind may take."""
+        return sum(len(self._waiting[key]) for key in self._open(kind))
+
+    def by_kind(self) -> Counter[Kind]:
+        """Jobs that may be taken, by the kind of worker that may."""
+        found: Counter[Kind] = Counter()
+        for key, jobs in self._waiting.items():
+            found[self._kind_of(key)] += len(jobs) if key not in self._suspended else 0
+        return found
+
+    def seconds(self, kind: Kind) -> float:
+        """That these jobs are expected to take."""
+        return sum(self._seconds[key] for key in self._open(kind))
+
+    def _open(self, kind: Kind) -> list[object]:
+        return [
+            key
+            for key, jobs in self._waiting.items()
+            if jobs and key not in self._suspended and self._kind_of(key) == kind
+        ]
+
+    def take(self, held: object, kind: Kind = ONE_KIND) -> Job:
+        """The next job for a worker of a kind that holds `held` (None: nothing yet). There must be one."""
         wanted = held
         if not self._waiting.get(held) or held in self._suspended:
             self.release(held)
-            wanted = max(
-                (key for key, jobs in self._waiting.items() if jobs and key not in self._suspended), key=self._lasts
-            )
+            wanted = max(self._open(kind), key=self._lasts)
             self._holders[wanted] += 1
         job = self._waiting[wanted].popleft()
         self._seconds[wanted] -= job.seconds
@@ -110,8 +140,10 @@ class Awaiting:
 
     def __init__(self, jobs: Iterable[Job] = ()) -> None:
         self._jobs: defaultdict[str | None, list[Job]] = defaultdict(list)  # by set
+        self.held: Counter[object] = Counter()  # how many there are, by what a worker must hold for them
         for job in jobs:
             self._jobs[job.trial.calibration_id].append(job)
+            self.held[held_by(job.trial)] += 1
 
     def __len__(self) -> int:
         return sum(map(len, self._jobs.values()))
@@ -124,6 +156,7 @@ class Awaiting:
             taken += [job for job in jobs if model in (None, job.trial.model)]
             if kept := [job for job in jobs if model not in (None, job.trial.model)]:
                 self._jobs[number] = kept
+        self.held.subtract(held_by(job.trial) for job in taken)
         return taken
 
 
@@ -131,11 +164,16 @@ def _longest_first(job: Job) -> float:
     return -job.seconds
 
 
-def spread(work: Mapping[Held, float], workers: int) -> list[Held]:
-    """What each of so many workers should hold: as a queue of such work would have them begin."""
+def spread(work: Mapping[Held, float], places: int, kind_of: Callable[[Held], Kind] = one_kind) -> list[Held]:
+    """What the workers of so many places (of the smallest kind) should hold: as a queue of such work would have them
+    begin."""
     holders: Counter[Held] = Counter()
-    for _ in range(min(workers, int(sum(work.values())))):
-        holders[max(work, key=lambda held: work[held] / (1 + holders[held]))] += 1
+    smallest = min((kind_of(held) for held in work), default=ONE_KIND)
+    width = {held: ceil(kind_of(held) / smallest - 1e-9) for held in work}
+    while fit := [held for held in work if holders[held] < work[held] and width[held] <= places]:
+        chosen = max(fit, key=lambda held: work[held] / (1 + holders[held]))
+        holders[chosen] += 1
+        places -= width[chosen]
     return list(holders.elements())
 
 

@@ -183,13 +183,15 @@ def run(
     )
     if not jobs and not again:
         return finish(session, reporter, account, workers=0)
+    if again:
+        reporter.say(f"{len(lost)} calibration sets lack their file, or what describes them; these are made again")
     root = store.path if store.is_local else store.root  # absolute: workers have another directory
     runner = make_runner(root)
     with packing(Results(root, WRITE_PATIENCE), lease.check, reporter.say) as packer:
         ended = _run_jobs(session, again, runner, _Watchers(lease, packer, reporter, account))
         with account("packing files"):
             packer.close(rest=ended is None)
-    return finish(session, reporter, account, runner.workers) if ended is None else ended
+    return finish(session, reporter, account, runner.workers, runner.gpus) if ended is None else ended
 
 
 @dataclass(frozen=True)
@@ -223,13 +225,14 @@ def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, wat
                 watchers = replace(watchers, expected=_expected(session, device))
             with account("calibration sets and requests"):
                 todo = [job.trial for job in jobs]
-                runner.prepare(plan.pools([*todo, *again]), plan.request_sets([*todo, *again]))
+                runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo, again))
         live = Live(
             len(jobs),
             partial(_busy, session.store, datetime.now(timezone.utc)),
             reporter.price if device == "cuda" else None,
-            lambda: runner.workers,
-            sum(watchers.expected.values()),
+            gpus=lambda: runner.gpus,
+            workers=lambda: runner.workers,
+            expected=sum(watchers.expected.values()),
         )
         account.price = live.price
         with account("trials"), reporter.trials(live):
@@ -260,7 +263,7 @@ def _busy(store: Results, since: datetime) -> list[Busy]:
     return list(running(store, since))
 
 
-def finish(session: Session, reporter: Reporter, account: Account, workers: int) -> Ending:
+def finish(session: Session, reporter: Reporter, account: Account, workers: int, gpus: float = 0.0) -> Ending:
     """Print the summary."""
     trials, before = session.trials, session.before
     planned = {trial.id for trial in trials}
@@ -273,7 +276,7 @@ def finish(session: Session, reporter: Reporter, account: Account, workers: int)
         f"in {duration(sum(account.phases.values()))} -> {session.store.root}"
     )
     if workers and account.price:
-        reporter.say(account.price.said(workers, account.phases.get("trials", 0.0)))
+        reporter.say(account.price.said(gpus, account.phases.get("trials", 0.0)))
     if ran:
         reporter.say(f"`calibsweep report {session.store.root}` writes the report")
     not_retried = len(trials) - ran - old["ok"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from calib.build import CalibrationSet
+from methods.lazy import torch
 from sweep.evaluation.suite import EvaluationData, Evaluator
 from sweep.models import ModelRef, at_commit, hub_commit
 from sweep.plan import EvaluationKey, Trial, evaluation_key
@@ -159,7 +160,10 @@ class Worker:
         return peak_memory(self.device) if self.device == "cuda" else None
 
     def warm(self, model: ModelRef) -> None:
-        """Load a model before there is a trial of it. What goes wrong is met again, and told, by the first trial."""
+        """Load a model before there is a trial of it, and what a first forward and the first metrics load.
+
+        What goes wrong is met again, and told, by the first trial.
+        """
         if self._held is not None:  # a worker that stayed holds one
             return
         clock = WatchedClock("", model.name, WorkLog(None))
@@ -168,6 +172,12 @@ class Worker:
         with suppress(Exception), clock("load", "model"):
             ref = at_commit(model, hub_commit(model))
             self._warm = ref, load_dense(ref, self.device)
+        with suppress(Exception), clock("load", "libraries"):
+            import lm_eval.api.task  # noqa: F401  # for metrics
+
+            if self._warm and self._warm[1].placement == "whole":
+                with torch.inference_mode():
+                    self._warm[1].model(torch.zeros((1, 8), dtype=torch.long, device=self.device), use_cache=False)
 
     def _take_warm(self, ref: ModelRef) -> DenseModel | StreamedModel | None:
         """The model that was loaded ahead, if it is this one; another one makes room."""

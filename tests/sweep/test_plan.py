@@ -258,3 +258,12 @@ def test_a_trial_says_how_much_text_it_sees_where_that_varies(document: Document
     sizes = {str(trial).partition(" set 0")[2] for trial in trials_of(document, "calibration.nsamples=[2,4]")}
     assert {" · 2 windows", " · 4 windows"} <= sizes
     assert not any("windows" in str(trial) for trial in trials_of(document, "calibration.nsamples=2"))
+
+
+def test_trials_that_are_done_are_not_counted_as_uses_of_a_model(document: Document) -> None:
+    trials = trials_of(document)
+    (asked,) = plan.request_sets(trials[:1], trials[1:]).values()
+    (counted,) = plan.request_sets(trials).values()
+    assert [use.trials for use in asked.uses] == [1]
+    assert [use.trials for use in counted.uses] == [len(trials)]
+    assert [use.calibration_ids for use in asked.uses] == [use.calibration_ids for use in counted.uses]

@@ -50,10 +50,27 @@ def _standard_error(rule: Aggregation, items: list[Any], bootstrap_iters: int) -
     if len(items) < 2 or not (closed_form or bootstrap_iters):
         return None
     error = metrics.stderr_for_metric(metric=rule, bootstrap_iters=bootstrap_iters or 1)
+    if error is None:
+        return None
     try:
-        return finite(error(items)) if error is not None else None
+        return finite(error(items) if closed_form else _resampled(rule, items, bootstrap_iters))
     except (ArithmeticError, ValueError, TypeError, LookupError):  # of a resample, say; the value stands
         return None
+
+
+def _resampled(rule: Aggregation, items: list[Any], iterations: int) -> float:
+    """lm-eval's bootstrapped standard error, from its own draws, in this thread.
+
+    lm-eval forks a pool of processes for it, of a worker that holds a GPU and records beside the next trial: a copy of
+    a process with several threads may wait for ever for a lock that one of the others held.
+    """
+    from lm_eval.api import metrics
+
+    chunk = min(1000, iterations)
+    draw = metrics._bootstrap_internal(rule, chunk)
+    return float(
+        metrics.sample_stddev([value for number in range(iterations // chunk) for value in draw((number, items))])
+    )
 
 
 def is_mean(rule: Aggregation) -> bool:

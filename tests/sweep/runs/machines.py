@@ -45,7 +45,7 @@ class Machines:
             while crew.assign():
                 pass
             hiring.fit(self.nodes)
-            while hiring.size < hiring.wanted():
+            while hiring.size < sum(hiring.wanted().values()):
                 self.hired += 1
                 hiring.hired(self.hired)
             for worker in hiring.surplus():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.runs.crew import ClusterError, Crew
 from sweep.runs.hiring import Hiring
-from sweep.runs.schedule import Job
+from sweep.runs.schedule import ONE_KIND, Job, Kind
 from tests.sweep.runs.machines import Machines, ids, jobs
 
 
@@ -53,7 +54,7 @@ def test_workers_hired_before_the_trials_are_used(many_trials: list[Trial]) -> N
     hiring.hired("early")
     crew.begin(jobs(many_trials[:3]))
     hiring.begin(8)
-    assert (hiring.places, hiring.wanted(), hiring.size) == (3, 3, 1)
+    assert (hiring.places, hiring.wanted(), hiring.size) == (3, {ONE_KIND: 3}, 1)
     hiring.started("early")
     assert (hiring.size, crew.size) == (1, 1)
     assigned = crew.assign()
@@ -114,7 +115,7 @@ def test_workers_without_a_trial_are_ended_on_a_cluster_and_kept_here(many_trial
         assert hiring.surplus() == (["first"] if on_cluster else [])
         if on_cluster:
             hiring.ended("first")
-            assert (hiring.size, hiring.wanted(), hiring.surplus()) == (1, 1, [])
+            assert (hiring.size, hiring.wanted(), hiring.surplus()) == (1, {ONE_KIND: 1}, [])
 
 
 def test_workers_leave_the_cpu_on_which_what_a_lost_node_held_is_built_again(many_trials: list[Trial]) -> None:
@@ -178,3 +179,80 @@ def test_workers_are_kept_while_trials_await_their_sets(many_trials: list[Trial]
         hiring.hired(worker)
         hiring.started(worker)
     assert hiring.surplus() == []
+
+
+def mixed(trials: list[Trial]) -> tuple[Hiring, dict[ModelRef, Kind]]:
+    """A crew that needs a whole GPU for one model and a quarter for all others."""
+    large = trials[0].model
+    kinds = {trial.model: 1.0 if trial.model == large else 0.25 for trial in trials}
+    assert set(kinds.values()) == {0.25, 1.0}
+    hiring = Hiring(Crew())
+    assert hiring.choose(kinds)
+    return hiring, kinds
+
+
+def test_models_with_different_needs_run_side_by_side(two_models: list[Trial]) -> None:
+    hiring, kinds = mixed(two_models)
+    hiring.crew.begin(jobs(two_models))
+    hiring.begin(8)  # two GPUs, in quarters
+    assert hiring.wanted() == {0.25: 4, 1.0: 1}
+    assert (hiring.workers, hiring.gpus) == (5, 2.0)
+    for kind, count in hiring.wanted().items():
+        for number in range(count):
+            hiring.hired((kind, number), kind)
+            hiring.started((kind, number))
+    handed = {}
+    while assigned := hiring.crew.assign():
+        handed[assigned[0]] = kinds[assigned[1].trial.model]
+    assert handed == {worker: worker[0] for worker in handed}
+    assert len(handed) == 5
+
+
+def test_workers_of_a_kind_that_is_done_make_room_for_another(two_models: list[Trial]) -> None:
+    hiring, kinds = mixed(two_models)
+    large = [trial for trial in two_models if kinds[trial.model] == 1.0]
+    small = [trial for trial in two_models if kinds[trial.model] == 0.25]
+    hiring.crew.begin(jobs([*large[:1], *small]))
+    hiring.begin(4)  # one GPU
+    hiring.hired("large", 1.0)
+    hiring.started("large")
+    assert hiring.crew.assign() == ("large", Job(large[0]))
+    assert hiring.wanted() == {0.25: 0, 1.0: 1}  # it keeps what it holds
+    hiring.crew.finished("large")
+    assert hiring.wanted() == {0.25: 4, 1.0: 0}
+    assert hiring.surplus() == ["large"]
+
+
+def test_a_worker_waits_rather_than_take_a_trial_of_another_kind(two_models: list[Trial]) -> None:
+    hiring, kinds = mixed(two_models)
+    hiring.crew.begin(jobs([trial for trial in two_models if kinds[trial.model] == 1.0]))
+    hiring.begin(4)
+    hiring.hired("small", 0.25)
+    hiring.started("small")
+    assert hiring.crew.assign() is None
+    assert hiring.surplus() == ["small"]
+
+
+def test_all_trials_of_a_mixed_study_end_on_one_gpu(two_models: list[Trial]) -> None:
+    hiring, _ = mixed(two_models)
+    crew, ended, number = hiring.crew, [], 0
+    crew.begin(jobs(two_models))
+    hiring.begin(4)
+    for _ in range(200):
+        for worker in hiring.surplus():
+            hiring.ended(worker)
+        for kind, count in hiring.wanted().items():
+            while hiring.count(kind) < count:
+                number += 1
+                hiring.hired(number, kind)
+                hiring.started(number)
+        assert sum(crew.kinds[worker] for worker in (*crew.free, *crew.running)) <= 1.0
+        while crew.assign():
+            pass
+        for worker in [*crew.running][:1]:
+            ended.append(crew.running[worker].job.trial.id)
+            crew.finished(worker)
+        if not crew.unfinished:
+            break
+    assert sorted(ended) == sorted(ids(two_models))
+    assert number == 5  # one for the large model, four for the small one

@@ -20,7 +20,7 @@ def shown(live: Live) -> str:
 def test_table_shows_workers_time_left_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     first = Busy("host-1", "tiny · RTN 3-bit [x]", "evaluate", 12.4, 3 * 2**30)
     busy = [first, Busy("host-2", "other", "load", 0.2, None)]
-    live = Live(10, lambda: busy, Price(2.0, 0.5), lambda: 4, expected=1000.0, since=0.0)
+    live = Live(10, lambda: busy, Price(2.0), lambda: 2.0, expected=1000.0, since=0.0)
     monkeypatch.setattr("sweep.runs.live.time.monotonic", lambda: 3600.0)
     live.done, live.failed, live.ended = 8, 1, 400.0
     text = shown(live)
@@ -57,5 +57,5 @@ def test_many_workers_are_cut() -> None:
 
 
 def test_hours_without_a_price_have_no_cost() -> None:
-    assert Price(None, 1.0).said(8, 1800.0) == "4.0 GPU hours"
-    assert Price(2.0, 0.125).said(8, 169.0) == "2.8 GPU minutes, cost 0.09"
+    assert Price(None).said(8.0, 1800.0) == "4.0 GPU hours"
+    assert Price(2.0).said(1.0, 169.0) == "2.8 GPU minutes, cost 0.09"

@@ -204,3 +204,13 @@ def test_sets_that_a_model_makes_on_a_device_can_be_read_again_without_one(
     assert tasks.arguments["make_on_device", 0][2] == "cuda"
     assert set(begun.sets.values()) == {("made_sets_and_receipt", 0, 1)}
     assert tasks.arguments["made_sets_and_receipt", 0][0] == ("make_on_device", 0, 0)
+
+
+def test_waiting_for_what_describes_sets_is_told_once(
+    preparation: Preparation, tasks: PaperTasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, said = [[], [], *([reference] for reference in preparation._described.values())], []
+    monkeypatch.setattr(tasks, "done", lambda _: looks.pop(0))
+    tasks.end("describe_pool", None)
+    preparation.wait_until_described(said.append)
+    assert said == ["all trials have ended; what describes calibration sets is made (2 groups left)"]

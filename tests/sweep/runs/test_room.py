@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from calib.settings import SettingsError
+from sweep.models import resolve_model
 from sweep.runs.room import Room, worker_needs
 from sweep.runs.runner import RunOptions
 
@@ -21,13 +24,13 @@ def test_workers_on_cpus_leave_one_for_rebuilding_on_a_cluster() -> None:
 
 
 def test_workers_on_gpus_hold_no_cpu() -> None:
-    assert worker_needs("cuda", RunOptions(gpus_per_worker=0.5)) == {"num_cpus": 0, "num_gpus": 0.5}
-    assert worker_needs("cpu", RunOptions()) == {"num_cpus": 1}
+    assert worker_needs("cuda", 0.5) == {"num_cpus": 0, "num_gpus": 0.5}
+    assert worker_needs("cpu", 1.0) == {"num_cpus": 1}
 
 
 @pytest.mark.parametrize(("share", "workers"), [(0.1, 40), (0.5, 8), (1.0, 4), (2.0, 2), (4.0, 0)])
 def test_share_of_a_gpu_decides_how_many_workers_fit_on_each_node(share: float, workers: int) -> None:
-    room = Room([HEAD, GPU, GPU], RunOptions(gpus_per_worker=share))
+    room = Room([HEAD, GPU, GPU], RunOptions(gpus_per_worker=share), kinds=(share,))
     assert (room.device, room.workers) == ("cuda", workers)
 
 
@@ -56,7 +59,7 @@ def test_cluster_with_room_for_some_starts_with_them() -> None:
 
 @pytest.mark.parametrize(("gpus", "node"), [(1.0, "1 GPU"), (0.5, "0.5 GPU"), (0.0, "a CPU")])
 def test_wait_for_the_first_node_of_an_empty_cluster_says_what_it_waits_for(gpus: float, node: str) -> None:
-    room = Room([], RunOptions(address="auto", gpus_per_worker=gpus))
+    room = Room([], RunOptions(address="auto", gpus_per_worker=gpus), kinds=(gpus or 1.0,))
     assert room.workers == 0
     assert room.wait_line(10.0) == (
         f"waiting up to 10 minutes for a node with {node} to join (--gpus-per-worker 0 runs on CPUs)"
@@ -68,3 +71,27 @@ def test_workers_start_ahead_where_they_take_no_cpu_from_the_preparation() -> No
     here = Room([{"CPU": 8.0}], RunOptions())
     assert here.spare(4)
     assert not here.spare(5)
+
+
+H100 = {"CPU": 16.0, "GPU": 2.0, "accelerator_type:H100": 1.0}
+
+
+def test_models_choose_the_kinds_of_their_workers() -> None:
+    small = resolve_model("reference-2m", "models[0]")
+    large = replace(small, name="large", parameters=7_000_000_000)
+    assert Room([HEAD, H100], RunOptions()).kind_by_model([small, large]) == {small: 0.125, large: 1.0}
+    assert Room([H100], RunOptions(workers=2)).kind_by_model([small, large]) == {small: 1.0, large: 1.0}
+    assert Room([H100], RunOptions(gpus_per_worker=0.5)).kind_by_model([small, large]) == {small: 0.5, large: 0.5}
+
+
+def test_no_more_workers_share_a_gpu_than_its_machine_has_cpus() -> None:
+    few = {"CPU": 4.0, "GPU": 1.0}
+    assert Room([H100, few], RunOptions(), kinds=(0.125,)).workers == 16 + 4
+    assert Room([few], RunOptions(gpus_per_worker=0.125), kinds=(0.125,)).workers == 8  # as asked for
+    assert Room([few], RunOptions(), kinds=(0.125, 1.0)).workers == 8  # places, of which a worker may take all
+
+
+def test_a_cluster_of_one_cpu_has_room_for_a_worker() -> None:
+    options = RunOptions(address="auto", gpus_per_worker=0)
+    assert Room([{"node": 1.0}, {"CPU": 1.0}], options).workers == 1
+    assert Room([{"node": 1.0}], options).workers == 0

@@ -33,6 +33,7 @@ class PaperRunner:
     """Commits a row for each trial; `at` is called before the trial of that number, `closing` while it closes."""
 
     workers = 1
+    gpus = 1.0
 
     def __init__(self, results: str) -> None:
         self.results = Results(results)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calib.settings import SettingsError
-from sweep.evaluation.metrics.aggregation import is_mean
+from sweep.evaluation.metrics.aggregation import aggregate, is_mean
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.suite import EvaluationData
 from tests.sweep.evaluation.metrics.conftest import CHOICE, DOCS, made_up, metrics, of, write
@@ -43,6 +43,16 @@ def test_values_that_are_no_numbers_have_no_mean(data: EvaluationData) -> None:
     assert found.values["length", "none"] is None
     assert "its aggregation fails: TypeError" in found.reasons["length", "none"]
     assert found.values["em", "none"] is not None
+
+
+def test_resamples_are_lm_evals_and_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.api import metrics as of_lm_eval
+
+    items = [0.5, 1.0, 4.0, 2.5, 3.0]
+    monkeypatch.delenv("DISABLE_MULTIPROC", raising=False)
+    theirs = of_lm_eval.bootstrap_stderr(of_lm_eval.median, items, 40)
+    monkeypatch.setattr("multiprocessing.Pool", None)  # calling it is an error
+    assert aggregate(of_lm_eval.median, items, 40) == (2.5, theirs, None)
 
 
 def test_an_average_is_known_by_what_it_does() -> None:
