@@ -365,7 +365,7 @@ def _check_room(model: PreTrainedModel, out: Path, grids: Mapping[str, GridSpec]
     free = shutil.disk_usage(nearest(out.absolute())).free
     if free < needed:
         raise SettingsError(
-            f"--out {out}: the disk has {free / 2**30:.1f} GiB free, the model may take {needed / 2**30:.1f} GiB; "
+            f"--out {out}: the disk has {free / 2**20:,.1f} MiB free, the model may take {needed / 2**20:,.1f} MiB; "
             "give a folder on a larger disk"
         )
 
