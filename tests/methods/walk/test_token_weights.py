@@ -119,6 +119,18 @@ def test_windows_twice_with_half_the_weight_are_windows_once(
     assert min(same) > 0.97  # a rounding apart: a weight near the middle between two codes may take the other
 
 
+@pytest.mark.parametrize("name", ["gptq", "sparsegpt", "wanda", "awq"])
+def test_methods_of_sums_do_not_care_how_often_a_set_repeats_its_windows(
+    make_llama: Callable[..., Any], tokens: np.ndarray, name: str
+) -> None:
+    models = [make_llama(), make_llama()]
+    settings = {"group_size": 16} if name in ("gptq", "awq") else {}
+    for model, times in zip(models, (1, 8), strict=True):
+        compress_model(model, get_method(name, **settings), np.tile(tokens, (times, 1)))
+    same = [float((a - b).abs().lt(1e-4).float().mean()) for a, b in zip(*map(weights_of, models), strict=True)]
+    assert min(same) > 0.97  # as above
+
+
 def test_batches_of_any_size_give_the_same_sums(make_llama: Callable[..., Any], tokens: np.ndarray) -> None:
     model, weights = make_llama(), np.random.default_rng(0).uniform(0, 2, tokens.shape)
     one, other = (statistics(model, Magnitudes, Data(tokens, batch_size=s, token_weights=weights)) for s in (1, 6))
