@@ -50,7 +50,10 @@ def run(command: Command, arguments: Sequence[str]) -> int:
     target = getattr(import_module(command.module), command.attribute)
     given = [*command.given, *arguments]
     if command.plain:
-        return int(target(given) or OK)
+        try:
+            return int(target(given) or OK)
+        except SystemExit as ended:  # of argparse, after help or an error
+            return int(ended.code or OK)
     app = application(target)
     if command.given:  # it does a part of what the application says of itself
         app.help = f"{command.about[0].upper()}{command.about[1:]}."

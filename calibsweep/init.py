@@ -15,6 +15,7 @@ import yaml
 
 from calib.settings import SettingsError
 from calib.yamltext import read_yaml
+from calibsweep.given import TEXT, column_of, tasks_of
 from calibsweep.schema import study_schema
 from sweep import plan
 from sweep.config import parse_study
@@ -26,15 +27,21 @@ BUNDLED_TEXT = ("books", "code", "encyclopedia", "web_docs")  # of different kin
 BUNDLED_TASKS = ("reference_blimp", "reference_lambada")  # with few examples each: seconds a trial on one core
 
 
-def study_text(name: str, model: str, texts: list[str], column: str, heldout: str | None, tasks: list[str]) -> str:
-    """The study file."""
-    sources = [{"source": "file", "path": path, **({"column": column} if column != "text" else {})} for path in texts]
-    held = [{"source": "file", "path": heldout, "column": column, "label": "heldout"}] if heldout else ["books", "code"]
+def study_text(
+    name: str, model: str, texts: list[str], column: str | None, heldout: str | None, given: list[str]
+) -> str:
+    """The study file. `column` of the texts, None: as `column_of` finds it; `given`: tasks, or files that define them.
+
+    Raises SettingsError for files of tasks that are none.
+    """
+    tasks, folder = tasks_of(given)
+    held = [{**_file(heldout, column), "label": "heldout"}] if heldout else ["books", "code"]
     blanks = {
         "SCHEMA": SCHEMA_NAME,
         "NAME": name,
         "MODEL": _flow(model),
-        "SOURCES": "\n".join(f"    - {_flow(entry)}" for entry in [*sources, *BUNDLED_TEXT]),
+        "SOURCES": "\n".join(f"    - {_flow(entry)}" for entry in [*(_file(t, column) for t in texts), *BUNDLED_TEXT]),
+        "TASK_PATH": f"  task_path: {_flow(folder)}\n" if folder else "",
         "TASKS": _flow(tasks or list(BUNDLED_TASKS)),
         "LIMIT": "100" if tasks else "12",
         "HELDOUT": _flow(held),
@@ -43,6 +50,12 @@ def study_text(name: str, model: str, texts: list[str], column: str, heldout: st
     for blank, value in blanks.items():
         text = text.replace(f"<{blank}>", value)
     return text
+
+
+def _file(path: str, column: str | None) -> dict[str, str]:
+    """The source of a file."""
+    found = column or column_of(path)
+    return {"source": "file", "path": path, **({"column": found} if found != TEXT else {})}
 
 
 def _flow(value: object) -> str:
@@ -58,10 +71,14 @@ def main(
         list[str] | None,
         typer.Option(metavar="<path>", help="Your text: .jsonl, .parquet or .txt; may be given again."),
     ] = None,
-    column: Annotated[str, typer.Option(help="Where a record of the text has its text.")] = "text",
+    column: Annotated[
+        str | None,
+        typer.Option(help="Where a record of the text has its text [default: text, or the only column with text]."),
+    ] = None,
     heldout: Annotated[str | None, typer.Option(help="Text to test on that nothing is calibrated on.")] = None,
     tasks: Annotated[
-        list[str] | None, typer.Option(metavar="<str>", help="An lm-eval task; may be given again.")
+        list[str] | None,
+        typer.Option(metavar="<str>", help="An lm-eval task, or the YAML file of your own; may be given again."),
     ] = None,
 ) -> None:
     """Write a commented study file for your own model, text and tasks.
@@ -89,4 +106,6 @@ def main(
         faults = "\n".join(f"  {line}" for line in error.lines)
         typer.echo(f"{file} written, but it cannot run yet:\n{faults}\nEdit it, then: calibsweep plan {file}", err=True)
         raise typer.Exit(1) from None
+    if text and not heldout:
+        typer.echo("Perplexity is of bundled books and code; --heldout FILE adds text of yours that is not in --text.")
     typer.echo(f"{file} written. Next: calibsweep plan {file}; calibsweep run {file}")

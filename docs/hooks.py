@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,12 @@ from methods.base import METHODS
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The pages of findings, those that there are."""
-    pages = sorted(Path(config.docs_dir, "findings").glob("*.md"))
-    if pages and config.nav is not None:
-        config.nav.append({"Findings": [f"findings/{page.name}" for page in pages]})
+    """The pages of findings in the order of their index, by short names: their titles are sentences."""
+    index = Path(config.docs_dir, "findings", "README.md")
+    if index.is_file() and config.nav is not None:
+        names = re.findall(r"\]\((\w+)\.md\)", index.read_text(encoding="utf-8"))
+        pages = [{name.replace("_", " ").capitalize(): f"findings/{name}.md"} for name in names]
+        config.nav.append({"Findings": ["findings/README.md", *pages]})
     return config
 
 

@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m sweep.results
     commands = parser.add_subparsers(dest="command", required=True, prog=prog, metavar="COMMAND")
     packs = "Pack the files of finished trials, a thousand trials to a file."
     pack = commands.add_parser("compact", help=packs, description=packs)
-    pack.add_argument("results", metavar="RESULTS", help="Folder or s3:// gs:// URI of the results.")
+    pack.add_argument("results", help="Folder or s3:// gs:// URI of the results.")
     says = "Say what is done, what runs and for how long, and what failed."
     look = commands.add_parser("status", help=says, description=says)
-    look.add_argument("results", metavar="RESULTS", help="Folder or s3:// gs:// URI of the results.")
+    look.add_argument("results", help="Folder or s3:// gs:// URI of the results.")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "status":

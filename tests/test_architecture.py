@@ -88,8 +88,8 @@ FLOORS = {
     """,
     "calibsweep": """
         __main__  run  completion  init  export
-        console  listing  sets  schema
-        commands
+        console  listing  sets  schema  status
+        commands  given
     """,
 }
 PACKAGES_BELOW = {

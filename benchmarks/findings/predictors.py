@@ -50,8 +50,8 @@ def page() -> Page:
         name="predictors",
         question="Do cheap descriptors say which source is best for a text, without compressing anything?",
         title=(
-            f"Each of {len(names)} cheap descriptors finds a text's own domain among eight; without it, the source that one "
-            f"names costs {least:.1f} to {most:.1f} % of perplexity, a random one {_random(random)}"
+            f"All of {len(names)} cheap descriptors find a text's own domain; among others the source that they name costs "
+            f"{least:.1f} to {most:.1f} % of perplexity, a random one {_random(random)}"
             if recognized == len(every)
             else f"A descriptor finds the best of eight sources in {recognized} of {len(every)} methods and descriptors"
         ),
@@ -81,7 +81,7 @@ def page() -> Page:
 
 
 def _random(costs: dict[str, float]) -> str:
-    return " and ".join(f"{cost:.1f} % ({method})" for method, cost in costs.items())
+    return " and ".join(f"{cost:.0f} % ({method.split()[0]})" for method, cost in costs.items())
 
 
 def _table(found: list[Predictor], names: list[str], what: str) -> tuple[list[str], list[list[str]]]:
@@ -146,7 +146,7 @@ def _agreement(values: np.ndarray, losses: np.ndarray) -> tuple[float, float, fl
 def _chart(found: list[Predictor], names: list[str]) -> Chart:
     rows = [{"descriptor": p.name, "method": p.method, "rho": p.rho, "low": p.low, "high": p.high} for p in found]
     y = {"field": "descriptor", "type": "nominal", "sort": names, "title": None}
-    x = {"type": "quantitative", "title": "Spearman's ρ with perplexity after compression"}
+    x = {"type": "quantitative", "title": "Spearman's ρ"}
     return Chart(
         "Does the order by descriptor agree with the order by outcome?",
         "Seven sources of other domains, mean over eight texts, 95 % intervals over sets.",

@@ -7,10 +7,17 @@ import os
 import runpy
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+
+from sweep.adviser.advice import prepare
+from sweep.adviser.question import Question
+from sweep.runs.runner import RunOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = ("which_source.py", "own_figure.py", "own_table.py")
@@ -24,6 +31,32 @@ def test_script_runs_on_a_results_folder_and_has_at_most_forty_lines(
     monkeypatch.setattr(sys, "argv", [name, str(simulated), str(tmp_path / "figure")])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert "small" in capsys.readouterr().out or (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.parametrize("checkpoint", [[], ["checkpoint"]], ids=["answer", "checkpoint"])
+def test_which_text_asks_a_question_that_can_be_answered_and_ships_the_trial_that_the_answer_names(
+    checkpoint: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to the trials: what it asks is prepared as `advise` does, its texts read and checked."""
+    texts = [json.dumps({"text": f"ticket {n}: the printer of room {n} is on fire again. " * 40}) for n in range(600)]
+    (tmp_path / "my.jsonl").write_text("\n".join(texts))
+    shipped: list[list[str]] = []
+
+    def answered(
+        model: str, method: object, candidates: list[str], *, results: str, local: bool, **asked: object
+    ) -> Any:
+        prepare(Question(model, method, candidates, **asked), results, RunOptions(local))  # type: ignore[arg-type]
+        return SimpleNamespace(trial="0123", __str__=lambda: "use my")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sweep.advise.advise", answered)
+    monkeypatch.setattr("sweep.export.main", lambda given: shipped.append(given) or 0)
+    monkeypatch.setattr(sys, "argv", ["which_text.py", "reference-2m", "my.jsonl", "results/mine", *checkpoint])
+    with pytest.raises(SystemExit) if checkpoint else nullcontext() as ended:
+        runpy.run_path(str(EXAMPLES / "which_text.py"), run_name="__main__")
+    if checkpoint:
+        assert ended is not None and ended.value.code == 0
+    assert shipped == [["0123", "--results", "results/mine", "--out", "checkpoint"]] * len(checkpoint)
 
 
 def test_notebook_runs_from_top_to_bottom(simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from calib.yamltext import read_yaml_file
 from calibsweep.console import BAD_INPUT, OK, main
+from calibsweep.given import column_of
 from calibsweep.schema import study_schema
 from sweep.config import load_study
 
@@ -16,6 +17,7 @@ from sweep.config import load_study
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as the console does elsewhere; taken back after the test
     records = [json.dumps({"body": f"ticket {number}: the printer is on fire again"}) for number in range(3000)]
     (tmp_path / "tickets.jsonl").write_text("\n".join(records) + "\n")
     return tmp_path
@@ -40,6 +42,53 @@ def test_ones_own_model_text_and_tasks_are_in_it(folder: Path, capsys: pytest.Ca
     text = Path("mine.yaml").read_text()
     assert "<" not in text
     assert text.count("#") > 10
+
+
+def test_a_task_is_named_by_its_file_and_the_only_column_with_text_is_found(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mytasks").mkdir()
+    Path("mytasks/triage.yaml").write_text(
+        "task: triage\ndataset_path: json\ndataset_kwargs: {data_files: {test: mytasks/triage.jsonl}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: a\ndoc_to_choice: [b, c]\ndoc_to_target: 0\n"
+        "metric_list: [{metric: acc}]\n"
+    )
+    Path("mytasks/triage.jsonl").write_text('{"a": "x"}\n')
+    assert main(["init", "--text", "tickets.jsonl", "--tasks", "mytasks/triage.yaml"]) == OK
+    study = load_study("study.yaml")
+    assert study.evaluation.tasks == ["triage"]
+    assert "column: body" in Path("study.yaml").read_text()
+    assert "--heldout FILE adds text of yours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("record", "column"),
+    [({"body": "a", "id": 1}, "body"), ({"text": "a", "title": "b"}, "text"), ({"title": "a", "body": "b"}, "text")],
+)
+def test_a_column_is_found_where_there_is_no_choice(folder: Path, record: dict[str, object], column: str) -> None:
+    Path("some.jsonl").write_text(json.dumps(record) + "\n")
+    assert column_of("some.jsonl") == column
+    assert column_of("nowhere.jsonl") == "text"
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"one/a.yaml": "task: a\n", "two/b.yaml": "task: b\n"}, "task files of several folders (one, two)"),
+        ({"a.yaml": "dataset_path: json\n"}, "a.yaml defines no task"),
+    ],
+)
+def test_task_files_that_cannot_be_meant_are_said(
+    folder: Path, files: dict[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = []
+    for name, text in files.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+        arguments += ["--tasks", name]
+    assert main(["init", *arguments]) == BAD_INPUT
+    assert told in capsys.readouterr().err
+    assert not Path("study.yaml").exists()
 
 
 def test_the_schema_that_it_names_lies_beside_it(folder: Path) -> None:
