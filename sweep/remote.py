@@ -25,6 +25,7 @@ from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
 from sweep.runs.hiring import Hiring, hiring_of
 from sweep.runs.interrupts import keep_signals, own_signal
+from sweep.runs.meters import Meters
 from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_store, there_already
 from sweep.runs.preparation import WRONG, Preparation
 from sweep.runs.progress import Silence
@@ -142,7 +143,7 @@ class RayRunner(Steady):
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs on all workers; yields each outcome when its row is committed."""
-        crew, silence = self.crew, Silence(QUIET_MINUTES)
+        crew, silence, meters = self.crew, Silence(QUIET_MINUTES), Meters(Lazy("ray.util.metrics"))
         crew.begin(jobs, self.preparation.missing_ids)
         self.hiring.begin(self._most)
         ended: list[Outcome] = []
@@ -157,8 +158,8 @@ class RayRunner(Steady):
                 if not done and (line := silence.line(crew.busy_with())):
                     self.notify(line)
                 ended = [outcome for reference in done for outcome in self._hear(reference)]
-                if ended:
-                    silence.broken()
+                silence.broken(ended)
+                meters.show(self.hiring, ended)
             yield from ended
             for job in tried(crew.queue):
                 yield self._give_up(job, f"its worker died, as did those of other trials of {job.trial.model.name}")
