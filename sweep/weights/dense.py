@@ -129,7 +129,7 @@ def _copy(tensor: torch.Tensor, place: str, loaded: torch.Tensor | None) -> torc
         return tensor.detach().clone()
     if loaded is not None and loaded.dtype == tensor.dtype and loaded.shape == tensor.shape:
         return loaded
-    host = tensor.detach().cpu()
+    host = tensor.detach().to("cpu", copy=True)
     return host.pin_memory() if place == "pinned" else host
 
 
