@@ -19,7 +19,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
 
     def advise(descriptor: int, start: int, length: int, advice: int) -> None:
-        assert (start, length, advice) == (0, 0, os.POSIX_FADV_WILLNEED)
+        assert (start, length, advice) == (0, ahead.PIECE, os.POSIX_FADV_WILLNEED)
         found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
