@@ -77,6 +77,11 @@ class Found:
     def start_up(self) -> float:
         return self.begins - self.launched
 
+    def before(self) -> list[Span]:
+        """What the worker that begins first did until then."""
+        first = min((span for span in self.spans if span.phase in ON_DEVICE), key=lambda span: span.begin, default=None)
+        return [span for span in self.spans if first and span.worker == first.worker and span.end <= first.begin]
+
     @property
     def busy(self) -> float:
         """Share of the workers' time from the first trial to the last in which their devices are at work."""
@@ -211,6 +216,9 @@ def launch(study: str, results: Path, arguments: Sequence[str]) -> tuple[Found, 
 
 def show(found: Found, total: float, seen: Sequence[tuple[float, float]]) -> None:
     print(f"start-up {found.start_up:.1f} s, then {found.ended} trials in {found.ends - found.begins:.1f} s")
+    for span in found.before():
+        what = f"{span.phase}, {span.part}" if span.part else span.phase
+        print(f"  {span.begin - found.launched:5.1f} to {span.end - found.launched:5.1f} s: {what}")
     print(f"busy from the first trial to the last: {found.busy:.1%}")
     during = [percent for second, percent in seen if found.begins <= second <= found.ends]
     if during:

@@ -25,12 +25,13 @@ from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
 from sweep.runs.hiring import Hiring, hiring_of
 from sweep.runs.interrupts import keep_signals, own_signal
+from sweep.runs.meters import Meters
 from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_store, there_already
 from sweep.runs.preparation import WRONG, Preparation
 from sweep.runs.progress import Silence
 from sweep.runs.room import Room, worker_needs
 from sweep.runs.runner import RunOptions, Steady
-from sweep.runs.schedule import Job, Kind, spread
+from sweep.runs.schedule import Job, Kind, held_by, spread
 from sweep.runs.terminal import others_print_to
 from sweep.runs.watch import LIMITS
 
@@ -142,7 +143,7 @@ class RayRunner(Steady):
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs on all workers; yields each outcome when its row is committed."""
-        crew, silence = self.crew, Silence(QUIET_MINUTES)
+        crew, silence, meters = self.crew, Silence(QUIET_MINUTES), Meters(Lazy("ray.util.metrics"))
         crew.begin(jobs, self.preparation.missing_ids)
         self.hiring.begin(self._most)
         ended: list[Outcome] = []
@@ -157,8 +158,8 @@ class RayRunner(Steady):
                 if not done and (line := silence.line(crew.busy_with())):
                     self.notify(line)
                 ended = [outcome for reference in done for outcome in self._hear(reference)]
-                if ended:
-                    silence.broken()
+                silence.broken(ended)
+                meters.show(self.hiring, ended)
             yield from ended
             for job in tried(crew.queue):
                 yield self._give_up(job, f"its worker died, as did those of other trials of {job.trial.model.name}")
@@ -177,12 +178,10 @@ class RayRunner(Steady):
     def hire(self, size: int, kind: Kind | None = None) -> list[Any]:
         """Start workers of a kind (the smallest) until there are `size`; the references of the first calls to them."""
         kind = self.hiring.kinds[0] if kind is None else kind
-        need: Any = worker_needs(self._device, kind)
+        need: Any = {**worker_needs(self._device, kind), "concurrency_groups": {GROUP: 1}}
+        worker: Any = ray.remote(**need)(Actor)
         while self.hiring.count(kind) < size:
-            remote: Any = ray.remote
-            actor = remote(**need, concurrency_groups={GROUP: 1})(Actor).remote(
-                self.results, self.provenance, self._device, LIMITS, ray.get
-            )
+            actor = worker.remote(self.results, self.provenance, self._device, LIMITS, ray.get)
             self._calls[actor.process.remote()] = actor
             self.hiring.hired(actor, kind)
         return [call for call, actor in self._calls.items() if actor in self.hiring.starting_of(kind)]
@@ -223,7 +222,8 @@ class RayRunner(Steady):
         trial = job.trial
         calibration = self.preparation.sets[trial.calibration_id] if trial.calibration_id else None
         box = [self.preparation.requests[evaluation_key(trial)]]
-        return actor.run_boxed.remote(trial, calibration, box, job.attempts, self.results)
+        ahead = self.crew.queue.ahead(held_by(trial), self.crew.kinds[actor])
+        return actor.run_boxed.remote(trial, calibration, box, job.attempts, self.results, ahead)
 
     def _hand_out(self) -> list[Outcome]:
         """Give all free workers a trial; returns the outcomes of those that turn out to be there already."""

@@ -12,6 +12,7 @@ from typing import Any
 from sweep.plan import Trial
 from sweep.runs.outcome import Outcome
 from sweep.runs.worker import Worker
+from sweep.weights.ahead import begin_reading
 
 GROUP = "records"  # of calls that run beside the others: those to `recorded`
 LEFT = "left the device"
@@ -36,14 +37,17 @@ class Actor(Worker):
         return os.getpid()
 
     def run_boxed(
-        self, trial: Trial, calibration: Any, box: Sequence[Any], attempts: int, results: str
+        self, trial: Trial, calibration: Any, box: Sequence[Any], attempts: int, results: str, ahead: Any = None
     ) -> Outcome | str:
         """LEFT when the trial has left the device, and `recorded` tells its outcome; the outcome when it has failed.
 
         `box` holds the reference to the requests: one inside a list arrives as a reference, a plain argument would be
-        fetched for every trial.
+        fetched for every trial. `ahead` is what the worker will probably hold for its next trial, whose model is read
+        meanwhile.
         """
         self.write_to(results)
+        if ahead is not None and ahead[0] != trial.model:
+            begin_reading(ahead[0])
         left = self.compute(trial, calibration, lambda: self.fetch(box[0]), attempts)
         if left.failed:
             return self.finish(left)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -112,9 +112,10 @@ class Silence:
         self.minutes = minutes
         self._since = time.monotonic()
 
-    def broken(self) -> None:
-        """A trial has ended."""
-        self._since = time.monotonic()
+    def broken(self, ended: Sequence[object]) -> None:
+        """These trials have ended, or none."""
+        if ended:
+            self._since = time.monotonic()
 
     def line(self, running: str) -> str | None:
         """What to say now; `running` names the trials that run."""

@@ -100,6 +100,11 @@ class Queue:
         self._seconds[wanted] -= job.seconds
         return job
 
+    def ahead(self, held: object, kind: Kind = ONE_KIND) -> object | None:
+        """What a worker that holds `held` would have to hold for its next job, as it looks now; None: the same."""
+        others = [key for key in self._open(kind) if key != held]
+        return max(others, key=self._lasts) if others and held not in self._open(kind) else None
+
     def _lasts(self, held: object) -> float:
         """Seconds until the last trial of a model would end with one worker more. It starts when the others have been
         shared out, so models of long trials get a few workers more: short trials even out the end."""

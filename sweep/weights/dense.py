@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from methods.lazy import torch
 from sweep.checkpoints.integrity import refuse_differences, refuse_not_finite, refuse_untied
 from sweep.models import ModelRef, context_length, load_tokenizer, local_files, unusable
+from sweep.weights.memory import host_memory
+
+PINNING = 8  # workers of as many GPUs may each want a pinned copy of their own
 
 
 class DenseModel:
@@ -42,6 +46,8 @@ class DenseModel:
         model, found = loaded
         refuse_differences(ref.name, type(model).__name__, found)
         refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
+        # views of its files, if the checkpoint has this dtype: the page cache holds them, once for all workers
+        loaded = {name: weight.data for name, weight in model.named_parameters()} if device != "cpu" else {}
         self.model: Any = model.to(device).eval().requires_grad_(False)
         refuse_not_finite(ref.name, self.model.state_dict().items())
         self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
@@ -49,7 +55,7 @@ class DenseModel:
         self.max_length = context_length(ref)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        self._snapshot = Snapshot(self.model, self.device)
+        self._snapshot = Snapshot(self.model, self.device, loaded=loaded)
 
     def restore(self) -> None:
         """Give back the dense model in place: the modules as they were, and every weight and buffer exactly."""
@@ -59,13 +65,22 @@ class DenseModel:
 class Snapshot:
     """A model as it is now: its modules, and a copy of every weight and buffer that holds data.
 
-    The copy is on the same GPU when half of the free memory holds it, otherwise in the host's memory (pinned when the
-    model is on a GPU). `spare_gpu`: always there.
+    The copy is on the same GPU when half of the free memory holds it, otherwise in the host's memory: pinned, or where
+    that would be short what was `loaded` (by the weight's name, before it went to the GPU). `spare_gpu`: always in the
+    host's memory.
     """
 
-    def __init__(self, model: torch.nn.Module, device: torch.device, *, spare_gpu: bool = False) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        device: torch.device,
+        *,
+        spare_gpu: bool = False,
+        loaded: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> None:
         self.device = device
         self.spare_gpu = spare_gpu
+        self._loaded = {id(weight): loaded[name] for name, weight in model.named_parameters() if name in loaded}
         self._modules = [(module, _attributes(module.__dict__)) for module in model.modules()]
         self._copies = self._copy_tensors()
 
@@ -90,13 +105,32 @@ class Snapshot:
                 if tensor is not None and not tensor.is_meta:
                     tensors[id(tensor)] = tensor
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        on_gpu = self.device.type == "cuda"
-        keep_on_gpu = on_gpu and not self.spare_gpu and size < torch.cuda.mem_get_info(self.device)[0] // 2
-        pairs = []
-        for tensor in tensors.values():
-            dense = tensor.detach().clone() if keep_on_gpu or not on_gpu else tensor.detach().cpu().pin_memory()
-            pairs.append((tensor, dense))
-        return pairs
+        place = _copies_place(size, self.device, spare_gpu=self.spare_gpu)
+        loaded, self._loaded = self._loaded if place == "loaded" else {}, {}
+        return [(tensor, _copy(tensor, place, loaded.get(key))) for key, tensor in tensors.items()]
+
+
+def _copies_place(size: int, device: torch.device, *, spare_gpu: bool) -> str:
+    if device.type != "cuda":
+        return "beside"
+    return place_of_copy(size, 0 if spare_gpu else torch.cuda.mem_get_info(device)[0], host_memory())
+
+
+def place_of_copy(size: int, free: int, host: int) -> str:
+    """Where the dense copy of so many bytes on a GPU lies: `beside` them where half of what is free there holds it;
+    `pinned` in the host's memory; or as it was `loaded`, which workers share, where that memory would be short."""
+    if size < free // 2:
+        return "beside"
+    return "pinned" if size <= host // PINNING else "loaded"
+
+
+def _copy(tensor: torch.Tensor, place: str, loaded: torch.Tensor | None) -> torch.Tensor:
+    if place == "beside":
+        return tensor.detach().clone()
+    if loaded is not None and loaded.dtype == tensor.dtype and loaded.shape == tensor.shape:
+        return loaded
+    host = tensor.detach().to("cpu", copy=True)
+    return host.pin_memory() if place == "pinned" else host
 
 
 def _attributes(state: Mapping[str, Any]) -> dict[str, Any]:

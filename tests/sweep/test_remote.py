@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def runner(said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_worker_niceness", "0")  # beside other work they would starve
+        patch.setenv("RAY_metrics_report_interval_ms", "200")
         result = RayRunner(str(tmp_path_factory.mktemp("results")), provenance(), RunOptions(workers=2), said.append)
         assert result.start() == "cpu"
         yield result
@@ -186,6 +188,37 @@ def test_workers_that_stay_run_the_next_round_in_another_folder(
     monkeypatch.setattr(runner, "stay", False)
     assert list(runner.run([])) == []
     assert runner.crew.size == 0
+
+
+def test_ray_metrics_say_how_far_the_trials_are(
+    runner: Any, document: Document, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import ray
+
+    (node,) = ray.nodes()
+    monkeypatch.setattr(runner, "results", str(tmp_path))
+    trials = prepare(runner, document)
+    assert len(list(runner.run([Job(trial) for trial in trials]))) == 6
+    deadline = time.monotonic() + 60
+    while (found := sweep_metrics(node)).get('ray_sweep_trials{state="done"}') != 6 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert found['ray_sweep_trials{state="done"}'] == 6
+    assert found['ray_sweep_trials{state="failed"}'] == found['ray_sweep_trials{state="waiting"}'] == 0
+    assert found['ray_sweep_workers{state="starting"}'] >= 0
+    assert found['ray_sweep_phase_seconds_total{phase="evaluate"}'] > 0
+
+
+def sweep_metrics(node: dict[str, Any]) -> dict[str, float]:
+    """Ours, as the metrics endpoint of a node tells them, without the tags that Ray adds."""
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(address) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_sweep_")]
+    found = {}
+    for line in lines:
+        name, tags, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line).groups()  # type: ignore[union-attr]
+        own = [tag for tag in tags.split(",") if tag.startswith(("state=", "phase="))]
+        found[f"{name}{{{','.join(own)}}}"] = float(value)
+    return found
 
 
 def pids(runner: Any) -> list[int]:

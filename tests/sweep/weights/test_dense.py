@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sweep.models import resolve_model
-from sweep.weights.dense import DenseModel
+from sweep.weights.dense import DenseModel, Snapshot, place_of_copy
 from sweep.weights.hashes import weights_hash
 
 
@@ -55,3 +55,29 @@ def test_restored_model_computes_what_the_dense_one_did(dense: DenseModel) -> No
     dense.restore()
     with torch.no_grad():
         assert torch.equal(dense.model(tokens).logits, before)
+
+
+def test_the_dense_copy_lies_where_there_is_room() -> None:
+    assert place_of_copy(10, free=22, host=0) == "beside"
+    assert place_of_copy(10, free=21, host=80) == "pinned"
+    assert place_of_copy(10, free=21, host=79) == "loaded"
+
+
+def test_what_was_loaded_serves_as_the_copy_where_memory_is_short(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DenseModel(resolve_model(str(tiny_model), "models[0]")).model
+    loaded = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    loaded["lm_head.weight"] = loaded["lm_head.weight"].half()  # read in another dtype: of no use
+    monkeypatch.setattr("sweep.weights.dense._copies_place", lambda *_, **__: "loaded")
+    snapshot = Snapshot(model, torch.device("cpu"), loaded=loaded)
+    places = {dense.data_ptr() for _, dense in snapshot._copies}
+    assert {weight.data_ptr() for name, weight in loaded.items() if name != "lm_head.weight"} <= places
+    assert loaded["lm_head.weight"].data_ptr() not in places
+    before = weights_hash(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2)
+    assert weights_hash(model) != before
+    snapshot.restore()
+    assert weights_hash(model) == before
