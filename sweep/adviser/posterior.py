@@ -21,14 +21,11 @@ import numpy as np
 from scipy import special
 
 from sweep.adviser.evidence import FAR, USUAL_RATE, Evidence, evidence, stacked
+from sweep.adviser.hierarchy import PRIOR, RATIOS, RHO, Proposals, kept, resample
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
 from sweep.adviser.scales import anticipated
 
-DRAWS, PROPOSALS = 400, 3  # draws of a posterior, and proposals for each of them
-RATIOS = np.exp(np.linspace(np.log(0.05), np.log(60.0), 48))  # of τ to the SD of a draw: the support of its prior,
-PRIOR = RATIOS / (1 + RATIOS**2) / (RATIOS / (1 + RATIOS**2)).sum()  # a half-Cauchy law (Gelman 2006), on a log grid
-RHO = (4.0, 1.0)  # ρ = 2 Beta - 1: mean .6, below zero once in sixteen
-CLOSE = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+DRAWS, PROPOSALS = 400, 10  # draws of a posterior, and proposals for each of them
 LUCK = (0.5, 0.6)  # mean and SD of the prior of atanh(r)
 FREEDOMS = np.array([2.0, 4.0, 8.0, 16.0, 64.0])  # how alike the arms' variances are; 64: nearly equal
 UNKNOWN = 1e6  # variance, in squared SDs, of a mean that was not observed
@@ -107,8 +104,8 @@ def believe(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, draw
     variance, freedom = anticipated(seen.screen, seen.full)
     prior = [(float(v), float(f)) for v, f in zip(variance, freedom, strict=True)]
     found = [_proposed(_Sums.of(seen, t, prior[t]), PROPOSALS * draws, rng) for t in targets]
-    kept = _kept(found, draws, rng)
-    parts = [_drawn(found[t], kept[t], shared[:, :, t], rng) for t in targets]
+    chosen = kept([one.proposals for one in found], draws, rng)
+    parts = [_drawn(found[t], chosen[t], shared[:, :, t], rng) for t in targets]
     truth, spread = (np.stack([part[i] for part in parts], axis=2) for i in (0, 1))
     usual = np.stack([part[2] for part in parts], axis=1)
     sd = np.median(usual, axis=0)
@@ -184,10 +181,9 @@ def _scale(squares: np.ndarray, freedom: np.ndarray, means: np.ndarray) -> float
 
 @dataclass(frozen=True)
 class _Proposed:
-    """Proposals of one target's nuisances, the log of their weights, and what is Gaussian given them."""
+    """Nuisances of one target, and what is Gaussian given them."""
 
-    log_weight: np.ndarray  # [proposals]
-    rho: np.ndarray  # [proposals]
+    proposals: Proposals
     s: np.ndarray  # [proposals, 2], variances of a draw
     factor: np.ndarray  # [proposals, arms]
     level: float  # that was taken off the full losses
@@ -207,46 +203,28 @@ def _proposed(sums: _Sums, count: int, rng: np.random.Generator) -> _Proposed:
     rho = np.minimum(2 * rng.beta(*RHO, count) - 1, 0.999)
     t = np.stack([tau[:, 0] ** 2, rho * tau[:, 0] * tau[:, 1], tau[:, 1] ** 2])
     w, inverse, middle, likelihood = _gls(m, v + t[:, :, None])
-    return _Proposed(log_weight + log_spread + likelihood, rho, s, factor, level[1], m, t, w, inverse, middle)
-
-
-def _kept(found: Sequence[_Proposed], draws: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """For each target the numbers of the proposals that are kept, int [draws].
-
-    How closely screens follow full trials is likely alike on all targets: ρ = 2 Beta(a, 1) - 1 with one a for all.
-    """
-    weights, likelihoods = [], np.zeros(len(CLOSE))
-    for one in found:
-        log = one.log_weight + np.log(CLOSE / RHO[0])[:, None] + np.outer(CLOSE - RHO[0], np.log((1 + one.rho) / 2))
-        most = log.max()
-        weights.append(np.exp(log - most))  # [a, proposals]
-        likelihoods += np.log(weights[-1].sum(axis=1)) + most
-    chance = np.exp(likelihoods - likelihoods.max())
-    numbers = np.bincount(_resample(chance, draws, rng), minlength=len(CLOSE))
-    return [
-        np.concatenate([_resample(weight[a], number, rng) for a, number in enumerate(numbers) if number])
-        for weight in weights
-    ]
+    proposals = Proposals(log_weight + log_spread + likelihood, rho, tau[:, 1] / np.sqrt(np.median(s[:, 1])))
+    return _Proposed(proposals, s, factor, level[1], m, t, w, inverse, middle)
 
 
 def _drawn(
-    one: _Proposed, kept: np.ndarray, z: np.ndarray, rng: np.random.Generator
+    one: _Proposed, chosen: np.ndarray, z: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(true means [draws, arms], SDs of a draw [draws, arms], usual SD [draws], ρ [draws]) of one target."""
-    w, m, t, inverse = one.w[:, kept], one.m[:, kept], one.t[:, kept], one.inverse[:, kept]
-    e = rng.standard_normal((2, len(kept)))
+    w, m, t, inverse = one.w[:, chosen], one.m[:, chosen], one.t[:, chosen], one.inverse[:, chosen]
+    e = rng.standard_normal((2, len(chosen)))
     root = np.sqrt(inverse[0])
     slope = inverse[1] / root
     rest = np.sqrt(np.maximum(inverse[2] - slope**2, 0))
-    g = one.middle[:, kept] + np.stack([root * e[0], slope * e[0] + rest * e[1]])
+    g = one.middle[:, chosen] + np.stack([root * e[0], slope * e[0] + rest * e[1]])
     d = m - g[:, :, None]
     cross, own = t[1][:, None], t[2][:, None]
     pull = (cross * w[0] + own * w[1], cross * w[1] + own * w[2])
     mean = g[1][:, None] + pull[0] * d[0] + pull[1] * d[1]
     variance = own - pull[0] * cross - pull[1] * own
     truth = one.level + mean + np.sqrt(np.maximum(variance, 0)) * z
-    usual = one.s[kept, 1]
-    return truth, np.sqrt(usual[:, None] * one.factor[kept]), np.sqrt(usual), one.rho[kept]
+    usual = one.s[chosen, 1]
+    return truth, np.sqrt(usual[:, None] * one.factor[chosen]), np.sqrt(usual), one.proposals.rho[chosen]
 
 
 def _level(means: np.ndarray, n: np.ndarray) -> float:
@@ -387,13 +365,6 @@ def _rates(seen: Evidence, draws: int, rng: np.random.Generator) -> np.ndarray:
     weight = np.exp(log - log.max())
     alike = rng.choice(ALIKE, (draws, 1), p=weight / weight.sum())
     return np.asarray(rng.beta(alike * pool + bad, alike * (1 - pool) + seen.tried - bad))
-
-
-def _resample(weight: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` indices, each about as often as its weight says, in random order (systematic resampling)."""
-    edges = weight.cumsum() / weight.sum()
-    picked = np.searchsorted(edges, (np.arange(count) + rng.random()) / count).clip(max=len(weight) - 1)
-    return rng.permutation(picked)
 
 
 def _seeded(seen: Evidence) -> np.random.Generator:
