@@ -14,6 +14,7 @@ from benchmarks.adviser import simulation
 from benchmarks.adviser.worlds import WORLDS
 
 THREE, ONE_TEXT, WORST = "texts, JS, tasks", "one text", "worst text"  # targets in turn; texts in turn; minimax
+LEAST = 10  # repetitions that a mean is told of
 Row = dict[str, str]
 
 
@@ -56,8 +57,7 @@ def replayed_row(data: Path, key: tuple[str, str, str], kind: str, nominal: bool
             if name != "random source"
         }
         return {**row, "regret (from above)": f"{np.mean([one.regret['adviser'] for one in found]):.2f}", **gains}
-    any_will_do = f"{np.mean([one.played.any_will_do for one in found]):.2f}"
-    return {**row, **_said(found), **_regrets(found), "share of time": f"{np.mean(shares):.3f}", "use any": any_will_do}
+    return {**row, **_said(found), **_regrets(found), "share of time": f"{np.mean(shares):.3f}", **_any(found)}
 
 
 @lru_cache
@@ -91,5 +91,18 @@ def _spent(found: Sequence[simulation.Repetition], whole: float) -> Row:
         "share of time": f"{np.mean([one.played.spent for one in found]) / whole:.3f}",
         "rounds": f"{np.mean([one.played.rounds for one in found]):.1f}",
         "settled": f"{np.mean([one.played.stop == 'settled' for one in found]):.2f}",
-        "use any": f"{np.mean([one.played.any_will_do for one in found]):.2f}",
+        **_any(found),
     }
+
+
+def _any(found: Sequence[simulation.Repetition] | Sequence[replayed.Repetition]) -> Row:
+    """How often any will do, and what a random source costs then, true and stated; – where it is said too seldom."""
+    said = [one for one in found if one.played.any_will_do]
+    row = {"use any": f"{len(said) / len(found):.2f}"}
+    if len(said) < LEAST:
+        return row
+    true, stated = (
+        np.mean([cost(one) for one in said])
+        for cost in (lambda one: one.regret["random source"], lambda one: one.played.at_random)
+    )
+    return {**row, "random source then (stated)": f"{true:.2f} ({stated:.2f})"}

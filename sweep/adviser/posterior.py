@@ -21,7 +21,7 @@ import numpy as np
 from scipy import special
 
 from sweep.adviser.evidence import FAR, USUAL_RATE, Evidence, evidence, stacked
-from sweep.adviser.hierarchy import PRIOR, RATIOS, RHO, Proposals, kept, resample
+from sweep.adviser.hierarchy import PRIOR, RATIOS, RHO, Proposals, kept
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
 from sweep.adviser.scales import anticipated
 
