@@ -357,11 +357,14 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 
 
 def _rates(seen: Evidence, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Share of draws that fail or are far off, drawn towards the pool, [draws, arms]."""
-    bad = seen.lost + seen.far
-    pool = (bad.sum() + USUAL_RATE * PSEUDO) / (seen.tried.sum() + PSEUDO)
+    """Share of draws that fail or are far off, drawn towards the pool, [draws, arms].
+
+    An arm without a usable draw cannot be tried at all, and says nothing of how often those of other arms fail.
+    """
+    bad, alive = seen.lost + seen.far, seen.alive
+    pool = (bad[alive].sum() + USUAL_RATE * PSEUDO) / (seen.tried[alive].sum() + PSEUDO)
     a, b = ALIKE[:, None] * pool, ALIKE[:, None] * (1 - pool)
-    log = (special.betaln(a + bad, b + seen.tried - bad) - special.betaln(a, b)).sum(axis=1)
+    log = (special.betaln(a + bad, b + seen.tried - bad) - special.betaln(a, b))[:, alive].sum(axis=1)
     weight = np.exp(log - log.max())
     alike = rng.choice(ALIKE, (draws, 1), p=weight / weight.sum())
     return np.asarray(rng.beta(alike * pool + bad, alike * (1 - pool) + seen.tried - bad))
