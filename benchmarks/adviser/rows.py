@@ -29,8 +29,11 @@ def simulated(world: int, repetitions: int) -> Row:
     }
 
 
-def replayed_row(data: Path, key: tuple[str, str, str], kind: str, nominal: bool, repetitions: int) -> Row:
-    """One row of a table of the replay: all questions of a name in turn share the repetitions."""
+def replayed_row(
+    data: Path, key: tuple[str, str, str], kind: str, nominal: bool, repetitions: int, blocks: Path | None = None
+) -> Row:
+    """One row of a table of the replay: all questions of a name in turn share the repetitions. `blocks`: file of the
+    errors of the first blocks, which stand in place of screens."""
     model, method, name = key
     asked = [q for q in questions(data) if (q.model, q.method) == (model, method)]
     of_name = {
@@ -39,6 +42,8 @@ def replayed_row(data: Path, key: tuple[str, str, str], kind: str, nominal: bool
         WORST: lambda q: q.name == WORST,
     }
     asked = [q for q in asked if of_name[name](q)]
+    if blocks is not None:
+        asked = [replayed.with_blocks(question, pl.read_parquet(blocks)) for question in asked]
     found, shares = [], []
     for seed in range(repetitions):
         question = asked[seed % len(asked)]
