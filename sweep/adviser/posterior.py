@@ -359,7 +359,7 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 def _rates(seen: Evidence, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Share of draws that fail or are far off, drawn towards the pool, [draws, arms].
 
-    An arm without a usable draw cannot be tried at all, and says nothing of how often those of other arms fail.
+    An arm without a usable draw is another matter: it says nothing of how often those of other arms fail.
     """
     bad, alive = seen.lost + seen.far, seen.alive
     pool = (bad[alive].sum() + USUAL_RATE * PSEUDO) / (seen.tried[alive].sum() + PSEUDO)
@@ -367,7 +367,8 @@ def _rates(seen: Evidence, draws: int, rng: np.random.Generator) -> np.ndarray:
     log = (special.betaln(a + bad, b + seen.tried - bad) - special.betaln(a, b))[:, alive].sum(axis=1)
     weight = np.exp(log - log.max())
     alike = rng.choice(ALIKE, (draws, 1), p=weight / weight.sum())
-    return np.asarray(rng.beta(alike * pool + bad, alike * (1 - pool) + seen.tried - bad))
+    before = np.where(alive, alike * pool, 0.5), np.where(alive, alike * (1 - pool), 0.5)
+    return np.asarray(rng.beta(before[0] + bad, before[1] + seen.tried - bad))
 
 
 def _seeded(seen: Evidence) -> np.random.Generator:
