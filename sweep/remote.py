@@ -101,9 +101,11 @@ class RayRunner(Steady):
         if self._device == "cuda" and needs_device:
             self._dismiss()  # workers that stayed hold the GPUs on which models are asked
         self.preparation.begin(pools, requests, self.results, self._device)
-        beside = self._room().spare(self.workers) and not needs_device
-        warmed = self._warm(requests) if beside else []
-        self.preparation.wait(lambda: not self.stay and bool(self.done(warmed, 0)), self.on_phase, described=not beside)
+        stayed = self.crew.size > 0  # then tasks ask for no CPU, and never wait for one
+        beside = stayed or (self._room().spare(self.workers) and not needs_device)
+        warmed = self._warm(requests) if beside and not stayed else []
+        ready = lambda: stayed or (not self.stay and bool(self.done(warmed, 0)))  # noqa: E731
+        self.preparation.wait(ready, self.on_phase, described=not beside)
 
     def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
         """Like `done` and `result` one of the `Tasks` that the preparation runs."""

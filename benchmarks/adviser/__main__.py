@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
+import polars as pl
 import typer
 
 from benchmarks.adviser.extract import DATA
@@ -24,9 +25,11 @@ from benchmarks.adviser.rows import ONE_TEXT, THREE, WORST, Row, questions, repl
 from benchmarks.adviser.worlds import WORLDS
 
 PAGE = Path("docs/adviser.md")
+BLOCKS = "replay, first blocks"
 SECTIONS = (  # of the replay: title, kind, whether a screen costs its share of the windows, targets
     ("replay, cheap screens", "resampled", True, (THREE, ONE_TEXT, WORST)),
     ("replay, seconds as measured", "resampled", False, (THREE, ONE_TEXT)),
+    (BLOCKS, "resampled", False, (THREE, ONE_TEXT, WORST)),
     ("held out", "held out", True, (THREE, ONE_TEXT)),
     ("equal sources", "equal", True, (THREE,)),
 )
@@ -36,8 +39,8 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """Markdown of rows, their columns in the order of the longest."""
-    head = list(max(rows, key=len))
+    """Markdown of rows, their columns in the order of the longest, then those that only others have."""
+    head = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     return "\n".join([*lines, *("| " + " | ".join(row.get(name, "–") for name in head) + " |" for row in rows)])
 
@@ -80,17 +83,21 @@ def simulate(
 def replay(
     repetitions: Annotated[int, typer.Option(help="of every row")] = 200,
     data: Annotated[Path, typer.Option(help="Parquet file of finished studies")] = DATA / "studies.parquet",
+    blocks: Annotated[Path, typer.Option(help="Parquet file of the errors of first blocks")] = DATA / "blocks.parquet",
     section: Annotated[str | None, typer.Option(help="one table alone")] = None,
     processes: Annotated[int, typer.Option(help="processes")] = 2,
 ) -> None:
     """Finished studies at a quarter of their time."""
     cells = list(dict.fromkeys((q.model, q.method) for q in questions(data)))
+    known = set(pl.read_parquet(blocks).select("model", "method").iter_rows())
     for title, kind, nominal, names in SECTIONS:
         if section not in (None, title):
             continue
         rows: list[Row] = []
-        keys = [(*cell, name) for name in names for cell in cells]
-        for row in _rows([partial(replayed_row, data, key, kind, nominal, repetitions) for key in keys], processes):
+        first = blocks if title == BLOCKS else None
+        keys = [(*cell, name) for name in names for cell in cells if first is None or cell in known]
+        jobs = [partial(replayed_row, data, key, kind, nominal, repetitions, first) for key in keys]
+        for row in _rows(jobs, processes):
             rows.append(row)
             _write(title, f"{repetitions} repetitions a row.\n\n{_table(rows)}")
 

@@ -23,7 +23,8 @@ class Played:
     """The arm that was chosen and what was said of it.
 
     regret, upper: stated expected regret and its 80 % upper bound, in the unit of the loss. p_best: stated.
-    verdict: winner, tie or cannot tell; `any_will_do`, and `named` how many arms it names. spent: seconds of trials.
+    verdict: winner, tie or cannot tell; `any_will_do`, and `named` how many arms it names. at_random: stated expected
+    regret of an arm taken at random. spent: seconds of trials.
     rounds, and `slowest`: the seconds of the slowest decision.
     """
 
@@ -34,6 +35,7 @@ class Played:
     verdict: str
     any_will_do: bool
     named: int
+    at_random: float
     spent: float
     rounds: int
     stop: str
@@ -64,6 +66,7 @@ def advise(low: np.ndarray, high: np.ndarray, rules: Rules, costs: Costs, contro
         verdict,
         verdict == TIE and len(named) == int(belief.alive.sum()),
         len(named),
+        float(belief.expected_regret[belief.alive].mean()),
         sum(outcome.seconds for outcome in outcomes),
         rounds,
         step.kind,

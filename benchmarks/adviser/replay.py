@@ -17,17 +17,19 @@ Losses are in SDs of a draw: the square root of the median over sources of the v
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from benchmarks.adviser.extract import SET, TEXTS
+from benchmarks.adviser.informed import informed
 from benchmarks.adviser.play import Played, advise, even, sequential_halving
 from sweep.adviser.outcomes import Controls, Costs, Rules
 
 SHARE = 0.25  # of the time of the full study
 SCREEN, FULL = 8, 32  # nsamples at the two fidelities
+BLOCKS = 0.1  # cost of the first two of 30 blocks with 64 windows, .19 s, to a trial of SmolLM2, 1.9 s on one H200
 NOMINAL = SCREEN / FULL  # cost of a screen where compression takes most of a trial
 
 
@@ -156,6 +158,9 @@ def repeat(question: Question, kind: str, seed: int, costs: Costs) -> Repetition
     )
     played = advise(low, high, rules, costs, Controls(tuple(dense.tolist())))
     chosen = {"adviser": played.arm, **_others(question, low, high, perplexity, rules, costs)}
+    if kind == "resampled" and targets > 1:
+        trials = rules.budget / costs.full
+        chosen["told the laws"] = informed(question.low, question.high, used, trials, costs.screen / costs.full, seed)
     regret = {name: float(judge[arm] - best) for name, arm in chosen.items()}
     regret["random source"] = float(judge.mean() - best)
     return Repetition(played, regret, {name: regret["random source"] - value for name, value in regret.items()})
@@ -184,6 +189,18 @@ def _others(
     if question.own is not None:
         chosen["own domain"] = question.own
     return chosen
+
+
+def with_blocks(question: Question, blocks: pl.DataFrame) -> Question:
+    """The question with the errors of the first blocks (`benchmarks.adviser.blocks`) in place of screens: on its own
+    text, on each of several, else the mean over all of them. Seconds of a screen are those of the blocks."""
+    rows = blocks.filter(pl.col("model") == question.model, pl.col("method") == question.method)
+    texts = sorted(set(rows["target"]))
+    asked = [question.name] if question.name in texts else texts
+    low = _table(rows, "block_error", asked, FULL)
+    if question.high.shape[2] == 1:
+        low = low.mean(axis=2, keepdims=True)
+    return replace(question, low=low, seconds=(BLOCKS * question.seconds[1], question.seconds[1]))
 
 
 def costs_of(question: Question, nominal: bool) -> Costs:

@@ -14,6 +14,7 @@ from benchmarks.adviser import simulation
 from benchmarks.adviser.worlds import WORLDS
 
 THREE, ONE_TEXT, WORST = "texts, JS, tasks", "one text", "worst text"  # targets in turn; texts in turn; minimax
+LEAST = 10  # repetitions that a mean is told of
 Row = dict[str, str]
 
 
@@ -28,8 +29,11 @@ def simulated(world: int, repetitions: int) -> Row:
     }
 
 
-def replayed_row(data: Path, key: tuple[str, str, str], kind: str, nominal: bool, repetitions: int) -> Row:
-    """One row of a table of the replay: all questions of a name in turn share the repetitions."""
+def replayed_row(
+    data: Path, key: tuple[str, str, str], kind: str, nominal: bool, repetitions: int, blocks: Path | None = None
+) -> Row:
+    """One row of a table of the replay: all questions of a name in turn share the repetitions. `blocks`: file of the
+    errors of the first blocks, which stand in place of screens."""
     model, method, name = key
     asked = [q for q in questions(data) if (q.model, q.method) == (model, method)]
     of_name = {
@@ -38,6 +42,8 @@ def replayed_row(data: Path, key: tuple[str, str, str], kind: str, nominal: bool
         WORST: lambda q: q.name == WORST,
     }
     asked = [q for q in asked if of_name[name](q)]
+    if blocks is not None:
+        asked = [replayed.with_blocks(question, pl.read_parquet(blocks)) for question in asked]
     found, shares = [], []
     for seed in range(repetitions):
         question = asked[seed % len(asked)]
@@ -56,8 +62,7 @@ def replayed_row(data: Path, key: tuple[str, str, str], kind: str, nominal: bool
             if name != "random source"
         }
         return {**row, "regret (from above)": f"{np.mean([one.regret['adviser'] for one in found]):.2f}", **gains}
-    any_will_do = f"{np.mean([one.played.any_will_do for one in found]):.2f}"
-    return {**row, **_said(found), **_regrets(found), "share of time": f"{np.mean(shares):.3f}", "use any": any_will_do}
+    return {**row, **_said(found), **_regrets(found), "share of time": f"{np.mean(shares):.3f}", **_any(found)}
 
 
 @lru_cache
@@ -91,5 +96,18 @@ def _spent(found: Sequence[simulation.Repetition], whole: float) -> Row:
         "share of time": f"{np.mean([one.played.spent for one in found]) / whole:.3f}",
         "rounds": f"{np.mean([one.played.rounds for one in found]):.1f}",
         "settled": f"{np.mean([one.played.stop == 'settled' for one in found]):.2f}",
-        "use any": f"{np.mean([one.played.any_will_do for one in found]):.2f}",
+        **_any(found),
     }
+
+
+def _any(found: Sequence[simulation.Repetition] | Sequence[replayed.Repetition]) -> Row:
+    """How often any will do, and what a random source costs then, true and stated; – where it is said too seldom."""
+    said = [one for one in found if one.played.any_will_do]
+    row = {"use any": f"{len(said) / len(found):.2f}"}
+    if len(said) < LEAST:
+        return row
+    true, stated = (
+        np.mean([cost(one) for one in said])
+        for cost in (lambda one: one.regret["random source"], lambda one: one.played.at_random)
+    )
+    return {**row, "random source then (stated)": f"{true:.2f} ({stated:.2f})"}

@@ -21,13 +21,11 @@ import numpy as np
 from scipy import special
 
 from sweep.adviser.evidence import FAR, USUAL_RATE, Evidence, evidence, stacked
+from sweep.adviser.hierarchy import PRIOR, RATIOS, RHO, Proposals, kept
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
 from sweep.adviser.scales import anticipated
 
-DRAWS, PROPOSALS = 400, 3  # draws of a posterior, and proposals for each of them
-RATIOS = np.exp(np.linspace(np.log(0.05), np.log(60.0), 48))  # of τ to the SD of a draw: the support of its prior,
-PRIOR = RATIOS / (1 + RATIOS**2) / (RATIOS / (1 + RATIOS**2)).sum()  # a half-Cauchy law (Gelman 2006), on a log grid
-RHO = (4.0, 1.0)  # ρ = 2 Beta - 1: mean .6, below zero once in sixteen
+DRAWS, PROPOSALS = 400, 10  # draws of a posterior, and proposals for each of them
 LUCK = (0.5, 0.6)  # mean and SD of the prior of atanh(r)
 FREEDOMS = np.array([2.0, 4.0, 8.0, 16.0, 64.0])  # how alike the arms' variances are; 64: nearly equal
 UNKNOWN = 1e6  # variance, in squared SDs, of a mean that was not observed
@@ -105,7 +103,9 @@ def believe(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, draw
     shared = rng.standard_normal((draws, len(arms), len(targets))) @ _root(_luck_of_draws(seen)).T
     variance, freedom = anticipated(seen.screen, seen.full)
     prior = [(float(v), float(f)) for v, f in zip(variance, freedom, strict=True)]
-    parts = [_target(_Sums.of(seen, t, prior[t]), shared[:, :, t], rng) for t in targets]
+    found = [_proposed(_Sums.of(seen, t, prior[t]), PROPOSALS * draws, rng) for t in targets]
+    chosen = kept([one.proposals for one in found], draws, rng)
+    parts = [_drawn(found[t], chosen[t], shared[:, :, t], rng) for t in targets]
     truth, spread = (np.stack([part[i] for part in parts], axis=2) for i in (0, 1))
     usual = np.stack([part[2] for part in parts], axis=1)
     sd = np.median(usual, axis=0)
@@ -179,35 +179,52 @@ def _scale(squares: np.ndarray, freedom: np.ndarray, means: np.ndarray) -> float
     return float(pooled or spread or 1.0)
 
 
-def _target(
-    sums: _Sums, z: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(true means [draws, arms], SDs of a draw [draws, arms], usual SD [draws], ρ [draws]) of one target."""
+@dataclass(frozen=True)
+class _Proposed:
+    """Nuisances of one target, and what is Gaussian given them."""
+
+    proposals: Proposals
+    s: np.ndarray  # [proposals, 2], variances of a draw
+    factor: np.ndarray  # [proposals, arms]
+    level: float  # that was taken off the full losses
+    m: np.ndarray  # [2, proposals, arms]
+    t: np.ndarray  # [3: LL, LH, HH, proposals]
+    w: np.ndarray  # [3, proposals, arms]
+    inverse: np.ndarray  # [3, proposals]
+    middle: np.ndarray  # [2, proposals]
+
+
+def _proposed(sums: _Sums, count: int, rng: np.random.Generator) -> _Proposed:
     level = [_level(sums.low, sums.n[[0, 1]]), _level(sums.high, sums.n[[0, 2]])]
-    draws, count = len(z), PROPOSALS * len(z)
-    s, factor, log_spread = _variances(sums, count, rng)  # [proposals, 2], [proposals, arms]
+    s, factor, log_spread = _variances(sums, count, rng)
     r = np.tanh(_luck(sums, count, rng))
     m, v = _centres(sums, level, s, factor, r)
     tau, log_weight = _taus(m, v, s, count, rng)
     rho = np.minimum(2 * rng.beta(*RHO, count) - 1, 0.999)
-    t = np.stack([tau[:, 0] ** 2, rho * tau[:, 0] * tau[:, 1], tau[:, 1] ** 2])  # [3, proposals]: LL, LH, HH
+    t = np.stack([tau[:, 0] ** 2, rho * tau[:, 0] * tau[:, 1], tau[:, 1] ** 2])
     w, inverse, middle, likelihood = _gls(m, v + t[:, :, None])
-    log_weight = log_weight + log_spread + likelihood
-    kept = _resample(np.exp(log_weight - log_weight.max()), draws, rng)
-    w, m, t = w[:, kept], m[:, kept], t[:, kept]
-    e = rng.standard_normal((2, draws))
-    root = np.sqrt(inverse[0, kept])
-    slope = inverse[1, kept] / root
-    rest = np.sqrt(np.maximum(inverse[2, kept] - slope**2, 0))
-    g = middle[:, kept] + np.stack([root * e[0], slope * e[0] + rest * e[1]])
+    proposals = Proposals(log_weight + log_spread + likelihood, rho, tau[:, 1] / np.sqrt(np.median(s[:, 1])))
+    return _Proposed(proposals, s, factor, level[1], m, t, w, inverse, middle)
+
+
+def _drawn(
+    one: _Proposed, chosen: np.ndarray, z: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(true means [draws, arms], SDs of a draw [draws, arms], usual SD [draws], ρ [draws]) of one target."""
+    w, m, t, inverse = one.w[:, chosen], one.m[:, chosen], one.t[:, chosen], one.inverse[:, chosen]
+    e = rng.standard_normal((2, len(chosen)))
+    root = np.sqrt(inverse[0])
+    slope = inverse[1] / root
+    rest = np.sqrt(np.maximum(inverse[2] - slope**2, 0))
+    g = one.middle[:, chosen] + np.stack([root * e[0], slope * e[0] + rest * e[1]])
     d = m - g[:, :, None]
     cross, own = t[1][:, None], t[2][:, None]
     pull = (cross * w[0] + own * w[1], cross * w[1] + own * w[2])
     mean = g[1][:, None] + pull[0] * d[0] + pull[1] * d[1]
     variance = own - pull[0] * cross - pull[1] * own
-    truth = level[1] + mean + np.sqrt(np.maximum(variance, 0)) * z
-    spread = np.sqrt(s[kept, 1][:, None] * factor[kept])
-    return truth, spread, np.sqrt(s[kept, 1]), rho[kept]
+    truth = one.level + mean + np.sqrt(np.maximum(variance, 0)) * z
+    usual = one.s[chosen, 1]
+    return truth, np.sqrt(usual[:, None] * one.factor[chosen]), np.sqrt(usual), one.proposals.rho[chosen]
 
 
 def _level(means: np.ndarray, n: np.ndarray) -> float:
@@ -340,21 +357,18 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 
 
 def _rates(seen: Evidence, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Share of draws that fail or are far off, drawn towards the pool, [draws, arms]."""
-    bad = seen.lost + seen.far
-    pool = (bad.sum() + USUAL_RATE * PSEUDO) / (seen.tried.sum() + PSEUDO)
+    """Share of draws that fail or are far off, drawn towards the pool, [draws, arms].
+
+    An arm without a usable draw is another matter: it says nothing of how often those of other arms fail.
+    """
+    bad, alive = seen.lost + seen.far, seen.alive
+    pool = (bad[alive].sum() + USUAL_RATE * PSEUDO) / (seen.tried[alive].sum() + PSEUDO)
     a, b = ALIKE[:, None] * pool, ALIKE[:, None] * (1 - pool)
-    log = (special.betaln(a + bad, b + seen.tried - bad) - special.betaln(a, b)).sum(axis=1)
+    log = (special.betaln(a + bad, b + seen.tried - bad) - special.betaln(a, b))[:, alive].sum(axis=1)
     weight = np.exp(log - log.max())
     alike = rng.choice(ALIKE, (draws, 1), p=weight / weight.sum())
-    return np.asarray(rng.beta(alike * pool + bad, alike * (1 - pool) + seen.tried - bad))
-
-
-def _resample(weight: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` indices, each about as often as its weight says, in random order (systematic resampling)."""
-    edges = weight.cumsum() / weight.sum()
-    picked = np.searchsorted(edges, (np.arange(count) + rng.random()) / count).clip(max=len(weight) - 1)
-    return rng.permutation(picked)
+    before = np.where(alive, alike * pool, 0.5), np.where(alive, alike * (1 - pool), 0.5)
+    return np.asarray(rng.beta(before[0] + bad, before[1] + seen.tried - bad))
 
 
 def _seeded(seen: Evidence) -> np.random.Generator:

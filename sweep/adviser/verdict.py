@@ -188,16 +188,23 @@ def slight(belief: Belief, controls: Controls | None, rules: Rules) -> np.ndarra
     """What a choice at random may cost on each target where any will do, [targets]; None where somebody said what
     matters.
 
-    An SD of a draw, or `SLIGHT` of what compression costs with the leader (without data, where that is less).
+    The SD of a draw of an arm taken at random, or `SLIGHT` of what compression costs with the leader (without data,
+    where that is less).
     """
     if rules.matters is not None:
         return None
+    luck = luck_of_one(belief)
     if controls is None or controls.dense is None:
-        return belief.sd
+        return luck
     cost = belief.value[:, belief.leader].mean(axis=0) - np.asarray(controls.dense)
     if controls.data_free is not None:
         cost = np.minimum(cost, np.asarray(controls.data_free) - np.asarray(controls.dense))
-    return np.maximum(SLIGHT * cost, belief.sd)
+    return np.maximum(SLIGHT * cost, luck)
+
+
+def luck_of_one(belief: Belief) -> np.ndarray:
+    """SD of one draw of an arm taken at random, on each target, [targets]: arms of large spread count in full."""
+    return np.asarray(np.median(np.sqrt((belief.spread[:, belief.alive] ** 2).mean(axis=1)), axis=0))
 
 
 def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[int], str]:
@@ -210,7 +217,7 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
         value = belief.value[:, belief.alive]
         share = ((value - value.min(axis=1, keepdims=True)) / slight).max(axis=2).mean(axis=0)
         if share.mean() <= 1 and share.max() <= WORST and not _bad_at_first_sight(belief):
-            return TIE, ranked, _random_costs(share, slight <= belief.sd)
+            return TIE, ranked, _random_costs(share, slight <= luck_of_one(belief))
     if not will_do:
         open_ = [k for k in ranked if k == lead or belief.best[k] > MAY_BE_BEST]
         words = f"{name} leads with an expected regret of {regret[lead]:.3g}, more than matters, {belief.matters:.3g}"
@@ -236,9 +243,11 @@ def _random_costs(share: np.ndarray, by_luck: np.ndarray) -> str:
 
 
 def _bad_at_first_sight(belief: Belief) -> bool:
-    """Whether an arm without a full draw screened worse than is usual by more than `AMISS` SDs of a screened draw.
+    """Whether an arm with fewer than two full draws screened worse than is usual by more than `AMISS` SDs of a screened
+    draw.
 
-    Arms that are alike in full draws teach that screens tell nothing; of such an arm that would be a bold conclusion.
+    Arms that are alike in full draws teach that screens tell nothing, and that an arm apart has a large spread; of such
+    an arm that would be a bold conclusion.
     """
     screens = [stacked(found) for found in belief.seen.screen if found]
     freedom = sum(len(values) - 1 for values in screens)
@@ -246,8 +255,8 @@ def _bad_at_first_sight(belief: Belief) -> bool:
         return False
     squares = np.sum([((values - values.mean(axis=0)) ** 2).sum(axis=0) for values in screens], axis=0)
     usual = np.median([values.mean(axis=0) for values in screens], axis=0)
-    untried = [stacked(s) for s, f in zip(belief.seen.screen, belief.seen.full, strict=True) if s and not f]
-    return any((values.mean(axis=0) - usual > AMISS * np.sqrt(squares / freedom)).any() for values in untried)
+    hardly = [stacked(s) for s, f in zip(belief.seen.screen, belief.seen.full, strict=True) if s and len(f) < 2]
+    return any((values.mean(axis=0) - usual > AMISS * np.sqrt(squares / freedom)).any() for values in hardly)
 
 
 def _standings(belief: Belief, outcomes: Sequence[Outcome]) -> tuple[Standing, ...]:

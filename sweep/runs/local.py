@@ -14,7 +14,7 @@ from sweep.runs.asked_model import release
 from sweep.runs.machine import quiet_torch
 from sweep.runs.model_check import check_model
 from sweep.runs.outcome import Outcome, committed
-from sweep.runs.prepare import make_calibration_sets, make_requests
+from sweep.runs.prepare import check_reader, make_calibration_sets, make_requests
 from sweep.runs.runner import Steady
 from sweep.runs.schedule import Job, Queue, held_by
 from sweep.runs.vocabulary import largest_in_sets, refuse_unknown_ids
@@ -32,6 +32,7 @@ class LocalRunner(Steady):
         self.device = device
         self._sets: dict[str, CalibrationSet] = {}
         self._requests: dict[EvaluationKey, EvaluationData] = {}
+        self._made_for: dict[EvaluationKey, str] = {}  # the folder whose trials the requests were compared with
         self._worker: Worker | None = None  # that stays
 
     def start(self) -> str:
@@ -47,8 +48,12 @@ class LocalRunner(Steady):
             for key, asked in requests.items()
         }
         for key, asked in requests.items():
+            if self._made_for.get(key) == self.results:  # by an earlier run
+                check_reader(asked.trial, self.results, asked.seqlens)
+                continue
             self.on_phase(phases.REQUESTS, phases.of_requests({key: asked}))
             self._requests[key] = make_requests(asked.trial, self.results, asked.seqlens)
+            self._made_for[key] = self.results
         for pool in pools:
             self.on_phase(*phases.of_sets([pool]))
             made = {key: self._requests[key] for key in requests}  # of this study alone

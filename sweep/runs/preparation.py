@@ -18,6 +18,7 @@ from sweep.runs.errors import short_line
 from sweep.runs.model_check import check_model
 from sweep.runs.phases import REQUESTS, OnPhase, nobody, of_requests, of_sets
 from sweep.runs.prepare import (
+    check_reader,
     describe_pool,
     made_sets_and_receipt,
     make_on_device,
@@ -57,6 +58,8 @@ class Preparation:
         self._readers = ""  # the models whose requests are made
         self._checks: list[tuple[EvaluationKey, ModelUse, Reference]] = []
         self._largest: dict[EvaluationKey, Reference] = {}
+        self._made_for: dict[EvaluationKey, str] = {}  # the folder whose trials the requests were compared with
+        self._read_again: list[Reference] = []  # checks of models whose requests are there
         self._uses: list[tuple[ModelUse, int]] = []  # with the rows of the model's embedding
 
     @property
@@ -68,20 +71,24 @@ class Preparation:
         self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet], results: str, device: str
     ) -> None:
         """Begin all tasks. Where a model is asked it is on `device`."""
-        self._readers = of_requests(requests)
+        self._readers = of_requests({key: a for key, a in requests.items() if self._made_for.get(key) != results})
         self._checks = [
             (key, use, *self.tasks.task(check_model, use.model, use.methods, use.weighed, returns=1, on_device=False))
             for key, asked in requests.items()
             for use in asked.uses
         ]
+        self._read_again = []
         for key, asked in requests.items():
-            self._largest[key], self.requests[key] = self.tasks.task(
-                requests_and_receipt, asked.trial, results, asked.seqlens, returns=2, on_device=False
-            )
-        made = {key: self.requests[key] for key in requests}  # of this study alone
+            arguments = asked.trial, results, asked.seqlens
+            if self._made_for.get(key) == results:  # by an earlier run
+                self._read_again += self.tasks.task(check_reader, *arguments, returns=1, on_device=False)
+                continue
+            made = self.tasks.task(requests_and_receipt, *arguments, returns=2, on_device=False)
+            (self._largest[key], self.requests[key]), self._made_for[key] = made, results
+        of_study = {key: self.requests[key] for key in requests}
         self.missing, self._described = {}, {}
         for pool in pools:
-            data = requests_of(pool, made)
+            data = requests_of(pool, of_study)
             receipt, *sets = self._make(pool, results, device, data if pool.excludes else None)
             self.missing[receipt] = pool
             self.sets.update(zip(pool.ids, sets, strict=True))
@@ -102,8 +109,9 @@ class Preparation:
     def wait(self, ready: Callable[[], bool], on_phase: OnPhase = nobody, *, described: bool = False) -> None:
         """Until all is there, or all but some sets and a worker is `ready`; with `described` also until the sets are
         described. Raises what is wrong."""
-        on_phase(REQUESTS, self._readers)
-        self._wait_for([*(check for _, _, check in self._checks), *self._largest.values()])
+        if self._readers:
+            on_phase(REQUESTS, self._readers)
+        self._wait_for([*(check for _, _, check in self._checks), *self._read_again, *self._largest.values()])
         self._uses = [(use, self.tasks.result(check)) for _, use, check in self._checks]
         for (key, _, _), (use, rows) in zip(self._checks, self._uses, strict=True):
             refuse_unknown_ids(use, rows, {}, self.tasks.result(self._largest[key]))

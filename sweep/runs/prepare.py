@@ -145,6 +145,25 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
     results folder were made from other requests or another commit of the model.
     """
     store = Results(results, WRITE_PATIENCE)
+    model, commit, length = _reader(trial, store, seqlens)
+    tokenizer = load_tokenizer(model)
+    data = build_evaluation(trial.evaluation, tokenizer, length)
+    made_from = identity([trial.evaluation_id, model.tokenizer_id, length])
+    largest = largest_ids(data.tasks, data.heldout, tokenizer)
+    data = replace(data, requests_id=made_from, model_commit=commit, largest_ids=largest)
+    if model.placement == "streamed":
+        refuse_generation(data, model.name)
+    check_requests(store, data)
+    return data
+
+
+def check_reader(trial: Trial, results: str, seqlens: Sequence[int]) -> None:
+    """What `make_requests` finds wrong with the model, where its requests are there already. Raises SettingsError."""
+    _reader(trial, Results(results, WRITE_PATIENCE), seqlens)
+
+
+def _reader(trial: Trial, store: Results, seqlens: Sequence[int]) -> tuple[ModelRef, str | None, int]:
+    """The trial's model at its commit, the commit, and the context, which no window may exceed."""
     commit = hub_commit(trial.model)
     check_commit(store, trial.model, commit)
     model = at_commit(trial.model, commit)
@@ -155,15 +174,7 @@ def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> Ev
                 f"calibration.seqlen: {seqlen} is longer than the context of {model.name} ({length} tokens); "
                 f"choose at most {length}"
             )
-    tokenizer = load_tokenizer(model)
-    data = build_evaluation(trial.evaluation, tokenizer, length)
-    made_from = identity([trial.evaluation_id, model.tokenizer_id, length])
-    largest = largest_ids(data.tasks, data.heldout, tokenizer)
-    data = replace(data, requests_id=made_from, model_commit=commit, largest_ids=largest)
-    if model.placement == "streamed":
-        refuse_generation(data, model.name)
-    check_requests(store, data)
-    return data
+    return model, commit, length
 
 
 def sets_and_receipt(

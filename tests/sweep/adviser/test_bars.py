@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.adviser import replay, simulation
 from benchmarks.adviser.extract import DATA
+from benchmarks.adviser.informed import informed
 from benchmarks.adviser.play import advise, even, sequential_halving
 from benchmarks.adviser.worlds import LUCK, WORLDS, World, sources
 from sweep.adviser.outcomes import Costs, Rules
@@ -56,6 +57,28 @@ def test_the_shipped_studies_are_whole(questions: list[replay.Question]) -> None
     assert {q.high.shape[2] for q in questions} == {1, 8}
     spread = [np.median(q.high.var(axis=1, ddof=1), axis=0) for q in questions]
     assert np.allclose(np.concatenate(spread), 1)
+
+
+def test_who_is_told_the_laws_finds_what_can_be_found(questions: list[replay.Question]) -> None:
+    asked = next(q for q in questions if (q.model, q.method, q.name) == ("reference-5m", "awq", "worst text"))
+    sets = np.random.default_rng(0).integers(12, size=(9, 12))
+    own = int(asked.truth.argmin())
+    assert informed(asked.low, asked.high, sets, 27.0, 0.25, 0) == own
+    moved = np.roll(asked.high, 1, axis=0)
+    assert informed(np.roll(asked.low, 1, axis=0), moved, np.roll(sets, 1, axis=0), 27.0, 0.25, 0) == (own + 1) % 9
+
+
+def test_errors_of_first_blocks_stand_in_place_of_screens(questions: list[replay.Question]) -> None:
+    blocks = pl.read_parquet(DATA / "blocks.parquet")
+    asked = [q for q in questions if (q.model, q.method) == ("smollm2", "sparsegpt")]
+    for name, targets in (("books", ["books"]), ("texts", None), ("worst text", None)):
+        question = next(q for q in asked if q.name == name)
+        found = replay.with_blocks(question, blocks)
+        assert found.low.shape == question.low.shape and found.seconds[0] == pytest.approx(0.1 * found.seconds[1])
+        rows = blocks.filter(pl.col("method") == "sparsegpt", pl.col("source") == "books", pl.col("set") == 3)
+        rows = rows if targets is None else rows.filter(pl.col("target").is_in(targets))
+        expected = rows.sort("target")["value"].to_numpy() if name == "worst text" else [rows["value"].mean()]
+        assert found.low[found.sources.index("books"), 3] == pytest.approx(expected)
 
 
 def test_in_the_replay_of_equal_sources_nothing_is_lost(questions: list[replay.Question]) -> None:

@@ -168,3 +168,11 @@ def test_levels_and_likelihood_are_those_of_the_whole_covariance() -> None:
     assert inverse[:, 0] == pytest.approx(np.linalg.inv(precision)[[0, 0, 1], [0, 1, 1]])
     expected = np.linalg.slogdet(whole)[1] + np.linalg.slogdet(precision)[1] + rest @ np.linalg.solve(whole, rest)
     assert log[0] == pytest.approx(-expected / 2)
+
+
+def test_an_arm_that_never_works_says_nothing_of_how_often_the_others_fail() -> None:
+    sound = table(np.zeros(4), 3, 2)
+    broken = [Outcome("arm4", draw, SCREEN, (), 1.0, failed=True) for draw in range(3)]
+    alone, beside = believe(sound, arms_of(4), RULES), believe([*sound, *broken], arms_of(5), RULES)
+    assert beside.rate[:, :4].mean() == pytest.approx(alone.rate.mean(), abs=0.005)
+    assert not beside.alive[4] and beside.rate[:, 4].mean() > 0.3

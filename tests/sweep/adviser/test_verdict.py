@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sweep.adviser.outcomes import FULL, Controls, Costs, Outcome, Rules, Trial
-from sweep.adviser.verdict import Verdict, judge
+from sweep.adviser.posterior import believe
+from sweep.adviser.verdict import Verdict, judge, luck_of_one
 from tests.sweep.adviser.conftest import arms_of, losses_of, outcome, run
 
 COSTS = Costs(0.125, 1.0)
@@ -60,6 +61,13 @@ def test_any_will_do_where_all_of_them_cost_next_to_nothing_beside_compression()
 
 def test_one_bad_source_among_equal_ones_is_not_any() -> None:
     assert not asked(np.array([0.0] * 7 + [7.0])).any_will_do
+
+
+def test_the_luck_of_one_draw_counts_arms_of_large_spread_in_full() -> None:
+    outcomes, _, _ = run(losses_of(np.zeros(4)), arms_of(4), Rules(budget=24), COSTS)
+    belief = believe(outcomes, arms_of(4), Rules(budget=24))
+    spread = np.broadcast_to(np.array([1.0, 1.0, 1.0, 7.0])[:, None], belief.spread.shape)
+    assert luck_of_one(dataclasses.replace(belief, spread=spread)) == pytest.approx(np.sqrt((3 + 49) / 4))
 
 
 def test_equal_sources_cannot_be_told_apart_by_less_than_matters() -> None:

@@ -12,6 +12,7 @@ from sweep import plan
 from sweep.config import parse_study
 from sweep.evaluation.questions.largest import LargestId
 from sweep.plan import Trial
+from sweep.runs.phases import REQUESTS
 from sweep.runs.preparation import Preparation
 from sweep.runs.runner import RunnerError
 from sweep.runs.schedule import Awaiting, Job
@@ -95,7 +96,25 @@ def test_sets_wait_for_no_requests_unless_they_leave_texts_of_the_evaluation_out
     document["calibration"]["exclude_overlap"] = True
     again = plan.expand(parse_study(document))
     preparation.begin(plan.pools(again), plan.request_sets(again), "results", "cuda")
-    assert tasks.arguments["sets_and_receipt", 2][3] == ("requests_and_receipt", 1, 1)
+    assert tasks.arguments["sets_and_receipt", 2][3] == ("requests_and_receipt", 0, 1)
+
+
+def test_requests_are_made_once_for_all_rounds_in_a_folder(
+    preparation: Preparation, tasks: PaperTasks, trials: list[Trial]
+) -> None:
+    made = dict(preparation.requests)
+    tasks.end("sets_and_receipt", {})
+    phases: list[str] = []
+    preparation.begin(plan.pools(trials), plan.request_sets(trials), "results", "cuda")
+    tasks.end("check_model", 257)
+    tasks.end("sets_and_receipt", {})
+    tasks.end("check_reader", SettingsError("the model has moved"))
+    assert preparation.requests == made
+    with pytest.raises(SettingsError, match="has moved"):
+        preparation.wait(lambda: False, lambda phase, *about: phases.append(phase))
+    assert REQUESTS not in phases
+    preparation.begin([], plan.request_sets(trials), "another", "cuda")  # its trials may have other requests
+    assert preparation.requests != made
 
 
 def test_wrong_sets_end_the_launch_while_no_worker_could_begin(preparation: Preparation, tasks: PaperTasks) -> None:
