@@ -56,6 +56,14 @@ def test_interval_of_the_mean_variance_holds_it(sds: tuple[float, ...]) -> None:
     assert 0.92 < covered / 600 < 0.99
 
 
+def test_draws_of_the_mean_variance_have_the_limits_of_its_interval() -> None:
+    rng = np.random.default_rng(9)
+    variance = set_variance([rng.normal(0, sd, 5) for sd in (1, 1, 1, 5)])
+    assert variance.cautious < variance.freedom
+    drawn = variance.drawn(rng, 200_000)
+    assert np.allclose(np.quantile(drawn, [0.025, 0.975]), variance.interval(), rtol=0.05)
+
+
 def test_variance_of_sources_is_recovered_and_zero_where_there_is_none() -> None:
     rng = np.random.default_rng(3)
     covered = alike = 0
