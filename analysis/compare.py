@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from analysis.domains import Domains
+from analysis.estimates.clusters import WORDS, two_groups
 from analysis.estimates.comparisons import holm, paired, welch
 from analysis.estimates.examples import ExampleTables, read_examples
 from analysis.estimates.ranks import posterior_of
@@ -169,10 +170,10 @@ def source_pairs(
 
     `difference` is the advantage of A in the measure's unit, positive where A is better. `low`, `high`: 95 % Welch
     interval over draws, for these test examples; none where sets of A or B are far off, which widen it so far that more
-    than 98 of 100 hold. `low_new_test`, `high_new_test`: also over test examples, paired, where samples/ tell the
-    source-by-example component. `p` is Welch's test, `p_holm` corrected within a (model, method). `a_wins_new_draw`:
-    probability that one new set of A beats one new set of B, from the posterior of all sources; `a_wins_new_test`: on
-    new examples too. `note` says why something is null.
+    than 98 of 100 hold, or fall into two groups. `low_new_test`, `high_new_test`: also over test examples, paired,
+    where samples/ tell the source-by-example component. `p` is Welch's test, `p_holm` corrected within a
+    (model, method). `a_wins_new_draw`: probability that one new set of A beats one new set of B, from the posterior of
+    all sources; `a_wins_new_test`: on new examples too. `note` says why something is null.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
@@ -189,9 +190,8 @@ def source_pairs(
         family = []
         for a, b in pairs:
             row = welch(cells[a], cells[b], test_variance)
-            note = _no_spread(cells, a, b)
-            if not note and (told := far_words([a, b], [cells[a], cells[b]], [far[a], far[b]])):
-                note = f"no interval: {told}"
+            note = _no_spread(cells, a, b) or _no_centre(cells, far, a, b)
+            if note:
                 row = {name: value for name, value in row.items() if not name.startswith(("low", "high"))}
             family.append(({**context, "a": a, "b": b, **wins(a, b), "note": note}, row))
         found += _with_holm(family)
@@ -223,6 +223,14 @@ def _no_spread(cells: dict[str, np.ndarray], a: str, b: str) -> str:
         return ""
     bound = repeats([cells[a], cells[b]])
     return f"no interval: the sets of both do not differ; at least {100 * bound:.0f} % of new sets repeat their value"
+
+
+def _no_centre(cells: dict[str, np.ndarray], far: Mapping[str, int], a: str, b: str) -> str:
+    """Why the sets of two sources do not lie around one value each; empty where they do."""
+    groups = [cells[a], cells[b]]
+    if told := far_words([a, b], groups, [far[a], far[b]]):
+        return f"no interval: {told}"
+    return f"no interval: {WORDS}" if two_groups(groups) else ""
 
 
 def method_pairs(

@@ -19,7 +19,7 @@ from analysis.estimates.clusters import WORDS, two_groups
 from analysis.estimates.ranks import rank
 from analysis.estimates.spreads import far_words, typical
 from analysis.estimates.trend import log_variance_trend
-from analysis.estimates.welch import set_variance, variance_interval
+from analysis.estimates.welch import set_variance
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 
@@ -120,27 +120,34 @@ SENSITIVITY_SCHEMA = {
 def sensitivity_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
     """SD over the draws of one source per (model, method), every source alike, with its 95 % interval.
 
-    The interval is χ² with Satterthwaite's degrees of freedom (`freedom`). `sd_typical` leaves out the sets that are
-    far off: where there are any, `sd_within` has no interval, because another study would not find it again, and `note`
-    names them.
+    The interval is χ², its lower limit with Satterthwaite's degrees of freedom (`freedom`), its upper with fewer.
+    `sd_typical` leaves out the sets that are far off: where there are any, `sd_within` has no interval, because another
+    study would not find it again, and `note` names them.
     """
     found: list[dict[str, object]] = []
     for context, cells in _cells(study, measure, task):
         groups = list(cells.values())
-        variance, freedom = set_variance(groups)
-        if not freedom:
+        variance = set_variance(groups)
+        if not variance.freedom:
             continue
         kept, far = typical(groups)
-        usual, _ = set_variance(kept)
+        usual = set_variance(kept).value
         low = high = None
         apart = two_groups(groups)
-        if variance > 0 and not any(far) and not apart:
-            low, high = (bound**0.5 for bound in variance_interval(variance, freedom))
-        note = "no two sets of a source differ" if variance == 0 else far_words(list(cells), groups, far)
+        if variance.value > 0 and not any(far) and not apart:
+            low, high = (bound**0.5 for bound in variance.interval())
+        note = "no two sets of a source differ" if variance.value == 0 else far_words(list(cells), groups, far)
         if apart and not note:
             note = f"no interval: {WORDS}"
-        row = {"n": sum(map(len, groups)), "sources": len(groups), "sd_within": variance**0.5, "low": low, "high": high}
-        found.append({**context, **row, "sd_typical": usual**0.5, "freedom": freedom, "note": note})
+        row = {
+            "n": sum(map(len, groups)),
+            "sources": len(groups),
+            "sd_within": variance.value**0.5,
+            "low": low,
+            "high": high,
+        }
+        row |= {"low": low, "high": high, "sd_typical": usual**0.5, "freedom": variance.freedom}
+        found.append({**context, **row, "note": note})
     return pl.DataFrame(found, SENSITIVITY_SCHEMA).sort("parameters", "model", "method_label")
 
 
@@ -172,11 +179,10 @@ def trend_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl
     """
     spread: dict[object, list[tuple[float, float, float]]] = {}
     for context, cells in _cells(study, measure, task):
-        variance, freedom = set_variance(typical(list(cells.values()))[0])
-        if freedom and variance > 0:
-            spread.setdefault(context["method_label"], []).append(
-                (variance, freedom, float(str(context["parameters"])))
-            )
+        usual = set_variance(typical(list(cells.values()))[0])
+        if usual.freedom and usual.value > 0:
+            size = float(str(context["parameters"]))
+            spread.setdefault(context["method_label"], []).append((usual.value, usual.freedom, size))
     found: list[dict[str, object]] = []
     for label, models in spread.items():
         variance_, freedom_, parameters = (np.array(column) for column in zip(*models, strict=True))

@@ -16,7 +16,7 @@ from scipy import stats
 LEVEL = 0.02  # one study in fifty with normal draws loses its interval
 # A source whose variance is so many times that of the others (their median) is asked at a level of its own: two of five
 # sets at ten SDs have p below .10 nine times in ten and a ratio of thirty.
-RATIO, LEVEL_WIDE = 4.0, 0.1
+RATIO, LEVEL_WIDE = 10.0, 0.1
 FEWEST = 4  # three sets always fall into two groups
 DRAWS = 20_000
 WORDS = "the sets of a source fall into two groups"
@@ -66,6 +66,32 @@ def _chances(groups: Sequence[np.ndarray]) -> np.ndarray:
         shares = between_share(np.stack([groups[index] for index in alike]).astype(float))
         p[alike] = (DRAWS - np.searchsorted(_normal(size), shares) + 1) / (DRAWS + 1)
     return p
+
+
+def left_over(values: np.ndarray, count: int) -> float:
+    """How often normal draws leave as small a share of their squares without their `count` outermost (of both ends).
+
+    values: float64 [sets]. Tietjen and Moore's (1972) test of outliers; as the share between two groups, its statistic
+    knows nothing of the SD. 1 for a `count` of zero.
+    """
+    if count == 0:
+        return 1.0
+    share = _kept_share(np.asarray(values, float), count)
+    return float((np.searchsorted(_normal_kept(len(values), count), share, side="right") + 1) / (DRAWS + 1))
+
+
+def _kept_share(values: np.ndarray, count: int) -> np.ndarray:
+    """Share of the squares of each row, [..., sets], that is left without the `count` sets that bring most of them."""
+    ordered = np.sort(values, axis=-1)
+    sets = ordered.shape[-1]
+    kept = [_squares(ordered[..., below : sets - count + below]) for below in range(count + 1)]
+    return np.asarray(np.min(kept, axis=0) / _squares(ordered))
+
+
+@lru_cache(maxsize=64)
+def _normal_kept(sets: int, count: int) -> np.ndarray:
+    """The share that is left of normal draws, sorted."""
+    return np.sort(_kept_share(np.random.default_rng([sets, count]).standard_normal((DRAWS, sets)), count))
 
 
 @lru_cache(maxsize=64)

@@ -91,11 +91,11 @@ def new_source_wins(groups: Sequence[np.ndarray], extra_variance: float = 0.0) -
     sources = len(groups)
     if sources < 2:
         return None
-    inside, freedom = set_variance(groups, (1 - 1 / counts) / sources)
+    inside = set_variance(groups, (1 - 1 / counts) / sources)
     between = (1 + 1 / sources) * float(means.var(ddof=1)) * _pivot(sources - 1, second=False)
     within = np.zeros(1)
-    if freedom:
-        within = inside * _pivot(round(freedom, 1), second=True)
+    if inside.freedom:
+        within = inside.value * _pivot(round(inside.cautious, 1), second=True)
     variance = between + within
     if not variance.any():
         return None

@@ -34,7 +34,7 @@ import numpy as np
 
 from analysis.estimates.clusters import WORDS, two_groups
 from analysis.estimates.spreads import far_words, typical
-from analysis.estimates.welch import set_variance, source_variance, variance_interval
+from analysis.estimates.welch import set_variance, source_variance
 
 SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
     "source",
@@ -231,11 +231,11 @@ def _set_pivots(
     values: Sequence[np.ndarray], counts: np.ndarray, rng: np.random.Generator, draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(draws of the variance of a set, [draws]; the variance that sets give to each source mean, [sources])."""
-    within, freedom = set_variance(values)
-    if not freedom:
+    within = set_variance(values)
+    if not within.freedom:
         return np.full(draws, np.nan), np.full(len(values), np.nan)
-    own = np.array([group.var(ddof=1) if len(group) > 1 else within for group in values])
-    return within * freedom / rng.chisquare(freedom, draws), own / counts
+    own = np.array([group.var(ddof=1) if len(group) > 1 else within.value for group in values])
+    return within.drawn(rng, draws), own / counts
 
 
 def _solve(
@@ -243,7 +243,7 @@ def _solve(
 ) -> np.ndarray:
     """The moment estimates, [5]."""
     between = np.array([group.mean() for group in values]).var(ddof=1) if sources > 1 else np.nan
-    within, _ = set_variance(values)
+    within = set_variance(values).value
     residual, crossed, single = parts
     source_example = crossed - harmonic * residual
     example = single - crossed / sources if sources > 1 else single - harmonic * residual
@@ -265,13 +265,13 @@ def _reasons(
     reasons = [""] * len(COMPONENTS)
     kept, far = typical(values)
     if any(far):
-        variance, left = set_variance(kept)
+        rest = set_variance(kept)
         told = f"no interval: {far_words(names, values, far)}"
         reasons[0] = reasons[1] = told
-        if left and variance > 0:
-            low, high = variance_interval(variance, left)
-            share = (variance / max(set_variance(values)[0], np.finfo(float).tiny)) ** 0.5
-            ratio = f"{low**0.5 / variance**0.5:.2f} to {high**0.5 / variance**0.5:.2f}"
+        if rest.freedom and rest.value > 0:
+            low, high = (bound**0.5 / rest.value**0.5 for bound in rest.interval())
+            share = (rest.value / max(set_variance(values).value, np.finfo(float).tiny)) ** 0.5
+            ratio = f"{low:.2f} to {high:.2f}"
             reasons[1] = f"{told}; the SD of the other sets is {share:.2f} times this ({ratio} of that)"
     elif two_groups(values):
         reasons[0] = reasons[1] = f"no interval: {WORDS}"

@@ -26,35 +26,38 @@ OUTER, INNER = 160, 160
 class Settling:
     """`sets` more of each source settle it with probability `chance`; `most` more leave it open with `never`.
 
-    `sets` is None where no option reaches the wanted probability.
+    `sets` is None where no option reaches the wanted probability. `several`: in how many of the cases that are settled
+    several sources will do; NaN where none is.
     """
 
     sets: int | None
     chance: float
     most: int
     never: float
+    several: float
 
 
 def settling(known: Posterior, matters: float, level: float = LEVEL, wanted: float = WANTED) -> Settling:
     """The fewest further sets of each source after which an answer can be given with the wanted probability."""
     rng = seed_of(known.truth[:1], np.array([matters]))
     picked = np.linspace(0, len(known.truth) - 1, OUTER).astype(int)
-    chances = np.array([_settled(known, picked, more, matters, level, rng) for more in OPTIONS])
+    chances = np.array([_settled(known, picked, more, matters, level, rng)[0] for more in OPTIONS])
     chances = np.maximum.accumulate(chances)  # more sets never unsettle, but for the error of the draws
     enough = np.flatnonzero(chances >= wanted)
     first = int(enough[0]) if len(enough) else len(OPTIONS) - 1
     # Asked again with other draws: the first option that reaches the mark does so by luck as well.
     again = np.linspace(0, len(known.truth) - 1, OUTER + 2).astype(int)[1:-1]
-    chance = _settled(known, again, OPTIONS[first], matters, level, rng)
+    chance, several = _settled(known, again, OPTIONS[first], matters, level, rng)
     # One number of sets has one chance, and more sets have no smaller one: the two sentences never disagree.
     never = float(1 - (chance if first == len(OPTIONS) - 1 else max(chance, chances[-1])))
-    return Settling(OPTIONS[first] if len(enough) else None, chance, OPTIONS[-1], never)
+    share = several / chance if chance else float("nan")
+    return Settling(OPTIONS[first] if len(enough) else None, chance, OPTIONS[-1], never, share)
 
 
 def _settled(
     known: Posterior, picked: np.ndarray, more: int, matters: float, level: float, rng: np.random.Generator
-) -> float:
-    """How often the posterior after `more` further sets of each source gives an answer."""
+) -> tuple[float, float]:
+    """How often the posterior after `more` further sets of each source gives an answer, and one of several sources."""
     truth, variance = known.truth[picked], known.variance[picked]
     centre, count, scale = known.spreads.centre[picked], known.spreads.count[picked], known.spreads.scale[picked]
     seen = variance / count + known.noise
@@ -84,7 +87,10 @@ def _settled(
     own = tau / (tau + error)
     drawn = own * centre + (1 - own) * middle[:, :, None] + np.sqrt(own * error) * rng.standard_normal(own.shape)
     near = drawn.max(axis=2, keepdims=True) - drawn <= matters
-    return float((near.mean(axis=1).max(axis=1) >= level).mean())
+    chance = near.mean(axis=1)  # (outer, sources)
+    two = np.argsort(chance, axis=1)[:, -2:]
+    together = np.take_along_axis(near, two[:, None, :], axis=2).all(axis=2).mean(axis=1)
+    return float((chance.max(axis=1) >= level).mean()), float((together >= level).mean())
 
 
 def _far_shares(known: Posterior, rng: np.random.Generator) -> np.ndarray:

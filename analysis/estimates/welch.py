@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
-ALIKE = 0.4  # Bartlett's p above which variances count as alike
-# Where they are not, a source whose variance is large and estimated low by luck counts for less than it should. So
-# Satterthwaite's degrees of freedom lose `CAUTION` of what the largest part of the sum exceeds `LARGE` by, times 4 over
-# that part's own degrees of freedom. With it the interval holds for one source of SD 5 among four of SD 1 (5 sets each)
-# in 93 of 100 studies, and for SDs of 1 to 5 in 97.
-CAUTION, LARGE = 0.6, 0.4
-HEAVY = 5.0  # with it 95 % intervals hold for Student's draws of four degrees of freedom in 92 to 93 of 100 studies
+ALIKE = 0.5  # Bartlett's p above which variances count as alike
+# Where they are not, a source whose variance is large and estimated low by luck counts for less than it should, so that
+# the upper limit is too low (one source of SD 5 among four of SD 1, 5 sets each: 9 of 100). Its degrees of freedom lose
+# up to `CAUTION`, more of a largest part of the sum beyond `LARGE`, times 4 over that part's own degrees of freedom.
+CAUTION, LARGE, WHOLE = 0.5, 0.3, 0.4
+# Few sets cannot show that their draws have heavier tails than normal ones: the upper limit allows for a variance of a
+# variance that is `USUAL` times theirs, and for `HEAVY` times what the fourth powers show beyond.
+USUAL, HEAVY = 1.1, 5.0
 
 
 @dataclass(frozen=True)
@@ -68,44 +69,68 @@ def _variances(groups: Sequence[np.ndarray]) -> np.ndarray | None:
     return np.where(np.isnan(own), np.nanmean(own), own)
 
 
-def set_variance(
-    groups: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray | None = None
-) -> tuple[float, float]:
-    """(mean over sources of the variance of a set, its degrees of freedom); sources with one set are left out.
+@dataclass(frozen=True)
+class SetVariance:
+    """The mean over sources of the variance of a set; NaN without degrees of freedom where no source has two sets.
 
-    `weights`: of the variances instead, one per source, for another sum than their mean. NaN and 0 where no source has
-    two sets. Satterthwaite's degrees of freedom are too few where variances are alike, because they take the luck of
-    the estimates for differences: there s⁴ is replaced by its unbiased estimate, s⁴ df / (df + 2). Draws with heavier
-    tails than normal ones have fewer (`_tails`).
+    freedom:  degrees of freedom of its lower limit, Satterthwaite's.
+    cautious: those of its upper limit, fewer where a large variance may be among those that look small.
+    """
+
+    value: float
+    freedom: float
+    cautious: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """χ² limits of the variance."""
+        tail = (1 - level) / 2
+        low = self.value * self.freedom / float(stats.chi2.ppf(1 - tail, self.freedom))
+        return low, self.value * self.cautious / float(stats.chi2.ppf(tail, self.cautious))
+
+    def drawn(self, rng: np.random.Generator, draws: int) -> np.ndarray:
+        """Draws of the variance, float64 [draws], whose quantiles are the limits of `interval` for any level."""
+        place = rng.random(draws)
+        freedom = np.where(place < 0.5, self.freedom, self.cautious)
+        return np.asarray(self.value * freedom / (2 * special.gammainccinv(freedom / 2, place)))
+
+
+def set_variance(groups: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray | None = None) -> SetVariance:
+    """The mean over sources of the variance of a set; sources with one set are left out.
+
+    `weights`: of the variances instead, one per source, for another sum than their mean. Satterthwaite's degrees of
+    freedom are too few because they take the luck of the estimates for differences: where variances are alike s⁴ is
+    replaced by its unbiased estimate, s⁴ df / (df + 2), and for the lower limit, which a large variance seen low does
+    not touch, by half of that where they are not. The upper limit is `_careful` there.
     """
     several = [index for index, group in enumerate(groups) if len(group) > 1]
     if not several:
-        return float("nan"), 0.0
+        return SetVariance(float("nan"), 0.0, 0.0)
     w = np.full(len(groups), 1 / len(several)) if weights is None else np.asarray(weights, float)
     own = np.array([groups[index].var(ddof=1) for index in several])
     freedom = np.array([len(groups[index]) - 1.0 for index in several])
     parts = w[several] * own
     total = float(parts.sum())
     if total == 0:
-        return 0.0, float(freedom.sum())
-    plain = float(total**2 / (parts**2 / freedom).sum())
+        return SetVariance(0.0, float(freedom.sum()), float(freedom.sum()))
     tails = _tails([groups[index] for index in several])
-    if _alike(own, freedom) < ALIKE:
-        least = float(freedom[parts.argmax()])  # a sum is known no worse than its largest part
-        return total, max(_careful(parts / total, freedom) * plain, least) / tails
-    corrected = float(total**2 / (parts**2 / (freedom + 2)).sum())
-    return total, min(corrected, float(freedom.sum())) / tails
+    if _alike(own, freedom) >= ALIKE:
+        corrected = min(float(total**2 / (parts**2 / (freedom + 2)).sum()), float(freedom.sum()))
+        return SetVariance(total, corrected, corrected / tails)
+    plain = float(total**2 / (parts**2 / freedom).sum())
+    least = min(float(freedom[parts.argmax()]), plain)  # a sum is known no worse than its largest part
+    cautious = max(_careful(parts / total, freedom) * plain, least) / tails
+    return SetVariance(total, max(float(total**2 / (parts**2 / (freedom + 1)).sum()), cautious), cautious)
 
 
 def _careful(share: np.ndarray, freedom: np.ndarray) -> float:
     """What is left of Satterthwaite's degrees of freedom; share: of each source in the sum."""
     largest = int(share.argmax())
-    beyond = max(float(share[largest]) - LARGE, 0.0)
+    beyond = min(max(float(share[largest]) - LARGE, 0.0) / (WHOLE - LARGE), 1.0)
     return 1 - CAUTION * beyond * min(4 / float(freedom[largest]), 2.0)
 
 
 def _tails(groups: Sequence[np.ndarray]) -> float:
-    """By what the variance of a variance exceeds that of normal draws, from their fourth powers; at least 1.
+    """By what the variance of a variance exceeds that of normal draws, from their fourth powers; at least `USUAL`.
 
     Each source is measured in its own SD. Of few sets no fourth power can be large, so that of what is seen beyond
     normal draws `HEAVY` times as much is believed.
@@ -116,7 +141,7 @@ def _tails(groups: Sequence[np.ndarray]) -> float:
         if n > 2 and sd > 0:
             seen += float((((group - group.mean()) / sd) ** 4).sum())
             expected += 3 * (n - 1) ** 3 / (n * (n + 1))  # of normal draws
-    return max(1.0, 1 + HEAVY * (seen / expected - 1)) if expected else 1.0
+    return USUAL + max(0.0, HEAVY * (seen / expected - 1)) if expected else USUAL
 
 
 def _alike(variance: np.ndarray, freedom: np.ndarray) -> float:
@@ -130,13 +155,6 @@ def _alike(variance: np.ndarray, freedom: np.ndarray) -> float:
     statistic = total * np.log(pooled) - (freedom * np.log(variance)).sum()
     scale = 1 + ((1 / freedom).sum() - 1 / total) / (3 * (len(variance) - 1))
     return float(stats.chi2.sf(statistic / scale, len(variance) - 1))
-
-
-def variance_interval(variance: float, freedom: float, level: float = 0.95) -> tuple[float, float]:
-    """χ² interval of a variance."""
-    tail = (1 - level) / 2
-    high, low = (variance * freedom / float(stats.chi2.ppf(q, freedom)) for q in (tail, 1 - tail))
-    return low, high
 
 
 def source_variance(

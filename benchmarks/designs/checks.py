@@ -17,7 +17,7 @@ from analysis.estimates.posterior import posterior
 from analysis.estimates.settle import settling
 from analysis.estimates.spreads import has_spread, typical
 from analysis.estimates.trend import log_variance_trend
-from analysis.estimates.welch import contrast, set_variance, source_variance, variance_interval
+from analysis.estimates.welch import contrast, set_variance, source_variance
 from benchmarks.designs import others, sets
 
 MATTERS = 0.5  # SDs of a usual draw
@@ -66,11 +66,12 @@ def intervals_of_sets(d: sets.SetDesign, rng: np.random.Generator, studies: int)
         groups = true.study(rng)
         found = contrast(groups, weights)
         _, far = typical(groups)
-        if found.low is not None and found.high is not None and not any(far[:2]):  # otherwise none is printed
+        printed = not any(far[:2]) and not two_groups(groups[:2])
+        if found.low is not None and found.high is not None and printed:
             pair.append(bool(found.low <= true.value[0] - true.value[1] <= found.high))
-        variance, freedom = set_variance(groups)
-        if variance > 0 and not any(far) and not two_groups(groups):  # otherwise no interval is printed
-            low, high = variance_interval(variance, freedom)
+        variance = set_variance(groups)
+        if variance.value > 0 and not any(far) and not two_groups(groups):  # otherwise no interval is printed
+            low, high = variance.interval()
             spread.append(bool(low <= true.variance() <= high))
             own = np.array([g.var(ddof=1) for g in groups])
             sizes = np.array([len(g) for g in groups])
@@ -231,8 +232,9 @@ def trend_intervals(d: others.SizeDesign, rng: np.random.Generator, studies: int
     covered = []
     for _ in range(studies):
         kept = [typical(groups)[0] for groups in others.size_study(d, rng)]
-        variance, freedom = (np.array(v) for v in zip(*[set_variance(groups) for groups in kept], strict=True))
-        found = log_variance_trend(variance, freedom, np.array(d.sizes))
+        variance = [set_variance(groups) for groups in kept]
+        value, freedom = np.array([v.value for v in variance]), np.array([v.freedom for v in variance])
+        found = log_variance_trend(value, freedom, np.array(d.sizes))
         if found.low is not None and found.high is not None:
             covered.append(found.low <= 10**d.slope <= found.high)
     return {"design": d.name, "factor per tenfold": share(covered)}
@@ -260,8 +262,8 @@ CHECKS = (
     Check(
         "Intervals over sets",
         "Two sources: their difference. SD of a set: mean over sources of its variance. `printed`: share of studies "
-        "with an interval; there is none of two sources where a set of either is far off, and none of the SDs where a "
-        "set of any source is, or where the sets of a source fall into two groups. False alarms: any pair of equal "
+        "with an interval; there is none of two sources, and none of the SDs, where a set of one of them is far off or "
+        "the sets of one fall into two groups. False alarms: any pair of equal "
         "sources with Holm's p below .05.",
         sets.SETS,
         intervals_of_sets,

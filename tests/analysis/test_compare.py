@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from analysis.compare import (
+    _no_centre,
     domain_match,
     flip_table,
     mcnemar_table,
@@ -132,3 +133,13 @@ def test_pair_with_a_set_that_is_far_off_has_no_interval_and_says_why(study: Stu
     assert table.filter(touched)["low"].null_count() == table.filter(touched).height > 0
     assert table.filter(touched)["note"].str.contains("sets of code is far off").all()
     assert table.filter(~touched)["low"].null_count() == 0
+
+
+def test_sets_of_a_pair_that_fall_into_two_groups_are_named() -> None:
+    rng = np.random.default_rng(5)
+    cells = {name: rng.normal(0, 1, 10) for name in "abc"}
+    cells["c"] = cells["c"] - 10 * (np.arange(10) % 2)
+    near = dict.fromkeys(cells, 0)
+    assert _no_centre(cells, near, "a", "b") == ""
+    assert _no_centre(cells, near, "a", "c") == "no interval: the sets of a source fall into two groups"
+    assert _no_centre(cells, near | {"a": 1}, "a", "b") == "no interval: one of 10 sets of a is far off"

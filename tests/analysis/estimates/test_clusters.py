@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.estimates.clusters import LEVEL, LEVEL_WIDE, _chances, between_share, two_groups
+from analysis.estimates.clusters import LEVEL, LEVEL_WIDE, _chances, between_share, left_over, two_groups
 
 
 def test_share_between_is_that_of_the_best_cut_of_all() -> None:
@@ -31,6 +31,17 @@ def test_two_failures_in_five_are_mostly_seen() -> None:
     failed = np.array([0, 0, 0, 10, 10])
     said = [two_groups([rng.standard_normal(5) + (failed if s < 2 else 0) for s in range(6)]) for _ in range(100)]
     assert np.mean(said) > 0.8
+
+
+def test_what_is_left_without_the_outermost_sets_knows_nothing_of_the_spread() -> None:
+    rng = np.random.default_rng(4)
+    for count in (1, 2):
+        p = np.array([left_over(rng.normal(3, sd, 7), count) for sd in (0.1, 1, 40) for _ in range(200)])
+        assert abs(np.mean(p < 0.1) - 0.1) < 3.5 * (0.1 * 0.9 / 600) ** 0.5
+    far = np.array([0.0, 0.1, -0.1, 0.2, -20.0])
+    assert left_over(far, 1) < 1e-3 < left_over(np.array([0.0, 1.0, 2.0, 3.0, 4.0]), 1)
+    assert left_over(np.array([0.0, 0.1, -0.1, 20.0, -20.0, 0.05, 0.02]), 2) < 1e-3  # one at either end
+    assert left_over(far, 0) == 1.0
 
 
 def test_three_sets_or_equal_ones_say_nothing() -> None:

@@ -49,6 +49,12 @@ def test_further_sets_settle_what_sets_can_settle() -> None:
     assert settling(known, 0.5) == plan
 
 
+def test_an_answer_to_come_names_several_of_sources_that_are_alike() -> None:
+    alike = settling(posterior(sources((0, 0.1, 0.0, 0.1), 3)), 0.7)
+    apart = settling(posterior(sources((0, 1.0, 4.0, 6.0), 2)), 0.7)
+    assert alike.several > 0.6 > 0.2 > apart.several
+
+
 def test_luck_of_the_test_is_settled_by_no_number_of_sets() -> None:
     plan = settling(posterior(sources((0, 0.6, 1.2), 3), noise=2.0), 0.2)
     assert plan.sets is None

@@ -28,6 +28,19 @@ def test_a_source_that_scatters_more_is_not_far_off() -> None:
     assert false <= 12
 
 
+def test_a_set_is_far_off_only_where_the_shape_of_its_own_source_shows_it() -> None:
+    rng = np.random.default_rng(7)
+    false = seen = 0
+    for _ in range(60):
+        calm = [rng.normal(0, 1, 8) for _ in range(4)]
+        wide = rng.normal(0, 5, 8)
+        failed = rng.normal(0, 1, 8) - 10 * (np.arange(8) == 0)
+        false += any(far.any() for far in far_off([*calm, wide]))
+        seen += bool(far_off([*calm, failed])[-1][0])
+    assert false <= 11  # 17 of 60 where only the spread of all sources is asked
+    assert seen == 60
+
+
 def test_normal_sets_are_hardly_ever_far_off() -> None:
     rng = np.random.default_rng(2)
     assert sum(any(far.any() for far in far_off([rng.normal(0, 1, 5) for _ in range(6)])) for _ in range(100)) <= 7

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from analysis.estimates.welch import contrast, set_variance, source_variance, variance_interval
+from analysis.estimates.welch import USUAL, contrast, set_variance, source_variance
 
 
 def test_two_samples_are_welchs_test() -> None:
@@ -39,9 +39,9 @@ def test_a_source_with_one_set_takes_the_mean_variance_of_the_others() -> None:
 def test_the_mean_variance_weighs_sources_alike() -> None:
     rng = np.random.default_rng(1)
     groups = [rng.normal(0, 1, 20), rng.normal(0, 5, 3), np.array([1.0])]
-    variance, freedom = set_variance(groups)
-    assert np.isclose(variance, (groups[0].var(ddof=1) + groups[1].var(ddof=1)) / 2)
-    assert 0.5 < freedom < 21
+    variance = set_variance(groups)
+    assert np.isclose(variance.value, (groups[0].var(ddof=1) + groups[1].var(ddof=1)) / 2)
+    assert 0.5 < variance.cautious <= variance.freedom < 21
 
 
 @pytest.mark.parametrize("sds", [(1, 1, 1, 1, 1), (1, 2, 3, 4, 5)])
@@ -51,9 +51,17 @@ def test_interval_of_the_mean_variance_holds_it(sds: tuple[float, ...]) -> None:
     covered = 0
     for _ in range(600):
         groups = [rng.normal(0, sd, count) for sd, count in zip(sds, counts, strict=True)]
-        low, high = variance_interval(*set_variance(groups))
+        low, high = set_variance(groups).interval()
         covered += low <= true <= high
     assert 0.92 < covered / 600 < 0.99
+
+
+def test_draws_of_the_mean_variance_have_the_limits_of_its_interval() -> None:
+    rng = np.random.default_rng(9)
+    variance = set_variance([rng.normal(0, sd, 5) for sd in (1, 1, 1, 5)])
+    assert variance.cautious < variance.freedom
+    drawn = variance.drawn(rng, 200_000)
+    assert np.allclose(np.quantile(drawn, [0.025, 0.975]), variance.interval(), rtol=0.05)
 
 
 def test_variance_of_sources_is_recovered_and_zero_where_there_is_none() -> None:
@@ -100,6 +108,6 @@ def test_heavy_tails_leave_fewer_degrees_of_freedom() -> None:
     rng = np.random.default_rng(8)
     freedom = {}
     for name, draw in (("normal", rng.standard_normal), ("student", lambda n: rng.standard_t(4, n))):
-        freedom[name] = np.mean([set_variance([draw(8) for _ in range(6)])[1] for _ in range(200)])
+        freedom[name] = np.mean([set_variance([draw(8) for _ in range(6)]).cautious for _ in range(200)])
     assert freedom["student"] < 0.8 * freedom["normal"]
-    assert freedom["normal"] > 0.7 * 42
+    assert freedom["normal"] > 0.7 * 42 / USUAL
