@@ -175,8 +175,8 @@ def _lead(study: Study) -> str:
     sources, models = study.trials["source"].drop_nulls().n_unique(), study.trials["model"].n_unique()
     return (
         f"How much does calibration data matter? {study.trials.height:,} compressed or dense copies of "
-        f"{models} model{'' if models == 1 else 's'}, calibrated on {sources} source{'' if sources == 1 else 's'} of text, "
-        "evaluated alike."
+        f"{models} model{'' if models == 1 else 's'}, calibrated on {sources} source{'' if sources == 1 else 's'} of "
+        "text, evaluated alike."
     )
 
 

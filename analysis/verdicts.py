@@ -191,8 +191,8 @@ def windows_sentence(found: Sequence[Verdict], condition: str | None) -> str:
         return f"How many windows: {windows}, the one size that was tried."
     fewest = f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}, by method,"
     return (
-        f"How many windows: {fewest} are the fewest of those tried that do as well as the largest size, on average over "
-        "sources."
+        f"How many windows: {fewest} are the fewest of those tried that do as well as the largest size, on average "
+        "over sources."
     )
 
 
