@@ -172,10 +172,11 @@ def build(evidence: Evidence, results: str, ready: Callable[[Section], object] |
 
 def _lead(study: Study) -> str:
     """One sentence: what was varied and what was measured."""
-    sources = study.trials["source"].drop_nulls().n_unique()
+    sources, models = study.trials["source"].drop_nulls().n_unique(), study.trials["model"].n_unique()
     return (
         f"How much does calibration data matter? {study.trials.height:,} compressed or dense copies of "
-        f"{study.trials['model'].n_unique()} models, calibrated on {sources} sources of text, evaluated alike."
+        f"{models} model{'' if models == 1 else 's'}, calibrated on {sources} source{'' if sources == 1 else 's'} of "
+        "text, evaluated alike."
     )
 
 

@@ -189,10 +189,9 @@ def windows_sentence(found: Sequence[Verdict], condition: str | None) -> str:
     if not known:
         windows = (condition or "").partition("×")[0]
         return f"How many windows: {windows}, the one size that was tried."
-    if len(known) == 1:
-        return f"How many windows: {known[0]} do as well as the largest size tried, on average over sources."
+    fewest = f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}, by method,"
     return (
-        f"How many windows: {known[0]} to {known[-1]}, by method, do as well as the largest size tried, on average "
+        f"How many windows: {fewest} are the fewest of those tried that do as well as the largest size, on average "
         "over sources."
     )
 

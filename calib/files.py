@@ -51,6 +51,8 @@ SIGNATURES = {  # of files that are no text, by their first bytes
     b"%PDF": "a PDF; extract its text",
 }
 
+TEXT = "text"  # the column, where nothing else is said
+
 
 def format_of(name: str) -> str | None:
     """`json`, `parquet` or `text` by the end of the file's name; None when it is none of these."""
@@ -187,6 +189,28 @@ def parquet_records(file: Path, batch_size: int = 256) -> Iterator[tuple[str, An
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = one_line(" ".join(str(error).split()))[:200]
         raise SettingsError(f"{file} cannot be read after row {row}: {reason}") from None
+
+
+def text_column(path: str | Sequence[str]) -> str:
+    """The column that holds the text of files: `text`, or the only one with text in the first record.
+
+    Where that is not clear it is `text`; reading the files says which columns there are.
+    """
+    try:
+        first = _first_record(find_files(path)[0])
+    except SettingsError:  # who reads them says what is wrong, with its place
+        return TEXT
+    texts = [name for name, value in first.items() if isinstance(value, str)] if isinstance(first, dict) else []
+    return texts[0] if TEXT not in texts and len(texts) == 1 else TEXT
+
+
+def _first_record(file: Path) -> object:
+    """None of a file of plain text, and of one without records."""
+    kind = format_of(file.name)
+    if kind == "text":
+        return None
+    records = json_records(file) if kind == "json" else parquet_records(file, batch_size=1)
+    return next((record for _, record in records), None)
 
 
 def _path_of(schema: Any, column: str, file: str) -> list[str]:

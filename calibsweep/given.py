@@ -1,15 +1,13 @@
-"""What people name for a study, understood: a task by its file, and the column of a file that holds its text."""
+"""What people name for a study, understood: a task by the file that defines it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from calib.files import find_files, format_of, json_records, parquet_records
 from calib.settings import SettingsError
 from sweep.evaluation.tasks.yamlfiles import TaskFileError, read_task
 
-TEXT = "text"
 YAML = (".yaml", ".yml")
 
 
@@ -35,25 +33,3 @@ def tasks_of(given: Iterable[str]) -> tuple[list[str], str | None]:
     if len(folders) > 1:
         raise SettingsError(f"--tasks: task files of several folders ({', '.join(folders)}); put them into one")
     return names, next(iter(folders), None)
-
-
-def column_of(path: str) -> str:
-    """The column of the file's text: `text`, or the only one that holds text in the first record.
-
-    Where that is not clear it is `text`, and the check of the study says which columns there are.
-    """
-    try:
-        first = _first_record(find_files(path)[0])
-    except SettingsError:  # said by the check of the study, with its place
-        return TEXT
-    texts = [name for name, value in first.items() if isinstance(value, str)] if isinstance(first, dict) else []
-    return texts[0] if TEXT not in texts and len(texts) == 1 else TEXT
-
-
-def _first_record(file: Path) -> object:
-    """None of a file of plain text, and of one without records."""
-    kind = format_of(file.name)
-    if kind == "text":
-        return None
-    records = json_records(file) if kind == "json" else parquet_records(file, batch_size=1)
-    return next((record for _, record in records), None)

@@ -13,9 +13,10 @@ from typing import Annotated
 import typer
 import yaml
 
+from calib.files import TEXT, text_column
 from calib.settings import SettingsError
 from calib.yamltext import read_yaml
-from calibsweep.given import TEXT, column_of, tasks_of
+from calibsweep.given import tasks_of
 from calibsweep.schema import study_schema
 from sweep import plan
 from sweep.config import parse_study
@@ -30,7 +31,7 @@ BUNDLED_TASKS = ("reference_blimp", "reference_lambada")  # with few examples ea
 def study_text(
     name: str, model: str, texts: list[str], column: str | None, heldout: str | None, given: list[str]
 ) -> str:
-    """The study file. `column` of the texts, None: as `column_of` finds it; `given`: tasks, or files that define them.
+    """The study file. `column`: of the texts, None: as `text_column` finds it; `given`: tasks, or their files.
 
     Raises SettingsError for files of tasks that are none.
     """
@@ -54,7 +55,7 @@ def study_text(
 
 def _file(path: str, column: str | None) -> dict[str, str]:
     """The source of a file."""
-    found = column or column_of(path)
+    found = column or text_column(path)
     return {"source": "file", "path": path, **({"column": found} if found != TEXT else {})}
 
 

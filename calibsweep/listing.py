@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -87,11 +89,20 @@ MORE = {
 }
 
 
+def row(name: str, about: str, width: int) -> str:
+    """A name and what it is; in a terminal the latter stays in its column. `width`: of the column of names."""
+    line = f"{name:<{width}}  {about}".rstrip()
+    if not sys.stdout.isatty():
+        return line
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(line, max(columns, width + 24), subsequent_indent=" " * (width + 2), break_long_words=False)
+
+
 def main(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what a study may name."""
     rows = list(LISTS[kind]())
     width = max(len(name) for name, _ in rows)
     for name, about in rows:
-        typer.echo(f"{name:<{width}}  {about}".rstrip())
+        typer.echo(row(name, about, width))
     if kind in MORE:
         typer.echo(MORE[kind])

@@ -52,7 +52,7 @@ def _box(verdict: Verdict) -> str:
         source, cost = html.escape(verdict.wrong[0]), number(verdict.wrong[1], 2)
         lines.append(f"worst choice: {source}, costs {cost}{unit_of(verdict.measure)} on average")
     if verdict.windows is not None:
-        lines.append(f"{verdict.windows} windows do as well as the largest size")
+        lines.append(f"fewest windows that do as well as the largest size: {verdict.windows}")
     if verdict.kind == UNCLEAR:
         lines.append(f"to settle it: {_settling(verdict)}")
     told = "".join(f"<li>{line}</li>" for line in lines)

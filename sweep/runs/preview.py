@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import polars as pl
 from rich.console import Console
@@ -36,7 +37,8 @@ def show_plan(
     options: RunOptions | None = None,
 ) -> None:
     """Print what a run would do: trials by model and method, calibration sets, and a rough estimate of the time."""
-    console.print(f"{escape(study.name)}: {escape(' '.join(study.description.split()))}")
+    say = partial(console.print, soft_wrap=not console.is_terminal)  # a terminal breaks lines between words
+    say(f"{escape(study.name)}: {escape(' '.join(study.description.split()))}")
     to_run = Counter((job.trial.model.name, job.trial.label) for job in jobs)
     counts = Counter((trial.model.name, trial.label) for trial in trials)
     seen = {(trial.model.name, trial.label): trial for trial in trials}
@@ -48,25 +50,25 @@ def show_plan(
     console.print(table)
     sources = {spec.source.label: None for spec in study.calibration}
     sets = {trial.calibration_id for trial in trials if trial.calibration_id}
-    console.print(f"calibration: {len(sets)} sets from {len(sources)} sources ({escape(', '.join(sources))})")
+    say(f"calibration: {len(sets)} sets from {len(sources)} sources ({escape(', '.join(sources))})")
     evaluation = study.evaluation
-    console.print(
+    say(
         f"evaluation: tasks {escape(', '.join(evaluation.tasks) or 'none')}; "
         f"{len(evaluation.heldout)} held-out texts of {evaluation.heldout_windows or 'all'} windows"
     )
     if worth := examples_worth(trials):
-        console.print(escape(worth))
-    console.print(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
+        say(escape(worth))
+    say(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
     if jobs:
         todo, chosen = [job.trial for job in jobs], options or RunOptions()
         room = room_here(chosen)
         on_gpus = room.device == "cuda" and not chosen.local
         kinds = room.kind_by_model(list(dict.fromkeys(trial.model for trial in todo))) if on_gpus else {}
         if kinds:
-            console.print(escape(kinds_line(kinds, chosen)))
+            say(escape(kinds_line(kinds, chosen)))
         for line in cautions(todo):
-            console.print(f"before you run: {escape(line)}")
-        console.print(escape(estimate(todo, before, machines(chosen, kinds.values()))))
+            say(f"before you run: {escape(line)}")
+        say(escape(estimate(todo, before, machines(chosen, kinds.values()))))
 
 
 def machines(options: RunOptions, kinds: Iterable[Kind] = ()) -> Machines:

@@ -47,8 +47,8 @@ class Reporter:
         self._phase = Phase()
 
     def say(self, text: str) -> None:
-        """One line, above the table when there is one."""
-        self.console.print(escape(text))
+        """One line, above the table when there is one; a terminal that is narrower breaks it between words."""
+        self.console.print(escape(text), soft_wrap=not self.console.is_terminal)
 
     def phase(self, heading: str, detail: str = "") -> None:
         """What is being done before the first trial: a line under all others in a terminal, or one for each heading."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from calib.files import TEXT, text_column
 from calib.settings import SettingsError, shown
 from calib.source import SOURCES
 from calib.yamltext import read_yaml
@@ -23,9 +24,12 @@ LONGEST = 2048  # tokens of a window, where nothing else is asked for and the mo
 
 def source_entry(data: Any) -> Any:
     """The entry of a study. What is written like a path, with a slash or an ending, is one; of other words the name of
-    a source is that source, whatever files there are, and any other is a file if there is one."""
+    a source is that source, whatever files there are, and any other is a file if there is one. Of records the column
+    is the only one with text, where none is called so."""
     if isinstance(data, os.PathLike) or (isinstance(data, str) and is_path(data)):
-        return {"source": "file", "path": str(Path(data).expanduser().absolute())}
+        path = str(Path(data).expanduser().absolute())
+        column = text_column(path)
+        return {"source": "file", "path": path, **({"column": column} if column != TEXT else {})}
     return data
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from calib.yamltext import read_yaml_file
 from calibsweep.console import BAD_INPUT, OK, main
-from calibsweep.given import column_of
 from calibsweep.schema import study_schema
 from sweep.config import load_study
 
@@ -59,16 +58,6 @@ def test_a_task_is_named_by_its_file_and_the_only_column_with_text_is_found(
     assert study.evaluation.tasks == ["triage"]
     assert "column: body" in Path("study.yaml").read_text()
     assert "--heldout FILE adds text of yours" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("record", "column"),
-    [({"body": "a", "id": 1}, "body"), ({"text": "a", "title": "b"}, "text"), ({"title": "a", "body": "b"}, "text")],
-)
-def test_a_column_is_found_where_there_is_no_choice(folder: Path, record: dict[str, object], column: str) -> None:
-    Path("some.jsonl").write_text(json.dumps(record) + "\n")
-    assert column_of("some.jsonl") == column
-    assert column_of("nowhere.jsonl") == "text"
 
 
 @pytest.mark.parametrize(

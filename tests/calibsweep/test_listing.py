@@ -6,7 +6,7 @@ import pytest
 
 from calib.source import SOURCES
 from calibsweep.console import OK, main
-from calibsweep.listing import first_sentence
+from calibsweep.listing import first_sentence, row
 from methods.base import METHODS
 from sweep.config import study_names
 from sweep.models import bundled_models
@@ -32,3 +32,12 @@ def test_tasks_are_presets_and_bundled_ones(capsys: pytest.CaptureFixture[str]) 
 def test_a_sentence_does_not_end_after_et_al() -> None:
     assert first_sentence("AWQ (Lin et al. 2023): scales.\nMore.") == "AWQ (Lin et al. 2023)"
     assert first_sentence(None) == ""
+
+
+def test_in_a_terminal_what_a_name_is_stays_in_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert row("books", "novels and memoirs that nobody owns any more", 8).splitlines() == [
+        "books     novels and memoirs that nobody",
+        "          owns any more",
+    ]

@@ -62,6 +62,13 @@ def test_a_narrow_terminal_breaks_a_line_behind_the_name(outcomes: list[Outcome]
     assert "[1/10] tiny · dense\n       acc 0.500 · 8.5 s\n" in stream.getvalue()
 
 
+def test_a_narrow_terminal_breaks_what_is_said_between_words() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=20, soft_wrap=True, highlight=False)
+    Reporter(console).say("calibration: four sources of text")
+    assert stream.getvalue() == "calibration: four \nsources of text\n"
+
+
 def test_the_bar_has_a_line_of_its_own_above_the_workers() -> None:
     stream = io.StringIO()
     live = Live(2, lambda: [Busy("host-1", "tiny · dense", "load", 1.0, None)], done=1)
