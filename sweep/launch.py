@@ -26,6 +26,7 @@ from sweep.results import ResultsError
 from sweep.runs.ahead import imported_ahead
 from sweep.runs.bounds import bounded_exit
 from sweep.runs.interrupts import interruptible
+from sweep.runs.lastword import gone, last_word
 from sweep.runs.local import LocalRunner
 from sweep.runs.preview import show_plan
 from sweep.runs.progress import Account, Price, Reporter
@@ -100,6 +101,8 @@ def main(
                 chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
                 lease = None if dry_run else hold(store, held)
+                if lease is not None:
+                    held.enter_context(last_word(gone(store.root)))
                 session = open_session(
                     chosen, trials, store, reporter.say, write=not dry_run, retry_failed=retry_failed
                 )

@@ -10,6 +10,7 @@ from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -36,7 +37,6 @@ PROFILE = re.compile(r"arn:aws:iam::[^:]+:instance-profile/([\w-]+)")
 @pytest.mark.ray
 @pytest.mark.parametrize("name", RAYS)
 def test_cluster_files_pass_rays_own_check(name: str) -> None:
-    import jsonschema
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = yaml.safe_load((ROOT / name).read_text())
@@ -155,6 +155,52 @@ def test_kubernetes_manifest_shares_the_token_and_stays_inside() -> None:
     assert workers["minReplicas"] == 0 < workers["maxReplicas"]
     assert spec["authOptions"] == {"mode": "token"}  # the operator gives it to the autoscaler's container as well
     assert "nvidia.com/gpu" in workers["template"]["spec"]["containers"][0]["resources"]["limits"]
+
+
+def _fields(*required: str, **others: Any) -> dict[str, Any]:
+    """The schema of a mapping with these keys and no other."""
+    return {"type": "object", "additionalProperties": False, "required": list(required), "properties": others}
+
+
+TEXT = {"type": "string"}
+TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+POD = _fields("spec", metadata={"type": "object"}, spec={"type": "object", "required": ["containers"]})
+COUNT = {"type": "integer", "minimum": 0}
+# what the manifest uses of ray.io/v1 RayCluster, by the types of the operator (apis/ray/v1/raycluster_types.go)
+RAY_CLUSTER = _fields(
+    *("apiVersion", "kind", "metadata", "spec"),
+    apiVersion={"const": "ray.io/v1"},
+    kind={"const": "RayCluster"},
+    metadata=_fields("name", name={"type": "string", "pattern": r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$"}),
+    spec=_fields(
+        *("headGroupSpec", "workerGroupSpecs"),
+        rayVersion={"type": "string"},
+        authOptions=_fields("mode", mode={"enum": ["disabled", "token"]}),
+        enableInTreeAutoscaling={"type": "boolean"},
+        autoscalerOptions=_fields(idleTimeoutSeconds=COUNT),
+        headGroupSpec=_fields("rayStartParams", "template", serviceType=TEXT, rayStartParams=TEXTS, template=POD),
+        workerGroupSpecs={
+            "type": "array",
+            "items": _fields(
+                *("groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"),
+                groupName=TEXT,
+                replicas=COUNT,
+                minReplicas=COUNT,
+                maxReplicas=COUNT,
+                rayStartParams=TEXTS,
+                template=POD,
+            ),
+        },
+    ),
+)
+
+
+def test_kubernetes_manifest_has_the_fields_of_a_ray_cluster() -> None:
+    manifest = yaml.safe_load((ROOT / "cluster/kuberay.yaml").read_text())
+    jsonschema.validate(manifest, RAY_CLUSTER)
+    manifest["spec"]["headGroupSpec"]["rayStartParams"]["num-gpus"] = 0  # a number, where the operator wants text
+    with pytest.raises(jsonschema.ValidationError, match="0 is not of type 'string'"):
+        jsonschema.validate(manifest, RAY_CLUSTER)
 
 
 def test_workers_have_gpus_and_the_head_has_none(cluster: dict[str, Any]) -> None:

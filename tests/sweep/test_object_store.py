@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -74,6 +77,94 @@ def test_finished_trial_waits_until_the_store_is_back(server: Any, bucket: Calla
     assert results.status("1f") == "ok"
     assert results.read("metrics").height == 1
     again.stop()
+
+
+SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+
+
+class Between:
+    """A way to a server that can be made to answer 503, or to stall: it takes requests and says nothing."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address, self.mode, self.refused = address, "open", 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def change(self, mode: str) -> None:
+        """What is sent from now on is treated so; requests of before are cut off."""
+        self.mode = mode
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def close(self) -> None:
+        self.change("closed")
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                self._open.append(client)
+                threading.Thread(target=self._serve, args=(client, self.mode), daemon=True).start()
+
+    def _serve(self, client: socket.socket, mode: str) -> None:
+        with client, suppress(OSError):
+            self.refused += mode != "open"
+            if mode == "open":
+                with socket.create_connection(self.address) as server:
+                    self._open.append(server)
+                    back = threading.Thread(target=pour, args=(server, client))
+                    back.start()
+                    pour(client, server)
+                    back.join()
+            elif mode == "503":
+                client.recv(1 << 20)
+                head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(SLOW_DOWN)}\r\nConnection: close\r\n\r\n"
+                client.sendall(head.encode() + SLOW_DOWN)
+            else:
+                while client.recv(1 << 20):
+                    pass
+
+
+def pour(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while content := source.recv(1 << 16):
+            target.sendall(content)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def between(server: Any) -> Iterator[Between]:
+    found = Between(server.get_host_and_port())
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(("mode", "seconds"), [("503", 2.0), ("stalls", 4.0)])
+def test_trial_is_committed_once_a_store_that_answers_503_or_stalls_is_itself_again(
+    between: Between, mode: str, seconds: float
+) -> None:
+    root = f"s3://results/{mode}?endpoint_override=127.0.0.1:{between.port}&scheme=http&region=us-east-1"
+    results, put = Results(root, patience=60), Results.put
+
+    def put_into_a_store_in_trouble(relative: str, content: Any) -> None:
+        if relative.startswith("samples/") and between.mode == "open":
+            between.change(mode)
+            threading.Timer(seconds, between.change, ["open"]).start()
+        put(results, relative, content)
+
+    results.put = put_into_a_store_in_trouble  # type: ignore[method-assign]
+    metric = {"kind": "task", "task": "t", "metric": "acc", "value": 0.5}
+    began = time.monotonic()
+    results.write_trial(TrialRows({"trial_id": "1f", "status": "ok", "study": "tiny"}, [metric]))
+    assert time.monotonic() - began >= seconds
+    assert between.refused > 0
+    assert results.status("1f") == "ok"
+    assert results.read("metrics").height == 1
 
 
 def test_bucket_that_does_not_exist_is_refused(
