@@ -63,12 +63,13 @@ class Costs:
     """Expected seconds of one worker for a trial of each fidelity, and what was spent beside the outcomes.
 
     Used for what is not yet measured; outcomes that are there speak for themselves (`policy.measured`).
-    `spent`: controls, descriptors, generation of text.
+    `spent`: controls, descriptors, generation of text. `guessed`: screens and full trials were never timed here.
     """
 
     screen: float
     full: float
     spent: float = 0.0
+    guessed: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Which trials to run next, or whether to stop: a pure function of the outcomes so far.
 
+0. Where costs are guesses, a screen and a full trial of one draw, which say what both cost here.
 1. Screens: `SCREENS` draws of every arm, if the cheap fidelity is cheap enough to pay.
 2. First full draws: `FIRST` each of the arms that look best, as many arms as half of what is left can pay.
 3. Rounds of one more full draw for each of the best few, until the expected regret of the leader is at most what
@@ -48,12 +49,17 @@ def next_round(
         return Stop("cannot matter", idle)
     if rules.guarantee:
         return _guaranteed(outcomes, arms, rules, costs, left)
+    timed = _timed(outcomes, arms, costs, left)
+    if timed:
+        return Round(timed, f"a screen and a full trial of {arms[0]} say what they cost")
     screens = _screens(outcomes, arms, rules, costs)
     if screens:
-        return Round(screens, f"{len(screens)} screens: {len(screens) // len(arms)} draws of each of {len(arms)} arms")
-    if all(outcome.lost for outcome in outcomes) and outcomes:
+        draws = max(trial.draw for trial in screens) + 1
+        told = f"{len(screens)} screens: {draws} draws of each of {len(arms)} arms"
+        return Round(screens, f"{told}, at {_share(costs)} of a full trial's cost")
+    if outcomes and {outcome.arm for outcome in outcomes} == set(arms) and all(outcome.lost for outcome in outcomes):
         return Stop("failed", f"all {len(outcomes)} trials failed")
-    if not any(outcome.fidelity == FULL for outcome in outcomes):
+    if not _begun(outcomes):
         return _first(outcomes, arms, rules, costs, left)
     return _further(outcomes, believe(outcomes, arms, rules), rules, costs, left)
 
@@ -65,7 +71,7 @@ def measured(outcomes: Sequence[Outcome], costs: Costs) -> Costs:
         for fidelity in (SCREEN, FULL)
     }
     known = {fidelity: float(np.mean(seconds)) for fidelity, seconds in found.items() if seconds}
-    return replace(costs, **known)
+    return replace(costs, screen=known.get(SCREEN, costs.screen), full=known.get(FULL, costs.full))
 
 
 def spent(outcomes: Sequence[Outcome], costs: Costs) -> float:
@@ -95,31 +101,56 @@ def cannot_matter(controls: Controls | None, matters: float | tuple[float, ...] 
     return f"without any data at most {worst:.3g} is lost against the dense model, less than matters"
 
 
+def _begun(outcomes: Sequence[Outcome]) -> bool:
+    """Whether full draws were made for more than their time: of more than one arm."""
+    return len({outcome.arm for outcome in outcomes if outcome.fidelity == FULL}) > 1
+
+
+def _timed(outcomes: Sequence[Outcome], arms: Sequence[str], costs: Costs, left: float) -> tuple[Trial, ...]:
+    """The first draw of the first arm at both fidelities, where only a guess says what screens cost; none where even
+    that calls them too dear."""
+    if not costs.guessed or costs.screen > SCREEN_COST * costs.full or left < costs.screen + costs.full:
+        return ()
+    if any(outcome.fidelity == FULL for outcome in outcomes):
+        return ()
+    done = {(outcome.arm, outcome.draw, outcome.fidelity) for outcome in outcomes}
+    return tuple(Trial(arms[0], 0, fidelity) for fidelity in (SCREEN, FULL) if (arms[0], 0, fidelity) not in done)
+
+
+def _share(costs: Costs) -> str:
+    return f"{100 * costs.screen / costs.full:.0f} %"
+
+
 def _screens(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs: Costs) -> tuple[Trial, ...]:
     """The screens that are still to run; none where full trials have begun or a screen is too dear."""
-    if costs.screen > SCREEN_COST * costs.full or any(outcome.fidelity == FULL for outcome in outcomes):
+    if costs.screen > SCREEN_COST * costs.full or _begun(outcomes):
         return ()
     affordable = int(SCREEN_SHARE * (rules.budget - costs.spent) / (len(arms) * costs.screen + 1e-12))
     draws = min(SCREENS, affordable, rules.draws)
-    done = {(outcome.arm, outcome.draw) for outcome in outcomes}
+    done = {(outcome.arm, outcome.draw) for outcome in outcomes if outcome.fidelity == SCREEN}
     return tuple(Trial(arm, draw, SCREEN) for arm in arms for draw in range(draws) if (arm, draw) not in done)
 
 
 def _first(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs: Costs, left: float) -> Round | Stop:
     """The first full draws: of the arms that look best, or of all where there were no screens."""
     trials = int(left / costs.full)
-    order, first = list(arms), len(arms)
-    if outcomes:
+    order, first, told = list(arms), len(arms), ""
+    if {outcome.arm for outcome in outcomes} == set(arms):
         belief = believe(outcomes, arms, rules)
         ranked = np.argsort(np.where(belief.alive, belief.expected_regret, np.inf), kind="stable")
         order = [arms[k] for k in ranked if belief.alive[k]]
         first = min(max(trials // (2 * FIRST), FEWEST), len(order))
+    elif costs.screen > SCREEN_COST * costs.full:
+        told = f"; no screens, since one costs {_share(costs)} of a full trial"
     draws = FIRST if first * FIRST <= trials else 1
     first = min(first, trials // draws)
     if first < min(2, len(order)):
         return Stop("budget", f"{max(left, 0):.0f} s are left, and full trials of two arms need {2 * costs.full:.0f} s")
-    planned = [Trial(arm, draw, FULL) for arm in order[:first] for draw in untried(outcomes, arm, rules)[:draws]]
-    return Round(tuple(planned), f"{draws} full draws of each of {first} arms")
+    done = {arm: sum(o.arm == arm and o.fidelity == FULL for o in outcomes) for arm in arms}
+    planned = [
+        Trial(arm, draw, FULL) for arm in order[:first] for draw in untried(outcomes, arm, rules)[: draws - done[arm]]
+    ]
+    return Round(tuple(planned), f"{draws} full draws of each of {first} arms{told}")
 
 
 def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: Costs, left: float) -> Round | Stop:

@@ -25,7 +25,8 @@ from sweep.adviser.hierarchy import PRIOR, RATIOS, RHO, Proposals, kept
 from sweep.adviser.outcomes import QUANTILE, Outcome, Rules
 from sweep.adviser.scales import anticipated
 
-DRAWS, PROPOSALS = 400, 10  # draws of a posterior, and proposals for each of them
+DRAWS = 400  # of a posterior
+PROPOSALS, ENOUGH = 3, 4000  # for each draw; and at least, since a tenth or less of them has weight
 LUCK = (0.5, 0.6)  # mean and SD of the prior of atanh(r)
 FREEDOMS = np.array([2.0, 4.0, 8.0, 16.0, 64.0])  # how alike the arms' variances are; 64: nearly equal
 UNKNOWN = 1e6  # variance, in squared SDs, of a mean that was not observed
@@ -103,7 +104,7 @@ def believe(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, draw
     shared = rng.standard_normal((draws, len(arms), len(targets))) @ _root(_luck_of_draws(seen)).T
     variance, freedom = anticipated(seen.screen, seen.full)
     prior = [(float(v), float(f)) for v, f in zip(variance, freedom, strict=True)]
-    found = [_proposed(_Sums.of(seen, t, prior[t]), PROPOSALS * draws, rng) for t in targets]
+    found = [_proposed(_Sums.of(seen, t, prior[t]), max(PROPOSALS * draws, ENOUGH), rng) for t in targets]
     chosen = kept([one.proposals for one in found], draws, rng)
     parts = [_drawn(found[t], chosen[t], shared[:, :, t], rng) for t in targets]
     truth, spread = (np.stack([part[i] for part in parts], axis=2) for i in (0, 1))

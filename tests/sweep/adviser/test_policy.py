@@ -49,6 +49,35 @@ def test_dear_screens_are_not_bought() -> None:
     assert [trial.fidelity for trial in step.trials] == [FULL] * 8
 
 
+def test_guessed_costs_are_measured_before_screens_are_bought() -> None:
+    rules, guess, arms = Rules(budget=24), Costs(0.1, 1.0, guessed=True), arms_of(8)
+    step = next_round([], arms, rules, guess)
+    assert isinstance(step, Round) and step.trials == (Trial("arm0", 0, SCREEN), Trial("arm0", 0, FULL))
+
+    def after(seconds: float) -> Round:
+        found = [Outcome("arm0", 0, SCREEN, (4.0,), seconds), Outcome("arm0", 0, FULL, (1.0,), 1.0)]
+        then = next_round(found, arms, rules, guess)
+        assert isinstance(then, Round)
+        return then
+
+    assert {t.fidelity for t in after(0.2).trials} == {SCREEN} and len(after(0.2).trials) == SCREENS * 8 - 1
+    assert "at 20 % of a full trial's cost" in after(0.2).reason
+    dear = after(0.8)
+    assert sorted((t.arm, t.draw) for t in dear.trials) == [(a, d) for a in arms for d in (0, 1)][1:]
+    assert "no screens, since one costs 80 % of a full trial" in dear.reason
+    assert next_round([], arms, rules, Costs(0.9, 1.0, guessed=True)) == next_round([], arms, rules, Costs(0.9, 1.0))
+
+
+def test_an_arm_that_was_timed_takes_part_as_any_other(costs: Costs) -> None:
+    guess = Costs(costs.screen, costs.full, guessed=True)
+    outcomes, rounds, stop = run(losses_of(TRUTH), arms_of(8), Rules(budget=24), guess)
+    assert len({(o.arm, o.draw, o.fidelity) for o in outcomes}) == len(outcomes)
+    assert [len(step.trials) for step in rounds[:2]] == [2, SCREENS * 8 - 1] and stop.kind in ("budget", "settled")
+    assert {t.fidelity for t in rounds[2].trials} == {FULL} and len({t.arm for t in rounds[2].trials}) >= 4
+    failing = run(lambda t: None if t.arm == "arm0" else losses_of(TRUTH)(t), arms_of(8), Rules(budget=24), guess)
+    assert failing[2].kind in ("budget", "settled") and len({o.arm for o in failing[0]}) == 8
+
+
 def test_the_first_outcomes_correct_the_costs() -> None:
     found = [Outcome("arm0", 0, FULL, (1.0,), 7.0), Outcome("arm1", 0, FULL, (), 1.0, failed=True)]
     assert measured(found, Costs(0.5, 2.0, spent=3.0)) == Costs(0.5, 7.0, spent=3.0)
