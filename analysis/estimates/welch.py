@@ -14,8 +14,8 @@ import numpy as np
 from scipy import special, stats
 
 ALIKE = 0.5  # Bartlett's p above which variances count as alike
-# Where they are not, a source whose variance is large and estimated low by luck counts for less than it should, so that
-# the upper limit comes out too low. Its degrees of freedom lose up to `CAUTION`: nothing where the largest part makes up
+# Where they are not, a source whose variance is large and estimated low by luck counts for less than it should, and the
+# upper limit comes out too low. Its degrees of freedom lose up to `CAUTION`: nothing where the largest part makes up
 # `LARGE` of the sum, all of it from `WHOLE` on, and less of a part with more than four degrees of freedom of its own.
 CAUTION, LARGE, WHOLE = 0.4, 0.3, 0.4
 # Few sets cannot show that their draws have heavier tails than normal ones: the upper limit allows for a variance of a
