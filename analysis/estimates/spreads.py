@@ -27,6 +27,9 @@ from analysis.estimates.clusters import left_over
 
 DRAWS = 2000
 LIKENESS = np.array([1.0, 2.0, 4.0, 8.0, 24.0, 200.0])  # 1: SDs of 1 and 10; 200: one variance for all
+# Prior of the likeness, even in its inverse, the spread of the logarithms of variances: sources are unlike unless their
+# sets say otherwise. Even in the logarithm of the likeness, promises about unlike sources come true too seldom.
+LOG_PRIOR = -np.log(LIKENESS)
 SCALES = np.exp(np.linspace(-7.0, 7.0, 41))  # times a robust guess at the variance
 FAR = (0.3, 8.0)  # Beta prior of a source's share of sets that are far off: most sources have none, some have several
 SURE = 0.5  # beyond this probability a set is called far off
@@ -89,7 +92,7 @@ def spreads(groups: Sequence[np.ndarray], rng: np.random.Generator, draws: int =
     guess = _guess(groups, step)
     trims = [_trimmings(np.asarray(group, float), step) for group in groups]
     cells = [_log_marginals(trim, guess) for trim in trims]  # each [likeness, scale, trimmings]
-    total = np.sum([special.logsumexp(cell, axis=2) for cell in cells], axis=0)
+    total = LOG_PRIOR[:, None] + np.sum([special.logsumexp(cell, axis=2) for cell in cells], axis=0)
     density = np.exp(total - total.max()).ravel()
     place = rng.choice(density.size, draws, p=density / density.sum())
     likeness, scale = LIKENESS[place // len(SCALES)], guess * SCALES[place % len(SCALES)]
