@@ -27,13 +27,13 @@ from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks.files import task_hashes
 from sweep.models import ModelRef, linear_shapes
 from sweep.study_file.calibration import AXES, source_key
+from sweep.study_file.naming import set_name, varied
 
 T = TypeVar("T")
 
 PLAN_VERSION = 4  # raised when a change of the code outside methods and calibration changes a trial's numbers
 
 ID_LENGTH = 16  # hex digits of a trial's id
-SIZES = {"nsamples": "windows", "seqlen": "tokens each"}
 
 EvaluationKey = tuple[str, int | None, str]  # of trials that share requests, see `evaluation_key`
 
@@ -55,7 +55,7 @@ class Trial:
     calibration_id: str | None
     evaluation_id: str  # hash of what the evaluation can change of the numbers, the same for all trials of a study
     evaluation: EvaluationSettings = field(repr=False)
-    sizes: tuple[str, ...] = field(default=(), repr=False)  # what its name says of its set since it varies: `nsamples`
+    varied: tuple[str, ...] = field(default=(), repr=False)  # axes that its name tells of its set, see `set_name`
 
     @property
     def method_name(self) -> str:
@@ -67,10 +67,7 @@ class Trial:
 
     def __str__(self) -> str:
         text = f"{self.model.name} · {self.label}"
-        if self.spec:
-            text += f" · {self.spec.source.label} set {self.spec.set}"
-            text += "".join(f" · {getattr(self.spec, size)} {SIZES[size]}" for size in self.sizes)
-        return text
+        return f"{text} · {set_name(self.spec, self.varied)}" if self.spec else text
 
 
 @dataclass(frozen=True)
@@ -142,14 +139,14 @@ def expand(study: Study) -> list[Trial]:
     shared = [choice for choice in choices if choice.data_free]
     needing = [choice for choice in choices if not choice.data_free]
     evaluation_id = identity(evaluation_identity(study.evaluation))
-    sizes = tuple(size for size in SIZES if len({getattr(spec, size) for spec in study.calibration}) > 1)
+    axes = varied(study.calibration)
     trials: list[Trial] = []
     for model in study.models:
         named = _Naming(_text(model.identity()), evaluation_id)
         trials += [_trial(study, model, choice, None, None, named) for choice in (_DENSE, *shared)]
         for spec in study.calibration if needing else ():
             calibration_id = spec.id(model.tokenizer_id, model.fingerprint)
-            trials += [_trial(study, model, choice, spec, calibration_id, named, sizes) for choice in needing]
+            trials += [_trial(study, model, choice, spec, calibration_id, named, axes) for choice in needing]
     _refuse_same_ids(trials)
     return trials
 
@@ -315,7 +312,7 @@ def _trial(
     spec: CalibrationSpec | None,
     calibration_id: str | None,
     named: _Naming,
-    sizes: tuple[str, ...] = (),
+    axes: tuple[str, ...] = (),
 ) -> Trial:
     return Trial(
         id=named.id(choice, calibration_id),
@@ -328,7 +325,7 @@ def _trial(
         calibration_id=calibration_id,
         evaluation_id=named.evaluation_id,
         evaluation=study.evaluation,
-        sizes=sizes,
+        varied=axes,
     )
 
 
