@@ -1,4 +1,4 @@
-"""What the name of a trial says of its calibration set: the axes of the study that vary, and nothing that all sets share."""
+"""What the name of a trial says of its calibration set: the axes of the study that vary, nothing that all share."""
 
 from __future__ import annotations
 
