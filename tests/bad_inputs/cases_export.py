@@ -100,10 +100,6 @@ CASES: dict[str, Case] = {
         r"--out mine/4bit: lies in .*mine, which is read; give a folder elsewhere",
         command="sweep.compress",
     ),
-    "a recommendation without its file": export(
-        lambda folder: ["--best", *finished()(folder)],
-        r"--best: give the file that python -m analysis\.pick wrote, or -",
-    ),
     "an answer that there is not": export(
         finished("--best", "answer.json"), r"--best answer\.json: cannot be read .*analysis\.pick RESULTS"
     ),
