@@ -3,7 +3,8 @@
 The vectors of the residual stream, and the values of each attention head, are turned by an orthogonal matrix that is
 multiplied into the weights. The model computes what it did, but a weight or input that is large in one place is spread
 over all of them, so that the grids of the next step of a composition are finer. Nothing is quantized here and no data
-is looked at: with RTN or HQQ behind it, it is the strongest method that no calibration set can change.
+is looked at. What is lost are the norms' weights, which often are small where the stream is large and so spare inputs
+that matter: GPTQ, which knows its inputs, makes up for it, RTN may not (docs/methods.md has figures).
 
 Only what can be folded into weights is turned: the inputs of `o_proj` by head, those of `down_proj` not at all, for
 which QuaRot computes a Hadamard transform while the model runs. The hard case is the type of the model: rotated weights

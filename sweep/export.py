@@ -30,6 +30,11 @@ from sweep.shipping.recompress import keeping, recompress
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
 
+BARE_BEST = (
+    "--best: give the file that python -m analysis.pick wrote, or - for its output; calibsweep export --best asks the "
+    "analysis itself"
+)
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -87,6 +92,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m sweep.export"
     given = list(sys.argv[1:] if argv is None else argv)
     if any(flag.partition("=")[0] == "--tokenizer" for flag in given):
         return calibration_sets.main(given, {name: MODELS / name for name in bundled_models()})
+    if any(flag == "--best" and after.startswith("--") for flag, after in zip(given, [*given[1:], "--"], strict=True)):
+        print(f"error: {BARE_BEST}", file=sys.stderr)  # the parser would take the flag behind it for its file
+        return 2
     try:
         return int(app(given, prog_name=prog, standalone_mode=False) or 0)
     except UsageError as error:

@@ -112,7 +112,11 @@ def stored_set(store: Results, row: Mapping[str, Any]) -> CalibrationSet:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{key}.parquet"
         rows.write_parquet(file)
-        found = read_set(file)
+        try:
+            found = read_set(file)
+        except SettingsError as error:  # names the file, which nobody else sees
+            reason = str(error).removeprefix(f"{file}: ")
+            raise SettingsError(f"--results {store.root}: the calibration set {key}: {reason}") from None
     if found.hash != row["calibration_hash"]:
         raise SettingsError(
             f"--results {store.root}: the calibration set {key} has the hash {found.hash[:16]}, the trial saw "

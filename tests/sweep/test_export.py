@@ -64,6 +64,12 @@ def test_a_misspelt_model_gets_a_suggestion(tmp_path: Path, capsys: pytest.Captu
     assert message in capsys.readouterr().err
 
 
+def test_a_recommendation_without_its_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (["--best", "--results", "r", "--out", "o"], ["--results", "r", "--out", "o", "--best"]):
+        assert main(given) == 2
+        assert capsys.readouterr().err.startswith("error: --best: give the file that python -m analysis.pick wrote, or")
+
+
 SHIPPED: dict[str, Any] = {
     "study": "shipped",
     "models": [{"model": "reference-2m", "dtype": "float32"}],
