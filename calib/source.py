@@ -233,7 +233,7 @@ class Source(SourceSettings):
         return self.token_documents(tokenizer)
 
     def check_tokenizer(self, folder: str) -> None:
-        """A look at a tokenizer's files before any work starts, as `check` has one at the text. Raises SettingsError."""
+        """A look at a tokenizer's files before any work starts, as `check` has at the text. Raises SettingsError."""
         for part in self.parts():
             part.check_tokenizer(folder)
 
