@@ -2,7 +2,8 @@
 
 Sparse upcycling (https://arxiv.org/abs/2212.05055): every expert begins as the dense MLP, here with noise of its own,
 and the router as noise. Trained on the bundled calibration text, the experts come to serve different text; a random
-mixture would route by chance, and a balance of its experts would mean nothing. The held-out text is not trained on.
+mixture would route by chance, and a balance of its experts would mean nothing. The held-out text is not trained on, and
+no window is seen twice: so many weights learn a small text by heart, and nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def upcycled(name: str, folder: Path, texts: tuple[str, ...], steps: int, seed: 
         model = transformers.MixtralForCausalLM(_config(dense.config))
         _fill(model, dense)
         source = get_source({"source": "mixture", "parts": {text: 1 / len(texts) for text in texts}})
-        spec = CalibrationSpec(source=source, set=0, nsamples=BATCH * min(steps, 64), seqlen=SEQLEN, seed=seed + 1)
+        spec = CalibrationSpec(source=source, set=0, nsamples=BATCH * steps, seqlen=SEQLEN, seed=seed + 1)
         _train(model, torch.tensor(build(spec, tokenizer).tokens).long(), steps)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -75,8 +76,7 @@ def _train(model: Any, windows: torch.Tensor, steps: int) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps + 1)
     for step in range(steps):
-        first = step * BATCH % (len(windows) - BATCH + 1)
-        part = windows[first : first + BATCH].to(device)
+        part = windows[step * BATCH : (step + 1) * BATCH].to(device)
         loss = model(part, labels=part, output_router_logits=True).loss  # the router's balance is in it
         optimizer.zero_grad()
         loss.backward()

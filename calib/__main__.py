@@ -24,22 +24,34 @@ from calib.settings import SettingsError, one_line
 from calib.source import get_source
 from calib.spec import CalibrationSet
 from calib.tokenizer import find_tokenizer, load_tokenizer
+from calib.writer import AskedModel
 
 Shipped = Mapping[str, Path]
+Ask = Callable[[str], AskedModel]  # by the name of a model
 CELL = 60  # characters of a value that stand beside each other
 
 
-def main(argv: Sequence[str] | None = None, shipped: Shipped | None = None, prog: str = "python -m calib") -> int:
-    """Returns the exit code: 0, 1 when a set is not what it should be, 2 when the arguments cannot be used."""
-    arguments = _parser(prog).parse_args(argv)
+def main(
+    argv: Sequence[str] | None = None,
+    shipped: Shipped | None = None,
+    ask: Ask | None = None,
+    prog: str = "python -m calib",
+) -> int:
+    """Returns the exit code: 0, 1 when a set is not what it should be, 2 when the arguments cannot be used.
+
+    `shipped` has folders of tokenizers that are known by name; `ask` loads models, for sets that need one.
+    """
+    arguments = _parser(prog, with_models=ask is not None).parse_args(argv)
     try:
+        named = getattr(arguments, "model", None)
+        arguments.asked = ask(named) if ask is not None and named is not None else None
         return int(arguments.command(arguments, shipped or {}))
     except SettingsError as error:
         print(*error.lines, sep="\n", file=sys.stderr)
         return 2
 
 
-def _parser(prog: str) -> Parser:
+def _parser(prog: str, *, with_models: bool) -> Parser:
     parser = Parser(prog=prog, description="Build, read, compare, publish and verify calibration sets.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", prog=prog)
 
@@ -68,12 +80,14 @@ def _parser(prog: str) -> Parser:
     verify.add_argument("file")
     verify.add_argument("--tokenizer", help="Builds the set again from its source.")
     verify.add_argument("--path", help="Where the text of the source lies here, if it is a local file.")
+    for command in (build, verify) if with_models else ():
+        command.add_argument("--model", help="The model that writes the text, or is asked which windows to choose.")
     return parser
 
 
 def _build(arguments: argparse.Namespace, shipped: Shipped) -> int:
     if not arguments.count:
-        run(arguments, shipped)
+        run(arguments, shipped, arguments.asked)
         return 0
     spec = spec_of(arguments)
     count = count_sets(spec, load_tokenizer(find_tokenizer(arguments.tokenizer, shipped)))
@@ -133,7 +147,8 @@ def _verify(arguments: argparse.Namespace, shipped: Shipped) -> int:
     if ref.id != built.tokenizer_id:
         print(f"the tokenizer {ref.id} is not the set's, {built.tokenizer_id}", file=sys.stderr)
         return 1
-    again = build(spec, load_tokenizer(ref), ref.id)
+    tools = {} if arguments.asked is None else arguments.asked.tools()
+    again = build(spec, load_tokenizer(ref), ref.id, **tools)
     if again.hash != built.hash:
         print(f"the source gives other tokens now: revision {again.revision}, was {built.revision}", file=sys.stderr)
         return 1

@@ -30,6 +30,7 @@ from calib.settings import SettingsError, one_line, parse, shown
 from calib.source import get_source
 from calib.spec import CalibrationSet, CalibrationSpec, marks_in, set_hash
 from calib.tokenizer import find_tokenizer, load_tokenizer
+from calib.writer import AskedModel
 from calib.yamltext import read_yaml
 
 FORMAT_VERSION = 1
@@ -274,14 +275,17 @@ def _entry(text: str, option: str) -> Any:
         raise SettingsError(f"{option} {shown(text)}: {error}") from None
 
 
-def run(arguments: argparse.Namespace, shipped: Mapping[str, Path] | None = None) -> CalibrationSet:
-    """Build the set that the arguments mean, and write it. Raises SettingsError."""
+def run(
+    arguments: argparse.Namespace, shipped: Mapping[str, Path] | None = None, model: AskedModel | None = None
+) -> CalibrationSet:
+    """Build the set that the arguments mean, with the model that is asked, and write it. Raises SettingsError."""
     if arguments.out is None:
         raise SettingsError("--out: required, but not given; name a file (.parquet, .jsonl or .json), or a folder")
     spec = spec_of(arguments)
     tokenizer = find_tokenizer(arguments.tokenizer, shipped)
     preflight([spec])
-    calibration_set = build(spec, load_tokenizer(tokenizer), tokenizer.id)
+    tools = {} if model is None else model.tools()
+    calibration_set = build(spec, load_tokenizer(tokenizer), tokenizer.id, **tools)
     target = write_set(calibration_set, arguments.out)
     windows, length = calibration_set.tokens.shape
     print(f"{target}: {windows} windows of {length} tokens, {calibration_set.documents} documents")

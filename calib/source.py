@@ -232,6 +232,11 @@ class Source(SourceSettings):
             return self.written(tokenizer, writer)
         return self.token_documents(tokenizer)
 
+    def check_tokenizer(self, folder: str) -> None:
+        """A look at a tokenizer's files before any work starts, as `check` has at the text. Raises SettingsError."""
+        for part in self.parts():
+            part.check_tokenizer(folder)
+
     def records(self) -> Iterator[Record]:
         """The records that the documents are made of, for sources that wrap them (`chat`). Raises SettingsError."""
         raise SettingsError(

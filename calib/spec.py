@@ -22,7 +22,7 @@ from calib.settings import INT32_MAX, INT64_MAX, SettingsError, identity, settin
 from calib.source import Source
 from calib.weights import Part, length_weights, token_weights
 
-NO_WRITER = "its text is written by a model, and no model is at hand here"
+NO_WRITER = "its text is written by a model, and no model is at hand here (`calibsweep calib` takes --model)"
 LATER = ("first_token", "document_bos", "max_nsamples", "distinct", "part", "length_weights")  # than ids in use
 SAMPLING_VERSION = 1  # raise it when the same spec would give other tokens than before
 
@@ -118,7 +118,8 @@ class CalibrationSpec:
         if self.source.writes or self.select is None:
             return f"source '{self.source.label}': {NO_WRITER}"
         return (
-            f"select: '{self.select.selector_name}' needs a model's {self.select.needs}, and no model is at hand here"
+            f"select: '{self.select.selector_name}' needs a model's {self.select.needs}, and no model is at hand here "
+            "(`calibsweep calib` takes --model)"
         )
 
     def to_dict(self, revision: str | None = None) -> dict[str, Any]:

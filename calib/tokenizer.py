@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,23 @@ def check_tokenizer_files(folder: Path, place: str) -> None:
             raise SettingsError(f"{place}: {file} holds a {kind}, expected a mapping; {SAVE_AGAIN}")
         if name == "tokenizer.json" and not isinstance(content.get("model"), dict):
             raise SettingsError(f"{place}: {file} holds no `model` of a tokenizer; {SAVE_AGAIN}")
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a tokenizer's folder may have a chat template: false where its files have no room for one."""
+    if any(folder.glob("chat_template*")) or any(folder.glob("*chat_templates")):
+        return True
+    file = folder / "tokenizer_config.json"
+    if not file.is_file():  # what transformers makes of other files is known when it has
+        return True
+    stat = file.stat()
+    return _names_template(str(file), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _names_template(path: str, size: int, mtime_ns: int) -> bool:
+    """Size and time of change are part of the key, so an edited file is read again."""
+    return "chat_template" in Path(path).read_text(encoding="utf-8", errors="replace")
 
 
 SAVE_AGAIN = "save the tokenizer again with save_pretrained"

@@ -7,9 +7,9 @@ alone, so each has a seed of its own, and a writer may put requests into batches
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -41,6 +41,19 @@ class Writer(Protocol):
 
     def perplexity(self, texts: Sequence[np.ndarray]) -> np.ndarray:
         """The model's perplexity of each list of token ids; (texts,), float64."""
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A model at hand: its id, and how it writes and is asked which windows to choose (`calib.select.Measure`)."""
+
+    id: str
+    writer: Writer
+    measure: Callable[[str, np.ndarray], np.ndarray]
+
+    def tools(self) -> dict[str, Any]:
+        """What `build` takes."""
+        return {"writer": self.writer, "measure": self.measure, "model_id": self.id}
 
 
 def seeds(seed: int, count: int) -> list[int]:

@@ -387,6 +387,8 @@ def _check_writer(model: ModelRef, specs: Sequence[CalibrationSpec]) -> None:
                 f"calibration.source: {spec.source.label}: {model.name} is streamed, and text can only be written by a "
                 "model that is held whole; leave the source out, or the model's `placement`"
             )
+        if not model.on_hub and not model.gguf:
+            spec.source.check_tokenizer(model.path)
 
 
 def _refuse_same_ids(trials: Sequence[Trial]) -> None:

@@ -64,8 +64,7 @@ class RayRunner(Steady):
         self.hiring = Hiring(self.crew)
         self._calls: dict[Any, Any] = {}  # reference of a call -> the actor that runs it
         self._records: dict[Any, Job] = {}  # reference of a call to `recorded` -> the job
-        self._device = "cpu"
-        self._held = ExitStack()
+        self._device, self._held = "cpu", ExitStack()
         self._looked, self._lost = 0.0, False  # when we last looked at the nodes; whether none of them answers any more
         self.preparation = Preparation(self)
 

@@ -27,7 +27,7 @@ from calib.files import find_files, read_text, revision_of
 from calib.replies import marked, reply_spans
 from calib.settings import SettingsError, identity, one_line, settings
 from calib.source import TOKENIZE_BATCH, Document, Record, Source, SourceSetting, TokenDocument, register
-from calib.tokenizer import called
+from calib.tokenizer import called, has_chat_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,6 +83,10 @@ class Chat(Source):
         for record in islice(() if self.of.remote else self._records(), LOOKED_AT):
             self._conversation(record)
 
+    def check_tokenizer(self, folder: str) -> None:
+        if self.template == "own" and self.template_file is None and not has_chat_template(Path(folder)):
+            raise self._no_template(f"the tokenizer {folder}")
+
     def capacity(self) -> int | None:
         return None  # a template adds what only the tokenizer knows
 
@@ -122,10 +126,13 @@ class Chat(Source):
         try:
             return str(tokenizer.get_chat_template())
         except ValueError:
-            raise SettingsError(
-                f"source '{self.label}': {called(tokenizer)} has no chat template; choose template: none, chatml or "
-                "llama2, or give a template_file"
-            ) from None
+            raise self._no_template(called(tokenizer)) from None
+
+    def _no_template(self, tokenizer: str) -> SettingsError:
+        return SettingsError(
+            f"source '{self.label}': {tokenizer} has no chat template; choose template: none, chatml or llama2, or "
+            "give a template_file"
+        )
 
     def template_id(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """16 hex digits of the template's text."""

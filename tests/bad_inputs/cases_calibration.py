@@ -77,9 +77,8 @@ CONVERSATIONS: dict[str, Case] = {
         source({"source": "chat", "of": "books"}), r"source 'books': has no records; give a file"
     ),
     "a tokenizer without a chat template": Case(
-        source({"source": "chat", "of": MINE}, {"messages": TALK}, run=True),
+        source({"source": "traces", "of": {"source": "chat", "of": MINE}}, {"messages": TALK}),
         r"the tokenizer .*reference-2m has no chat template; choose template: none, chatml or llama2",
-        torch=True,
     ),
     "a template that shows no message": Case(
         silent_template, r"line 1: the chat template leaves out what the messages say", torch=True
