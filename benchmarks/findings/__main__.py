@@ -24,6 +24,7 @@ from benchmarks.findings import (
     noise,
     own_domain,
     predictors,
+    rotation,
     selection,
     sensitivity,
     sizes,
@@ -50,6 +51,7 @@ PAGES = {
         sizes,
         selection,
         predictors,
+        rotation,
         disagreement,
         sensitivity,
         carry_over,
@@ -57,7 +59,7 @@ PAGES = {
     )
 }
 OPEN = (
-    "rotation; text that the model writes from nothing; choosing windows out of more than ten times as many, or for a text "
+    "rotation with data-free methods, at other bits and with other seeds; text that the model writes from nothing; choosing windows out of more than ten times as many, or for a text "
     "that is known; noise at other rates; bits and sparsities on other models than reference-17m; models above 135 million "
     "parameters"
 )

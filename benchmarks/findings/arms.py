@@ -183,8 +183,11 @@ def origin(study: str, about: str) -> str:
     )
 
 
+GRID = (
+    "SmolLM2's weights are those of a Q4_1 GGUF file: they lie on grids of 4 bits in groups of 32 when they are loaded."
+)
 SMOLLM2 = (
-    "SmolLM2-135M-Instruct, GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens, held-out texts of 8 "
+    "SmolLM2-135M-Instruct (weights of a Q4_1 GGUF file), GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens, held-out texts of 8 "
     "windows, on two H200, 2026-11-28."
 )
 DOMAINS = ("books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs")
