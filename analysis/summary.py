@@ -17,6 +17,7 @@ import polars as pl
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -75,7 +76,8 @@ def _box(found: Sequence[Verdict]) -> RichTable:
             table.add_row(Text(model, style="bold"))
         style = "yellow" if verdict.kind == UNCLEAR else "green"
         use = Text(verdict.use, style=style)
-        table.add_row(f" {verdict.method}", use, verdict.sure, verdict.cost, verdict.settle)
+        method = Padding(Text(verdict.method, overflow="fold"), (0, 0, 0, 1))
+        table.add_row(method, use, verdict.sure, verdict.cost, verdict.settle)
     return table
 
 
@@ -93,8 +95,9 @@ def _last(evidence: Evidence, found: Sequence[Verdict], root: str, report: str |
     if found:
         commands.append(f"export {_first_trial(evidence, found[0])} --results {results} --out model")
     commands = commands or [f"summary {results} --all"]
-    lines += [f"{'Next: ' if command is commands[0] else '      '}calibsweep {command}" for command in commands]
-    return [Text(line) for line in lines]
+    typed = [f"{'Next: ' if command is commands[0] else '      '}calibsweep {command}" for command in commands]
+    whole = [Text(line, no_wrap=True) for line in typed]  # the terminal wraps what is to be copied
+    return [*map(Text, lines), *whole]
 
 
 def _first_trial(evidence: Evidence, verdict: Verdict) -> str:
@@ -117,7 +120,8 @@ def _counted(evidence: Evidence) -> str:
 
 def _print(console: Console, lines: Sequence[Text]) -> None:
     for line in lines:
-        console.print(line, highlight=False, overflow="fold")
+        whole = bool(line.no_wrap)
+        console.print(line, highlight=False, overflow=None if whole else "fold", soft_wrap=whole)
 
 
 def _height(console: Console, item: Text | RichTable) -> int:

@@ -21,6 +21,7 @@ from calibsweep.console import HOUSE, application
 
 FLAGS_OF = {"run": ("sweep.launch", "app"), "export": ("sweep.export", "app")}  # whose flags a plain command takes
 KINDS = ("methods", "sources", "tasks", "studies", "models")
+SETS = ("build", "show", "diff", "export", "verify")  # what `calibsweep calib` can do
 SCRIPTS = {
     "bash": """_calibsweep() {
   local IFS=$'\\n'
@@ -69,7 +70,9 @@ def candidates(words: Sequence[str]) -> list[str]:
         return list(KINDS)
     if len(words) == 2 and command == "completion":
         return list(SCRIPTS)
-    return []
+    if len(words) == 2 and command == "calib":
+        return list(SETS)
+    return ["--help"] if last.startswith("-") else []
 
 
 def main(

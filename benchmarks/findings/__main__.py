@@ -24,9 +24,11 @@ from benchmarks.findings import (
     noise,
     own_domain,
     predictors,
+    rotation,
     selection,
     sensitivity,
     sizes,
+    traces,
     windows,
     written,
     wrong_text,
@@ -45,11 +47,13 @@ PAGES = {
         formats,
         noise,
         written,
+        traces,
         wrong_text,
         windows,
         sizes,
         selection,
         predictors,
+        rotation,
         disagreement,
         sensitivity,
         carry_over,
@@ -57,7 +61,7 @@ PAGES = {
     )
 }
 OPEN = (
-    "rotation; text that the model writes from nothing; choosing windows out of more than ten times as many, or for a text "
+    "facts, misleading answers and foreign bytes (`benchmarks/studies/knowledge_smollm2.yaml`, written and not run); rotation with data-free methods, at other bits and with other seeds; text that the model writes from nothing; choosing windows out of more than ten times as many, or for a text "
     "that is known; noise at other rates; bits and sparsities on other models than reference-17m; models above 135 million "
     "parameters"
 )

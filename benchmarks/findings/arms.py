@@ -172,19 +172,22 @@ def chart(found: Sequence[Contrast], title: str, subtitle: str, axis: str) -> Ch
     )
 
 
-def origin(study: str, about: str) -> str:
-    """Where a page's numbers come from. `about`: models, sets and device in a sentence."""
+def origin(study: str, about: str, folder: str = "benchmarks/studies") -> str:
+    """Where a page's numbers come from. `about`: models, sets and device in a sentence; `folder`: of the study."""
     frame = pl.read_parquet(DATA / f"{study}.parquet")
     return (
-        f"{about} {frame['trial_id'].n_unique():,} trials. The study: `benchmarks/studies/{study}.yaml`; its values, one "
+        f"{about} {frame['trial_id'].n_unique():,} trials. The study: `{folder}/{study}.yaml`; its values, one "
         f"row per trial and task with trial ids: `benchmarks/findings/data/{study}.parquet`. Intervals are of 95 %, over "
         "calibration sets, each arm with a variance of its own; held-out windows are these. A dot behind an interval: not "
         "told apart at p below .05, Holm's correction over the arms of a method. The page is made anew by"
     )
 
 
+GRID = (
+    "SmolLM2's weights are those of a Q4_1 GGUF file: they lie on grids of 4 bits in groups of 32 when they are loaded."
+)
 SMOLLM2 = (
-    "SmolLM2-135M-Instruct, GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens, held-out texts of 8 "
+    "SmolLM2-135M-Instruct (weights of a Q4_1 GGUF file), GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens, held-out texts of 8 "
     "windows, on two H200, 2026-11-28."
 )
 DOMAINS = ("books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs")

@@ -22,7 +22,8 @@ COLUMNS = ("trial_id", "model", "parameters", "method_label", "source", "set", "
 def extract(study: Study) -> pl.DataFrame:
     """One row per trial, measure and task (`mean`: over tasks or texts), float32 values, with what the trial took.
 
-    `select`: the rule that chose the set's windows out of a pool, null where they were drawn.
+    `select`: the rule that chose the set's windows out of a pool, null where they were drawn. Where a part of the tokens
+    counts alone, the source says which.
     """
     rows = study.values.filter(pl.col("measure").is_in(MEASURES)).select(
         *COLUMNS, pl.col("value").cast(pl.Float32), pl.col("n").cast(pl.Int32)
@@ -32,8 +33,16 @@ def extract(study: Study) -> pl.DataFrame:
         pl.col("seconds_compress").cast(pl.Float32).alias("compress"),
         (pl.col("seconds_tasks") + pl.col("seconds_windows")).cast(pl.Float32).alias("evaluate"),
         "select",
+        "part",
     )
-    return rows.join(seconds, on="trial_id", maintain_order="left").sort("trial_id", "measure", "task")
+    joined = rows.join(seconds, on="trial_id", maintain_order="left").with_columns(part_in_source())
+    return joined.drop("part").sort("trial_id", "measure", "task")
+
+
+def part_in_source() -> pl.Expr:
+    """`traces, response alone` where `part` names a part of the tokens."""
+    named = pl.concat_str("source", pl.lit(", "), "part", pl.lit(" alone"))
+    return pl.when(pl.col("part").is_null()).then("source").otherwise(named).alias("source")
 
 
 def describe(study: Study) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from analysis.page.chart import Chart
 
 STUDIES = (
-    "Three studies, 1,734 trials, none failed: SmolLM2-135M-Instruct, reference-5m and reference-17m (LLaMA shapes); "
+    "Three studies, 1,734 trials, none failed: SmolLM2-135M-Instruct (weights of a Q4_1 GGUF file), reference-5m and reference-17m (LLaMA shapes); "
     "GPTQ to 3 bits and SparseGPT 2:4 on all three, AWQ to 3 bits on the two reference models; eight sources of "
     "bundled English text (the domains that the reference models were trained on) and their uniform mixture; twelve disjoint calibration "
     "sets of each, of 8 and of 32 windows (512 tokens for SmolLM2, 256 for the others), the smaller set being the first "

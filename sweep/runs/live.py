@@ -15,6 +15,7 @@ from rich.text import Text
 from sweep.storage.status import Busy
 
 MOST = 16  # workers that are shown
+LOAD = "load"  # the phase in which a worker gets its model, which is no part of a trial's seconds
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Live:
         if ends >= 2 * count and self.ended > 0:
             return (time.monotonic() - (self.began or self.since)) * rest / self.ended
         pace = self.spent / self.ended if self.ended > 0 else 1.0
-        work = max(0.0, pace * rest - sum(one.seconds for one in busy))
+        begun = sum(one.seconds for one in busy if one.phase != LOAD)
+        work = max(0.0, pace * rest - begun)
         return work / max(1, min(count, self.total - ends))
 
     def head(self, busy: Sequence[Busy] = ()) -> str:

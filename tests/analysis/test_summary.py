@@ -6,11 +6,13 @@ import io
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
+from analysis.estimates.equivalence import UNCLEAR
 from analysis.evidence import Evidence
 from analysis.frames import load
-from analysis.summary import SCREEN, show, show_answer
-from analysis.verdicts import verdicts
+from analysis.summary import SCREEN, _box, _print, show, show_answer
+from analysis.verdicts import Verdict, verdicts
 
 
 def test_summary_shows_every_model_and_method_and_the_findings(simulated: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -58,3 +60,23 @@ def test_the_trial_to_export_is_of_the_source_that_is_named_first(simulated: Pat
     row = study.trials.filter(trial_id=told).row(0, named=True)
     assert (row["model"], row["method_label"]) == (first.model, first.method)
     assert row["source"] == (*first.named, *first.others)[0]
+
+
+def test_a_command_to_copy_is_broken_by_the_terminal_alone() -> None:
+    stream = io.StringIO()
+    line = "Next: calibsweep export 0123 --results " + "results/" * 5 + "mine --out model"
+    _print(Console(file=stream, width=60), [Text(line, no_wrap=True), Text("words " * 20)])
+    assert stream.getvalue().splitlines()[0] == line
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+def test_a_long_name_of_a_method_stands_under_itself() -> None:
+    stream = io.StringIO()
+    name = "GPTQ 2-bit g32 true-sequential on *attn* alone"
+    verdict = Verdict(
+        "m", name, "accuracy", UNCLEAR, ("a",), ("b",), 0.9, 1.0, ("b", 1.0), None, 3, 0.9, 60.0, False, ""
+    )
+    Console(file=stream, width=70).print(_box([verdict]))
+    below = stream.getvalue().partition("\nm ")[2]  # the line of the model
+    rows = below.splitlines()[1:]
+    assert len(rows) > 1 and all(row.startswith(" ") for row in rows)

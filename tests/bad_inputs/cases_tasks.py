@@ -146,6 +146,10 @@ CASES: dict[str, Case] = {
     ),
     "no split": Case(task(changed(CHOICE, test_split="")), r"test_split: needed, but not given"),
     "no prompt": Case(task(changed(CHOICE, doc_to_text="")), r"doc_to_text: needed, but not given"),
+    "no prompt of rolling text": Case(
+        task(changed(CHOICE, doc_to_text="", output_type="loglikelihood_rolling")),
+        r"doc_to_text: needed, but not given: an empty text \(\"\"\) where nothing stands before",
+    ),
     "no such data file": Case(
         task(changed(CHOICE, dataset_kwargs="{data_files: {test: dosc.jsonl}}")),
         r"dataset_kwargs\.data_files\.test: no file 'dosc\.jsonl' beside mine\.yaml",

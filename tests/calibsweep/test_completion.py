@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from calibsweep.commands import commands
-from calibsweep.completion import KINDS, SCRIPTS, candidates
-from calibsweep.console import OK, main
+from calibsweep.completion import KINDS, SCRIPTS, SETS, candidates
+from calibsweep.console import BAD_INPUT, OK, main
 from calibsweep.listing import Kind
 from sweep.config import study_names
 
@@ -24,6 +24,14 @@ def test_names_and_flags_of_a_command() -> None:
     assert {"--results", "--set", "--retry-failed"} <= set(candidates(["run", "reference", "--"]))
     assert "--matters" in candidates(["recommend", "--"])
     assert candidates(["nothing", ""]) == []
+    assert candidates(["status", "--"]) == ["--help"]
+
+
+def test_what_calib_can_do_is_offered_and_can_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert candidates(["calib", ""]) == list(SETS)
+    assert main(["calib", "nothing"]) == BAD_INPUT
+    told = capsys.readouterr().err
+    assert all(name in told for name in SETS)
 
 
 @pytest.mark.parametrize("shell", SCRIPTS)

@@ -29,6 +29,8 @@ TEXTS = (*SPLITS, "dataset_name", "description", "target_delimiter", "fewshot_de
 FUNCTIONS = ("custom_dataset", "process_docs", "process_results", "class")
 TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
 
+PROMPT = "a column, a template, or `!function module.name`"
+
 
 def check_task(task: TaskFile, called: str) -> None:
     """Raise SettingsError for the first key of a task's file that cannot be used; `called` begins the message."""
@@ -194,7 +196,9 @@ class _Look:
     def _check_prompts(self, config: Mapping[str, Any], place: str) -> None:
         for key in ("doc_to_text", "doc_to_target"):
             if config.get(key) is None and not config.get("use_prompt"):
-                self.wrong(f"{place}{key}", "needed, but not given: a column, a template, or `!function module.name`")
+                rolling = key == "doc_to_text" and config.get("output_type") == "loglikelihood_rolling"
+                means = 'an empty text ("") where nothing stands before the text' if rolling else PROMPT
+                self.wrong(f"{place}{key}", f"needed, but not given: {means}")
         shots = config.get("fewshot_config")
         if shots is not None and not isinstance(shots, Mapping):
             self.wrong(f"{place}fewshot_config", f"expected a mapping, got {_short(shots)}")

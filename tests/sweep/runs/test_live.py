@@ -32,6 +32,7 @@ def test_time_left_knows_the_workers_before_their_first_trials_end() -> None:
     busy = [Busy(f"host-{number}", "trial", "compress", 10.0, None) for number in range(4)]
     live = Live(40, workers=lambda: 4, expected=400.0)
     assert live.left() == 100.0  # as expected, on four workers
+    assert live.left([Busy("host-0", "trial", "load", 60.0, None)]) == 100.0  # which has not begun
     live.done, live.ended, live.spent = 1, 10.0, 20.0
     assert live.left(busy) == (2.0 * 390.0 - 40.0) / 4  # trials take twice as long as expected, and four have begun
     live.done, live.ended, live.spent = 38, 380.0, 760.0
