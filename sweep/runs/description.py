@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from calib.descriptor import DESCRIPTORS, Described
+from calib.settings import identity
 from calib.spec import CalibrationSet
 from methods.base import CompressionError, Method
 from sweep.describe.base import DESCRIPTORS as MODEL_DESCRIPTORS
 from sweep.describe.base import Described as ModelDescribed
+from sweep.results import Results
 from sweep.weights.dense import DenseModel
 from sweep.weights.streaming import StreamedModel
 
@@ -46,6 +49,28 @@ def descriptor_rows(
             value = descriptor(Described(calibration.tokens, calibration.lengths, vocabulary, target))
             if value is not None:
                 yield _row(calibration, "", name, label, value, time.perf_counter() - started)
+
+
+def described(store: Results) -> dict[tuple[str, str], set[str]]:
+    """Descriptors that are there, by calibration id and the model that was asked ('' for those of tokens alone)."""
+    found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    rows = store.read("descriptors").select("calibration_id", "model", "descriptor").unique()
+    for calibration_id, model, name in rows.iter_rows():
+        found[calibration_id, model].add(name.partition(" of ")[0])
+    return found
+
+
+def write_descriptors(
+    store: Results, key: str, calibration: CalibrationSet, model: str, names: Sequence[str], rows: list[dict[str, Any]]
+) -> None:
+    """Write rows of these descriptors beside those of others that may be there, in a file that is called by `key`.
+
+    A descriptor without any value has a row as well, so that it is not asked for again.
+    """
+    had = {row["descriptor"].partition(" of ")[0] for row in rows}
+    rows = rows + [_row(calibration, model, name, "", math.nan, 0.0) for name in names if name not in had]
+    free = key not in store.keys("descriptors")
+    store.write_table("descriptors", key if free else f"{key}-{identity(sorted(names), 8)}", rows)
 
 
 @dataclass(frozen=True)

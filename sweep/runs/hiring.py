@@ -116,11 +116,13 @@ class Hiring:
         return [worker for kind, count in self.wanted().items() for worker in self._surplus(kind, count, crowd)]
 
     def _surplus(self, kind: Kind, wanted: int, crowd: int) -> list[Handle]:
+        more = max(0, self.count(kind) - wanted)
+        if not more and not crowd:
+            return []
         starting, free, running = (
             [worker for worker in workers if len(self.kinds) == 1 or self.crew.kinds[worker] == kind]
             for workers in (self.starting, self.crew.free, self.crew.running)
         )
-        more = max(0, len(starting) + len(free) + len(running) - wanted)
         count = min(len(starting), more)
         recording = [worker for worker, _ in self.crew.recorded.values()]
         idle = [worker for worker in free if worker not in recording]

@@ -28,7 +28,7 @@ from sweep.plan import Pool, Trial
 from sweep.results import Results
 from sweep.runs.asked_model import dense_of, own_text, release
 from sweep.runs.contamination import asked_texts, evaluated, overlap_rows
-from sweep.runs.description import Asking, asked_rows, descriptor_rows
+from sweep.runs.description import Asking, asked_rows, described, descriptor_rows, write_descriptors
 from sweep.runs.folder import check_commit, check_requests
 from sweep.runs.repair import why_unreadable
 from sweep.runs.vocabulary import largest_in_sets
@@ -98,14 +98,14 @@ def _store_sets(store: Results, sets: Sequence[CalibrationSet]) -> None:
 
 
 def _describe(store: Results, sets: Sequence[CalibrationSet], data: EvaluationData, vocabulary: int) -> None:
-    """Write what describes the sets, for those without such a file."""
-    described = store.keys("descriptors")
+    """Write what describes the sets, as far as it is missing."""
+    there = described(store)
     names, _ = chosen(data.settings.descriptors)
     targets = {text.label: text.tokens for text in data.heldout}
-    for calibration in sets if names else ():
-        if calibration.id not in described:
-            rows = list(descriptor_rows(calibration, names, vocabulary, targets))
-            store.write_table("descriptors", calibration.id, rows)
+    for calibration in sets:
+        if missing := [name for name in names if name not in there[calibration.id, ""]]:
+            rows = list(descriptor_rows(calibration, missing, vocabulary, targets))
+            write_descriptors(store, calibration.id, calibration, "", missing, rows)
 
 
 def _compare(
@@ -122,19 +122,24 @@ def _compare(
 def _ask(
     store: Results, pool: Pool, describer: ModelRef, sets: Sequence[CalibrationSet], data: EvaluationData, device: str
 ) -> None:
-    """Write what the sets are to a model, for those without such a file; the model is loaded where there is one."""
-    described = store.keys("descriptors")
-    keys = {f"{calibration.id}-{identity(describer.fingerprint, 8)}": calibration for calibration in sets}
-    new = {key: calibration for key, calibration in keys.items() if key not in described}
+    """Write what the sets are to a model, as far as it is missing; the model is loaded where something is."""
+    _, names = chosen(data.settings.descriptors)
+    there = described(store)
+    new = [
+        (calibration, missing)
+        for calibration in sets
+        if (missing := [name for name in names if name not in there[calibration.id, describer.name]])
+    ]
     if not new:
         return
-    _, names = chosen(data.settings.descriptors)
     targets = {text.label: text.tokens for text in data.heldout}
     model = at_commit(describer, hub_commit(describer))
     own = own_text(model, device, data.settings.heldout_seqlen) if "own_distance" in names else None
-    given = Asking(describer.name, dense_of(model, device), names, targets, pool.methods, own)
-    for key, calibration in new.items():
-        store.write_table("descriptors", key, list(asked_rows(calibration, given)))
+    for calibration, missing in new:
+        given = Asking(describer.name, dense_of(model, device), missing, targets, pool.methods, own)
+        rows = list(asked_rows(calibration, given))
+        key = f"{calibration.id}-{identity(describer.fingerprint, 8)}"
+        write_descriptors(store, key, calibration, describer.name, missing, rows)
 
 
 def make_requests(trial: Trial, results: str, seqlens: Sequence[int] = ()) -> EvaluationData:

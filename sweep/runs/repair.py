@@ -9,7 +9,7 @@ by opening the files one by one, and only then.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -17,6 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from calib.settings import SettingsError, shown
+from sweep.descriptor import chosen
+from sweep.plan import Trial
+from sweep.runs.description import described
 from sweep.storage.packs import number_of
 from sweep.storage.schemas import DETAILS, KEYS
 from sweep.storage.store import ResultsError, stem
@@ -84,11 +87,32 @@ def told(store: Results, damages: Sequence[Damage]) -> list[str]:
     return lines + [f"{more} more files there are damaged; their trials are made again"] * bool(more)
 
 
-def lost_sets(store: Results, rows: pl.DataFrame) -> set[str]:
+def lost_sets(store: Results, rows: pl.DataFrame, trials: Sequence[Trial] = ()) -> set[str]:
     """Ids of calibration sets that finished trials were made with and that lack their file, or what describes them:
-    trials do not wait for this."""
+    trials do not wait for this, and may ask for more of it than when they were run."""
     used = rows.filter((pl.col("status") == "ok") & pl.col("calibration_id").is_not_null())
-    return set(used.get_column("calibration_id").to_list()) - (store.keys("calibration") & store.keys("overlap"))
+    ids = set(used.get_column("calibration_id").to_list())
+    there = _sound_descriptors(store) if ids else {}
+    asking = {trial.calibration_id or "" for trial in trials if _undescribed(trial, there)}
+    return (ids - (store.keys("calibration") & store.keys("overlap"))) | (ids & asking)
+
+
+def _sound_descriptors(store: Results) -> dict[tuple[str, str], set[str]]:
+    """Descriptors that are there. Damaged files of them go, since what they held is made again."""
+    try:
+        return described(store)
+    except (OSError, pl.exceptions.PolarsError, pa.ArrowException):
+        store.delete_files(
+            [path for path in store.own_files("descriptors") if why_unreadable(store, "descriptors", path)]
+        )
+    return described(store)
+
+
+def _undescribed(trial: Trial, there: Mapping[tuple[str, str], set[str]]) -> bool:
+    """Whether a descriptor that the study asks for is missing of the trial's set."""
+    free, asking = chosen(trial.evaluation.descriptors)
+    had, had_asking = (there.get((trial.calibration_id or "", model), set()) for model in ("", trial.model.name))
+    return not (had.issuperset(free) and had_asking.issuperset(asking))
 
 
 def _paths(store: Results, damages: Iterable[Damage]) -> set[str]:

@@ -175,7 +175,7 @@ def run(
     """
     store, jobs = session.store, session.jobs
     with usable(store):
-        lost = lost_sets(store, session.before)
+        lost = lost_sets(store, session.before, session.trials)
     again = [trial for trial in session.trials if trial.calibration_id in lost]
     reporter.say(
         f"{session.study.name}: {len(session.trials)} trials, {session.skipped} already there, {len(jobs)} to run "

@@ -300,7 +300,9 @@ def test_interrupted_and_killed_drivers_lose_nothing_and_a_rerun_gives_the_same_
     process = start_launch(arguments)
     wait_for(lambda: committed() >= first + 3, process)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
+    said = "the launch is gone: what is finished is kept in r, and the same command goes on\n"
+    assert said in process.stdout  # of another process
     second = committed()
     assert 3 <= first < second < 26
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +24,10 @@ def test_a_model_that_is_asked_has_a_commit_of_its_own(monkeypatch: pytest.Monke
     monkeypatch.setattr(prepare, "at_commit", lambda ref, commit: SimpleNamespace(revision=commit))
     monkeypatch.setattr(prepare, "dense_of", load)
     monkeypatch.setattr(prepare, "asked_rows", lambda *_: ())
-    store: Any = SimpleNamespace(keys=lambda table: set(), write_table=lambda *_: None)
-    settings = SimpleNamespace(descriptors=())
+    monkeypatch.setattr(prepare, "described", lambda _: defaultdict(set))
+    monkeypatch.setattr(prepare, "write_descriptors", lambda *_: None)
+    store: Any = None
+    settings = SimpleNamespace(descriptors=("perplexity",))
     data: Any = SimpleNamespace(settings=settings, heldout=(), model_commit="commit of another")
     describer: Any = SimpleNamespace(name="this", fingerprint="f")
     pool: Any = SimpleNamespace(methods={})

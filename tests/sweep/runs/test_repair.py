@@ -198,3 +198,28 @@ def test_what_describes_a_set_is_made_again(study: Any) -> None:
     assert result.exit_code == 0, result.output
     assert "0 to run" in result.output
     assert_frame_equal(Results(root).read("overlap").drop("seconds"), before, check_row_order=False)
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink], ids=lambda damage: damage.__name__)
+def test_descriptors_that_are_damaged_or_lost_are_made_again(study: Any, damage: Damage) -> None:
+    launch_again, root = study
+    before = Results(root).read("descriptors").drop("seconds")
+    damage(next((root / "descriptors").glob("*.parquet")))
+    result = launch_again()
+    assert result.exit_code == 0, result.output
+    assert_frame_equal(Results(root).read("descriptors").drop("seconds"), before, check_row_order=False)
+
+
+def test_descriptors_that_a_finished_study_asks_for_later_are_made_once(study: Any) -> None:
+    launch_again, root = study
+    before = Results(root).read("descriptors")
+    asked = sorted({*before["descriptor"].unique().to_list(), "perplexity"})
+    added = f"evaluation.descriptors=[{', '.join(asked)}]"
+    result = launch_again("--set", added)
+    assert result.exit_code == 0, result.output
+    assert "2 calibration sets lack their file, or what describes them" in result.output
+    after = Results(root).read("descriptors")
+    assert set(after["descriptor"]) == set(asked)
+    assert after.filter(after["descriptor"] == "perplexity")["calibration_id"].n_unique() == 2
+    assert_frame_equal(after.filter(after["descriptor"] != "perplexity"), before, check_row_order=False)
+    assert "lack their file" not in launch_again("--set", added).output
