@@ -203,6 +203,20 @@ def with_blocks(question: Question, blocks: pl.DataFrame) -> Question:
     return replace(question, low=low, seconds=(BLOCKS * question.seconds[1], question.seconds[1]))
 
 
+def with_divergence(question: Question, frame: pl.DataFrame) -> Question:
+    """The question with screens judged by the logarithm of their divergence from the dense model, where the target is
+    text; `frame` is that of `questions`."""
+    rows = frame.filter(pl.col("model") == question.model, pl.col("method") == question.method)
+    known = set(rows.filter(pl.col("measure") == "js")["target"])
+    if question.high.shape[2] > 1:
+        asked = sorted(known - {TEXTS})
+    elif question.name == "tasks":
+        return question
+    else:
+        asked = [question.name if question.name in known else TEXTS]
+    return replace(question, low=np.log(_table(rows, "js", asked, SCREEN)))
+
+
 def costs_of(question: Question, nominal: bool) -> Costs:
     """Seconds as measured, or a screen's share of the windows where compression takes most of a trial."""
     full = question.seconds[1]

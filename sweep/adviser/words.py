@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from sweep.adviser.conduct import Conclusion
 from sweep.adviser.outcomes import FULL
+from sweep.adviser.policy import least_budget
 from sweep.adviser.study import Design
 from sweep.adviser.verdict import NO_MATTER, TIE, WINNER, Gain, Standing, Verdict
 from sweep.runs.progress import duration
@@ -48,7 +49,7 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
         f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
         f"the full study's {duration(full_study)}; {STOPPED.get(ended.stop.kind, ended.stop.reason)}."
     )
-    more = _more(verdict, _unit(ended, design))
+    more = _more(verdict, _unit(ended, design)) or _needed(ended, design)
     tail = [*more, cost, *_examples(ended, design), *_draw(verdict, design, trial)]
     commands = _commands(root, trial)
     text = [line for sentence in (*head, *said) for line in _wrap(sentence)]
@@ -156,6 +157,14 @@ def _more(verdict: Verdict, unit: str) -> list[str]:
         f"One more hour buys {more.trials} trials; expected regret {_size(more.now)} would be {_size(more.then)} "
         f"{unit}."
     ]
+
+
+def _needed(ended: Conclusion, design: Design) -> list[str]:
+    """What an answer takes, where the budget bought no trial."""
+    if ended.steps or ended.stop.kind != "budget":
+        return []
+    seconds = least_budget(design.names, ended.costs)
+    return [f"An answer for {len(design.arms)} arms takes at least {duration(seconds)} of one worker."]
 
 
 def _draw(verdict: Verdict, design: Design, trial: str | None) -> list[str]:
