@@ -14,6 +14,7 @@ from sweep.adviser.conduct import Conclusion
 from sweep.adviser.outcomes import FULL
 from sweep.adviser.policy import least_budget
 from sweep.adviser.study import Design
+from sweep.adviser.targets import Target
 from sweep.adviser.verdict import NO_MATTER, TIE, WINNER, Gain, Standing, Verdict
 from sweep.runs.progress import duration
 
@@ -21,7 +22,7 @@ WIDTH, LINES = 80, 24
 ARMS = 7  # rows of the table
 NAME = 30  # columns of an arm's name
 CONTINUED = " \\"
-KINDS = {"text": "windows"}
+KINDS = {"text": "window"}
 FAR_FROM = 2.0  # times too many or too few examples that are worth a word
 PIECE = 60  # characters of a broken word in quotes
 STOPPED = {  # why, by the kind of the end
@@ -71,17 +72,20 @@ def _examples(ended: Conclusion, design: Design) -> list[str]:
         if wanted is not None and not 1 / FAR_FROM < wanted / asked < FAR_FROM
     ]
     return [
-        f"Next time: about {wanted} {KINDS.get(target.measure, 'examples')} of {target.name} in place of {asked} tell "
-        "most for the time."
+        f"Next time: about {_count(wanted, target)} of {target.name} in place of {asked} would tell most for the time."
         for target, asked, wanted in off[:1]
     ]
+
+
+def _count(number: int, target: Target) -> str:
+    """`32 windows`, `1 example`."""
+    return f"{number} {KINDS.get(target.measure, 'example')}{'' if number == 1 else 's'}"
 
 
 def _judged(ended: Conclusion, design: Design) -> str:
     """`judged on evaluation (32 windows)`."""
     named = [
-        f"{target.name} ({count} {KINDS.get(target.measure, 'examples')})"
-        for target, count in zip(design.targets, ended.examples, strict=True)
+        f"{target.name} ({_count(count, target)})" for target, count in zip(design.targets, ended.examples, strict=True)
     ]
     return f"judged on {' and '.join(named)}"
 
