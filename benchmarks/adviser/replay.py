@@ -131,8 +131,8 @@ class Repetition:
     gain: dict[str, float]
 
 
-def repeat(question: Question, kind: str, seed: int, costs: Costs) -> Repetition:
-    """One repetition of the `resampled`, `held out` or `equal` replay."""
+def repeat(question: Question, kind: str, seed: int, costs: Costs, *, bound: bool = False) -> Repetition:
+    """One repetition of the `resampled`, `held out` or `equal` replay; `bound`: also of who is told the laws."""
     rng = np.random.default_rng([2026, seed])
     sources, sets, targets = question.high.shape
     low, high, perplexity, dense = question.low, question.high, question.perplexity, question.dense
@@ -158,7 +158,7 @@ def repeat(question: Question, kind: str, seed: int, costs: Costs) -> Repetition
     )
     played = advise(low, high, rules, costs, Controls(tuple(dense.tolist())))
     chosen = {"adviser": played.arm, **_others(question, low, high, perplexity, rules, costs)}
-    if kind == "resampled" and targets > 1:
+    if bound:
         trials = rules.budget / costs.full
         chosen["told the laws"] = informed(question.low, question.high, used, trials, costs.screen / costs.full, seed)
     regret = {name: float(judge[arm] - best) for name, arm in chosen.items()}

@@ -51,7 +51,8 @@ def replayed_row(
     for seed in range(repetitions):
         question = asked[seed % len(asked)]
         costs = replayed.costs_of(question, nominal)
-        found.append(replayed.repeat(question, kind, seed, costs))
+        bound = name == WORST and screens is None
+        found.append(replayed.repeat(question, kind, seed, costs, bound=bound))
         shares.append(found[-1].played.spent / (costs.full * question.high.shape[0] * question.high.shape[1]))
     row = {"model": model, "method": method, "target": name}
     if kind == "equal":
