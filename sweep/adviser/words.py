@@ -40,6 +40,7 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     head = [f"{study.models[0].name} with {study.labels[-1]}, {_judged(ended, design)}:"]
     said = [
         _use(verdict, design),
+        *([f"Guaranteed: {ended.stop.reason}."] if ended.stop.kind == "guaranteed" else []),
         *_how_sure(verdict, _unit(ended, design)),
         *_gains(verdict, design),
         *_disagree(verdict),

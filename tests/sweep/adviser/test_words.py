@@ -103,6 +103,14 @@ def test_a_budget_that_bought_no_trial_is_told_what_an_answer_takes(ready: Prepa
     assert "An answer for 3 arms takes at least 14 s of one worker." in text  # 5 s, 3 screens and 3 full trials
 
 
+def test_a_race_states_its_error(ready: Prepared) -> None:
+    stop = Stop("guaranteed", "a is left after 3 rounds: ... has been lost with probability 0.1 at most")
+    text = " ".join(said(ready, verdict(), stop=stop))
+    assert (
+        "Use a. Guaranteed: a is left after 3 rounds: ... has been lost with probability 0.1 at most. Expected" in text
+    )
+
+
 def test_targets_that_disagree_are_named(ready: Prepared) -> None:
     found = verdict(disagreements=(Disagreement("books", "tasks", "a", "b", 0.93, -0.5),))
     assert "Targets disagree (93 %): books wants a, tasks wants b" in " ".join(said(ready, found))
