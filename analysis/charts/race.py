@@ -19,7 +19,7 @@ def race_figure(beliefs: pl.DataFrame, draws: pl.DataFrame, where: str, loss: st
     beliefs: as `analysis.advice.belief_table`; draws: full draws on the one target, or none where there are several.
     """
     last = beliefs.filter(pl.col("round") == beliefs["round"].max()).sort("loss", nulls_last=True)
-    after_full = beliefs.filter(pl.col("fulls").sum().over("round") > 0)["round"]  # screens alone tell no level
+    after_full = beliefs.filter((pl.col("fulls") > 0).sum().over("round") > 1)["round"]  # screens alone tell no level
     first = beliefs.filter(pl.col("round") == after_full.min(), pl.col("round") < beliefs["round"].max())
     order = last["arm"].to_list()
     return Chart(

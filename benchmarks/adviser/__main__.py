@@ -21,14 +21,15 @@ import polars as pl
 import typer
 
 from benchmarks.adviser.extract import DATA
-from benchmarks.adviser.rows import ONE_TEXT, THREE, WORST, Row, questions, replayed_row, simulated
+from benchmarks.adviser.rows import DIVERGENCE, ONE_TEXT, THREE, WORST, Row, questions, replayed_row, simulated
 from benchmarks.adviser.worlds import WORLDS
 
 PAGE = Path("docs/adviser.md")
-BLOCKS = "replay, first blocks"
+BY_DIVERGENCE, BLOCKS = "replay, screens judged by divergence", "replay, first blocks"
 SECTIONS = (  # of the replay: title, kind, whether a screen costs its share of the windows, targets
     ("replay, cheap screens", "resampled", True, (THREE, ONE_TEXT, WORST)),
     ("replay, seconds as measured", "resampled", False, (THREE, ONE_TEXT)),
+    (BY_DIVERGENCE, "resampled", True, (THREE, ONE_TEXT, WORST)),
     (BLOCKS, "resampled", False, (THREE, ONE_TEXT, WORST)),
     ("held out", "held out", True, (THREE, ONE_TEXT)),
     ("equal sources", "equal", True, (THREE,)),
@@ -94,9 +95,9 @@ def replay(
         if section not in (None, title):
             continue
         rows: list[Row] = []
-        first = blocks if title == BLOCKS else None
-        keys = [(*cell, name) for name in names for cell in cells if first is None or cell in known]
-        jobs = [partial(replayed_row, data, key, kind, nominal, repetitions, first) for key in keys]
+        screens = {BLOCKS: blocks, BY_DIVERGENCE: DIVERGENCE}.get(title)
+        keys = [(*cell, name) for name in names for cell in cells if screens != blocks or cell in known]
+        jobs = [partial(replayed_row, data, key, kind, nominal, repetitions, screens) for key in keys]
         for row in _rows(jobs, processes):
             rows.append(row)
             _write(title, f"{repetitions} repetitions a row.\n\n{_table(rows)}")

@@ -131,8 +131,8 @@ class Repetition:
     gain: dict[str, float]
 
 
-def repeat(question: Question, kind: str, seed: int, costs: Costs) -> Repetition:
-    """One repetition of the `resampled`, `held out` or `equal` replay."""
+def repeat(question: Question, kind: str, seed: int, costs: Costs, *, bound: bool = False) -> Repetition:
+    """One repetition of the `resampled`, `held out` or `equal` replay; `bound`: also of who is told the laws."""
     rng = np.random.default_rng([2026, seed])
     sources, sets, targets = question.high.shape
     low, high, perplexity, dense = question.low, question.high, question.perplexity, question.dense
@@ -158,7 +158,7 @@ def repeat(question: Question, kind: str, seed: int, costs: Costs) -> Repetition
     )
     played = advise(low, high, rules, costs, Controls(tuple(dense.tolist())))
     chosen = {"adviser": played.arm, **_others(question, low, high, perplexity, rules, costs)}
-    if kind == "resampled" and targets > 1:
+    if bound:
         trials = rules.budget / costs.full
         chosen["told the laws"] = informed(question.low, question.high, used, trials, costs.screen / costs.full, seed)
     regret = {name: float(judge[arm] - best) for name, arm in chosen.items()}
@@ -201,6 +201,20 @@ def with_blocks(question: Question, blocks: pl.DataFrame) -> Question:
     if question.high.shape[2] == 1:
         low = low.mean(axis=2, keepdims=True)
     return replace(question, low=low, seconds=(BLOCKS * question.seconds[1], question.seconds[1]))
+
+
+def with_divergence(question: Question, frame: pl.DataFrame) -> Question:
+    """The question with screens judged by the logarithm of their divergence from the dense model, where the target is
+    text; `frame` is that of `questions`."""
+    rows = frame.filter(pl.col("model") == question.model, pl.col("method") == question.method)
+    known = set(rows.filter(pl.col("measure") == "js")["target"])
+    if question.high.shape[2] > 1:
+        asked = sorted(known - {TEXTS})
+    elif question.name == "tasks":
+        return question
+    else:
+        asked = [question.name if question.name in known else TEXTS]
+    return replace(question, low=np.log(_table(rows, "js", asked, SCREEN)))
 
 
 def costs_of(question: Question, nominal: bool) -> Costs:

@@ -14,6 +14,7 @@ from benchmarks.adviser import simulation
 from benchmarks.adviser.worlds import WORLDS
 
 THREE, ONE_TEXT, WORST = "texts, JS, tasks", "one text", "worst text"  # targets in turn; texts in turn; minimax
+DIVERGENCE = "divergence"
 LEAST = 10  # repetitions that a mean is told of
 Row = dict[str, str]
 
@@ -30,10 +31,10 @@ def simulated(world: int, repetitions: int) -> Row:
 
 
 def replayed_row(
-    data: Path, key: tuple[str, str, str], kind: str, nominal: bool, repetitions: int, blocks: Path | None = None
+    data: Path, key: tuple[str, str, str], kind: str, nominal: bool, repetitions: int, screens: Path | str | None = None
 ) -> Row:
-    """One row of a table of the replay: all questions of a name in turn share the repetitions. `blocks`: file of the
-    errors of the first blocks, which stand in place of screens."""
+    """One row of a table of the replay: all questions of a name in turn share the repetitions. `screens`: what they are
+    judged by in place of the target, the divergence (`DIVERGENCE`) or a file of the errors of first blocks."""
     model, method, name = key
     asked = [q for q in questions(data) if (q.model, q.method) == (model, method)]
     of_name = {
@@ -42,13 +43,16 @@ def replayed_row(
         WORST: lambda q: q.name == WORST,
     }
     asked = [q for q in asked if of_name[name](q)]
-    if blocks is not None:
-        asked = [replayed.with_blocks(question, pl.read_parquet(blocks)) for question in asked]
+    if screens == DIVERGENCE:
+        asked = [replayed.with_divergence(question, pl.read_parquet(data)) for question in asked]
+    elif screens is not None:
+        asked = [replayed.with_blocks(question, pl.read_parquet(screens)) for question in asked]
     found, shares = [], []
     for seed in range(repetitions):
         question = asked[seed % len(asked)]
         costs = replayed.costs_of(question, nominal)
-        found.append(replayed.repeat(question, kind, seed, costs))
+        bound = name == WORST and screens is None
+        found.append(replayed.repeat(question, kind, seed, costs, bound=bound))
         shares.append(found[-1].played.spent / (costs.full * question.high.shape[0] * question.high.shape[1]))
     row = {"model": model, "method": method, "target": name}
     if kind == "equal":

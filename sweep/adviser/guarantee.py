@@ -74,12 +74,17 @@ def race(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules) -> Race
     left.sort(key=lambda arm: means[arm])
     wanted = tuple((arm, rounds) for arm in left if rounds not in full[arm]) if len(left) > 1 else ()
     words = (
-        f"{left[0]} is left after {rounds} rounds: the best arm, should it lead by what was asked, has been lost with "
+        f"{left[0]} is left after {rounds} rounds: the best arm, should it lead by {_asked(rules)}, has been lost with "
         f"probability {rules.alpha:g} at most"
         if len(left) == 1
         else f"{len(left)} arms are left after {rounds} rounds"
     )
     return Race(tuple(left), rounds, wanted, most, h2, words)
+
+
+def _asked(rules: Rules) -> str:
+    """The lead that the guarantee is for."""
+    return f"{rules.lead:g} SDs of a draw" if rules.matters is None else "what matters"
 
 
 def _target(

@@ -71,7 +71,8 @@ def measured(outcomes: Sequence[Outcome], costs: Costs) -> Costs:
         for fidelity in (SCREEN, FULL)
     }
     known = {fidelity: float(np.mean(seconds)) for fidelity, seconds in found.items() if seconds}
-    return replace(costs, screen=known.get(SCREEN, costs.screen), full=known.get(FULL, costs.full))
+    guessed = costs.guessed and len(known) < len(found)
+    return replace(costs, screen=known.get(SCREEN, costs.screen), full=known.get(FULL, costs.full), guessed=guessed)
 
 
 def spent(outcomes: Sequence[Outcome], costs: Costs) -> float:
@@ -141,7 +142,7 @@ def _first(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs
         order = [arms[k] for k in ranked if belief.alive[k]]
         first = min(max(trials // (2 * FIRST), FEWEST), len(order))
     elif costs.screen > SCREEN_COST * costs.full:
-        told = f"; no screens, since one costs {_share(costs)} of a full trial"
+        told = f"; no screens, since one {'would cost' if costs.guessed else 'costs'} {_share(costs)} of a full trial"
     draws = FIRST if first * FIRST <= trials else 1
     first = min(first, trials // draws)
     if first < min(2, len(order)):

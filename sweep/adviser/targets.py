@@ -2,8 +2,9 @@
 
 A loss is against the dense model, in the target's unit, lower is better: per cent of perplexity for a text (100 times
 the nats per token, so it adds up), points of accuracy or nats of the right answer's log-likelihood for tasks. Short
-tests ask the same things with fewer examples, where tasks are judged by log-likelihood: right or wrong tells too little
-then. What links the two is learned from the draws that have both, so their units need not agree.
+tests ask the same things with fewer examples. There a text is judged by its divergence from the dense model, which
+has less luck than perplexity (docs/adviser.md), and tasks by log-likelihood: right or wrong tells too little then. What
+links the two is learned from the draws that have both, so their units need not agree.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from sweep.runs.contamination import texts_in
 from sweep.shipping.entries import HELDOUT, source_entry
 
 TEXT, ACCURACY, LOGLIKELIHOOD = "text", "accuracy", "loglikelihood"
+DIVERGENCE = "divergence"  # of texts in short tests
+NO_DIVERGENCE = 1e-9  # nats: as much as rounding makes
 UNITS = {TEXT: "% of perplexity", ACCURACY: "points of accuracy", LOGLIKELIHOOD: "nats"}
 GENERAL = "held-out text"  # the target where none is named
 
@@ -107,6 +110,9 @@ def examples(metrics: pl.DataFrame, target: Target) -> int:
 
 def _loss(metrics: pl.DataFrame, dense: pl.DataFrame, target: Target, *, screen: bool) -> float:
     measure = target.measure
+    if screen and measure == TEXT and _rows(metrics, target, DIVERGENCE).height:
+        apart = _mean(_rows(metrics, target, DIVERGENCE), DIVERGENCE)
+        return math.inf if apart is None else 100.0 * math.log(max(apart, NO_DIVERGENCE))
     if screen and measure == ACCURACY and _rows(dense, target, LOGLIKELIHOOD)["value"].null_count() == 0:
         measure = LOGLIKELIHOOD if _rows(dense, target, LOGLIKELIHOOD).height else ACCURACY
     here, there = _mean(_rows(metrics, target, measure), measure), _mean(_rows(dense, target, measure), measure)
@@ -120,6 +126,8 @@ def _loss(metrics: pl.DataFrame, dense: pl.DataFrame, target: Target, *, screen:
 def _rows(metrics: pl.DataFrame, target: Target, measure: str) -> pl.DataFrame:
     if measure == TEXT:
         return metrics.filter(pl.col("metric") == "perplexity", pl.col("task").is_in(list(target.labels)))
+    if measure == DIVERGENCE:
+        return metrics.filter(pl.col("metric") == "js_divergence", pl.col("task").is_in(list(target.labels)))
     if measure == ACCURACY:
         return metrics.filter(pl.col("kind") == "task", pl.col("metric") == pl.col("accuracy"))
     return metrics.filter(pl.col("kind") == "answers", pl.col("metric") == LOGLIKELIHOOD)

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 from sweep.adviser.conduct import Conclusion
 from sweep.adviser.outcomes import FULL
+from sweep.adviser.policy import least_budget
 from sweep.adviser.study import Design
+from sweep.adviser.targets import Target
 from sweep.adviser.verdict import NO_MATTER, TIE, WINNER, Gain, Standing, Verdict
 from sweep.runs.progress import duration
 
@@ -20,7 +22,7 @@ WIDTH, LINES = 80, 24
 ARMS = 7  # rows of the table
 NAME = 30  # columns of an arm's name
 CONTINUED = " \\"
-KINDS = {"text": "windows"}
+KINDS = {"text": "window"}
 FAR_FROM = 2.0  # times too many or too few examples that are worth a word
 PIECE = 60  # characters of a broken word in quotes
 STOPPED = {  # why, by the kind of the end
@@ -38,6 +40,7 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     head = [f"{study.models[0].name} with {study.labels[-1]}, {_judged(ended, design)}:"]
     said = [
         _use(verdict, design),
+        *([f"Guaranteed: {ended.stop.reason}."] if ended.stop.kind == "guaranteed" else []),
         *_how_sure(verdict, _unit(ended, design)),
         *_gains(verdict, design),
         *_disagree(verdict),
@@ -48,7 +51,7 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
         f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
         f"the full study's {duration(full_study)}; {STOPPED.get(ended.stop.kind, ended.stop.reason)}."
     )
-    more = _more(verdict, _unit(ended, design))
+    more = _more(verdict, _unit(ended, design)) or _needed(ended, design)
     tail = [*more, cost, *_examples(ended, design), *_draw(verdict, design, trial)]
     commands = _commands(root, trial)
     text = [line for sentence in (*head, *said) for line in _wrap(sentence)]
@@ -70,17 +73,20 @@ def _examples(ended: Conclusion, design: Design) -> list[str]:
         if wanted is not None and not 1 / FAR_FROM < wanted / asked < FAR_FROM
     ]
     return [
-        f"Next time: about {wanted} {KINDS.get(target.measure, 'examples')} of {target.name} in place of {asked} tell "
-        "most for the time."
+        f"Next time: about {_count(wanted, target)} of {target.name} in place of {asked} would tell most for the time."
         for target, asked, wanted in off[:1]
     ]
+
+
+def _count(number: int, target: Target) -> str:
+    """`32 windows`, `1 example`."""
+    return f"{number} {KINDS.get(target.measure, 'example')}{'' if number == 1 else 's'}"
 
 
 def _judged(ended: Conclusion, design: Design) -> str:
     """`judged on evaluation (32 windows)`."""
     named = [
-        f"{target.name} ({count} {KINDS.get(target.measure, 'examples')})"
-        for target, count in zip(design.targets, ended.examples, strict=True)
+        f"{target.name} ({_count(count, target)})" for target, count in zip(design.targets, ended.examples, strict=True)
     ]
     return f"judged on {' and '.join(named)}"
 
@@ -156,6 +162,14 @@ def _more(verdict: Verdict, unit: str) -> list[str]:
         f"One more hour buys {more.trials} trials; expected regret {_size(more.now)} would be {_size(more.then)} "
         f"{unit}."
     ]
+
+
+def _needed(ended: Conclusion, design: Design) -> list[str]:
+    """What an answer takes, where the budget bought no trial."""
+    if ended.steps or ended.stop.kind != "budget":
+        return []
+    seconds = least_budget(design.names, ended.costs)
+    return [f"An answer for {len(design.arms)} arms takes at least {duration(seconds)} of one worker."]
 
 
 def _draw(verdict: Verdict, design: Design, trial: str | None) -> list[str]:

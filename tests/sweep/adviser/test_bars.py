@@ -81,6 +81,16 @@ def test_errors_of_first_blocks_stand_in_place_of_screens(questions: list[replay
         assert found.low[found.sources.index("books"), 3] == pytest.approx(expected)
 
 
+def test_screens_are_judged_by_divergence_where_the_target_is_text(questions: list[replay.Question]) -> None:
+    frame = pl.read_parquet(STUDIES)
+    asked = {q.name: q for q in questions if (q.model, q.method) == ("reference-17m", "awq")}
+    found = {name: replay.with_divergence(question, frame) for name, question in asked.items()}
+    assert all(found[name].low.shape == asked[name].low.shape for name in asked)
+    assert np.allclose(found["worst text"].low[:, :, 1], found["code"].low[:, :, 0])
+    assert np.corrcoef(np.exp(found["texts"].low.ravel()), asked["texts, JS"].low.ravel())[0, 1] == pytest.approx(1)
+    assert found["tasks"] is asked["tasks"]
+
+
 def test_in_the_replay_of_equal_sources_nothing_is_lost(questions: list[replay.Question]) -> None:
     costs = replay.costs_of(questions[0], nominal=True)
     found = replay.repeat(questions[0], "equal", 0, costs)

@@ -45,6 +45,20 @@ def test_of_texts_it_is_the_mean_rise_of_the_logarithm_in_per_cent() -> None:
     assert examples(DENSE, TEXTS) == 16
 
 
+def test_screens_of_texts_are_judged_by_their_divergence() -> None:
+    def apart(one: float | None, two: float | None, other: float = 0.5) -> pl.DataFrame:
+        values = {"one": one, "two": two, "other": other}
+        found = [
+            {"kind": "divergence", "task": t, "metric": "js_divergence", "value": v, "n": 8} for t, v in values.items()
+        ]
+        return pl.concat([TRIED, pl.DataFrame(found, TRIED.drop("accuracy").schema)], how="diagonal")
+
+    assert losses(apart(0.1, 0.3), DENSE, [TEXTS], screen=True) == pytest.approx((100 * math.log(0.2),))
+    assert losses(apart(0.1, 0.3), DENSE, [TEXTS], screen=False) == losses(TRIED, DENSE, [TEXTS], screen=False)
+    assert math.isfinite(losses(apart(0.0, 0.0), DENSE, [TEXTS], screen=True)[0])
+    assert losses(apart(0.1, None), DENSE, [TEXTS], screen=True) == (math.inf,)
+
+
 def test_of_tasks_it_is_points_of_their_own_accuracy_and_nats_in_a_screen() -> None:
     assert losses(TRIED, DENSE, [TASKS], screen=False) == pytest.approx((8.0,))
     assert losses(TRIED, DENSE, [TASKS], screen=True) == pytest.approx((0.3,))

@@ -44,8 +44,12 @@ def ready(tiny_model: Path, tmp_path: Path) -> Prepared:
     return prepared(asked(tiny_model, texts), tmp_path / "out")
 
 
-def said(ready: Prepared, found: Verdict, root: str = "out", trial: str | None = "0123456789abcdef") -> list[str]:
-    stop = Stop("settled", "the expected regret, 0.05, is at most what matters, 0.1")
+SETTLED = Stop("settled", "the expected regret, 0.05, is at most what matters, 0.1")
+
+
+def said(
+    ready: Prepared, found: Verdict, root: str = "out", trial: str | None = "0123456789abcdef", stop: Stop = SETTLED
+) -> list[str]:
     ended = Conclusion((), stop, found, Rules(100.0), Costs(1.0, 2.0, 5.0), Controls(), (32,), (None,), 1, 0.1)
     lines = answer_lines(ended, ready.design, root, trial, 100.0)
     assert len(lines) <= 24
@@ -90,6 +94,21 @@ def test_what_is_said_names_unit_gains_draw_and_an_hour(ready: Prepared) -> None
         "Ship a set 1 (a new set of it is better with 30 %; b set 0 may be better still):",
     ):
         assert part in text
+
+
+def test_a_budget_that_bought_no_trial_is_told_what_an_answer_takes(ready: Prepared) -> None:
+    nothing = Verdict("failed", None, (), False, "no trial was run")
+    text = " ".join(said(ready, nothing, trial=None, stop=Stop("budget", "0 s are left")))
+    assert "There is no answer: no trial was run." in text
+    assert "An answer for 3 arms takes at least 14 s of one worker." in text  # 5 s, 3 screens and 3 full trials
+
+
+def test_a_race_states_its_error(ready: Prepared) -> None:
+    stop = Stop("guaranteed", "a is left after 3 rounds: ... has been lost with probability 0.1 at most")
+    text = " ".join(said(ready, verdict(), stop=stop))
+    assert (
+        "Use a. Guaranteed: a is left after 3 rounds: ... has been lost with probability 0.1 at most. Expected" in text
+    )
 
 
 def test_targets_that_disagree_are_named(ready: Prepared) -> None:
