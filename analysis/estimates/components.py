@@ -172,17 +172,19 @@ def _example_parts(tasks: Sequence[np.ndarray], weight: float, rng: np.random.Ge
 
     tasks: the squares of each, [3, examples].
     """
-    mean, square, cloud = np.zeros(3), np.zeros(3), np.zeros((draws, 3))
+    mean, covariance, examples = np.zeros(3), np.zeros((3, 3)), 0
     for squares in tasks:
         count = squares.shape[1]
         own = weight**2 / max(count - 1, 1) * squares.mean(axis=1)
-        relative = _relative_covariance(squares)
         mean += own
-        square += own**2 * np.diag(relative)
-        cloud += own * _log_draws(relative, count, rng, draws)
+        covariance += np.outer(own, own) * _relative_covariance(squares)
+        examples += count
+    # The sum over tasks is drawn, not each task: draws are skewed, and twenty of them add up to too much.
+    scale = np.where(mean > 0, mean, 1.0)
+    relative = np.nan_to_num(covariance / np.outer(scale, scale))
     with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = 2 * mean**2 / square
-    return _Parts(mean, cloud, freedom)
+        freedom = 2 / np.where(mean > 0, np.diag(relative), np.nan)
+    return _Parts(mean, mean * _log_draws(relative, examples, rng, draws), freedom)
 
 
 def _example_squares(matrix: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
