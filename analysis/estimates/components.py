@@ -45,7 +45,7 @@ SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
 )
 COMPONENTS = (SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL)
 DRAWS = 1000
-# Of a mean square over examples that varies more than `HEAVY` times as much as one of normal draws the variance is taken
+# Where a mean square over examples varies over `HEAVY` times as much as that of normal draws, its variance is taken
 # `RARE` times as large: one task of 400 questions near the ceiling, 360 studies, goes from .93 to .95 by it.
 HEAVY, RARE = 2.0, 1.25
 FEWEST = 40  # effective degrees of freedom of a mean square over examples below which it has no honest interval
