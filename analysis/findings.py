@@ -35,6 +35,7 @@ from analysis.reliability import lead_table
 from analysis.shared import most_shared, overlap_table
 
 MOST = 7
+TIMES = 1.1  # what sets that are far off must do to the spread to be worth a sentence
 POOR = 0.5  # below it halves of the examples share less than half of what they say of the order
 
 
@@ -163,6 +164,7 @@ def _far_off(evidence: Evidence) -> list[Finding]:
         table = table.filter(pl.col("note").str.contains("far off")).with_columns(
             (pl.col("sd_within") / pl.col("sd_typical")).alias("times")
         )
+        table = table.filter(pl.col("times") > TIMES)
         if table.is_empty():
             continue
         row = table.sort("times", "model", "method_label", descending=[True, False, False]).row(0, named=True)

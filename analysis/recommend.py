@@ -310,7 +310,10 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     wins = known.wins(first, second, 2 * (question.noise or 0.0))
     best = f"{names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and costs"
     if not known.tells:
-        best = f"these sets do not clearly show that sources differ, so none is called the best; {names[first]} costs"
+        best = (
+            "these sets do not clearly show that sources differ, so none is called the best, which one that will do "
+            f"need not be; {names[first]} costs"
+        )
     text = (
         f"How sure: {best} {question.amount(float(regret[first]))} on average against the best; next is {names[second]}"
         f"{' (whose plain mean is better)' if plain else ''}, "
@@ -337,10 +340,10 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
     if plan.sets is None:
         hint = " Part of the doubt is about the test examples; only more of them remove it." if question.noise else ""
         return f"What would settle it: no number of sets does so with {percent(WANTED)}; {never}.{hint}"
-    will_do = "several sources will do" if plan.several > 0.5 else "one source will do and no second"
+    will_do = "several sources that will do" if plan.several > 0.5 else "one source that will do"
     return (
         f"What would settle it: {plan.sets} more set{'s' if plan.sets > 1 else ''} of each source would allow an "
-        f"answer with a probability of {percent(plan.chance)}, most likely that {will_do}; {never}."
+        f"answer with a probability of {percent(plan.chance)}, most likely {will_do}; {never}."
     )
 
 

@@ -72,9 +72,9 @@ def left_over(values: np.ndarray, count: int) -> float:
     """How often normal draws leave as small a share of their squares without their `count` outermost (of both ends).
 
     values: float64 [sets]. Tietjen and Moore's (1972) test of outliers; as the share between two groups, its statistic
-    knows nothing of the SD. 1 for a `count` of zero.
+    knows nothing of the SD. 1 for a `count` of zero, and where no two sets differ.
     """
-    if count == 0:
+    if count == 0 or np.ptp(values) == 0:
         return 1.0
     share = _kept_share(np.asarray(values, float), count)
     return float((np.searchsorted(_normal_kept(len(values), count), share, side="right") + 1) / (DRAWS + 1))

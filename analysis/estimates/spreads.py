@@ -27,9 +27,10 @@ from analysis.estimates.clusters import left_over
 
 DRAWS = 2000
 LIKENESS = np.array([1.0, 2.0, 4.0, 8.0, 24.0, 200.0])  # 1: SDs of 1 and 10; 200: one variance for all
-# Prior of the likeness, even in its inverse, the spread of the logarithms of variances: sources are unlike unless their
-# sets say otherwise. Even in the logarithm of the likeness, promises about unlike sources come true too seldom.
-LOG_PRIOR = -np.log(LIKENESS)
+# Prior of the likeness, even in the SD of the logarithms of variances, which falls as its root: sources are unlike if
+# anything, unless their sets say otherwise. Even in the logarithm of the likeness, what is promised of unlike sources
+# came true in .68 of cases instead of .83 (one of five sources with an SD of 5).
+LOG_PRIOR = -np.log(LIKENESS) / 2
 SCALES = np.exp(np.linspace(-7.0, 7.0, 41))  # times a robust guess at the variance
 FAR = (0.3, 8.0)  # Beta prior of a source's share of sets that are far off: most sources have none, some have several
 SURE = 0.5  # beyond this probability a set is called far off

@@ -127,7 +127,7 @@ def _careful(share: np.ndarray, freedom: np.ndarray) -> float:
     """What is left of Satterthwaite's degrees of freedom; share: of each source in the sum."""
     largest = int(share.argmax())
     beyond = min(max(float(share[largest]) - LARGE, 0.0) / (WHOLE - LARGE), 1.0)
-    return 1 - CAUTION * beyond * min(4 / float(freedom[largest]), 1.0)
+    return 1 - CAUTION * beyond * min(4 / float(freedom[largest]), 1.0) ** 2
 
 
 def _tails(groups: Sequence[np.ndarray]) -> float:

@@ -79,6 +79,7 @@ EXAMPLES = (
     ExampleDesign("near chance, questions unlike, 4 x 20, 6 x 3", 6, 3, 20, 4, ability=0.0, example=4.0),
     ExampleDesign("near the ceiling, 4 x 20, 6 x 3", 6, 3, 20, 4, ability=4.0, example=2.0),
     ExampleDesign("near the ceiling, 1 x 400, 6 x 5", 6, 5, 400, ability=3.0, example=1.0),
+    ExampleDesign("20 tasks x 20 questions, 6 x 3", 6, 3, 20, 20),
 )
 
 

@@ -221,3 +221,21 @@ def test_tasks_summarised_once_give_the_components_of_their_outcomes() -> None:
         assert np.array_equal(one.draws, two.draws, equal_nan=True)
         assert one.examples == two.examples == sum((29, 12)[i] for i in chosen)
         assert one.dropped == two.dropped == (0 in chosen)
+
+
+def test_intervals_of_many_small_tasks_lie_around_the_estimate() -> None:
+    rng = np.random.default_rng(12)
+    owner = np.repeat(np.arange(4), 3).tolist()
+    chance = 0.3 + 0.6 * rng.random((25, 1, 20))
+    found = components(list((rng.random((25, 12, 20)) < chance).astype(float)), owner, rng)
+    assert np.allclose(np.median(found.draws[:, [2, 4]], axis=0) / found.variance[[2, 4]], 1, atol=0.05)
+
+
+def test_component_of_examples_needs_examples_that_are_answered_in_different_ways() -> None:
+    rng = np.random.default_rng(13)
+    owner = np.repeat(np.arange(6), 3).tolist()
+    for unlike, known in ((30, False), (60, True)):
+        matrix = np.ones((18, 80))
+        matrix[:, :unlike] = rng.random((18, unlike)) < rng.random(unlike)
+        found = components([matrix], owner, rng)
+        assert (found.reasons[2] == "") == known == bool(np.isfinite(found.interval()[0][2]))
