@@ -89,7 +89,7 @@ def main(
     Exit codes: 0 all trials are there, 1 some failed or the cluster is gone, 2 the study, the flags or the machines
     cannot be used as asked, 130 interrupted.
     """
-    reporter = Reporter()
+    reporter = Reporter(price=Price(price))
     try:
         with interruptible(), ExitStack() as held:
             account = Account()
@@ -97,7 +97,6 @@ def main(
                 options = RunOptions(local, address, workers, gpus_per_worker)
                 if not dry_run:
                     held.enter_context(imported_ahead(options))
-                reporter.price = Price(price)
                 chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
                 lease = None if dry_run else hold(store, held)

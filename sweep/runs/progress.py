@@ -40,9 +40,9 @@ class OwnConsole(Console):
 class Reporter:
     """Prints to `console`: a live table in a terminal, plain lines otherwise."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, price: Price | None = None) -> None:
         self.console = console or OwnConsole(file=sys.stdout, highlight=False, soft_wrap=True)
-        self.price = Price()
+        self.price = price or Price()
         self._live = Live(0)
         self._phase = Phase()
 
