@@ -24,6 +24,7 @@ from sweep.config import Study, load_study
 from sweep.remote import RayRunner
 from sweep.results import ResultsError
 from sweep.runs.bounds import bounded_exit
+from sweep.runs.connection import dashboard_line, free_port
 from sweep.runs.interrupts import interruptible
 from sweep.runs.local import LocalRunner
 from sweep.runs.preview import show_plan
@@ -78,6 +79,7 @@ def main(
         float, typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs.")
     ] = 1.0,
     price: Annotated[float | None, typer.Option(help="Of a GPU hour, to show what a run costs.")] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray here with its dashboard.")] = False,
 ) -> None:
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
 
@@ -91,7 +93,7 @@ def main(
         with interruptible(), ExitStack() as held:
             account = Account()
             with account("planning"):
-                options = RunOptions(local, address, workers, gpus_per_worker)
+                options = RunOptions(local, address, workers, gpus_per_worker, free_port() if dashboard else None)
                 reporter.price = Price(price, gpus_per_worker)
                 chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
@@ -103,6 +105,8 @@ def main(
                 show_plan(reporter.console, chosen, trials, session.before, session.jobs, options)
                 code = OK
             else:
+                if options.dashboard is not None:
+                    reporter.say(dashboard_line(options.dashboard))
                 runner = partial(make_runner, options=options, reporter=reporter)
                 code = EXIT_CODES[run(session, runner, lease, reporter, account)]
     except (SettingsError, ResultsError) as error:
