@@ -25,6 +25,7 @@ from sweep.remote import RayRunner
 from sweep.results import ResultsError
 from sweep.runs.ahead import imported_ahead
 from sweep.runs.bounds import bounded_exit
+from sweep.runs.connection import dashboard_line, free_port
 from sweep.runs.interrupts import interruptible
 from sweep.runs.lastword import gone, last_word
 from sweep.runs.local import LocalRunner
@@ -81,6 +82,7 @@ def main(
         typer.Option(help="GPUs of a worker; 0.5 lets two share one, 0 runs on CPUs [default: by the model]."),
     ] = None,
     price: Annotated[float | None, typer.Option(help="Of a GPU hour, to show what a run costs.")] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray here with its dashboard.")] = False,
 ) -> None:
     """Run a study: compress and evaluate every model with every calibration set, and write the results as Parquet.
 
@@ -89,12 +91,11 @@ def main(
     Exit codes: 0 all trials are there, 1 some failed or the cluster is gone, 2 the study, the flags or the machines
     cannot be used as asked, 130 interrupted.
     """
-    reporter = Reporter(price=Price(price))
+    reporter, account = Reporter(price=Price(price)), Account()
     try:
         with interruptible(), ExitStack() as held:
-            account = Account()
             with account("planning"):
-                options = RunOptions(local, address, workers, gpus_per_worker)
+                options = RunOptions(local, address, workers, gpus_per_worker, free_port() if dashboard else None)
                 if not dry_run:
                     held.enter_context(imported_ahead(options))
                 chosen, trials = plan_study(study, set_ or [])
@@ -109,6 +110,8 @@ def main(
                 show_plan(reporter.console, chosen, trials, session.before, session.jobs, options)
                 code = OK
             else:
+                if options.dashboard is not None:
+                    reporter.say(dashboard_line(options.dashboard))
                 runner = partial(make_runner, options=options, reporter=reporter)
                 code = EXIT_CODES[run(session, runner, lease, reporter, account)]
     except (SettingsError, ResultsError) as error:

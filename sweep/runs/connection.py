@@ -20,6 +20,8 @@ from sweep.runs.runner import RunnerError, RunOptions
 
 T = TypeVar("T")
 
+LOOPBACK = "127.0.0.1"
+
 HEAD_SECONDS = 30.0  # a head may leave a question, and a cluster's a knock, unanswered so long; Ray ends us after 60
 LOCAL_HEAD_SECONDS = 3.0  # of a Ray that was started here, which nobody starts again
 STARTS = 2  # a slow machine may need more than Ray's half minute to start it once, rarely twice
@@ -46,7 +48,21 @@ def arguments(options: RunOptions) -> dict[str, Any]:
     if options.address:
         return {"address": options.address, **quiet}
     cpus = max(options.workers or 1, os.cpu_count() or 1)
-    return {"address": "local", "num_cpus": cpus, "include_dashboard": False, **quiet}
+    here = {"address": "local", "num_cpus": cpus, **quiet}
+    if options.dashboard is None:
+        return {**here, "include_dashboard": False}
+    return {**here, "include_dashboard": True, "dashboard_host": LOOPBACK, "dashboard_port": options.dashboard}
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def dashboard_line(port: int) -> str:
+    """Where to look. Ray asks for its token, since who can use the dashboard can run code."""
+    return f"Ray's dashboard: http://{LOOPBACK}:{port} while it runs; it asks for the token of `ray get-auth-token`"
 
 
 def establish(options: RunOptions, start: Callable[[], object], end: Callable[[], object]) -> None:

@@ -79,6 +79,7 @@ class RunOptions:
     address: str | None = None  # of a running Ray cluster; None starts Ray here
     workers: int | None = None  # None: as many as there is room for
     gpus_per_worker: float | None = None  # 0 runs on CPUs; None: each model's own entry or size says
+    dashboard: int | None = None  # port of this machine for the dashboard of a Ray that is started here
 
     def __post_init__(self) -> None:
         workers = self.workers
@@ -88,6 +89,8 @@ class RunOptions:
             check_gpus(self.gpus_per_worker, f"--gpus-per-worker {self.gpus_per_worker:g}:", "0 (run on CPUs), ")
         if self.address is not None and not re.fullmatch(r"[A-Za-z0-9\[][^\s]*", self.address):
             raise SettingsError(f"--address {shown(self.address)}: expected auto, or host:port of a running cluster")
+        if self.dashboard is not None and (self.local or self.address):
+            raise SettingsError("--dashboard: is of a Ray that is started here; leave --local and --address out")
         if self.local and (self.address or (workers or 1) > 1):
             raise SettingsError("--local: runs one worker in this process; leave --address and --workers out")
 

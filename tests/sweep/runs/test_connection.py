@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from sweep.runs.connection import LOGS, answers, gone, hint, knock, within
-from sweep.runs.runner import RunnerError
+from calib.settings import SettingsError
+from sweep.runs.connection import LOGS, answers, arguments, dashboard_line, gone, hint, knock, within
+from sweep.runs.runner import RunnerError, RunOptions
 
 
 @pytest.fixture
@@ -55,6 +57,19 @@ def test_head_that_says_nothing_is_told_and_not_waited_for() -> None:
     with pytest.raises(RunnerError, match=r"the head of Ray has not answered for 0 s"):
         within(for_ever.wait, 0.05)
     for_ever.set()
+
+
+def test_dashboard_is_started_on_request_and_for_this_machine_alone() -> None:
+    assert arguments(RunOptions())["include_dashboard"] is False
+    asked = arguments(RunOptions(dashboard=8342))
+    assert (asked["include_dashboard"], asked["dashboard_host"], asked["dashboard_port"]) == (True, "127.0.0.1", 8342)
+    assert "http://127.0.0.1:8342" in dashboard_line(8342)
+
+
+@pytest.mark.parametrize("options", [{"local": True}, {"address": "auto"}])
+def test_dashboard_of_a_ray_that_is_not_started_here_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="--dashboard: is of a Ray that is started here"):
+        RunOptions(dashboard=8342, **options)
 
 
 def test_answer_of_the_head_and_its_errors_are_handed_on() -> None:
