@@ -22,7 +22,7 @@ from calib.settings import SettingsError, one_line, shown
 from sweep import plan
 from sweep.config import Study, load_study
 from sweep.remote import RayRunner
-from sweep.results import ResultsError
+from sweep.results import Results, ResultsError
 from sweep.runs.ahead import imported_ahead
 from sweep.runs.bounds import bounded_exit
 from sweep.runs.connection import dashboard_line, free_port
@@ -34,6 +34,7 @@ from sweep.runs.progress import Account, Price, Reporter
 from sweep.runs.provenance import provenance
 from sweep.runs.runner import Runner, RunOptions
 from sweep.runs.session import Ending, find_results, hold, open_session, run
+from sweep.storage.lease import Lease
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 EXIT_CODES = {Ending.COMPLETE: OK, Ending.INCOMPLETE: FAILED, Ending.INTERRUPTED: INTERRUPTED}
@@ -100,9 +101,7 @@ def main(
                     held.enter_context(imported_ahead(options))
                 chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
-                lease = None if dry_run else hold(store, held)
-                if lease is not None:
-                    held.enter_context(last_word(gone(store.root)))
+                lease = None if dry_run else held_folder(store, held)
                 session = open_session(
                     chosen, trials, store, reporter.say, write=not dry_run, retry_failed=retry_failed
                 )
@@ -131,6 +130,13 @@ def plan_study(study: str, overrides: Sequence[str]) -> tuple[Study, list[plan.T
         return chosen, plan.expand(chosen)
     except OSError as error:  # a name that no disk takes, a folder that may not be looked into, ...
         raise SettingsError(f"{shown(error.filename or study)} cannot be used: {error.strerror or error}") from None
+
+
+def held_folder(store: Results, held: ExitStack) -> Lease:
+    """What keeps other launches out, and says a last word should this one be killed, until `held` closes."""
+    lease = hold(store, held)
+    held.enter_context(last_word(gone(store.root)))
+    return lease
 
 
 def make_runner(root: str, options: RunOptions, reporter: Reporter) -> Runner:

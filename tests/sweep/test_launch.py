@@ -338,8 +338,9 @@ def test_every_study_of_the_benchmarks_plans(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     conversations.main(tmp_path / "conversations")  # as two of them say
-    models = ["--set", "models=[reference-5m]"] if "smollm2" in file.stem else []  # which an extra brings
-    result = launch(str(file), "--dry-run", *models)
+    if "smollm2" in file.stem:  # whose model is an extra
+        monkeypatch.syspath_prepend(write_package(tmp_path / "packages"))
+    result = launch(str(file), "--dry-run")
     assert result.exit_code == 0, result.output
 
 
