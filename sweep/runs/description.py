@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from methods.base import CompressionError, Method
 from sweep.describe.base import DESCRIPTORS as MODEL_DESCRIPTORS
 from sweep.describe.base import Described as ModelDescribed
 from sweep.results import Results
+from sweep.storage.store import stem
 from sweep.weights.dense import DenseModel
 from sweep.weights.streaming import StreamedModel
 
@@ -51,12 +52,17 @@ def descriptor_rows(
                 yield _row(calibration, "", name, label, value, time.perf_counter() - started)
 
 
-def described(store: Results) -> dict[tuple[str, str], set[str]]:
-    """Descriptors that are there, by calibration id and the model that was asked ('' for those of tokens alone)."""
+def described(store: Results, ids: Collection[str]) -> dict[tuple[str, str], set[str]]:
+    """Descriptors of these sets that are there, by the set and the model that was asked ('' for those of tokens alone).
+
+    Only files of these sets are read.
+    """
     found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    rows = store.read("descriptors").select("calibration_id", "model", "descriptor").unique()
-    for calibration_id, model, name in rows.iter_rows():
-        found[calibration_id, model].add(name.partition(" of ")[0])
+    for path in store.own_files("descriptors"):
+        if stem(path).partition("-")[0] in ids:
+            rows = store.read_file("descriptors", path).select("calibration_id", "model", "descriptor")
+            for calibration_id, model, name in rows.unique().iter_rows():
+                found[calibration_id, model].add(name.partition(" of ")[0])
     return found
 
 

@@ -99,7 +99,7 @@ def _store_sets(store: Results, sets: Sequence[CalibrationSet]) -> None:
 
 def _describe(store: Results, sets: Sequence[CalibrationSet], data: EvaluationData, vocabulary: int) -> None:
     """Write what describes the sets, as far as it is missing."""
-    there = described(store)
+    there = described(store, {calibration.id for calibration in sets})
     names, _ = chosen(data.settings.descriptors)
     targets = {text.label: text.tokens for text in data.heldout}
     for calibration in sets:
@@ -124,7 +124,7 @@ def _ask(
 ) -> None:
     """Write what the sets are to a model, as far as it is missing; the model is loaded where something is."""
     _, names = chosen(data.settings.descriptors)
-    there = described(store)
+    there = described(store, {calibration.id for calibration in sets})
     new = [
         (calibration, missing)
         for calibration in sets

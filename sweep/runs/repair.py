@@ -26,6 +26,7 @@ from sweep.storage.store import ResultsError, stem
 from sweep.storage.tables import Results
 
 SHOWN = 5  # damaged files that are named
+LOOKED = 200  # sets, about, whose descriptors are looked at before those of all
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,28 @@ def lost_sets(store: Results, rows: pl.DataFrame, trials: Sequence[Trial] = ()) 
     trials do not wait for this, and may ask for more of it than when they were run."""
     used = rows.filter((pl.col("status") == "ok") & pl.col("calibration_id").is_not_null())
     ids = set(used.get_column("calibration_id").to_list())
-    there = _sound_descriptors(store) if ids else {}
-    asking = {trial.calibration_id or "" for trial in trials if _undescribed(trial, there)}
-    return (ids - (store.keys("calibration") & store.keys("overlap"))) | (ids & asking)
+    lost = ids - (store.keys("calibration") & store.keys("overlap"))
+    few = set(sorted(ids)[:: max(1, len(ids) // LOOKED)])  # a study asks for the same of all its sets
+    asking = _asking(store, few, trials)
+    return lost | (_asking(store, ids, trials) if asking and few != ids else asking)
 
 
-def _sound_descriptors(store: Results) -> dict[tuple[str, str], set[str]]:
-    """Descriptors that are there. Damaged files of them go, since what they held is made again."""
+def _asking(store: Results, ids: Collection[str], trials: Sequence[Trial]) -> set[str]:
+    """Sets, of these, that lack a descriptor that a trial's study asks for."""
+    using = [trial for trial in trials if trial.calibration_id in ids]
+    there = _sound_descriptors(store, ids) if using else {}
+    return {trial.calibration_id or "" for trial in using if _undescribed(trial, there)}
+
+
+def _sound_descriptors(store: Results, ids: Collection[str]) -> dict[tuple[str, str], set[str]]:
+    """Descriptors of these sets. Damaged files of the table go, since what they held is made again."""
     try:
-        return described(store)
+        return described(store, ids)
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException):
         store.delete_files(
             [path for path in store.own_files("descriptors") if why_unreadable(store, "descriptors", path)]
         )
-    return described(store)
+    return described(store, ids)
 
 
 def _undescribed(trial: Trial, there: Mapping[tuple[str, str], set[str]]) -> bool:

@@ -97,6 +97,25 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert not Path("results").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ([], "GPUs of a worker, where a GPU is an H100: 0.125 (tiny), 0.5 (half)\n"),
+        (["--gpus-per-worker", "0.25"], "GPUs of a worker: 0.25 (tiny, half)\n"),
+        (["--workers", "2"], "GPUs of a worker, where a GPU is an H100: 0.5 (tiny, half)\n"),
+    ],
+)
+def test_dry_run_shows_the_gpus_of_a_worker(
+    launch: Launch, write_study: Write, document: dict[str, Any], other_model: Path, flags: list[str], line: str
+) -> None:
+    document["models"].append({"model": str(other_model), "name": "half", "gpus_per_worker": 0.5})
+    result = launch(write_study(document), "--dry-run", "--address", "auto", *flags)
+    assert result.exit_code == 0, result.output
+    assert line in result.output
+    on_cpus = launch(write_study(document), "--dry-run", "--address", "auto", "--gpus-per-worker", "0")
+    assert "GPUs of a worker" not in on_cpus.output
+
+
 def test_workers_get_an_absolute_results_folder(
     launch: Launch, write_study: Write, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

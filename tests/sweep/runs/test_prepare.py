@@ -24,7 +24,7 @@ def test_a_model_that_is_asked_has_a_commit_of_its_own(monkeypatch: pytest.Monke
     monkeypatch.setattr(prepare, "at_commit", lambda ref, commit: SimpleNamespace(revision=commit))
     monkeypatch.setattr(prepare, "dense_of", load)
     monkeypatch.setattr(prepare, "asked_rows", lambda *_: ())
-    monkeypatch.setattr(prepare, "described", lambda _: defaultdict(set))
+    monkeypatch.setattr(prepare, "described", lambda *_: defaultdict(set))
     monkeypatch.setattr(prepare, "write_descriptors", lambda *_: None)
     store: Any = None
     settings = SimpleNamespace(descriptors=("perplexity",))

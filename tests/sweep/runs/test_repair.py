@@ -210,7 +210,11 @@ def test_descriptors_that_are_damaged_or_lost_are_made_again(study: Any, damage:
     assert_frame_equal(Results(root).read("descriptors").drop("seconds"), before, check_row_order=False)
 
 
-def test_descriptors_that_a_finished_study_asks_for_later_are_made_once(study: Any) -> None:
+@pytest.mark.parametrize("looked", [1, 200])
+def test_descriptors_that_a_finished_study_asks_for_later_are_made_once(
+    study: Any, looked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.runs.repair.LOOKED", looked)
     launch_again, root = study
     before = Results(root).read("descriptors")
     asked = sorted({*before["descriptor"].unique().to_list(), "perplexity"})
