@@ -36,6 +36,7 @@ COSTS = {  # docs/performance.md
     "rtn": Cost(0.0, 0.4, 0.08),
     "nf4": Cost(0.0, 0.4, 0.08),  # no text, and a few passes over the weights: as for rtn
     "hqq": Cost(0.0, 0.4, 0.08),
+    "rotation": Cost(0.0, 1.0, 0.2),  # of a GPU not measured: some 400 bytes are moved for a weight
     "magnitude": Cost(0.0, 0.5, 0.21),
     "wanda": Cost(10.0, 0.8, 1.2),
     "gptq": COLUMNS,

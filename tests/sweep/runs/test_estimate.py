@@ -52,6 +52,15 @@ def test_data_free_quantizers_cost_no_more_than_rounding(method: str, document: 
     assert seconds(method) == seconds("rtn")
 
 
+def test_a_rotation_costs_a_little_beside_the_method_behind_it(document: dict[str, Any]) -> None:
+    found = []
+    for entry in ({"method": "rtn"}, [{"method": "rotation"}, {"method": "rtn"}], {"method": "gptq"}):
+        document["methods"] = [entry]
+        trials = [trial for trial in plan.expand(parse_study(document)) if trial.method]
+        found.append(expected_seconds(NONE)(trials[0], on_gpu=True))
+    assert found[0] < found[1] < found[2]
+
+
 @pytest.mark.parametrize(("name", "known"), [("OPT-6.7B", True), ("SmolLM2-135M", True), ("Mystery", False)])
 def test_size_of_a_model_that_is_not_here_is_in_its_name(name: str, known: bool, document: dict[str, Any]) -> None:
     document["models"] = [{"model": f"someone/{name}", "max_length": 64, "name": name}]
