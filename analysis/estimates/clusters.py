@@ -28,6 +28,7 @@ def two_groups(groups: Sequence[np.ndarray]) -> bool:
     Asked of the source that looks most like it (Bonferroni), of all together (Fisher), and less strictly of a source
     that scatters far more than the others.
     """
+    groups = _unrounded(groups)
     asked = [index for index, group in enumerate(groups) if len(group) >= FEWEST and np.ptp(group) > 0]
     if not asked:
         return False
@@ -66,6 +67,35 @@ def _chances(groups: Sequence[np.ndarray]) -> np.ndarray:
         shares = between_share(np.stack([groups[index] for index in alike]).astype(float))
         p[alike] = (DRAWS - np.searchsorted(_normal(size), shares) + 1) / (DRAWS + 1)
     return p
+
+
+def step_of(groups: Sequence[np.ndarray]) -> float:
+    """The step in which values are recorded, where some of a source are equal; zero for values that never are.
+
+    An accuracy over eighty answers moves in steps of 1.25 points, and two sets that agree need not be without spread.
+    """
+    if not any(len(set(group.tolist())) < len(group) for group in groups):
+        return 0.0
+    gaps = np.diff(np.unique(np.concatenate(groups)))
+    largest = float(np.abs(np.concatenate(groups)).max())
+    gaps = gaps[gaps > 1e-9 * max(largest, np.finfo(float).tiny)]
+    return float(gaps.min()) if len(gaps) else 0.0
+
+
+def _unrounded(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The values, equal ones spread evenly over the step in which they are recorded: twelve accuracies on twenty
+    questions may have two values only, and are not two groups for that."""
+    step = step_of(groups)
+    if not step:
+        return list(groups)
+    found = []
+    for group in groups:
+        _, place, many = np.unique(group, return_inverse=True, return_counts=True)
+        order = np.argsort(place, kind="stable")
+        rank = np.empty(len(group))
+        rank[order] = np.concatenate([np.arange(count) for count in many])
+        found.append(group + step * ((rank + 0.5) / many[place] - 0.5))
+    return found
 
 
 def left_over(values: np.ndarray, count: int) -> float:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from analysis.estimates.clusters import left_over
+from analysis.estimates.clusters import left_over, step_of
 
 DRAWS = 2000
 LIKENESS = np.array([1.0, 2.0, 4.0, 8.0, 24.0, 200.0])  # 1: SDs of 1 and 10; 200: one variance for all
@@ -89,7 +89,7 @@ def spreads(groups: Sequence[np.ndarray], rng: np.random.Generator, draws: int =
     """
     if not has_spread(groups):
         raise ValueError("no two sets of a source differ, so no variance can be estimated")
-    step = _step(groups)
+    step = step_of(groups)
     guess = _guess(groups, step)
     trims = [_trimmings(np.asarray(group, float), step) for group in groups]
     cells = [_log_marginals(trim, guess) for trim in trims]  # each [likeness, scale, trimmings]
@@ -131,7 +131,7 @@ def far_off(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     none = tuple(np.zeros(len(group), bool) for group in groups)
     if not has_spread(groups) or max(len(group) for group in groups) < 3:
         return none
-    step = _step(groups)
+    step = step_of(groups)
     guess = _guess(groups, step)
     farthest = max(float(np.abs(group - np.median(group)).max()) for group in groups)
     if farthest < SCREEN * guess**0.5:
@@ -220,19 +220,6 @@ def _log_marginals(trim: _Trimmings, guess: float) -> np.ndarray:
     shape = (a + trim.freedom) / 2
     parts = special.gammaln(shape) - special.gammaln(a / 2) + a / 2 * np.log(prior / 2)
     return np.asarray(trim.weight + parts - shape * np.log((prior + trim.squares) / 2))
-
-
-def _step(groups: Sequence[np.ndarray]) -> float:
-    """The step in which values are recorded, where some of a source are equal; zero for values that never are.
-
-    An accuracy over eighty answers moves in steps of 1.25 points, and two sets that agree need not be without spread.
-    """
-    if not any(len(set(group.tolist())) < len(group) for group in groups):
-        return 0.0
-    gaps = np.diff(np.unique(np.concatenate(groups)))
-    largest = float(np.abs(np.concatenate(groups)).max())
-    gaps = gaps[gaps > 1e-9 * max(largest, np.finfo(float).tiny)]
-    return float(gaps.min()) if len(gaps) else 0.0
 
 
 def _guess(groups: Sequence[np.ndarray], step: float) -> float:

@@ -17,7 +17,7 @@ from benchmarks.designs.__main__ import markdown, page
 CELLS: tuple[tuple[Callable[..., checks.Row], object, str], ...] = (
     (checks.intervals_of_sets, sets.SETS[2], "two sources"),
     (checks.intervals_of_sets, sets.SETS[10], "SD of a set"),
-    (checks.intervals_of_sets, sets.SETS[14], "two sources"),
+    (checks.intervals_of_sets, sets.SETS[12], "SD of a set"),
     (checks.component_intervals, others.EXAMPLES[0], "residual"),
     (checks.method_intervals, others.METHODS[3], "difference"),
     (checks.trend_intervals, others.SIZES[2], "factor per tenfold"),

@@ -44,6 +44,14 @@ def test_what_is_left_without_the_outermost_sets_knows_nothing_of_the_spread() -
     assert left_over(far, 0) == 1.0
 
 
+def test_accuracies_on_few_questions_are_not_two_groups_for_having_two_values() -> None:
+    rng = np.random.default_rng(6)
+    said = [two_groups([5 * np.round(rng.normal(60, 3, 12) / 5) for _ in range(6)]) for _ in range(60)]
+    assert np.mean(said) < 0.1
+    failed = [5 * np.round(rng.normal(60, 3, 12) / 5) - 40 * (np.arange(12) % 2) for _ in range(6)]
+    assert two_groups(failed)
+
+
 def test_three_sets_or_equal_ones_say_nothing() -> None:
     assert not two_groups([np.array([0.0, 0.1, 9.0]), np.ones(5)])
 
