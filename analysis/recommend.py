@@ -311,8 +311,8 @@ def _how_sure(question: _Question, known: Posterior, said: Answer) -> str:
     best = f"{names[first]} is the very best with a probability of {percent(float(known.best[first]))}, and costs"
     if not known.tells:
         best = (
-            "these sets do not clearly show that sources differ, so none is called the best, which one that will do "
-            f"need not be; {names[first]} costs"
+            "these sets do not clearly show that sources differ, so none is called the best, and one that will do "
+            f"need not be it; {names[first]} costs"
         )
     text = (
         f"How sure: {best} {question.amount(float(regret[first]))} on average against the best; next is {names[second]}"

@@ -75,7 +75,7 @@ def test_sentences_speak_of_the_source_that_leads_the_answer(study: Study) -> No
         answer = recommend(study, "large", "wanda", matters=matters)
         assert answer.best in answer.sentences[0] or "any source" in answer.sentences[0]
         assert answer.sentences[1].startswith(f"How sure: {answer.best} is the very best") or (
-            f"need not be; {answer.best} costs" in answer.sentences[1]
+            f"need not be it; {answer.best} costs" in answer.sentences[1]
         )
         settled = "nothing more is needed" in answer.sentences[2]
         assert settled == (answer.kind != "cannot tell yet")
