@@ -38,9 +38,9 @@ READ = (".yaml", ".yml", ".jsonl", ".json", ".parquet")  # what a folder of task
 @register("task")
 @settings
 class Task(Source):
-    """`task`: its name in lm-eval, of a bundled one, or of a YAML file in the folder `task_path`. `form`: what a document is: one example
-    (`zero_shot`), `shots` of them as a few-shot prompt shows them (`in_context`), or one with the reasoning of the
-    column `rationale` before its answer (`chain_of_thought`). `seed`: the order of the examples.
+    """`task`: its name in lm-eval, of a bundled one, or of a YAML file in the folder `task_path`. `form`: what a
+    document is: one example (`zero_shot`), `shots` of them as a few-shot prompt shows them (`in_context`), or one with
+    the reasoning of the column `rationale` before its answer (`chain_of_thought`). `seed`: the order of the examples.
     """
 
     paths: ClassVar[frozenset[str]] = frozenset({"path", "task_path"})

@@ -9,8 +9,8 @@ the passage has said before (LAMBADA; Paperno et al. 2016, arXiv 1606.06031), an
 the prompt and the right answer are kept, since the text of an example shows nothing else.
 
 The hard case is leakage: calibration text and tasks share no document, yet phrases recur. An example that shares
-`WORDS` words in a row with any text of any bundled task, or with held-out text, is left out. Every row keeps the origin and the licence of the
-document that it is cut from.
+`WORDS` words in a row with any text of any bundled task, or with held-out text, is left out. Every row keeps the origin
+and the licence of the document that it is cut from.
 """
 
 from __future__ import annotations
