@@ -5,11 +5,13 @@ task's own (`doc_to_text`, `doc_to_target`), so the text has the form in which t
 leakage: some tasks offer their test split for training, or repeat questions in it, so an example whose prompt is also
 asked in the evaluated split is left out, whatever its split is called. lm-eval names the data set of a task and seldom
 its version, so what was found under the name is recorded when a set is built: the hub's commit, as far as `datasets`
-tells it, and a hash of the training examples.
+tells it, and a hash of the training examples. Four tasks come with the project (`calib/reference/tasks`) and need no
+network.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -26,7 +28,9 @@ from calib.hub import plain
 from calib.sampling import raw_numbers
 from calib.settings import INT64_MAX, SettingsError, identity, one_line, settings, suggestion
 from calib.source import Document, Source, register
+from calib.sources.bundled import REFERENCE
 
+BUNDLED = REFERENCE / "tasks"
 COMMIT = re.compile(r"/([0-9a-f]{40})/")  # in CACHE/OWNER___NAME/CONFIG/VERSION/COMMIT/FILE.arrow
 READ = (".yaml", ".yml", ".jsonl", ".json", ".parquet")  # what a folder of tasks is known by
 
@@ -34,9 +38,9 @@ READ = (".yaml", ".yml", ".jsonl", ".json", ".parquet")  # what a folder of task
 @register("task")
 @settings
 class Task(Source):
-    """`task`: its name in lm-eval, or of a YAML file in the folder `task_path`. `form`: what a document is: one example
-    (`zero_shot`), `shots` of them as a few-shot prompt shows them (`in_context`), or one with the reasoning of the
-    column `rationale` before its answer (`chain_of_thought`). `seed`: the order of the examples.
+    """`task`: its name in lm-eval, of a bundled one, or of a YAML file in the folder `task_path`. `form`: what a
+    document is: one example (`zero_shot`), `shots` of them as a few-shot prompt shows them (`in_context`), or one with
+    the reasoning of the column `rationale` before its answer (`chain_of_thought`). `seed`: the order of the examples.
     """
 
     paths: ClassVar[frozenset[str]] = frozenset({"path", "task_path"})
@@ -59,20 +63,27 @@ class Task(Source):
 
     @property
     def remote(self) -> bool:
-        return self.task_path is None
+        return self._folder is None
 
     def revision(self) -> str:
-        if self.task_path is None:
+        if self._folder is None:
             return f"lm-eval {version('lm-eval')}"
         return content_hash(self._files())
 
     def resolved_revision(self) -> str:
         """With the commit of the data set and a hash of its training examples, where the revision names neither."""
-        return self.revision() if self.task_path is not None else f"{self.revision()}, {_data_revision(self.task)}"
+        return self.revision() if self._folder is not None else f"{self.revision()}, {_data_revision(self.task)}"
 
     def check(self) -> None:
-        if self.task_path is not None:
+        if self._folder is not None:
             self._refuse_code()
+
+    def licences(self) -> list[str]:
+        """Of a bundled task, those of the documents that its examples are cut from; of others nothing is known."""
+        if self._folder != BUNDLED:
+            return super().licences()
+        rows = (BUNDLED / f"{self.task}.train.jsonl").read_text(encoding="utf-8").splitlines()
+        return sorted({json.loads(row)["licence"] for row in rows})
 
     def documents(self) -> Iterator[Document]:
         task = self._load()
@@ -117,8 +128,9 @@ class Task(Source):
         from lm_eval.tasks import TaskManager
 
         self.check()
+        folder = None if self._folder is None else str(self._folder)
         try:
-            manager = TaskManager(include_path=self.task_path, include_defaults=self.task_path is None)
+            manager = TaskManager(include_path=folder, include_defaults=folder is None)
             manager._factory = beside_their_file()
             if self.task not in manager.all_tasks:
                 raise SettingsError(f"{self._called}: there is no such task{suggestion(self.task, manager.all_tasks)}")
@@ -129,14 +141,14 @@ class Task(Source):
             raise SettingsError(f"{self._called}: {one_line(' '.join(str(error).split()))[:300]}") from None
         if list(found) != [self.task]:
             raise SettingsError(f"{self._called}: is a group of {len(found)} tasks; name one of them")
-        if self.task_path is not None:
+        if folder is not None:
             self._refuse_outside(found[self.task])
         return found[self.task]
 
     def _refuse_outside(self, task: Any) -> None:
         """Refuse a task that reads files which the revision does not know."""
         asked = dict(task.config.dataset_kwargs or {})
-        home = Path(str(self.task_path)).resolve()
+        home = Path(str(self._folder)).resolve()
         for name in _texts([task.config.dataset_path, asked.get("data_files"), asked.get("data_dir")]):
             for found in glob(name):
                 file = Path(found).resolve()
@@ -151,9 +163,18 @@ class Task(Source):
             if file.suffix in (".yaml", ".yml") and "!function" in file.read_text(encoding="utf-8", errors="replace"):
                 raise SettingsError(f"{self._called}: {file} runs code of its own (!function); write the task without")
 
+    @property
+    def _folder(self) -> Path | None:
+        """Where the task lies: the folder given, that of the bundled tasks for one of them, None for lm-eval's own."""
+        if self.task_path is not None:
+            return Path(self.task_path)
+        return BUNDLED if (BUNDLED / f"{self.task}.yaml").is_file() else None
+
     def _files(self) -> list[Path]:
-        folder = Path(str(self.task_path))
-        files = sorted(file for file in folder.rglob("*") if file.suffix in READ) if folder.is_dir() else []
+        """What the revision is made of: a folder as a whole, of the bundled one the task's own files."""
+        folder = Path(str(self._folder))
+        pattern = f"{self.task}.*" if folder == BUNDLED else "*"
+        files = sorted(file for file in folder.rglob(pattern) if file.suffix in READ) if folder.is_dir() else []
         if not files:
             raise SettingsError(f"{self._called}: task_path: no such file or folder with tasks: {self.task_path}")
         return files

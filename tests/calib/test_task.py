@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -177,3 +178,26 @@ def test_the_data_behind_a_task_of_lm_eval_are_in_its_revision(folder: Path, mon
     assert around.resolved_revision().endswith(f"; rivers: {now}")
     assert source.revision() == first.partition(",")[0]  # the id is known without a network
     task_page._data_revision.cache_clear()
+
+
+def test_bundled_tasks_need_no_network_and_know_their_licences() -> None:
+    source = get_source({"source": "task", "task": "reference_facts_years_train"})
+    assert not source.remote
+    assert source.revision().startswith("sha256:") and source.resolved_revision() == source.revision()
+    assert source.licences() == ["CC-BY-4.0", "CC-BY-SA-3.0"]
+    texts = [document.text for document in source.documents()]
+    assert len(texts) == 150 and all(re.search(r" (1[4-9]|20)\d\d$", text) for text in texts)
+    shown = get_source({"source": "task", "task": "reference_facts_years_train", "form": "in_context"})
+    assert len(list(shown.documents())) == 30
+
+
+def test_a_bundled_task_is_known_by_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(task_page.BUNDLED, tmp_path / "tasks")
+    monkeypatch.setattr(task_page, "BUNDLED", tmp_path / "tasks")
+    source = get_source({"source": "task", "task": "reference_facts_years_train"})
+    before = source.revision()
+    (tmp_path / "tasks" / "another.yaml").write_text("task: another\n")
+    assert source.revision() == before
+    with (tmp_path / "tasks" / "reference_facts_years_train.train.jsonl").open("a") as file:
+        file.write("\n")
+    assert source.revision() != before
