@@ -121,8 +121,8 @@ class CompressionReport:
     """What happened to every linear, and the model's totals. `seconds` is the wall time of the walk.
 
     `backend` names what runs column loops on the model's device: `torch`, or Triton with its version. `keep_codes`:
-    numbers of the steps after which a weight is still on the grid of an earlier step. `groups`: int32 [cols] by block and
-    linear, the group of every input as the latest step with groups that are not consecutive inputs made them.
+    numbers of the steps after which a weight is still on the grid of an earlier step. `groups`: int32 [cols] by block
+    and linear, the group of every input, from the latest step whose groups are not consecutive inputs.
     """
 
     layers: Sequence[LayerReport] = ()

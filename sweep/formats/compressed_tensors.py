@@ -23,7 +23,7 @@ class CompressedTensors:
     mark: ClassVar[str] = "weight_packed"
 
     def loaders(self, grids: Sequence[GridSpec]) -> str:
-        """transformers cannot read several grids with zero points (`_dequantized`); 0.19 of the package lost `g_idx`."""
+        """transformers cannot read several grids with zero points (`_dequantized`), nor package 0.19 `g_idx`."""
         if any(grid.scattered for grid in grids):
             version = "" if all(grid.sym for grid in grids) else " 5.19"
             return f"transformers{version} with the package compressed-tensors 0.18 (0.19 and vLLM 0.32 refuse g_idx)"
@@ -113,7 +113,7 @@ def _dequantized(kinds: Sequence[GridSpec]) -> bool:
 
     It prepares an empty model of packed linears otherwise, in which versions 0.18 to 0.20 of the package leave zero
     points unpacked (`PackedQuantizationCompressor.compress` returns early for the meta device), so that those of the
-    checkpoint do not fit. Of several grids it would take the first for all, and `weight_g_idx` it does not pass on, which
-    would give other weights. vLLM does not look at the key.
+    checkpoint do not fit. Of several grids it would take the first for all, and without `weight_g_idx`, which it does
+    not pass on, it would compute other weights. vLLM does not look at the key.
     """
     return len(kinds) == 1 and not kinds[0].sym and not kinds[0].scattered
