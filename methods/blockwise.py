@@ -12,16 +12,16 @@ may see no token at all (recorded, left dense), and a failure names the block an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from calib.settings import SettingsError
 from methods.base import Composition, Method
 from methods.lazy import torch
 from methods.numerics.backend import backend_of
-from methods.outcome import HALF_PRECISION_BITS, CompressionError, LayerReport, Measurement
+from methods.outcome import HALF_PRECISION_BITS, CompressedWeight, CompressionError, LayerReport, Measurement
 from methods.walk.batches import Data
 from methods.walk.checks import check_device, check_steps, check_weighted
 from methods.walk.decoder import decoder_blocks
@@ -65,6 +65,8 @@ def compress_model(
     check_device(model)
     data = Data(tokens, attention_mask, batch_size, offload, token_weights)
     layers: list[LayerReport] = []
+    groups: dict[tuple[int, str], torch.Tensor] = {}
+    seen = _noting_groups(groups, witness)
     with ready_to_walk(model):
         check_steps(model, steps)
         if token_weights is not None:
@@ -72,13 +74,14 @@ def compress_model(
         reach = reach_of(steps, first_blocks)
         for number, step in enumerate(steps):
             keep_zeros = any(earlier.prunes for earlier in steps[:number])
-            walk = Step(model, step, number, len(steps), keep_zeros, progress, witness=witness, first=reach[number])
+            walk = Step(model, step, number, len(steps), keep_zeros, progress, witness=seen, first=reach[number])
             layers.extend(walk.run(None if step.data_free else data))
     return CompressionReport(
         layers,
         seconds=time.perf_counter() - started,
         backend=backend_of(next(model.parameters())),
         keep_codes=frozenset(number for number, step in enumerate(steps) if step.keeps_codes),
+        groups=groups,
     )
 
 
@@ -118,13 +121,15 @@ class CompressionReport:
     """What happened to every linear, and the model's totals. `seconds` is the wall time of the walk.
 
     `backend` names what runs column loops on the model's device: `torch`, or Triton with its version. `keep_codes`:
-    numbers of the steps after which a weight is still on the grid of an earlier step.
+    numbers of the steps after which a weight is still on the grid of an earlier step. `groups`: int32 [cols] by block
+    and linear, the group of every input, from the latest step whose groups are not consecutive inputs.
     """
 
     layers: Sequence[LayerReport] = ()
     seconds: float = 0.0
     backend: str = "torch"
     keep_codes: frozenset[int] = frozenset()
+    groups: Mapping[tuple[int, str], torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def final(self) -> list[LayerReport]:
@@ -175,6 +180,18 @@ class CompressionReport:
     def _mean(self, value: Callable[[LayerReport], float]) -> float:
         total = sum(layer.rows * layer.cols for layer in self.final)
         return sum(value(layer) * layer.rows * layer.cols for layer in self.final) / total if total else 0.0
+
+
+def _noting_groups(groups: dict[tuple[int, str], torch.Tensor], witness: Witness | None) -> Witness:
+    """`witness`, with what the weights say of their inputs' groups put into `groups`."""
+
+    def note(block: int, linear: str, compressed: CompressedWeight) -> None:
+        if compressed.group_of is not None:
+            groups[block, linear] = compressed.group_of
+        if witness is not None:
+            witness(block, linear, compressed)
+
+    return note
 
 
 def _factors(whole: LayerReport, rank: int) -> list[LayerReport]:

@@ -72,6 +72,11 @@ class GPTQ(GridMethod, ColumnMethod):
     def factor_settings(self) -> FactorSettings:
         return FactorSettings(self.percdamp, act_order=self.act_order)
 
+    @property
+    def scattered(self) -> bool:
+        """Whether the inputs of a group do not stand together: groups of the order, and not of the weight."""
+        return self.group_size is not None and self.act_order and not self.static_groups
+
     def solve(
         self, weights: Sequence[torch.Tensor], factor: Factor, pruned: torch.Tensor | None
     ) -> list[CompressedWeight]:
@@ -82,7 +87,17 @@ class GPTQ(GridMethod, ColumnMethod):
         quantized, loss = quantize_columns(columns, factor.upper, grids, self.block_size, mask)
         quantized = factor.restored(quantized)
         bits = self.rule.stored_bits(quantized.shape[0], self.group_size)
-        return split_columns(quantized, loss, weights, bits, self.scale_dtype)
+        results = split_columns(quantized, loss, weights, bits, self.scale_dtype)
+        if not self.scattered:
+            return results
+        group_of = self._group_of(factor)
+        return [replace(result, group_of=group_of) for result in results]
+
+    def _group_of(self, factor: Factor) -> torch.Tensor:
+        """int32 [cols]: the group of every input as it stands, where groups follow the order of the factor."""
+        assert self.group_size is not None
+        places = torch.arange(factor.upper.shape[0], dtype=torch.int32, device=factor.upper.device)
+        return factor.restored(places // self.group_size)
 
     def _grids(self, columns: torch.Tensor, factor: Factor) -> GridTable | GroupPlan:
         """Grids as the reference fits them; zeroes the weights of dead inputs after a row's grid, before a group's."""

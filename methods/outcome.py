@@ -56,9 +56,10 @@ class CompressedWeight:
     `weight` is the dense equivalent, [rows, cols]. When `factors` (left [rows, rank], right [rank, cols]) is given, the
     linear holds these two instead. `bits` counts everything stored per weight: codes, grids, outliers; `scale_dtype` is
     the type of the stored scales, where there are any. `loss` is the solver's own objective, where it has one:
-    tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]. `fitted`: the grids, where they cannot be found again from the weights. Numbers that a
-    solver finds on the device may stay there: whoever measures the weight reads them together with its own, so that the
-    host waits once for all weights of an input.
+    tr[(W−Ŵ)(H+λI)(W−Ŵ)ᵀ]. `fitted`: the grids, where they cannot be found again from the weights. `group_of`: int32
+    [cols], the group of every input, where groups are not consecutive inputs. Numbers that a solver finds on the device
+    may stay there: whoever measures the weight reads them together with its own, so that the host waits once for all
+    weights of an input.
     """
 
     weight: torch.Tensor
@@ -73,6 +74,7 @@ class CompressedWeight:
     loss: Number | None = None
     scale_dtype: str | None = None
     fitted: FittedGroups | FittedBlocks | None = None
+    group_of: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

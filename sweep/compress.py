@@ -35,7 +35,7 @@ from sweep.runs.machine import device_name
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
 from sweep.shipping.entries import HELDOUT, LONGEST, data_note, source_entry, stored_dtype, typed_settings, with_scales
-from sweep.shipping.folder import Parcel, leftover_note, ship, told
+from sweep.shipping.folder import Parcel, leftover_note, reader_note, ship, told
 from sweep.shipping.recompress import Recompressed, device_of, keeping
 from sweep.trial import describe
 from sweep.weights.hashes import weights_hash
@@ -208,7 +208,7 @@ def command(
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
     print(f"{told(written)}; cd {shlex.quote(str(out))} && python -m sweep.launch ./recipe.yaml measures it")
-    print(leftover_note(out) + data_note(data), end="", file=sys.stderr)
+    print(reader_note(written) + leftover_note(out) + data_note(data), end="", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from sweep.results import ResultsError
 from sweep.runs.session import find_results, usable
 from sweep.shipping.best import read_best
 from sweep.shipping.choose import Wanted, choose
-from sweep.shipping.folder import Parcel, leftover_note, method_of, ship, told
+from sweep.shipping.folder import Parcel, leftover_note, method_of, reader_note, ship, told
 from sweep.shipping.recompress import keeping, recompress
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer bring along
@@ -84,7 +84,7 @@ def export(
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
     print(told(written))
-    print(leftover_note(out), end="", file=sys.stderr)
+    print(reader_note(written) + leftover_note(out), end="", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m sweep.export") -> int:

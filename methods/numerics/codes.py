@@ -9,7 +9,7 @@ same weights. The hard case is a group that no scale fits, because scales were n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from methods.lazy import torch
 
@@ -28,7 +28,8 @@ class Codes:
     """A weight [rows, cols] as `scale` · (`codes` − `zero`), computed in the type of `scale`.
 
     codes: uint8 [rows, cols], 0 … 2^bits − 1. scale [rows, groups] in the model's type. zero: uint8 [rows, groups].
-    sym: every zero point is 2^(bits − 1).
+    sym: every zero point is 2^(bits − 1). group_of: int32 [cols], the group of every column; None: groups are
+    consecutive columns.
     """
 
     codes: torch.Tensor
@@ -36,6 +37,7 @@ class Codes:
     zero: torch.Tensor
     bits: int
     sym: bool
+    group_of: torch.Tensor | None = None
 
     @property
     def group_size(self) -> int:
@@ -44,18 +46,34 @@ class Codes:
 
     def weight(self) -> torch.Tensor:
         """The weight [rows, cols] as a loader computes it: one product in the type of the scale."""
+        if self.group_of is not None:
+            of = self.group_of.to(self.scale.device).long()
+            return (self.codes.to(self.scale.dtype) - self.zero[:, of].to(self.scale.dtype)) * self.scale[:, of]
         codes = self.codes.unflatten(1, (self.scale.shape[1], -1)).to(self.scale.dtype)
         return ((codes - self.zero.unsqueeze(2).to(self.scale.dtype)) * self.scale.unsqueeze(2)).flatten(1)
 
 
-def find_codes(weight: torch.Tensor, bits: int, *, sym: bool, group_size: int | None) -> Codes:
+def find_codes(
+    weight: torch.Tensor,
+    bits: int,
+    *,
+    sym: bool,
+    group_size: int | None,
+    group_of: torch.Tensor | None = None,
+) -> Codes:
     """The codes of `weight` [rows, cols] on a grid of 2^`bits` levels for every row and `group_size` columns.
 
-    Works on CHUNK weights at a time, so that little memory is needed besides the result. Raises NotOnGridError, which
-    counts the groups without a grid.
+    group_of: int32 [cols], which of the groups each column is in; None: groups are consecutive columns. Works on CHUNK
+    weights at a time, so that little memory is needed besides the result. Raises NotOnGridError, which counts the
+    groups without a grid.
     """
     rows, cols = weight.shape
     size = group_size or cols
+    if group_of is not None:
+        order = _by_group(group_of, size).to(weight.device)
+        found = find_codes(weight[:, order], bits, sym=sym, group_size=size)
+        codes = torch.empty_like(found.codes).index_copy_(1, order, found.codes)
+        return replace(found, codes=codes, group_of=group_of)
     groups = weight.detach().reshape(-1, size)
     parts = [_search(part, bits, sym) for part in groups.split(max(1, CHUNK // size))]
     codes, scale, zero, missing = (torch.cat(each) for each in zip(*parts, strict=True))
@@ -64,6 +82,14 @@ def find_codes(weight: torch.Tensor, bits: int, *, sym: bool, group_size: int | 
             f"{count:,} of {len(groups):,} groups are no whole multiples of a {_name(weight.dtype)} scale"
         )
     return Codes(codes.reshape(rows, cols), scale.reshape(rows, -1), zero.reshape(rows, -1), bits, sym)
+
+
+def _by_group(group_of: torch.Tensor, size: int) -> torch.Tensor:
+    """The columns in the order of their groups. Raises ValueError unless every group has `size` columns."""
+    order = torch.argsort(group_of, stable=True)
+    if not torch.equal(group_of[order].cpu(), torch.arange(len(order), dtype=group_of.dtype) // size):
+        raise ValueError(f"group_of: expected groups 0, 1, ... of {size} columns each")
+    return order
 
 
 def _search(

@@ -29,8 +29,15 @@ class AWQFormat:
         return "vLLM (AWQ and Marlin kernels), and transformers with the package gptqmodel"
 
     def refuses_grid(self, grid: GridSpec, dtype: str) -> str | None:
-        """4 bits and 16-bit numbers."""
-        return "it knows 4 bits" if grid.bits != 4 else refuse_float32(dtype)
+        """4 bits and 16-bit numbers; the group of an input follows from its place."""
+        if grid.bits != 4:
+            return "it knows 4 bits"
+        if grid.scattered:
+            return (
+                "act_order with groups that are fitted on the way puts inputs together that do not stand together, and "
+                "it has no g_idx (measure it with static_groups: true)"
+            )
+        return refuse_float32(dtype)
 
     def refuses_shape(self, grid: GridSpec, rows: int, cols: int) -> str | None:
         """Outputs in eights."""

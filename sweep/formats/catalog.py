@@ -10,7 +10,7 @@ from sweep.formats.bitsandbytes import fourbit_rule
 from sweep.formats.compressed_tensors import CompressedTensors
 from sweep.formats.format import Format, FormatError
 from sweep.formats.gptq import GPTQFormat
-from sweep.formats.grids import leaves_factors, planned_grids, scattered_groups, unstorable_scales
+from sweep.formats.grids import leaves_factors, planned_grids, unstorable_scales
 from sweep.formats.spqr import STEM, spqr_rule
 
 DENSE = "dense"  # weights as they are: pruned models, and what no packed format holds
@@ -65,7 +65,7 @@ def _refusal(name: str, method: Method, dtype: str) -> str | None:
     if not grids:
         return "it leaves no linear on an integer grid"
     packed = PACKED[name]
-    reasons = [scattered_groups(method), *(packed.refuses_grid(grid, dtype) for grid in grids)]
+    reasons = [packed.refuses_grid(grid, dtype) for grid in grids]
     if len(grids) > 1:
         reasons.append(packed.refuses_mix(grids))
     return next((reason for reason in [*reasons, unstorable_scales(method, dtype)] if reason), None)

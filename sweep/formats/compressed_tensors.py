@@ -1,7 +1,8 @@
 """`compressed-tensors`, pack-quantized: what llm-compressor writes, read by vLLM and (with that package) transformers.
 
 Codes are stored with an offset of 2^(bits − 1), 32 of them in `bits` words along the inputs; zero points along the
-outputs. A loader computes (code − zero) · scale in the type of the scale, which is why scales have the model's.
+outputs. A loader computes (code − zero) · scale in the type of the scale, which is why scales have the model's. Where
+groups are not consecutive inputs (`actorder: group`), `weight_g_idx` names the group of every input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ class CompressedTensors:
     mark: ClassVar[str] = "weight_packed"
 
     def loaders(self, grids: Sequence[GridSpec]) -> str:
-        """transformers cannot read several grids with zero points (`_dequantized`)."""
+        """transformers cannot read several grids with zero points (`_dequantized`), nor package 0.19 `g_idx`."""
+        if any(grid.scattered for grid in grids):
+            version = "" if all(grid.sym for grid in grids) else " 5.19"
+            return f"transformers{version} with the package compressed-tensors 0.18 (0.19 and vLLM 0.32 refuse g_idx)"
         kernels = ["vLLM"] if all(grid.bits in (4, 8) for grid in grids) else []
         package = "transformers with the package compressed-tensors (0.18 or newer)"
         if len(grids) > 1 and not all(grid.sym for grid in grids):
@@ -44,7 +48,10 @@ class CompressedTensors:
         return None
 
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
-        """weight_packed int32 [rows, words], weight_scale [rows, groups], weight_shape; zero points if asymmetric."""
+        """weight_packed int32 [rows, words], weight_scale [rows, groups], weight_shape; zero points if asymmetric.
+
+        weight_g_idx int32 [cols] where groups are not consecutive inputs.
+        """
         stored = {
             "weight_packed": pack_rows(codes.codes, codes.bits),
             "weight_scale": codes.scale.contiguous(),
@@ -52,6 +59,8 @@ class CompressedTensors:
         }
         if not codes.sym:
             stored["weight_zero_point"] = pack_rows(codes.zero.T, codes.bits).T.contiguous()
+        if codes.group_of is not None:
+            stored["weight_g_idx"] = codes.group_of.contiguous()
         return stored
 
     def config(self, grids: Mapping[str, GridSpec], dense: Sequence[str]) -> dict[str, Any]:
@@ -69,6 +78,7 @@ class CompressedTensors:
                     "strategy": "channel" if kind.group_size is None else "group",
                     "group_size": kind.group_size,
                     "dynamic": False,
+                    **({"actorder": "group"} if kind.scattered else {}),
                 },
             }
         return {
@@ -84,7 +94,8 @@ class CompressedTensors:
         """That of the group that names the linear, or all linears."""
         groups = config["config_groups"].values()
         found = next(group["weights"] for group in groups if {linear, "Linear"} & set(group["targets"]))
-        return GridSpec(found["num_bits"], found["symmetric"], found["group_size"])
+        scattered = found.get("actorder") == "group"
+        return GridSpec(found["num_bits"], found["symmetric"], found["group_size"], scattered)
 
     def codes(self, stored: Mapping[str, torch.Tensor], grid: GridSpec) -> Codes:
         """Undo `tensors`."""
@@ -93,7 +104,8 @@ class CompressedTensors:
         zero = torch.full(scale.shape, 2 ** (grid.bits - 1), dtype=torch.uint8)
         if not grid.sym:
             zero = unpack_rows(stored["weight_zero_point"].T, grid.bits, rows).T
-        return Codes(unpack_rows(stored["weight_packed"], grid.bits, cols), scale, zero, grid.bits, grid.sym)
+        codes = unpack_rows(stored["weight_packed"], grid.bits, cols)
+        return Codes(codes, scale, zero, grid.bits, grid.sym, stored.get("weight_g_idx"))
 
 
 def _dequantized(kinds: Sequence[GridSpec]) -> bool:
@@ -101,6 +113,7 @@ def _dequantized(kinds: Sequence[GridSpec]) -> bool:
 
     It prepares an empty model of packed linears otherwise, in which versions 0.18 to 0.20 of the package leave zero
     points unpacked (`PackedQuantizationCompressor.compress` returns early for the meta device), so that those of the
-    checkpoint do not fit. Of several grids it would take the first for all. vLLM does not look at the key.
+    checkpoint do not fit. Of several grids it would take the first for all, and without `weight_g_idx`, which it does
+    not pass on, it would compute other weights. vLLM does not look at the key.
     """
-    return len(kinds) == 1 and not kinds[0].sym
+    return len(kinds) == 1 and not kinds[0].sym and not kinds[0].scattered

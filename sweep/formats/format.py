@@ -7,7 +7,7 @@ A format is one file in this folder. It gets codes and scales that reproduce the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from methods.lazy import torch
@@ -16,16 +16,22 @@ from methods.numerics.codes import Codes
 
 @dataclass(frozen=True)
 class GridSpec:
-    """The grid that a linear's weights are on: 2^`bits` levels a row and `group_size` inputs (None: all inputs)."""
+    """The grid that a linear's weights are on: 2^`bits` levels a row and `group_size` inputs (None: all inputs).
+
+    scattered: the inputs of a group do not stand together. group_of: int32 [cols], the group of every input of the one
+    linear then; it is no part of what kind of grid this is, and None where no linear is meant.
+    """
 
     bits: int
     sym: bool
     group_size: int | None
+    scattered: bool = False
+    group_of: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
     def describe(self) -> str:
         """`4-bit g128 sym`."""
         group = "" if self.group_size is None else f" g{self.group_size}"
-        return f"{self.bits}-bit{group}{' sym' if self.sym else ''}"
+        return f"{self.bits}-bit{group}{' sym' if self.sym else ''}{' act-order' if self.scattered else ''}"
 
 
 class FormatError(ValueError):

@@ -2,7 +2,8 @@
 
 Codes are packed along the inputs, zero points along the outputs. The first version of the format stores zero points
 less one, which a zero point of 0 does not survive; models that need it are written as `gptq_v2`, which stores them as
-they are. Groups are consecutive inputs, also where a solver took the inputs in another order, so `g_idx` is trivial.
+they are. `g_idx` names the group of every input; it is trivial but where groups were fitted in another order of the
+inputs, which `desc_act` says.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class GPTQFormat:
     mark: ClassVar[str] = "qweight"
 
     def loaders(self, grids: Sequence[GridSpec]) -> str:
-        """Marlin's kernels know symmetric grids of 4 and 8 bits."""
+        """Marlin's kernels know symmetric grids of 4 and 8 bits; newer versions of vLLM refuse `desc_act`."""
+        if any(grid.scattered for grid in grids):
+            return "transformers with the package gptqmodel, and earlier versions of vLLM (0.32 refuses desc_act)"
         if all(grid.sym and grid.bits in (4, 8) for grid in grids):
             return "vLLM (Marlin), and transformers with the package gptqmodel"
         return (
@@ -53,12 +56,14 @@ class GPTQFormat:
     def tensors(self, codes: Codes) -> dict[str, torch.Tensor]:
         """qweight int32 [words, rows], qzeros [groups, words], scales [groups, rows] and g_idx [cols]."""
         zero = codes.zero.T
-        cols = codes.codes.shape[1]
+        group_of = codes.group_of
+        if group_of is None:
+            group_of = torch.arange(codes.codes.shape[1], dtype=torch.int32) // codes.group_size
         return {
             "qweight": pack_rows(codes.codes, codes.bits).T.contiguous(),
             "qzeros": pack_rows(zero - 1 if codes.sym else zero, codes.bits),
             "scales": codes.scale.T.contiguous(),
-            "g_idx": (torch.arange(cols, dtype=torch.int32) // codes.group_size).contiguous(),
+            "g_idx": group_of.contiguous(),
         }
 
     def config(self, grids: Mapping[str, GridSpec], dense: Sequence[str]) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class GPTQFormat:
             "bits": usual.bits,
             "group_size": -1 if usual.group_size is None else usual.group_size,
             "sym": usual.sym,
-            "desc_act": False,
+            "desc_act": any(grid.scattered for grid in kinds),
             "checkpoint_format": "gptq" if usual.sym else "gptq_v2",
             "pack_dtype": "int32",
             "lm_head": False,
@@ -86,16 +91,18 @@ class GPTQFormat:
         }
 
     def grid(self, config: Mapping[str, Any], linear: str) -> GridSpec:
-        """The usual grid, or that of the linear's own rule."""
+        """The usual grid, or that of the linear's own rule; `desc_act` is said of all linears together."""
         found = {**config, **config.get("dynamic", {}).get(f"+:^{_literal(linear)}$", {})}
-        return GridSpec(found["bits"], found["sym"], None if found["group_size"] == -1 else found["group_size"])
+        size = None if found["group_size"] == -1 else found["group_size"]
+        return GridSpec(found["bits"], found["sym"], size, found["desc_act"])
 
     def codes(self, stored: Mapping[str, torch.Tensor], grid: GridSpec) -> Codes:
         """Undo `tensors`."""
         cols, rows = len(stored["g_idx"]), stored["scales"].shape[1]
         zero = unpack_rows(stored["qzeros"], grid.bits, rows).T
         codes = unpack_rows(stored["qweight"].T, grid.bits, cols)
-        return Codes(codes, stored["scales"].T, zero + 1 if grid.sym else zero, grid.bits, grid.sym)
+        group_of = stored["g_idx"] if grid.scattered else None
+        return Codes(codes, stored["scales"].T, zero + 1 if grid.sym else zero, grid.bits, grid.sym, group_of)
 
 
 def _literal(name: str) -> str:

@@ -7,6 +7,7 @@ step puts the weights off the grid, and such a linear is stored dense.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from methods.base import Composition, Method
@@ -34,7 +35,8 @@ def grids_by_linear(model: PreTrainedModel, method: Method, report: CompressionR
             continue  # the step left it as it was
         grid = grid_of(step)
         if grid is not None:
-            found[name] = grid
+            group_of = report.groups[layer.block, layer.linear] if grid.scattered else None
+            found[name] = replace(grid, group_of=group_of)
         elif not step.keeps_codes:
             found.pop(name, None)
     return found
@@ -57,7 +59,8 @@ def grid_of(method: Method) -> GridSpec | None:
     rule = getattr(method, "rule", None)
     if not isinstance(rule, GridRule):
         return None
-    return GridSpec(rule.bits, rule.sym, getattr(method, "group_size", None))
+    scattered = isinstance(method, GPTQ) and method.scattered
+    return GridSpec(rule.bits, rule.sym, getattr(method, "group_size", None), scattered)
 
 
 def unstorable_scales(method: Method, dtype: str) -> str | None:
@@ -70,17 +73,6 @@ def unstorable_scales(method: Method, dtype: str) -> str | None:
             return (
                 f"its scales are {step.rule.scale_dtype} in a model of {dtype}, so no loader gives its weights back "  # type: ignore[attr-defined]
                 f"(measure it with scale_dtype: {dtype}, which is what ships)"
-            )
-    return None
-
-
-def scattered_groups(method: Method) -> str | None:
-    """Why groups of this method are no consecutive inputs; None when they are."""
-    for step in steps_of(method):
-        if isinstance(step, GPTQ) and step.group_size is not None and step.act_order and not step.static_groups:
-            return (
-                "act_order with groups that are fitted on the way puts inputs together that do not stand together "
-                "(measure it with static_groups: true)"
             )
     return None
 

@@ -337,7 +337,7 @@ def _without_generation(model: PreTrainedModel) -> Iterator[None]:
 def packed_tensors(linear: str, weight: torch.Tensor, packed: Format, grid: GridSpec) -> dict[str, torch.Tensor]:
     """What `packed` stores of a weight [rows, cols] on `grid`. Raises FormatError unless it gives the weight back."""
     try:
-        codes = find_codes(weight, grid.bits, sym=grid.sym, group_size=grid.group_size)
+        codes = find_codes(weight, grid.bits, sym=grid.sym, group_size=grid.group_size, group_of=grid.group_of)
     except NotOnGridError as error:
         dtype = str(weight.dtype).removeprefix("torch.")
         fix = f"scale_dtype: {dtype}" if dtype != "float32" else "a method whose weights stay on its grids"

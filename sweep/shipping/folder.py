@@ -16,6 +16,7 @@ import yaml
 from calib.export import write_set
 from methods.base import Method
 from methods.blockwise import CompressionReport
+from sweep.formats.catalog import PACKED
 from sweep.formats.grids import grids_by_linear
 from sweep.formats.pattern import check_pattern
 from sweep.formats.writer import Written, leftovers, write_model
@@ -76,6 +77,14 @@ def told(written: Written) -> str:
         counted = "" if written.counted_bits is None else f" (the method counts {written.counted_bits:.3f})"
         bits = f", {written.bits_per_weight:.3f} bits a packed weight{counted}"
     return f"{written.folder}: {written.format}, {written.bytes / 2**20:,.1f} MiB{bits}"
+
+
+def reader_note(written: Written) -> str:
+    """A line that says who reads groups that are not consecutive inputs, which fewer do; empty where there are none."""
+    if not any(grid.scattered for grid in written.grids):
+        return ""
+    loaders = PACKED[written.format].loaders(written.grids)
+    return f"note: groups of inputs that do not stand together are read by {loaders}; static_groups: true by more\n"
 
 
 def leftover_note(out: Path) -> str:

@@ -144,8 +144,8 @@ CASES: dict[str, Case] = {
         r"its scales are float32 in a model of float16, .*\(measure it with scale_dtype: float16.*; dense can",
     ),
     "groups that do not stand together": export(
-        finished(*ONE, method={**HALF, "static_groups": False}),
-        r"act_order with groups .* static_groups: true\); dense",
+        finished(*ONE, "--format", "awq", method={**HALF, "bits": 4, "static_groups": False}),
+        r"act_order with groups .*no g_idx \(.*static_groups: true\); compressed-tensors or gptq or dense can",
     ),
     "a float32 model for kernels of 16 bits": export(
         finished(*ONE, "--format", "gptq", dtype="float32"), r"measured in float32 .*; compressed-tensors or dense can"

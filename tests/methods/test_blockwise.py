@@ -144,6 +144,17 @@ def test_tied_embeddings_are_untouched(make_llama, tokens):
     assert torch.equal(model.lm_head.weight, before)
 
 
+def test_the_report_has_the_groups_that_a_solver_made(make_llama, tokens) -> None:
+    late = get_method("gptq", group_size=16, static_groups=False)
+    seen: dict[tuple[int, str], torch.Tensor] = {}
+    report = compress_model(
+        make_llama(), late, tokens, witness=lambda block, name, new: seen.update({(block, name): new.group_of})
+    )
+    assert set(report.groups) == set(seen) == {(layer.block, layer.linear) for layer in report.layers}
+    assert all(report.groups[place] is group_of for place, group_of in seen.items())
+    assert not compress_model(make_llama(), get_method("gptq", group_size=16), tokens).groups
+
+
 def test_a_witness_sees_every_weight_that_a_method_replaces(make_llama) -> None:
     seen: dict[tuple[int, str], torch.Tensor] = {}
     model = make_llama()

@@ -6,6 +6,7 @@ import torch
 from calib.settings import SettingsError
 from methods.base import compress_linear, get_method
 from methods.inputs.collect import collect
+from methods.numerics.codes import NotOnGridError, find_codes
 from methods.numerics.grids import GridRule, fit_grid, quantize
 
 PUBLISHED = {"act_order": False, "static_groups": False}  # the reference code's own defaults
@@ -134,6 +135,31 @@ def test_zeros_of_an_earlier_step_stay_and_the_rest_makes_up(problem):
     rounded = get_method("rtn", bits=4).compress_weight(weight, None, pruned=pruned).weight
     ours, theirs = (statistic.output_error(weight - new, weight)[0] for new in (quantized, rounded))
     assert ours < theirs
+
+
+@pytest.mark.parametrize("sym", [True, False])
+@pytest.mark.parametrize("bits", [3, 4])
+def test_groups_that_follow_the_order_are_handed_over(problem, bits, sym):
+    problem.inputs[..., 5] = 0  # dead
+    settings = {"bits": bits, "sym": sym, "group_size": 16, "scale_dtype": "float16"}
+    method = get_method("gptq", static_groups=False, **settings)
+    weight = problem.weight.half()
+    found = method.compress_weight(weight, collect(method, problem.inputs, weight))
+    power = problem.inputs.reshape(-1, 64).double().square().sum(0)
+    power[5] = problem.inputs.shape[0] / 2  # a Hessian of 2/n XᵀX has a diagonal of 1 there
+    rank = torch.argsort(torch.argsort(power, descending=True))
+    assert found.group_of.tolist() == (rank // 16).tolist()
+    codes = find_codes(found.weight.half(), bits, sym=sym, group_size=16, group_of=found.group_of)
+    assert torch.equal(codes.weight(), found.weight.half())
+    assert torch.equal(codes.weight()[:, 5], torch.zeros_like(weight[:, 5]))
+    with pytest.raises(NotOnGridError):
+        find_codes(found.weight.half(), bits, sym=sym, group_size=16)
+
+
+@pytest.mark.parametrize("settings", [{"group_size": 16}, {}, {"group_size": 16, **PUBLISHED}], ids=str)
+def test_groups_of_consecutive_inputs_are_not_handed_over(problem, settings):
+    method = get_method("gptq", **settings)
+    assert method.compress_weight(problem.weight, collect(method, problem.inputs, problem.weight)).group_of is None
 
 
 def test_settings_that_contradict_are_refused():

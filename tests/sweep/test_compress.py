@@ -19,7 +19,7 @@ from methods.base import get_method
 from methods.blockwise import compress_model
 from sweep.compress import compress, main, save_compressed
 from sweep.config import parse_study
-from sweep.formats import factored
+from sweep.formats import factored, loading
 from sweep.formats.format import FormatError
 from sweep.models import MODELS
 from sweep.plan import expand
@@ -189,6 +189,21 @@ def test_the_snippet_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     made: dict[str, Any] = {}
     exec(snippet, made)
     assert torch.equal(logits(load(tmp_path / "my-model-4bit")), logits(made["model"]))
+
+
+def test_groups_that_follow_the_order_are_written_and_their_loaders_told(
+    tiny_model: Path, tiny_texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, data = tmp_path / "out", str(tiny_texts / "rivers.jsonl")
+    flags = ["--method", "gptq", "--bits", "4", "--set", "group_size=16", "--set", "static_groups=false"]
+    assert main([str(tiny_model), *flags, "--nsamples", "2", "--seqlen", "32", "--data", data, "--out", str(out)]) == 0
+    assert "note: groups of inputs that do not stand together are read by" in capsys.readouterr().err
+    method = get_method("gptq", bits=4, group_size=16, static_groups=False)
+    model = load(tiny_model)
+    report = compress_model(model, method, read_set(out / "calibration.parquet").tokens.copy())
+    assert torch.equal(logits(loading.load(out)), logits(model))
+    save_compressed(model, method, report, tmp_path / "by hand")
+    assert torch.equal(logits(loading.load(tmp_path / "by hand")), logits(model))
 
 
 def test_the_command_says_what_it_wrote(

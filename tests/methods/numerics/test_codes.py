@@ -111,6 +111,25 @@ def test_inputs_of_a_group_that_do_not_stand_together_are_refused(make_problem: 
         find_codes(weight, 4, sym=False, group_size=16)
 
 
+@given(grids(), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_grids_of_scattered_columns_are_found_again(
+    made: tuple[torch.Tensor, int, bool, int | None], seed: int
+) -> None:
+    weight, bits, sym, group_size = made
+    order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(seed))
+    size = group_size or weight.shape[1]
+    group_of = (order // size).to(torch.int32)
+    found = find_codes(weight[:, order], bits, sym=sym, group_size=group_size, group_of=group_of)
+    assert torch.equal(found.weight(), weight[:, order])
+    assert found.group_size == size
+
+
+def test_groups_of_unequal_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"group_of: expected groups 0, 1, \.\.\. of 2 columns each"):
+        find_codes(torch.zeros(1, 4), 4, sym=True, group_size=2, group_of=torch.tensor([0, 1, 1, 1]))
+
+
 def test_one_weight_off_the_grid_is_seen_wherever_it_stands(make_problem: Any) -> None:
     weight = quantize_groups(make_problem().weight, GridRule(4, scale_dtype="float16"), 16).half()
     for column in range(16):

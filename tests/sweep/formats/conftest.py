@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,3 +29,9 @@ def make_codes() -> Callable[..., Codes]:
         return find_codes(rounded, bits, sym=sym, group_size=group_size)
 
     return make
+
+
+def scatter(codes: Codes) -> Codes:
+    """The codes of the same columns in another order, in which those of a group do not stand together."""
+    order = torch.randperm(codes.codes.shape[1], generator=torch.Generator().manual_seed(0))
+    return replace(codes, codes=codes.codes[:, order], group_of=(order // codes.group_size).to(torch.int32))

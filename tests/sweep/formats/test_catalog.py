@@ -19,6 +19,7 @@ SVD = {"method": "svd", "ratio": 0.5}
     ("entry", "expected"),
     [
         (FOUR, "compressed-tensors"),
+        ({**FOUR, "static_groups": False}, "compressed-tensors"),
         ({"method": "wanda"}, "dense"),
         ({"method": "spqr"}, "spqr"),
         ([{"method": "wanda"}, {"method": "spqr"}], "dense"),
@@ -50,7 +51,12 @@ def test_the_usual_format_changes_no_weight(entry: Any, expected: str) -> None:
         ("gptq", SVD, "float16", "two factors stand in the place of a linear; factored or dense can"),
         ("factored", FOUR, "float16", "it leaves no low-rank factors; compressed-tensors or gptq or awq or dense can"),
         ("compressed-tensors", FOUR, "bfloat16", "scale_dtype: bfloat16, which is what ships.*; dense can"),
-        ("awq", {**FOUR, "static_groups": False}, "float16", "static_groups: true.*; dense can"),
+        (
+            "awq",
+            {**FOUR, "static_groups": False},
+            "float16",
+            "no g_idx .*static_groups: true.*; compressed-tensors or gptq or dense can",
+        ),
         ("compressed-tensors", {"method": "spqr"}, "float16", "no linear on an integer grid; spqr or dense can"),
         (
             "spqr",

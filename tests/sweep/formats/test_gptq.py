@@ -10,6 +10,7 @@ import torch
 from methods.numerics.codes import Codes
 from sweep.formats.format import GridSpec
 from sweep.formats.gptq import GPTQFormat
+from tests.sweep.formats.conftest import scatter
 
 
 def read_bits(words: list[int], bits: int, count: int) -> list[int]:
@@ -47,6 +48,21 @@ def test_a_reader_of_the_layout_gets_the_weight(
     config = GPTQFormat().config({"a": GridSpec(bits, sym, group_size)}, [])
     offset = {"gptq": 1, "gptq_v2": 0}[config["checkpoint_format"]]
     assert torch.equal(read_gptq(stored, bits, offset), codes.weight())
+
+
+@pytest.mark.parametrize("sym", [True, False])
+@pytest.mark.parametrize("bits", [3, 4])
+def test_inputs_of_a_group_that_do_not_stand_together_are_named(
+    make_codes: Callable[..., Codes], bits: int, sym: bool
+) -> None:
+    codes = scatter(make_codes(bits, sym=sym, group_size=32))
+    grid = GridSpec(bits, sym, 32, scattered=True)
+    stored, config = GPTQFormat().tensors(codes), GPTQFormat().config({"a": grid}, [])
+    assert config["desc_act"] is True
+    assert GPTQFormat().grid(config, "a") == grid
+    assert (stored["g_idx"].dtype, stored["g_idx"].bincount().tolist()) == (torch.int32, [32, 32, 32])
+    assert torch.equal(read_gptq(stored, bits, 1 if sym else 0), codes.weight())
+    assert torch.equal(GPTQFormat().codes(stored, grid).weight(), codes.weight())
 
 
 def test_a_zero_point_of_zero_survives(make_codes: Callable[..., Codes]) -> None:

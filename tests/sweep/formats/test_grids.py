@@ -18,7 +18,6 @@ from sweep.formats.grids import (
     grids_by_linear,
     leaves_factors,
     planned_grids,
-    scattered_groups,
     unstorable_scales,
 )
 
@@ -35,8 +34,8 @@ class Decoder(torch.nn.Module):
         self.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
 
 
-def report(*rows: tuple[int, int, str, str | None]) -> CompressionReport:
-    """Of (step, block, linear, fallback)."""
+def report(*rows: tuple[int, int, str, str | None], groups: Any = None) -> CompressionReport:
+    """Of (step, block, linear, fallback), with groups of inputs."""
     layers = [
         LayerReport.of(
             Measurement(rows=2, cols=2, relative_error=0.0, fallback=fallback),
@@ -47,7 +46,7 @@ def report(*rows: tuple[int, int, str, str | None]) -> CompressionReport:
         )
         for step, block, linear, fallback in rows
     ]
-    return CompressionReport(layers)
+    return CompressionReport(layers, groups=groups or {})
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_scales_must_be_numbers_of_the_models_type(scales: str, dtype: str, stor
     assert storable or f"measure it with scale_dtype: {dtype}" in (reason or "")
 
 
-def test_groups_of_an_order_of_their_own_are_named_with_the_setting() -> None:
+def test_grids_in_an_order_of_their_own_are_of_another_kind() -> None:
     for entry, scattered in [
         ({**FOUR, "static_groups": False}, True),
         ({**FOUR, "fresh_group_stats": True}, True),
@@ -110,9 +109,20 @@ def test_groups_of_an_order_of_their_own_are_named_with_the_setting() -> None:
         ({**FOUR, "static_groups": False, "act_order": False}, False),
         ({"method": "gptq", "bits": 4}, False),
     ]:
-        reason = scattered_groups(parse_method(entry, "method"))
-        assert (reason is not None) == scattered
-        assert not scattered or "static_groups: true" in (reason or "")
+        (grid,) = planned_grids(parse_method(entry, "method"))
+        assert grid.scattered == scattered
+        assert grid.describe().endswith("act-order") == scattered
+
+
+def test_groups_stay_with_the_grid_that_they_belong_to() -> None:
+    scattered, kept = {**FOUR, "static_groups": False}, torch.tensor([1, 0], dtype=torch.int32)
+    found = report((0, 0, "a", None), (1, 0, "a", None), groups={(0, "a"): kept})
+    pruned = grids_by_linear(Decoder(), parse_method([scattered, {"method": "wanda"}], "method"), found)
+    assert pruned["layers.0.a"].group_of is kept
+    assert pruned["layers.0.a"].scattered
+    again = grids_by_linear(Decoder(), parse_method([scattered, FOUR], "method"), found)
+    assert again == {"layers.0.a": G32}
+    assert again["layers.0.a"].group_of is None
 
 
 def test_low_rank_methods_leave_factors() -> None:

@@ -28,6 +28,8 @@ CASES: dict[str, tuple[str, Any]] = {
     "gptq": ("gptq", {**FOUR, "sym": True}),
     "gptq, zero points": ("gptq", FOUR),
     "2:4 and 4 bits": ("compressed-tensors", {**FOUR, "method": "sparsegpt", "pattern": "2:4"}),
+    "g_idx": ("compressed-tensors", {**FOUR, "static_groups": False}),
+    "g_idx, 3 bits": ("gptq", {**FOUR, "bits": 3, "sym": True, "fresh_group_stats": True}),
     "2:4": ("dense", {"method": "wanda", "pattern": "2:4"}),
     "spqr": ("spqr", {"method": "spqr", "scale_dtype": "bfloat16"}),
     "low rank": ("factored", {"method": "svd_llm", "ratio": 0.8}),

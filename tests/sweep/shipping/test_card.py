@@ -90,6 +90,8 @@ def test_the_reason_and_the_pattern_are_quoted(chosen: Chosen) -> None:
         (GridSpec(4, True, 128), "read by vLLM, transformers with the package compressed-tensors (0.18 or newer)."),
         (GridSpec(3, True, 128), "read by transformers with the package compressed-tensors (0.18 or newer)."),
         (GridSpec(4, False, 128), "read by vLLM, transformers with the package compressed-tensors (0.18 or newer)."),
+        (GridSpec(4, True, 128, True), "read by transformers with the package compressed-tensors 0.18 (0.19 and vLLM"),
+        (GridSpec(4, False, 128, True), "read by transformers 5.19 with the package compressed-tensors 0.18 (0.19"),
     ],
 )
 def test_loaders_are_those_that_read_these_grids(chosen: Chosen, grid: GridSpec, expected: str) -> None:

@@ -12,11 +12,12 @@ from polars.testing import assert_frame_equal
 
 from calib.export import read_set
 from sweep.config import parse_study
+from sweep.formats.format import GridSpec
 from sweep.formats.writer import Written
 from sweep.plan import expand
 from sweep.results import Results
 from sweep.shipping.choose import Wanted, choose
-from sweep.shipping.folder import Parcel, leftover_note, recipe, ship, told
+from sweep.shipping.folder import Parcel, leftover_note, reader_note, recipe, ship, told
 from sweep.shipping.recompress import recompress
 
 
@@ -66,6 +67,13 @@ def test_bits_on_disk_stand_beside_those_that_were_counted() -> None:
     packed = Written(Path("x"), "gptq", counted_bits=4.25, **parts)
     assert told(packed) == "x: gptq, 1.0 MiB, 4.500 bits a packed weight (the method counts 4.250)"
     assert told(Written(Path("x"), "dense", bytes=2**20)) == "x: dense, 1.0 MiB"
+
+
+def test_groups_that_few_loaders_read_are_told() -> None:
+    assert reader_note(Written(Path("x"), "gptq", grids=(GridSpec(4, True, 16),))) == ""
+    note = reader_note(Written(Path("x"), "gptq", grids=(GridSpec(4, True, 16, scattered=True),)))
+    assert "read by transformers with the package gptqmodel" in note
+    assert "static_groups: true" in note
 
 
 def test_what_a_killed_export_left_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,6 +13,8 @@ import yaml
 from typer.testing import CliRunner
 
 from calib.settings import SettingsError
+from sweep.export import app as export_app
+from sweep.formats.loading import load
 from sweep.launch import app
 from sweep.results import Results
 from sweep.shipping.choose import Wanted, choose
@@ -74,6 +77,26 @@ def test_devices_that_there_are_not_are_refused(monkeypatch: pytest.MonkeyPatch)
         device_of("tpu")
 
 
+@pytest.mark.parametrize("kind", ["compressed-tensors", "gptq"])
+def test_groups_that_follow_the_order_ship_the_measured_weights(kind: str, scattered: Path, tmp_path: Path) -> None:
+    chosen = choose(Results(scattered), Wanted(method="gptq"))
+    arguments = [chosen.row["trial_id"], "--results", str(scattered), "--format", kind, "--device", "cpu"]
+    done = CliRunner().invoke(export_app, [*arguments, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert weights_hash(load(tmp_path / "out")) == chosen.row["weights_hash"]
+
+
+@pytest.fixture(scope="module")
+def scattered(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_texts: Path, tiny_tasks: Path) -> Path:
+    """The results of one trial whose groups are fitted in the order of the solver."""
+    folder = tmp_path_factory.mktemp("scattered")
+    study = ship_study(tiny_model, tiny_texts, tiny_tasks)
+    study["methods"] = [{**study["methods"][0], "static_groups": False}]
+    study["calibration"]["source"] = study["calibration"]["source"][:1]
+    launch(study, folder)
+    return folder / "results"
+
+
 def test_weighed_tokens_give_the_measured_weights_again(
     tiny_model: Path, tiny_texts: Path, tiny_tasks: Path, tmp_path: Path
 ) -> None:
@@ -91,13 +114,7 @@ def test_weighed_tokens_give_the_measured_weights_again(
         "part": ["both", "response"],
         "length_weights": [None, [8, 32]],
     }
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sweep.storage.lease.SETTLE", (0.0, 0.0))  # nobody else launches
-        done = CliRunner().invoke(
-            app, [str(tmp_path / "study.yaml"), "--local", "--results", str(tmp_path / "results")]
-        )
-    assert done.exit_code == 0, done.output
+    launch(study, tmp_path)
     store = Results(tmp_path / "results")
     rows = store.scan("trials").filter(pl.col("method") == "gptq").collect()
     assert set(rows.select("part", "length_weights").iter_rows()) == {
@@ -110,3 +127,12 @@ def test_weighed_tokens_give_the_measured_weights_again(
     for row in rows.iter_rows(named=True):
         made = recompress(store, choose(store, Wanted(trial=row["trial_id"])), "cpu")
         assert weights_hash(made.dense.model) == row["weights_hash"]
+
+
+def launch(study: dict[str, Any], folder: Path) -> None:
+    """Run the study; its results are in `folder`."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sweep.storage.lease.SETTLE", (0.0, 0.0))  # nobody else launches
+        done = CliRunner().invoke(app, [str(folder / "study.yaml"), "--local", "--results", str(folder / "results")])
+    assert done.exit_code == 0, done.output
