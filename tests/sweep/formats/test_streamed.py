@@ -25,6 +25,10 @@ from sweep.weights.streaming import StreamedModel
 
 METHODS: dict[str, tuple[str, Any]] = {
     "gptq": ("compressed-tensors", {"method": "gptq", "bits": 4, "group_size": 16, "scale_dtype": "float32"}),
+    "gptq in its order": (
+        "compressed-tensors",
+        {"method": "gptq", "bits": 4, "group_size": 16, "static_groups": False, "scale_dtype": "float32"},
+    ),
     "awq": ("compressed-tensors", {"method": "awq", "group_size": 16, "scale_steps": 3}),
     "spqr": ("spqr", {"method": "spqr"}),
     "nf4": ("bitsandbytes", {"method": "nf4", "double_quant": True}),

@@ -420,6 +420,16 @@ def test_groups_in_the_order_of_the_solver_are_stored_to_the_bit(
     assert torch.equal(logits(loading.load(tmp_path / "out")), expected)
 
 
+@pytest.mark.parametrize("kind", ["compressed-tensors", "gptq"])
+def test_groups_of_both_kinds_stand_in_one_model(kind: str, save: Save, tmp_path: Path) -> None:
+    late, usual = (with_scales(entry, "float16") for entry in (SCATTERED["4-bit sym"], GRIDS["gptq"]))
+    entry = [{**late, "linears": ["mlp.*"]}, {**usual, "linears": ["self_attn.*"]}]
+    model, grids, _ = compressed(save("llama", "float16"), entry)
+    assert {name.split(".")[3] for name, grid in grids.items() if grid.scattered} == {"mlp"}
+    write_model(model, None, tmp_path / "out", kind, grids)
+    assert torch.equal(logits(loading.load(tmp_path / "out")), logits(model))
+
+
 def test_groups_of_another_order_give_no_codes(save: Save, tmp_path: Path) -> None:
     model, grids, _ = compressed(save("llama", "float16"), with_scales(SCATTERED["4-bit sym"], "float16"))
     spoilt = {name: replace(grid, group_of=grid.group_of.flip(0)) for name, grid in grids.items()}
