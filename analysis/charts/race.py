@@ -19,8 +19,11 @@ def race_figure(beliefs: pl.DataFrame, draws: pl.DataFrame, where: str, loss: st
     beliefs: as `analysis.advice.belief_table`; draws: full draws on the one target, or none where there are several.
     """
     last = beliefs.filter(pl.col("round") == beliefs["round"].max()).sort("loss", nulls_last=True)
-    after_full = beliefs.filter((pl.col("fulls") > 0).sum().over("round") > 1)["round"]  # screens alone tell no level
-    first = beliefs.filter(pl.col("round") == after_full.min(), pl.col("round") < beliefs["round"].max())
+    # screens alone tell no level, nor does the one trial that says what trials cost, where others follow
+    arms = beliefs.group_by("round").agg((pl.col("fulls") > 0).sum().alias("arms"))
+    after_full = arms.filter(pl.col("arms") >= min(2, max(1, last.filter(pl.col("fulls") > 0).height)))
+    first = beliefs.filter(pl.col("round").is_in(after_full["round"].sort().head(1).to_list()))
+    first = first.filter(pl.col("round") < beliefs["round"].max())
     order = last["arm"].to_list()
     return Chart(
         f"The race, {where}",

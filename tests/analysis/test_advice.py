@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from analysis.advice import belief_table, draw_table, look_table, read_record
@@ -125,3 +126,13 @@ def test_what_was_believed_before_is_drawn_from_the_first_full_draws_on(simulate
     assert layers[0]["mark"]["color"] != layers[1]["mark"]["color"]
     early = beliefs.filter(beliefs["round"] <= 2)
     assert len(race_figure(early, draw_table(study).clear(), "", "").body["vconcat"][0]["layer"]) == len(layers) - 1
+
+
+def test_a_single_trial_that_was_timed_first_is_no_belief_to_draw(simulated: Path, tmp_path: Path) -> None:
+    study = advised(simulated, tmp_path, record())
+    none = draw_table(study).clear()
+    one = belief_table(study)
+    second = (pl.col("arm") == "code") & (pl.col("round") == 3)
+    two = one.with_columns(pl.when(second).then(pl.lit(1)).otherwise(pl.col("fulls")).alias("fulls"))
+    layers = [len(race_figure(beliefs, none, "", "").body["vconcat"][0]["layer"]) for beliefs in (one, two)]
+    assert layers[1] == layers[0] - 1
