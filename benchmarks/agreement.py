@@ -47,6 +47,7 @@ ENTRIES: list[Any] = [  # every method; the device tests hold them to the proces
     {"method": "sparsegpt", "pattern": "2:4"},
     {"method": "awq", "bits": 3, "group_size": 32},
     [{"method": "smoothquant"}, {"method": "rtn", "bits": 4, "group_size": 32}],
+    [{"method": "rotation"}, {"method": "gptq", "bits": 4, "group_size": 32}],
     [{"method": "sparsegpt", "pattern": "2:4"}, {"method": "gptq", "bits": 4, "group_size": 32}],
     {"method": "svd"},
     {"method": "asvd"},
