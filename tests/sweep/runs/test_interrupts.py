@@ -17,9 +17,10 @@ ALL = (signal.SIGINT, *LIKE_CTRL_C)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """The handlers of this process, as they were; SIGINT as in a terminal, whatever the tests were started from."""
+    """The handlers of this process, as they were; in between as in a terminal, whatever the tests were started from."""
     before = {number: signal.getsignal(number) for number in ALL}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in ALL:  # `nohup` has some ignored
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
