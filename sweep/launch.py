@@ -23,7 +23,6 @@ from sweep import plan
 from sweep.config import Study, load_study
 from sweep.remote import RayRunner
 from sweep.results import Results, ResultsError
-from sweep.runs.ahead import imported_ahead
 from sweep.runs.bounds import bounded_exit
 from sweep.runs.connection import dashboard_line, free_port
 from sweep.runs.interrupts import interruptible
@@ -97,8 +96,6 @@ def main(
         with interruptible(), ExitStack() as held:
             with account("planning"):
                 options = RunOptions(local, address, workers, gpus_per_worker, free_port() if dashboard else None)
-                if not dry_run:
-                    held.enter_context(imported_ahead(options))
                 chosen, trials = plan_study(study, set_ or [])
                 store = find_results(f"results/{chosen.name}" if results is None else results)
                 lease = None if dry_run else held_folder(store, held)
