@@ -13,6 +13,7 @@ import ast
 import builtins
 import functools
 import hashlib
+import importlib
 import io
 import pickle
 import sys
@@ -27,8 +28,9 @@ from typing import Any
 from calib.settings import SettingsError
 from sweep.evaluation.tasks import lmeval
 from sweep.evaluation.tasks.files import code_files, parsed
-from sweep.evaluation.tasks.names import trusted
+from sweep.evaluation.tasks.names import REFERENCE_TASKS, trusted
 
+BUNDLED = "sweep.reference.tasks"  # the modules beside the tasks in REFERENCE_TASKS
 SMALL = 2**20  # bytes: a file near the code that it does not name travels up to this size
 MOST = 64 * 2**20  # bytes of one folder that travel; they are sent to every worker
 
@@ -283,13 +285,19 @@ def _package(folder: Path, root: Path) -> Any:
 
 @contextmanager
 def imported_from_folders(roots: Sequence[Path]) -> Iterator[None]:
-    """lm-eval imports the modules of its own tasks as ever, and those of the folders `roots` by `load_module`."""
+    """lm-eval imports the modules of its own tasks as ever, and those of the folders `roots` by `load_module`.
+
+    Those beside our own tasks are imported by their names in this package, under which a worker finds them.
+    """
     from lm_eval.tasks import _yaml_loader
 
     plain = _yaml_loader._load_module_with_cache
     places = [root.resolve() for root in roots]
 
     def load(file: Path) -> Any:
+        if file.resolve().is_relative_to(REFERENCE_TASKS):
+            inside = file.resolve().relative_to(REFERENCE_TASKS).with_suffix("")
+            return importlib.import_module(".".join((BUNDLED, *inside.parts)))
         if trusted(file):
             return plain(file)
         return load_module(file, next((place for place in places if file.is_relative_to(place)), file.parent))

@@ -121,13 +121,9 @@ def requests(folder: Path, tokenizer: Any) -> TaskRequests:
     return build_requests(EvaluationSettings(tasks=names, task_path=str(folder)), tokenizer, 96)
 
 
-def test_code_of_every_kind_runs_in_a_process_without_its_folder(
-    requests: TaskRequests, folder: Path, tmp_path: Path
-) -> None:
-    assert not list(folder.rglob("__pycache__"))  # nothing is written beside what the user wrote
-    (tmp_path / "tasks.pickle").write_bytes(pickle.dumps(requests))
-    away = folder.with_name("moved")
-    shutil.move(folder, away)
+def _in_another_process(requests: TaskRequests, file: Path) -> dict[str, list[float]]:
+    """task -> its metrics where every score is zero, by a process that gets the requests as a worker does."""
+    file.write_bytes(pickle.dumps(requests))
     script = (
         "import json, pickle, sys\n"
         "import numpy as np\n"
@@ -136,13 +132,28 @@ def test_code_of_every_kind_runs_in_a_process_without_its_folder(
         "scores = Scores(np.zeros(len(data.requests)), np.zeros(len(data.requests), bool))\n"
         "print(json.dumps({task.name: list(task.metrics(scores).values.values()) for task in data.tasks}))\n"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "tasks.pickle")]
+    command = [sys.executable, "-c", script, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_bundled_tasks_with_code_run_in_another_process(tokenizer: Any, tmp_path: Path) -> None:
+    requests = build_requests(EvaluationSettings(tasks=["reference_facts_names"], limit=2), tokenizer, 256)
+    (found,) = _in_another_process(requests, tmp_path / "tasks.pickle").values()
+    assert found[0] == 0.0 and 0 < found[1] < 1  # all candidates are as likely: the right one is the last
+
+
+def test_code_of_every_kind_runs_in_a_process_without_its_folder(
+    requests: TaskRequests, folder: Path, tmp_path: Path
+) -> None:
+    assert not list(folder.rglob("__pycache__"))  # nothing is written beside what the user wrote
+    away = folder.with_name("moved")
+    shutil.move(folder, away)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        found = _in_another_process(requests, tmp_path / "tasks.pickle")
     finally:
         shutil.move(away, folder)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
     assert found == {task.name: [1.0] for task in requests.tasks}
 
 
