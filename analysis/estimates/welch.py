@@ -178,25 +178,36 @@ def source_variance(
     errors = np.maximum(errors, 1e-12 * squares)
     error = errors * np.where(freedom > 0, known / rng.chisquare(known, (draws, sources)), 1.0)
     wanted = rng.chisquare(sources - 1, draws)
-    error, means = np.ascontiguousarray(error.T), means[:, None]  # sums over few sources are fast down the columns
+    error = np.ascontiguousarray(error.T)  # sums over few sources are fast down the columns
+    means = (means - means[errors.argmin()])[:, None]  # the weighted mean is near it: nothing cancels
     found = np.zeros(draws)
-    some = np.flatnonzero(_squares(means, error) > wanted)
+    some = np.flatnonzero(_squares(means, error)[0] > wanted)
     found[some] = _solved(means, error[:, some], wanted[some], squares)
     return found
 
 
 def _solved(means: np.ndarray, error: np.ndarray, wanted: np.ndarray, squares: float) -> np.ndarray:
-    """The variance [draws] that, added to each error, makes the weighted squares what is wanted; by bisection."""
-    low, high = np.zeros(len(wanted)), squares / wanted
+    """The variance [draws] that, added to each error, makes the weighted squares what is wanted.
+
+    One over the weighted squares is the least of quadratic forms that are linear in the variance, and so concave in it:
+    Newton's steps come from below and never pass the solution. Where all errors are alike the first one is exact.
+    """
+    found = np.maximum(squares / wanted - error.max(axis=0), 0)  # not above it: weights are those of the largest error
     for _ in range(40):
-        middle = (low + high) / 2
-        above = _squares(means, error + middle) > wanted
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.asarray((low + high) / 2)
+        value, slope = _squares(means, error + found)
+        step = value * (value / wanted - 1) / slope
+        found = np.maximum(found + step, 0)
+        if (np.abs(step) <= 1e-9 * found).all():
+            break
+    return np.asarray(found)
 
 
-def _squares(means: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Σ over sources of (mean - weighted mean)² / variance, [draws]; means [sources, 1], variance [sources, draws]."""
+def _squares(means: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Σ over sources of (mean - weighted mean)² / variance, and by how much it falls with the variance, each [draws].
+
+    means: [sources, 1]; variance: [sources, draws].
+    """
     weight = 1 / variance
     centre = (weight * means).sum(axis=0) / weight.sum(axis=0)
-    return np.asarray((weight * (means - centre) ** 2).sum(axis=0))
+    part = weight * (means - centre)  # (sources, draws)
+    return (part * (means - centre)).sum(axis=0), (part**2).sum(axis=0)
