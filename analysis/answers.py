@@ -165,8 +165,8 @@ def answer_table(
 
     `answer`: use, any or cannot tell yet; `probability`: that all of `sources` are within `matters` of the best one.
     `leader_will_do`, `all_will_do`: the same of the leader alone and of every source. `settled_by`: further sets of
-    each source after which an answer can be given with probability `settled_chance`; `never_settled`: the probability
-    that a hundred do not suffice. `about`: whether it speaks of the task or of these test examples.
+    each source after which an answer can be given with probability `settled_chance` or more; `never_settled`: the
+    probability that a hundred do not suffice. `about`: whether it speaks of the task or of these test examples.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     rows = rows.sort("parameters", "model", "method_label", "source", "set")
@@ -207,7 +207,8 @@ def _answered(
     }
     if said.kind == UNCLEAR:
         plan = settling(known, said.matters)
-        row |= {"settled_by": plan.sets, "settled_chance": plan.chance, "never_settled": plan.never}
+        least = None if plan.sets is None else plan.wanted
+        row |= {"settled_by": plan.sets, "settled_chance": least, "never_settled": plan.never}
     return row
 
 

@@ -12,9 +12,11 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+import numpy as np
 import polars as pl
 from scipy import stats
 
+from analysis.estimates.spreads import far_words, typical
 from analysis.frames import Study
 from analysis.measures import HEADLINE, MEAN, MEASURES, TASK_MEASURES
 
@@ -47,7 +49,29 @@ def t_quantile(n: int, level: float = 0.95) -> float | None:
 
 
 def source_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.DataFrame:
-    """Mean and SD over sets per (model, method, source), the dense and data-free rows beside them (source null)."""
+    """Mean and SD over sets per (model, method, source), the dense and data-free rows beside them (source null).
+
+    Beside them what one set that is far off does not move: `median` and `sd_typical`, the SD of the other sets. `note`
+    says where the two disagree: `one of 10 sets of books is far off`.
+    """
+    cells = _source_cells(study, measure, task)
+    rows = study.main.filter(pl.col("measure") == measure, pl.col("task") == task, pl.col("source").is_not_null())
+    robust = []
+    for keys, part in rows.drop_nulls("value").group_by(CELL[:-1], maintain_order=True):
+        names = part["source"].unique().sort().to_list()
+        groups = [part.filter(pl.col("source") == name)["value"].to_numpy() for name in names]
+        kept, far = typical(groups)
+        for name, group, rest, count in zip(names, groups, kept, far, strict=True):
+            spread = float(rest.std(ddof=1)) if len(rest) > 1 else None
+            cell = {**dict(zip(CELL, (*keys, name), strict=True)), "median": float(np.median(group))}
+            robust.append({**cell, "sd_typical": spread, "note": far_words([name], [group], [count])})
+    schema = {name: cells.schema[name] for name in CELL}
+    schema |= {"median": pl.Float64(), "sd_typical": pl.Float64(), "note": pl.String()}
+    return cells.join(pl.DataFrame(robust, schema), on=CELL, how="left", nulls_equal=True, maintain_order="left")
+
+
+def _source_cells(study: Study, measure: str, task: str) -> pl.DataFrame:
+    """What `over_sets` says of each source, dense first."""
     return over_sets(study.main.filter(pl.col("measure") == measure, pl.col("task") == task), CELL).sort(
         "parameters", "model", pl.col("method") != "dense", "method_label", "source", nulls_last=True
     )
@@ -189,7 +213,7 @@ def wide_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.
 
     A method that sees no calibration data has its one value under `no data`.
     """
-    table = source_table(study, measure, task)
+    table = _source_cells(study, measure, task)
     digits = MEASURES[measure].decimals
     text = pl.struct("mean", "sd").map_elements(lambda cell: plus_minus(cell["mean"], cell["sd"], digits), pl.String)
     source = pl.col("source").fill_null("no data")
@@ -206,7 +230,7 @@ def summary_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> 
 
     A row without sources (dense, data-free) has its one value under `no data`.
     """
-    table = source_table(study, measure, task)
+    table = _source_cells(study, measure, task)
     info = MEASURES[measure]
     ranges = {(r["model"], r["method_label"]): r for r in range_table(study, measure, task).iter_rows(named=True)}
     rows = []

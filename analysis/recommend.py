@@ -343,7 +343,7 @@ def _what_would_settle(question: _Question, known: Posterior, said: Answer) -> s
     will_do = "several sources that will do" if plan.several > 0.5 else "one source that will do"
     return (
         f"What would settle it: {plan.sets} more set{'s' if plan.sets > 1 else ''} of each source would allow an "
-        f"answer with a probability of {percent(plan.chance)}, most likely {will_do}; {never}."
+        f"answer with a probability of {percent(plan.wanted)} or more, most likely {will_do}; {never}."
     )
 
 

@@ -38,7 +38,7 @@ class Verdict:
     probability: that all named ones are within `matters` of the best; None where no two sets of a source differ.
     wrong:       the source that would cost most and its expected regret, in the measure's unit; None where unknown.
     windows:     the smallest size that does as well as the largest; None where one size was tried.
-    more_sets:   further sets of each source that settle it (with the chance `settled`); None where none is known to.
+    more_sets:   further sets of each source that settle it with 80 % or more; None where none is known to.
     seconds:     of one worker, what those sets take; None where the trials recorded none.
     """
 
@@ -53,7 +53,6 @@ class Verdict:
     wrong: tuple[str, float] | None
     windows: int | None
     more_sets: int | None
-    settled: float | None
     seconds: float | None
     on_gpu: bool
     note: str
@@ -125,7 +124,6 @@ def verdicts(evidence: Evidence, measure: str | None = None) -> list[Verdict]:
                 wrong=None if worst.is_empty() else (worst.item(0, "source"), worst.item(0, "regret")),
                 windows=fewest_windows(sizes.filter(here), study.condition, row["matters"]),
                 more_sets=more,
-                settled=row["settled_chance"],
                 seconds=None if more is None or seconds is None else more * seconds,
                 on_gpu=on_gpu,
                 note=row["note"] or "",

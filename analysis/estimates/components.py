@@ -34,7 +34,7 @@ import numpy as np
 
 from analysis.estimates.clusters import WORDS, two_groups
 from analysis.estimates.spreads import far_words, typical
-from analysis.estimates.welch import set_variance, source_variance
+from analysis.estimates.welch import lopsided, set_variance, source_variance
 
 SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
     "source",
@@ -286,6 +286,8 @@ def _reasons(
             reasons[1] = f"{told}; the SD of the other sets is {share:.2f} times this ({ratio} of that)"
     elif two_groups(values):
         reasons[0] = reasons[1] = f"no interval: {WORDS}"
+    elif lopsided(values):
+        reasons[1] = "no interval: one of two sources has two sets only"
     few = "no interval: too few examples are answered in different ways"
     residual, crossed, single = (np.isfinite(value) and value < FEWEST for value in freedom)
     # Degrees of freedom are estimated as well: they come out high where rare examples are not among those seen.

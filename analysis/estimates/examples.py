@@ -114,10 +114,7 @@ def _of_model(outcomes: Outcomes, seed: int, before: dict[str, int], domains: Do
             found: ComponentRows = component_rows(outcomes, column, label, rng)
             rows[column] += found.rows
             notes += found.notes
-    cuts = Cuts(seed)
-    reliability = [
-        row for column in COLUMNS for label in labels for row in reliability_rows(outcomes, column, label, cuts)
-    ]
+    reliability = reliability_rows(outcomes, labels, Cuts(seed))
     answers, graded = answers_of(outcomes)
     if graded:
         text = f"Outcomes of {listed(graded)} are numbers between right and wrong; flips and McNemar's test lack them."

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 CUTS = 200  # the average then moves by less than .02 from one seed to the next
 
@@ -102,27 +101,48 @@ def split_half(tasks: Sequence[np.ndarray], halves: Halves) -> Reliability:
 
     tasks: the `source_means` of each, [sources, examples].
     """
-    sources, cuts = len(tasks[0]), halves.cuts.cuts
-    count = sum(means.shape[1] for means in tasks)
-    found = Reliability(sources, count)
-    if sources < 3 or min(means.shape[1] for means in tasks) < 4:
-        return found
-    first, second = np.zeros((cuts, sources)), np.zeros((cuts, sources))
-    for means in tasks:
-        examples = means.shape[1]
+    return split_halves([tasks], halves)[0]
+
+
+def split_halves(cases: Sequence[Sequence[np.ndarray]], halves: Halves) -> list[Reliability]:
+    """`split_half` of several measures or methods, whose tasks have as many sources and examples each, cut alike.
+
+    The halves of ten thousand examples are read once for all of them: that is what takes the time.
+    """
+    sources, cuts = len(cases[0][0]), halves.cuts.cuts
+    sizes = [means.shape[1] for means in cases[0]]
+    unknown = Reliability(sources, sum(sizes))
+    if sources < 3 or min(sizes) < 4:
+        return [unknown] * len(cases)
+    first, second = np.zeros((cuts, len(cases) * sources)), np.zeros((cuts, len(cases) * sources))
+    for examples, *every in zip(sizes, *cases, strict=True):
+        means = np.concatenate(every)  # (cases x sources, examples)
         half = halves.of(examples) @ means.T
         first += half / (examples // 2)
         second += (means.sum(axis=1) - half) / (examples - examples // 2)
-    h = _spearman(first, second)
+    agreed = _spearman(*(values.reshape(cuts, len(cases), sources) for values in (first, second)))
+    return [_averaged(h, unknown) for h in agreed.T]
+
+
+def _averaged(h: np.ndarray, unknown: Reliability) -> Reliability:
+    """The reliability of correlations of halves [cuts]."""
     if np.isnan(h).all():
-        return found
+        return unknown
     low, high = np.nanquantile(h, [0.025, 0.975])
-    return Reliability(sources, count, float(np.nanmean(h)), float(low), float(high))
+    return Reliability(unknown.sources, unknown.examples, float(np.nanmean(h)), float(low), float(high))
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each pair of rows [cuts]; NaN where a row has no order."""
-    x, y = (stats.rankdata(np.round(values, 12), axis=1) for values in (a, b))
-    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
-    size = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    return np.divide((x * y).sum(axis=1), size, out=np.full(len(x), np.nan), where=size > 0)
+    """Spearman's correlation of each pair of rows [..., sources]; NaN where a row has no order."""
+    x, y = (_ranked(np.round(values, 12)) for values in (a, b))
+    size = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
+    return np.divide((x * y).sum(axis=-1), size, out=np.full(size.shape, np.nan), where=size > 0)
+
+
+def _ranked(values: np.ndarray) -> np.ndarray:
+    """Ranks of each row around their middle, ties in the middle of theirs; rows are many and short."""
+    above, below = np.zeros(values.shape), np.zeros(values.shape)
+    for column in range(values.shape[-1]):
+        above += values > values[..., column, None]
+        below += values < values[..., column, None]
+    return np.asarray((above - below) / 2)

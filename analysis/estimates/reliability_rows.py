@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
 from analysis.estimates.components import complete_examples
 from analysis.estimates.outcomes import MEASURE_OF, Outcomes, answered
-from analysis.estimates.reliability import Cuts, Halves, source_means, split_half
+from analysis.estimates.reliability import Cuts, Halves, source_means, split_halves
 from analysis.measures import MEAN
 
 WANTED = 0.8  # "good" by the usual reading of a reliability (Nunnally 1978, Psychometric Theory)
@@ -25,16 +28,37 @@ RELIABILITY_SCHEMA = {
 }
 
 
-def reliability_rows(outcomes: Outcomes, column: str, label: str, cuts: Cuts) -> list[dict[str, object]]:
-    """A row per task and one for the mean over tasks, of the trials of one method that saw calibration data.
+@dataclass(frozen=True)
+class _Case:
+    """One measure of one method: `context` of its rows, and per row its task and the means of the sources."""
+
+    context: dict[str, object]
+    rows: list[tuple[str, list[np.ndarray]]]
+
+    @property
+    def shape(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Cases of one shape are cut alike, and together."""
+        return tuple(tuple(means.shape for means in every) for _, every in self.rows)
+
+
+def reliability_rows(outcomes: Outcomes, labels: Sequence[str], cuts: Cuts) -> list[dict[str, object]]:
+    """Per measure and method a row per task and one for the mean over tasks, of the trials that saw calibration data.
 
     Trials without outcomes of a task are left out of it and of the mean, as in the components; so is an example that
     some trial lacks.
     """
+    cases = [_case(outcomes, column, label) for column in outcomes.matrices for label in labels]
+    alike: dict[object, list[_Case]] = {}
+    for case in cases:
+        alike.setdefault(case.shape, []).append(case)
+    return [row for together in alike.values() for row in _rows(together, Halves(cuts))]
+
+
+def _case(outcomes: Outcomes, column: str, label: str) -> _Case:
     trials = outcomes.trials.with_row_index("row")
     trials = trials.filter((pl.col("method_label") == label) & pl.col("source").is_not_null())
     if trials.is_empty():
-        return []
+        return _Case({}, [])
     tasks = {task: matrix[trials["row"].to_numpy()] for task, matrix in outcomes.matrices[column].items()}
     tasks = {task: m for task, m in tasks.items() if task in outcomes.tasks[column] and answered(m).any()}
     there = {task: answered(matrix) for task, matrix in tasks.items()}
@@ -46,20 +70,25 @@ def reliability_rows(outcomes: Outcomes, column: str, label: str, cuts: Cuts) ->
         if kept.any():
             every = [own[t] if (there[t] == kept).all() else _means(m, owner, kept) for t, m in tasks.items()]
             chosen.append((MEAN, every))
-    halves = Halves(cuts)
     context = {"model": outcomes.model, "parameters": trials.item(0, "parameters"), "method_label": label}
+    return _Case({**context, "measure": MEASURE_OF[column]}, chosen)
+
+
+def _rows(cases: Sequence[_Case], halves: Halves) -> list[dict[str, object]]:
+    """The rows of cases of one shape."""
     rows: list[dict[str, object]] = []
-    for task, means in chosen:
-        found = split_half(means, halves)
-        needed = found.needed(WANTED)
-        note = ""
-        if found.half is None:
-            note = "unknown: it needs three sources that differ and four examples of each task"
-        elif needed is None:
-            note = "halves of the examples do not agree at all, so no number of examples can be named"
-        row = {"measure": MEASURE_OF[column], "task": task, "sources": found.sources, "examples": found.examples}
-        row |= {"reliability": found.reliability, "half": found.half, "half_low": found.low, "half_high": found.high}
-        rows.append({**context, **row, "examples_needed": needed, "note": note})
+    for place in range(len(cases[0].rows)):
+        for case, found in zip(cases, split_halves([case.rows[place][1] for case in cases], halves), strict=True):
+            needed = found.needed(WANTED)
+            note = ""
+            if found.half is None:
+                note = "unknown: it needs three sources that differ and four examples of each task"
+            elif needed is None:
+                note = "halves of the examples do not agree at all, so no number of examples can be named"
+            row = {"task": case.rows[place][0], "sources": found.sources, "examples": found.examples}
+            row |= {"reliability": found.reliability, "half": found.half, "half_low": found.low}
+            row |= {"half_high": found.high, "examples_needed": needed, "note": note}
+            rows.append({**case.context, **row})
     return rows
 
 

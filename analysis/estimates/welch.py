@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from analysis.estimates.clusters import step_of
+
 ALIKE = 0.5  # Bartlett's p above which variances count as alike
 # Where they are not, a source whose variance is large and estimated low by luck counts for less than it should, and the
 # upper limit comes out too low. Its degrees of freedom lose up to `CAUTION`: nothing where the largest part makes up
@@ -40,7 +42,8 @@ def contrast(groups: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray
     """Σ weight × mean of each source, with its 95 % interval over draws.
 
     groups: per source float64 [sets]. `extra` is variance of the sum that sets do not show, taken as known. Without two
-    sets of a source that differ there is no interval.
+    sets of a source that differ there is no interval. A source whose recorded values are equal, where those of others
+    move in steps, has the variance of one step's rounding.
     """
     w = np.asarray(weights, float)
     counts = np.array([len(group) for group in groups])
@@ -52,10 +55,7 @@ def contrast(groups: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray
     error = float(parts.sum())
     if error == 0:
         return Interval(value)
-    own = np.where(counts > 1, parts, 0.0)
-    borrowed = error - float(own.sum())  # one estimate for all, so it adds up before it is squared
-    donors = max(int((counts - 1).sum()), 1)
-    freedom = error**2 / float((own**2 / np.maximum(counts - 1, 1)).sum() + borrowed**2 / donors)
+    freedom = _freedom(parts[w != 0], counts[w != 0], int((counts - 1).sum()))
     total = (error + extra) ** 0.5
     half = float(stats.t.ppf(0.975, freedom)) * total
     p = float(2 * stats.t.sf(abs(value) / total, freedom))
@@ -63,11 +63,38 @@ def contrast(groups: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray
 
 
 def _variances(groups: Sequence[np.ndarray]) -> np.ndarray | None:
-    """The variance of each source's sets, [sources]; None where no source has two."""
-    own = [float(group.var(ddof=1)) if len(group) > 1 else np.nan for group in groups]
-    if np.isnan(own).all():
+    """The variance of each source's sets, [sources]; None where no source has two sets that differ."""
+    own = np.array([float(group.var(ddof=1)) if len(group) > 1 else np.nan for group in groups])
+    if not (own > 0).any():
         return None
+    flat = own == 0
+    if flat.any():
+        own[flat] = step_of(groups) ** 2 / 12
     return np.where(np.isnan(own), np.nanmean(own), own)
+
+
+def _freedom(parts: np.ndarray, counts: np.ndarray, donors: int) -> float:
+    """Degrees of freedom of a sum of variances, one part for each source with so many sets.
+
+    They are Welch's and Satterthwaite's but for two cases. Of more than two sources whose variances are alike, s⁴ is
+    replaced by s⁴ df / (df + 1), as these take the luck of the estimates for differences (four sources x 2 sets: .981
+    held, now .971). Of two sources with unlike numbers of sets they are drawn towards the mean of 1 / df, weighted as
+    the parts are: Welch's are high where the few sets look calm by luck (2 sets against 10: .88 to .91 held for equal
+    SDs and for ones of 5:1, now .92 to .94). `donors`: degrees of freedom of what a source with one set borrows.
+    """
+    error, several = float(parts.sum()), counts > 1
+    freedom = np.maximum(counts - 1.0, 1)
+    own = np.where(several, parts, 0.0)
+    borrowed = (error - float(own.sum())) ** 2 / max(donors, 1)  # one estimate for all: it adds up before it is squared
+    plain = error**2 / (float((own**2 / freedom).sum()) + borrowed)
+    if not several.all() or len(parts) < 2:
+        return plain
+    if len(parts) == 2:
+        unlike = 1 - float(counts.min() / counts.max()) ** 2
+        return float(plain ** (1 - unlike) * (error / float((parts / freedom).sum())) ** unlike)
+    if _alike(parts * counts, freedom) < ALIKE:
+        return plain
+    return float(min(error**2 / float((own**2 / (freedom + 1)).sum()), freedom.sum()))
 
 
 @dataclass(frozen=True)
@@ -123,6 +150,16 @@ def set_variance(groups: Sequence[np.ndarray], weights: Sequence[float] | np.nda
     return SetVariance(total, max(float(total**2 / (parts**2 / (freedom + 1)).sum()), cautious), cautious)
 
 
+def lopsided(groups: Sequence[np.ndarray]) -> bool:
+    """Whether one of two sources has two sets and the other more: then `set_variance` has no honest limits.
+
+    Where the two sets scatter more than the many, half of the sum rests on one degree of freedom, and is low by luck
+    unseen (SD 5 and 1, 2 and 10 sets: .77 held).
+    """
+    counts = sorted(len(group) for group in groups)
+    return len(counts) == 2 and counts[0] == 2 < counts[1]
+
+
 def _careful(share: np.ndarray, freedom: np.ndarray) -> float:
     """What is left of Satterthwaite's degrees of freedom; share: of each source in the sum."""
     largest = int(share.argmax())
@@ -173,30 +210,52 @@ def source_variance(
     squares = float(((means - means.mean()) ** 2).sum())
     if squares == 0:
         return np.zeros(draws)
-    known = np.maximum(freedom, 1)
     # A source whose sets do not differ has no error, but no weight without end either.
-    errors = np.maximum(errors, 1e-12 * squares)
-    error = errors * np.where(freedom > 0, known / rng.chisquare(known, (draws, sources)), 1.0)
+    error = np.maximum(errors, 1e-12 * squares) * _error_pivots(errors, freedom, rng, draws)
     wanted = rng.chisquare(sources - 1, draws)
-    error, means = np.ascontiguousarray(error.T), means[:, None]  # sums over few sources are fast down the columns
+    error = np.ascontiguousarray(error.T)  # sums over few sources are fast down the columns
+    means = (means - means[errors.argmin()])[:, None]  # the weighted mean is near it: nothing cancels
     found = np.zeros(draws)
-    some = np.flatnonzero(_squares(means, error) > wanted)
+    some = np.flatnonzero(_squares(means, error)[0] > wanted)
     found[some] = _solved(means, error[:, some], wanted[some], squares)
     return found
 
 
+def _error_pivots(errors: np.ndarray, freedom: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """Draws of true over estimated errors of source means, [draws, sources]; 1 without degrees of freedom.
+
+    Of two sources only the sum of their errors counts, which Welch's degrees of freedom describe better than two
+    pivots: with these the lower limit of two equal sources was above zero in .013 of studies instead of .025.
+    """
+    if len(errors) == 2 and freedom.any():
+        shared = _freedom(errors, freedom + 1, int(freedom.sum()))
+        return np.repeat(shared / rng.chisquare(shared, (draws, 1)), 2, axis=1)
+    known = np.maximum(freedom, 1)
+    return np.where(freedom > 0, known / rng.chisquare(known, (draws, len(errors))), 1.0)
+
+
 def _solved(means: np.ndarray, error: np.ndarray, wanted: np.ndarray, squares: float) -> np.ndarray:
-    """The variance [draws] that, added to each error, makes the weighted squares what is wanted; by bisection."""
-    low, high = np.zeros(len(wanted)), squares / wanted
+    """The variance [draws] that, added to each error, makes the weighted squares what is wanted.
+
+    One over the weighted squares is the least of quadratic forms that are linear in the variance, and so concave in it:
+    Newton's steps come from below and never pass the solution. Where all errors are alike the first one is exact.
+    """
+    found = np.maximum(squares / wanted - error.max(axis=0), 0)  # not above it: weights are those of the largest error
     for _ in range(40):
-        middle = (low + high) / 2
-        above = _squares(means, error + middle) > wanted
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.asarray((low + high) / 2)
+        value, slope = _squares(means, error + found)
+        step = value * (value / wanted - 1) / slope
+        found = np.maximum(found + step, 0)
+        if (np.abs(step) <= 1e-9 * found).all():
+            break
+    return np.asarray(found)
 
 
-def _squares(means: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Σ over sources of (mean - weighted mean)² / variance, [draws]; means [sources, 1], variance [sources, draws]."""
+def _squares(means: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Σ over sources of (mean - weighted mean)² / variance, and by how much it falls with the variance, each [draws].
+
+    means: [sources, 1]; variance: [sources, draws].
+    """
     weight = 1 / variance
     centre = (weight * means).sum(axis=0) / weight.sum(axis=0)
-    return np.asarray((weight * (means - centre) ** 2).sum(axis=0))
+    part = weight * (means - centre)  # (sources, draws)
+    return (part * (means - centre)).sum(axis=0), (part**2).sum(axis=0)

@@ -80,7 +80,7 @@ def html(frame: pl.DataFrame, limit: int | None = None) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number with this many significant digits, never in scientific notation between 1e-4 and 1e9.
+    """A number with this many significant digits, never in scientific notation between 1e-9 and 1e9.
 
     Nothing for what is no number (NaN): a reader sees that it is missing.
     """
@@ -91,7 +91,7 @@ def number(value: float | None, digits: int = 4) -> str:
     if value == 0:
         return "0"
     size = abs(value)
-    if size >= 1e9 or size < 1e-4:
+    if size >= 1e9 or size < 1e-9:
         return f"{value:.{digits - 1}e}"
     decimals = max(0, digits - 1 - _exponent(size))
     return f"{value:,.{decimals}f}"

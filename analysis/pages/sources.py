@@ -12,7 +12,10 @@ from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 from analysis.page.chart import Chart
 from analysis.page.html import Figure, Section, Table
+from analysis.page.render import number
 from analysis.pages.common import each_model, table
+
+FEW = 3  # sentences of sets that are far off under a table
 
 
 def section(evidence: Evidence) -> Section:
@@ -25,15 +28,16 @@ def section(evidence: Evidence) -> Section:
             title = f"{info.title}: every calibration set"
             caption = "Where intervals of two sources overlap widely, the draw matters as much as the source."
             items.append(Figure(f"figure-spread-{measure}", title, caption, variants))
+        rows = source_table(study, measure)
         items.append(
             table(
-                source_table(study, measure),
+                rows,
                 source_table,
                 measure,
                 id=f"source-{measure}",
                 title=f"{info.title} by source",
                 caption="Mean ± SD over calibration sets, mean over tasks or texts; "
-                f"{info.better}. Without ±: one trial.",
+                f"{info.better}. Without ±: one trial.{_far_off(rows)}",
                 shown=_no_data_first(wide_table(study, measure)),
             )
         )
@@ -49,6 +53,19 @@ def section(evidence: Evidence) -> Section:
             )
         )
     return Section("sources", "How much do sources and draws matter?", items=items)
+
+
+def _far_off(rows: pl.DataFrame) -> str:
+    """Where a mean follows a set that is far off; the rows have the median and the SD of the other sets beside it."""
+    told = [
+        f"{row['note']} ({row['model']}, {row['method_label']}: median {number(row['median'])}, SD of the others "
+        f"{number(row['sd_typical'])})"
+        for row in rows.filter(pl.col("note") != "").iter_rows(named=True)
+    ]
+    if not told:
+        return ""
+    more = f"; {len(told) - FEW} more are in the rows" if len(told) > FEW else ""
+    return f" Means follow sets that are far off: {'; '.join(told[:FEW])}{more}."
 
 
 def _no_data_first(wide: pl.DataFrame) -> pl.DataFrame:

@@ -111,4 +111,7 @@ SETS = (
     SetDesign("values in steps of 1.25 SD (small tasks), 6 x 3", (3,) * 6, step=1.25),
     SetDesign("a third missing at random, 6 x 6", (6,) * 6, lost=1 / 3),
     SetDesign("the worst third missing, 6 x 6", (6,) * 6, lost=1 / 3, lost_low=True),
+    SetDesign("two sources of SD 5 and 1, 2 and 10 sets", (2, 10), between=3.0, sds=(5.0, 1.0)),
+    SetDesign("two sources of SD 2 x 3 sets", (3, 3), between=2.0, sds=(2.0, 2.0)),
+    SetDesign("six sources of SD 2 x 4 sets", (4,) * 6, between=2.0, sds=(2.0,) * 6),
 )

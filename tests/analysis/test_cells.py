@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -44,6 +46,25 @@ def test_interval_is_the_t_interval_of_the_mean(study: Study) -> None:
     half = 4.302652729911275 * row["sd"] / math.sqrt(3)  # t quantile with two degrees of freedom
     assert math.isclose(row["low"], row["mean"] - half)
     assert math.isclose(row["high"], row["mean"] + half)
+
+
+def test_a_set_that_is_far_off_moves_neither_median_nor_typical_sd(study: Study) -> None:
+    plain = cells.source_table(study).filter(pl.col("source").is_not_null())
+    assert plain["median"].null_count() == plain["sd_typical"].null_count() == 0
+    assert set(plain["note"]) == {""}
+    usual = study.calibrated.filter(measure="accuracy", task=MEAN, source="books").head(1)
+    same = {name: usual.item(0, name) for name in ("model", "method_label", "source", "measure", "task")}
+    others = study.values.filter(~pl.all_horizontal(pl.col(name) == value for name, value in same.items()))
+    values = [*np.random.default_rng(0).normal(50, 1, 9), 20.0]
+    ten = pl.concat([usual] * 10).with_columns(
+        pl.Series("value", values), pl.Series("set", range(10), dtype=usual.schema["set"])
+    )
+    row = cells.source_table(replace(study, values=pl.concat([others, ten]))).filter(
+        model=same["model"], method_label=same["method_label"], source="books"
+    )
+    assert row["note"].to_list() == ["one of 10 sets of books is far off"]
+    assert row.item(0, "sd") > 8 > 2 > row.item(0, "sd_typical")
+    assert abs(row.item(0, "median") - 50) < 1 < 2 < abs(row.item(0, "mean") - 50)
 
 
 def test_data_free_and_dense_rows_have_one_trial_and_no_spread(study: Study) -> None:

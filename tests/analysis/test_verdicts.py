@@ -25,7 +25,6 @@ SETTLED = Verdict(
     wrong=("code", 1.25),
     windows=None,
     more_sets=None,
-    settled=None,
     seconds=None,
     on_gpu=False,
     note="",

@@ -239,3 +239,13 @@ def test_component_of_examples_needs_examples_that_are_answered_in_different_way
         matrix[:, :unlike] = rng.random((18, unlike)) < rng.random(unlike)
         found = components([matrix], owner, rng)
         assert (found.reasons[2] == "") == known == bool(np.isfinite(found.interval()[0][2]))
+
+
+def test_two_sets_of_one_of_two_sources_have_no_interval_of_their_sd() -> None:
+    rng = np.random.default_rng(0)
+    for sets, told in (((2, 6), True), ((2, 2), False), ((3, 6), False)):
+        owner = [name for name, count in zip("ab", sets, strict=True) for _ in range(count)]
+        matrix = rng.normal(size=(len(owner), 1)) + rng.normal(size=(len(owner), 60))
+        found = components([matrix], owner, rng, draws=50)
+        assert (found.reasons[1] == "no interval: one of two sources has two sets only") is told
+        assert np.isnan(found.interval()[0][1]) == told
