@@ -1,4 +1,4 @@
-"""Runs batches of trials in the full and in the screening folder, with workers that stay from the first to the last.
+"""Runs batches of trials in the full and in the screening folders, with workers that stay from the first to the last.
 
 A batch is a session like any other: what is there already is not run again, whatever is wrong with a folder is found
 before a worker starts, and a kill loses nothing. The runner is made for the first batch that has something to run.

@@ -52,7 +52,11 @@ def test_dear_screens_are_not_bought() -> None:
 def test_guessed_costs_are_measured_before_screens_are_bought() -> None:
     rules, guess, arms = Rules(budget=24), Costs(0.1, 1.0, guessed=True), arms_of(8)
     step = next_round([], arms, rules, guess)
-    assert isinstance(step, Round) and step.trials == (Trial("arm0", 0, SCREEN), Trial("arm0", 0, FULL))
+    assert isinstance(step, Round) and step.trials == (
+        Trial("arm0", 0, SCREEN),
+        Trial("arm0", 1, SCREEN),
+        Trial("arm0", 0, FULL),
+    )
 
     def after(seconds: float) -> Round:
         found = [Outcome("arm0", 0, SCREEN, (4.0,), seconds), Outcome("arm0", 0, FULL, (1.0,), 1.0)]
