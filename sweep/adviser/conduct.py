@@ -32,6 +32,7 @@ from sweep.runs.runner import RunnerError
 Point = tuple[Mapping[str, float], tuple[float, ...]]  # shares of a mixture, and its losses
 
 MOST_ROUNDS = 1000  # a policy that asks for more never ends
+FAR_LESS = 0.5  # of what a screen takes: what is foreseen is the least, and timing has its price
 
 
 @dataclass(frozen=True)
@@ -157,26 +158,28 @@ class Conduct:
         return self.state.alone + len(self.design.arms) * self.question.sets * costs.full
 
     def costs(self) -> Costs:
-        """Expected seconds of a trial: from the control, by what a plan expects of both (`sweep/runs/estimate.py`), or
-        of a full trial from screens."""
-        state, base = self.state, self.state.evaluate
-        guesses = {place: expected(trial) for place, trial in self._samples().items()}
-        unit = base / max(expected(self.design.controls[FULL][-1]).evaluate, 1e-9)
-        found = {place: max(unit * (one.compress + one.evaluate), 1e-3) for place, one in guesses.items()}
-        kind = state.kind or min(self._kinds(), key=lambda each: found[each])
+        """Expected seconds of a trial: what is foreseen of it, and of a full trial what screens lead to expect."""
+        state, found = self.state, self._foreseen()
+        kind = state.kind or min(self._kinds(), key=found.__getitem__)
         seconds = state.compress[kind].values()
         if seconds and not state.compress[FULL]:
-            times = guesses[FULL].compress / max(guesses[kind].compress, 1e-9)
-            found[FULL] = base + sum(seconds) / len(seconds) * times
+            full, screen = (expected(self._samples()[place]).compress for place in (FULL, kind))
+            found[FULL] = state.evaluate + sum(seconds) / len(seconds) * full / max(screen, 1e-9)
         return Costs(found[kind], max(found[FULL], 1e-3), state.alone, guessed=True)
+
+    def _foreseen(self) -> dict[str, float]:
+        """Seconds of a trial of each study: from the control, by what a plan expects (`sweep/runs/estimate.py`)."""
+        unit = self.state.evaluate / max(expected(self.design.controls[FULL][-1]).evaluate, 1e-9)
+        guesses = {place: expected(trial) for place, trial in self._samples().items()}
+        return {place: max(unit * (one.compress + one.evaluate), 1e-3) for place, one in guesses.items()}
 
     def _samples(self) -> Mapping[str, Any]:
         """A draw of the first arm as each study has it."""
         return {place: self.design.trials[Trial(self.design.names[0], 0, place)] for place in self.design.studies}
 
     def _kinds(self) -> list[str]:
-        """Kinds of screens that the question allows."""
-        return [kind for kind in (SCREEN, BLOCKS) if kind in self.design.studies]
+        """Kinds of screens that the question allows: those first that need no controls of their own."""
+        return [kind for kind in (BLOCKS, SCREEN) if kind in self.design.studies]
 
     def _decide(self) -> tuple[Round | Stop, float]:
         started = time.perf_counter()
@@ -297,17 +300,19 @@ class Conduct:
 
     def _screened_by(self, chosen: Sequence[Trial]) -> str:
         """The kind of screens that are bought: of those that may be cheap enough the one that takes least, timed on the
-        first few that are chosen."""
-        if self.state.kind is not None:
-            return self.state.kind
-        guesses = {place: expected(trial) for place, trial in self._samples().items()}
-        cost = {place: one.compress + one.evaluate for place, one in guesses.items()}
-        kinds = sorted(self._kinds(), key=lambda kind: cost[kind])
-        kinds = [kinds[0], *(kind for kind in kinds[1:] if cost[kind] <= SCREEN_COST * cost[FULL])]
-        timed = {kind: self._run_trials(chosen[:TIMED], kind) for kind in kinds} if len(kinds) > 1 else {}
-        self.state.kind = min(kinds, key=lambda kind: _least(timed.get(kind, ())))
-        others = [outcome for kind, found in timed.items() if kind != self.state.kind for outcome in found]
-        self.state.alone += sum(outcome.seconds for outcome in others)
+        first few that are chosen. A second kind is timed where it is foreseen to take far less than the first one did.
+        """
+        if self.state.kind is None:
+            foreseen = self._foreseen()
+            kinds = [kind for kind in self._kinds() if foreseen[kind] <= SCREEN_COST * foreseen[FULL]]
+            kinds = kinds or [min(self._kinds(), key=foreseen.__getitem__)]
+            timed: dict[str, list[Outcome]] = {}
+            for kind in kinds if len(kinds) > 1 else ():
+                if not timed or foreseen[kind] < FAR_LESS * min(map(_least, timed.values())):
+                    timed[kind] = self._run_trials(chosen[:TIMED], kind)
+            self.state.kind = min(timed, key=lambda kind: _least(timed[kind])) if timed else kinds[0]
+            others = [outcome for kind, found in timed.items() if kind != self.state.kind for outcome in found]
+            self.state.alone += sum(outcome.seconds for outcome in others)
         return self.state.kind
 
     def _by_what(self, asked: Round) -> str:

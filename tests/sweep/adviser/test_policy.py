@@ -78,7 +78,7 @@ def test_an_arm_that_was_timed_takes_part_as_any_other(costs: Costs) -> None:
     guess = Costs(costs.screen, costs.full, guessed=True)
     outcomes, rounds, stop = run(losses_of(TRUTH), arms_of(8), Rules(budget=24), guess)
     assert len({(o.arm, o.draw, o.fidelity) for o in outcomes}) == len(outcomes)
-    assert [len(step.trials) for step in rounds[:2]] == [2, SCREENS * 8 - 1] and stop.kind in ("budget", "settled")
+    assert [len(step.trials) for step in rounds[:2]] == [3, SCREENS * 8 - 2] and stop.kind in ("budget", "settled")
     assert {t.fidelity for t in rounds[2].trials} == {FULL} and len({t.arm for t in rounds[2].trials}) >= 4
     failing = run(lambda t: None if t.arm == "arm0" else losses_of(TRUTH)(t), arms_of(8), Rules(budget=24), guess)
     assert failing[2].kind in ("budget", "settled") and len({o.arm for o in failing[0]}) == 8
