@@ -18,6 +18,7 @@ from sweep.adviser.policy import least_budget
 from sweep.adviser.question import SHARE, Question
 from sweep.adviser.record import recorded_workers, write_record
 from sweep.adviser.rounds import Rounds
+from sweep.adviser.search import check_search
 from sweep.adviser.study import Design, make_design
 from sweep.adviser.targets import Asked, make_targets, task_texts
 from sweep.adviser.verdict import NO_MATTER, Verdict
@@ -102,6 +103,8 @@ def prepare(question: Question, results: str | None, options: RunOptions) -> Pre
     arms = make_arms(question)
     asked = make_targets(question)
     design = make_design(question, arms, asked)
+    if question.search_mixture:
+        check_search(arms, design.screened_windows, question.nsamples)
     root = f"results/{design.name}" if results is None else results
     specs = design.specs()
     _check_budget(question, design, options, find_results(root))

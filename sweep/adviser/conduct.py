@@ -262,7 +262,7 @@ class Conduct:
         if len(chosen) < 2:
             self._keep(f"a screen of each of {len(arms)} candidates; no mixture can be paid", alone, 0.0)
             return
-        windows = self.design.trials[Trial(chosen[0], 0, SCREEN)].spec.nsamples or 1  # type: ignore[union-attr]
+        windows = self.design.screened_windows
         tried = to_screen(chosen, list(arms.values()), windows)
         self._redesign(self.design.arms, tried)
         by_name = {self._name(arm): arm for arm in tried}

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from calib.build import TooShort
 from calib.settings import SettingsError
 from calib.spec import CalibrationSpec
 from methods.base import Method, method_name, parse_method
@@ -32,6 +33,7 @@ from sweep.shipping.entries import LONGEST, stored_dtype, with_scales
 
 SMALLER = 8  # times fewer windows and examples in a screen
 FEWEST = 4  # windows of each text in a screen
+DEEP = 8  # blocks of a model from which on the first ones are a quarter of it or less
 FIRST_BLOCKS = 2  # the inputs of the second have met compressed weights already
 BLOCK_WINDOWS = 8  # windows of each text that go through them, as many as were measured (docs/adviser.md)
 WINDOWS, WINDOW = 32, 512  # of a target's text: windows, and tokens of each
@@ -57,6 +59,12 @@ class Design:
     @property
     def names(self) -> list[str]:
         return [arm.name for arm in self.arms]
+
+    @property
+    def screened_windows(self) -> int:
+        """Windows of a screened set."""
+        spec = self.trials[Trial(self.names[0], 0, SCREEN)].spec
+        return (spec.nsamples if spec else None) or 1
 
     def specs(self) -> dict[str, list[CalibrationSpec]]:
         """The sets of each arm in the full study."""
@@ -104,7 +112,10 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked, also: Seq
             size["max_nsamples"] = question.nsamples
         calibration = _calibration(taking_part[fidelity], size)
         studies[fidelity] = parse_study({**document, **common, "calibration": calibration})
-        plan.check(studies[fidelity])
+        try:
+            plan.check(studies[fidelity])
+        except TooShort as error:
+            raise SettingsError(f"--target: {error}; --windows {question.windows} are asked of it now") from None
     return _design(name, arms, asked, studies)
 
 
@@ -130,11 +141,11 @@ def _design(name: str, arms: Sequence[Arm], asked: Asked, studies: Mapping[str, 
 
 
 def screened_by_blocks(question: Question, method: Method, blocks: int | None) -> bool:
-    """Whether the first of so many blocks can screen a set: for texts, where no step looks at blocks behind them.
+    """Whether the first of so many blocks can screen a set: for texts, where no step looks at the blocks behind.
 
     The search of a mixture is made of screens of few windows, and whatever was screened so is screened alike.
     """
-    if question.tasks or question.search_mixture or blocks is None or blocks <= FIRST_BLOCKS:
+    if question.tasks or question.search_mixture or blocks is None or blocks < DEEP:
         return False
     return not any(step.whole_model or step.looks_at_all_blocks for step in steps_of(method))
 

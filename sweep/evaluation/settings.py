@@ -104,7 +104,7 @@ class EvaluationSettings:
             preflight(specs)
         except SettingsError as error:
             asked = f"heldout_windows {self.heldout_windows or 'null'}, heldout_seqlen {self.heldout_seqlen}"
-            raise SettingsError(f"{path}.heldout ({asked}): {error}") from None
+            raise type(error)(f"{path}.heldout ({asked}): {error}") from None
 
     def heldout_specs(self, path: str = "evaluation") -> list[CalibrationSpec]:
         """The windows of each held-out text, as calibration sets are asked for.

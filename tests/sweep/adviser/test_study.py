@@ -103,7 +103,7 @@ def test_first_blocks_screen_where_texts_alone_are_asked_and_no_step_looks_furth
     assert offered(plain) and offered([plain, {"method": "gptq", "bits": 4}])
     assert not offered(owl) and not offered({"method": "fwsvd", "ratio": 0.6})
     assert not offered([{"method": "rotation"}, {"method": "gptq", "bits": 4}])
-    assert not offered(plain, 2) and not offered(plain, None)
+    assert offered(plain, 8) and not offered(plain, 7) and not offered(plain, None)
     assert not offered(plain, tasks=["arc_easy"]) and not offered(plain, search_mixture=True)
 
 
