@@ -22,8 +22,8 @@ class World:
     unlike: SDs of a draw lie evenly in the logarithm between 1 / unlike and unlike times their usual value.
     tail:   degrees of freedom of Student draws, scaled to the same SD; None: normal draws.
     far:    how often a draw is 10 SDs worse. broken: number of arms whose trials all fail.
-    drawn:  each set of sources has its own SD, of a half-Cauchy law of scale `between` that is cut at `MOST`, and its own
-            rho, anything between 0 and 1.
+    drawn:  each set of sources has its own SD, of a half-Cauchy law of scale `between` that is cut at `MOST`, and its
+            own rho, anything between 0 and 1.
     """
 
     name: str
