@@ -25,6 +25,7 @@ from analysis.measures import CONTEXT, LARGEST, build_values
 from analysis.trials import (
     POLICIES,
     known_versions,
+    of_whole_models,
     one_trial_per_cell,
     unstated_notes,
     with_conditions,
@@ -137,6 +138,7 @@ def load(root: str) -> Study:
         aside = f" ({len(results.set_aside)} files that are no results were set aside)" if results.set_aside else ""
         raise ResultsError(f"{root}: no trials{aside}; run `python -m sweep.launch --results {root}` first")
     attempted, version_notes = known_versions(everything, str(root))
+    attempted, part_notes = of_whole_models(attempted, str(root))
     attempted, copy_notes = without_copies(attempted)
     failed = attempted.filter(pl.col("status") != "ok").sort("model", "method_label", "source", "set", "trial_id")
     trials = attempted.filter(pl.col("status") == "ok")
@@ -153,6 +155,7 @@ def load(root: str) -> Study:
     study_file, study_file_notes = _study_file(results)
     limitations = (
         *version_notes,
+        *part_notes,
         *copy_notes,
         *_failure_notes(failed),
         *factor_notes,

@@ -56,6 +56,20 @@ def known_versions(trials: pl.DataFrame, root: str) -> tuple[pl.DataFrame, tuple
     return known, tuple(notes)
 
 
+def of_whole_models(trials: pl.DataFrame, root: str) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
+    """Trials that compressed all of their model. Raises ResultsError where there is none."""
+    parts = trials.filter(pl.col("first_blocks").is_not_null())
+    if parts.is_empty():
+        return trials, ()
+    if parts.height == trials.height:
+        raise ResultsError(
+            f"{root}: all {parts.height} trials compressed and looked at first blocks alone (first_blocks), which are "
+            "no models; their block_error is in metrics/"
+        )
+    text = f"{parts.height} trials compressed and looked at first blocks alone (first_blocks) and are left out."
+    return trials.filter(pl.col("first_blocks").is_null()), (Limitation("first blocks", text),)
+
+
 def without_copies(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
     """One row per trial id: the latest, a successful one first."""
     ranked = trials.sort(

@@ -62,6 +62,10 @@ def build(
     return build_sets([spec], tokenizer, tokenizer_id, measure, writer, asked, model_id)[0]
 
 
+class TooShort(SettingsError):
+    """A source holds less text than its sets need."""
+
+
 def build_sets(
     specs: Sequence[CalibrationSpec],
     tokenizer: PreTrainedTokenizerBase,
@@ -145,7 +149,7 @@ def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
         if bound is not None and spec.document_bos:
             bound *= 2  # no document is without a token of its own
         if bound is not None and bound < needed:
-            raise SettingsError(f"{f'{place}: ' if place else ''}{_too_little(source, bound, spec, draw)}")
+            raise TooShort(f"{f'{place}: ' if place else ''}{_too_little(source, bound, spec, draw)}")
 
 
 def _no_responses(spec: CalibrationSpec, source: Source, place: str) -> str:
@@ -310,7 +314,7 @@ def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: 
         windows = draw_windows(laid, draw)
     except TooLittleText as few:
         longest = int(pool.lengths.max())
-        raise SettingsError(
+        raise TooShort(
             f"source '{part.source.label}': {few.available:,} windows of {spec.seqlen:,} tokens with sampling "
             f"'{spec.sampling}' ({len(pool.ids):,} documents, {len(pool.tokens):,} tokens, the longest document has "
             f"{longest:,}), but {_sets(spec)} of {draw.nsamples or 1} windows need {few.needed:,}{_room(draw)}"

@@ -12,7 +12,7 @@ as the mean over tokens of each one's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,38 @@ def target_error(
                     kept.put_back(index)
 
 
+def hidden_after(
+    model: torch.nn.Module, blocks: int, tokens: Any, *, batch_size: int | None = None, offload: bool | None = None
+) -> list[torch.Tensor]:
+    """What leaves the first `blocks` blocks of the model as it is, for whole windows [windows, length]: per batch
+    [windows, length, width], in the host's memory where the model's device is crowded."""
+    decoder = decoder_blocks(model)
+    with ready_to_walk(model):
+        batches = capture(model, decoder, Data(tokens, None, batch_size, offload))
+        for index in range(blocks):
+            with resident(model, index, index + 1 if index + 1 < blocks else None):
+                _advance(decoder[index], index, [batches])
+    return batches.hidden
+
+
+def errors_of_windows(
+    dense: Sequence[torch.Tensor], compressed: Sequence[torch.Tensor], device: torch.device
+) -> torch.Tensor:
+    """Of each window Σ_t ‖ŷ_t − y_t‖², Σ_t ‖y_t‖² and the mean over its tokens t of the ratio of the two.
+
+    dense, compressed: the same batches [windows, length, width]. Returns float64 [windows, 3] on `device`.
+    """
+    parts = []
+    for waiting in zip(dense, compressed, strict=True):
+        y, other = (hidden.to(device, non_blocking=True) for hidden in waiting)  # parked: nobody waited for it
+        y = y if y.dtype == torch.float64 else y.float()
+        sizes = y.square().sum(-1, dtype=torch.float64)
+        apart = (other.to(y.dtype) - y).square().sum(-1, dtype=torch.float64)
+        each = torch.where(apart == 0, 0.0, apart / sizes)  # an output of zeros has no error where none was made
+        parts.append(torch.stack([apart.sum(1), sizes.sum(1), each.mean(1)], dim=1))
+    return torch.cat(parts)
+
+
 def changes_the_whole(method: Method) -> bool:
     """Whether a step changes more than the blocks, such as a rotation: then hidden states mean something else."""
     return any(step.whole_model for step in steps_of(method))
@@ -141,14 +173,7 @@ def _advance(block: torch.nn.Module, index: int, targets: list[Batches]) -> None
 
 
 def _errors(target: _Streams, device: torch.device) -> torch.Tensor:
-    """(of the sums, mean over tokens), float64 on the device."""
-    sums: Any = 0
-    for waiting in zip(target.dense.hidden, target.compressed.hidden, strict=True):
-        dense, compressed = (hidden.to(device, non_blocking=True) for hidden in waiting)  # parked: nobody waited for it
-        dense = dense if dense.dtype == torch.float64 else dense.float()
-        sizes = dense.square().sum(-1, dtype=torch.float64).flatten()
-        apart = (compressed.to(dense.dtype) - dense).square().sum(-1, dtype=torch.float64).flatten()
-        each = torch.where(apart == 0, 0.0, apart / sizes)  # an output of zeros has no error where none was made
-        sums = sums + torch.stack([apart.sum(), sizes.sum(), each.sum(), torch.ones_like(each).sum()])
-    total = torch.where(sums[0] == 0, 0.0, sums[0] / sums[1])
-    return torch.stack([total, sums[2] / sums[3]])
+    """(of the sums, mean over tokens), float64 on the device; all windows of a target are of one length."""
+    apart, sizes, each = errors_of_windows(target.dense.hidden, target.compressed.hidden, device).unbind(1)
+    total = torch.where(apart.sum() == 0, 0.0, apart.sum() / sizes.sum())
+    return torch.stack([total, each.mean()])

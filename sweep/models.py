@@ -87,6 +87,7 @@ class ModelRef:
     placement: str = "auto"  # not part of a trial's identity
     trust_remote_code: bool = False  # part of a trial's identity when true
     gpus_per_worker: float | None = None  # not part of a trial's identity
+    blocks: int | None = None  # decoder blocks; None when the config is not at hand yet, or leaves that open
 
     def identity(self) -> dict[str, Any]:
         """What of the model can change a trial's numbers.
@@ -214,6 +215,7 @@ def _gguf_model(file: Path, path: str, name: str | None) -> ModelRef:
         architecture=found.about.architecture,
         stored_dtype=found.about.stored_dtype,
         gguf=True,
+        blocks=found.about.blocks,
     )
 
 
@@ -229,6 +231,7 @@ def _folder_model(folder: Path, path: str, *, trusted: bool) -> ModelRef:
         parameters=about.parameters,
         architecture=about.architecture,
         stored_dtype=about.stored_dtype,
+        blocks=about.blocks,
     )
 
 
@@ -247,6 +250,7 @@ def _hub_model(name: str, revision: str, path: str, *, trusted: bool) -> ModelRe
         architecture=about.architecture if about else None,
         stored_dtype=about.stored_dtype if about else None,
         on_hub=True,
+        blocks=about.blocks if about else None,
     )
 
 

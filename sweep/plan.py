@@ -27,6 +27,7 @@ from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks.files import task_hashes
 from sweep.models import ModelRef, linear_shapes
 from sweep.study_file.calibration import AXES, source_key
+from sweep.study_file.evaluation import check_descriptors, check_first_blocks
 from sweep.study_file.naming import set_name, varied
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ EvaluationKey = tuple[str, int | None, str]  # of trials that share requests, se
 
 # settings of the evaluation that count by the content behind them, or change no number
 NOT_IN_IDENTITY = ("task_path", "heldout", "allow_code", "descriptors")
+LATER = (("first_blocks", None),)  # settings younger than ids in use, left out of an id at these values
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,8 @@ def check(study: Study) -> None:
                     f"choose at most {length}"
                 )
     study.evaluation.check("evaluation", min(lengths)[0] if lengths else None)
-    _check_descriptors(study.evaluation)
+    check_descriptors(study.evaluation)
+    check_first_blocks(study.evaluation, study.models, study.methods)
     preflight(_last_sets(study.calibration), "calibration.sets")
     _check_weights(study.calibration, study.methods)
     for model in study.models:
@@ -252,7 +255,8 @@ def check(study: Study) -> None:
 
 def evaluation_identity(evaluation: EvaluationSettings) -> dict[str, Any]:
     """What of the evaluation can change a trial's numbers: its settings, and the content of tasks and texts."""
-    settings = {key: value for key, value in as_dict(evaluation).items() if key not in NOT_IN_IDENTITY}
+    given = as_dict(evaluation).items()
+    settings = {key: value for key, value in given if key not in NOT_IN_IDENTITY and (key, value) not in LATER}
     texts = [
         {**source.identity(), "label": source.label, "revision": source.revision()}
         for source in evaluation.heldout_sources()
@@ -371,13 +375,6 @@ def _check_weights(specs: Sequence[CalibrationSpec], methods: Sequence[Method]) 
                 f"calibration.{setting}: {step.label} looks at gradients of the loss, in which every token counts "
                 f"once; leave the method or {setting} out"
             )
-
-
-def _check_descriptors(evaluation: EvaluationSettings) -> None:
-    try:
-        chosen(evaluation.descriptors)
-    except SettingsError as error:
-        raise SettingsError(f"evaluation.descriptors: {error}") from None
 
 
 def _check_writer(model: ModelRef, specs: Sequence[CalibrationSpec]) -> None:

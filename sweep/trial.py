@@ -20,7 +20,7 @@ from calib.build import CalibrationSet
 from methods.base import Method, method_name
 from methods.blockwise import CompressionReport, compress_model
 from methods.lazy import torch
-from sweep.evaluation.suite import Evaluator, Scored
+from sweep.evaluation.suite import Judge
 from sweep.plan import Trial
 from sweep.results import TrialRows
 from sweep.weights.dense import DenseModel
@@ -38,8 +38,8 @@ class Computed:
 
     row: Mapping[str, Any]  # of `trials/`, as far as known
     layers: list[dict[str, Any]]
-    evaluator: Evaluator
-    scored: Scored
+    evaluator: Judge
+    scored: Any
 
     def rows(self) -> TrialRows:
         """Metrics and rows, from what the model answered."""
@@ -53,29 +53,29 @@ class Computed:
 def run_trial(
     trial: Trial,
     dense: DenseModel | StreamedModel,
-    evaluator: Evaluator,
+    evaluator: Judge,
     calibration: CalibrationSet | None,
     clock: Clock,
 ) -> Computed:
     """Run one trial on the dense model, which is changed in place. Raises whatever fails; `clock.phase` says where."""
     with clock("restore"):
         dense.restore()
-    report = None
+    report, first = None, trial.evaluation.first_blocks
     if trial.method is not None:
         tokens = calibration.tokens.copy() if calibration else None  # the shared array is read-only
         with clock("compress"):
-            report = compress(dense, trial.method, tokens, calibration.weights if calibration else None)
+            report = compress(dense, trial.method, tokens, calibration.weights if calibration else None, first)
     with clock("evaluate", "hash of the weights"):
-        compressed_hash = weights_hash(dense.model)
+        compressed_hash = weights_hash(dense.model) if first is None else None  # a model in part is none to ship
     with clock("evaluate"):
-        if trial.method is None:
+        if trial.method is None and compressed_hash is not None:
             scored = evaluator.score_dense(dense.model, compressed_hash)
         else:
             scored = evaluator.score(dense.model)
     row = {
         **describe(trial),
         **_calibration_columns(calibration),
-        **_report_columns(report),
+        **(_report_columns(report) if first is None else {}),
         "weights_hash": compressed_hash,
         "parameters": dense.parameters,
         "dtype": dense.dtype,
@@ -84,10 +84,13 @@ def run_trial(
     return Computed(row, [layer.as_row() for layer in report.layers] if report else [], evaluator, scored)
 
 
-def compress(dense: DenseModel | StreamedModel, method: Method, tokens: Any, weights: Any = None) -> CompressionReport:
+def compress(
+    dense: DenseModel | StreamedModel, method: Method, tokens: Any, weights: Any = None, first_blocks: int | None = None
+) -> CompressionReport:
     """Compress the dense model in place. When the GPU is out of memory it begins again with the dense weights, hidden
     states in host memory and ever fewer windows a forward; with one window the error is raised."""
-    given = {} if weights is None else {"token_weights": weights}
+    given = {"token_weights": weights, "first_blocks": first_blocks}
+    given = {name: value for name, value in given.items() if value is not None}
     tries: list[dict[str, Any]] = [{}, *({"batch_size": size, "offload": True} for size in FEWER_WINDOWS)]
     for fewer in tries:
         try:
@@ -131,6 +134,7 @@ def describe(trial: Trial) -> dict[str, Any]:
         "calibration_seed": spec.seed if spec else None,
         "calibration_id": trial.calibration_id,
         "evaluation_id": trial.evaluation_id,
+        "first_blocks": trial.evaluation.first_blocks,
     }
 
 

@@ -51,7 +51,7 @@ def _tables(study: Study) -> list[Table]:
         caption = "Mean loss over the dense model with its 80 % interval; minutes of one worker until then."
         found.append(table(beliefs, belief_table, id="beliefs", title="After each round", caption=caption, folded=True))
     if draws.height:
-        caption = "Screens take the first windows of the same sets and a short test, in units of their own."
+        caption = "Screens: first windows of the same sets and a short test, or first blocks; in units of their own."
         found.append(table(draws, draw_table, id="tried", title="Every draw", caption=caption, folded=True))
     if looks.height:
         caption = "Copied: documents of the target that stand in a candidate."

@@ -24,8 +24,8 @@ class Played:
 
     regret, upper: stated expected regret and its 80 % upper bound, in the unit of the loss. p_best: stated.
     verdict: winner, tie or cannot tell; `any_will_do`, and `named` how many arms it names. at_random: stated expected
-    regret of an arm taken at random. spent: seconds of trials.
-    rounds, and `slowest`: the seconds of the slowest decision.
+    regret of an arm taken at random, and its 80 % upper bound. spent: seconds of trials. rounds, and `slowest`: the
+    seconds of the slowest decision.
     """
 
     arm: int
@@ -36,6 +36,7 @@ class Played:
     any_will_do: bool
     named: int
     at_random: float
+    at_random_upper: float
     spent: float
     rounds: int
     stop: str
@@ -57,6 +58,7 @@ def advise(low: np.ndarray, high: np.ndarray, rules: Rules, costs: Costs, contro
         outcomes += _run(step, low, high, costs)
     belief = believe(outcomes, arms, rules)
     lead = belief.leader
+    at_random = belief.regret[:, belief.alive].mean(axis=1)
     verdict, named, _ = said(belief, slight(belief, controls, rules))
     return Played(
         lead,
@@ -66,7 +68,8 @@ def advise(low: np.ndarray, high: np.ndarray, rules: Rules, costs: Costs, contro
         verdict,
         verdict == TIE and len(named) == int(belief.alive.sum()),
         len(named),
-        float(belief.expected_regret[belief.alive].mean()),
+        float(at_random.mean()),
+        float(np.quantile(at_random, 0.8)),
         sum(outcome.seconds for outcome in outcomes),
         rounds,
         step.kind,

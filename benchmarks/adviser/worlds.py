@@ -6,11 +6,12 @@ and scale are others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 SCREEN_LEVEL, SCREEN_SCALE = 3.0, 1.4  # of screens against full losses: an adviser must not assume them alike
+MOST = 10.0  # SD of sources beyond which nothing is left to be found out
 LUCK = 0.6  # correlation of a draw's luck at the two fidelities
 
 
@@ -21,6 +22,8 @@ class World:
     unlike: SDs of a draw lie evenly in the logarithm between 1 / unlike and unlike times their usual value.
     tail:   degrees of freedom of Student draws, scaled to the same SD; None: normal draws.
     far:    how often a draw is 10 SDs worse. broken: number of arms whose trials all fail.
+    drawn:  each set of sources has its own SD, of a half-Cauchy law of scale `between` that is cut at `MOST`, and its
+            own rho, anything between 0 and 1.
     """
 
     name: str
@@ -31,6 +34,7 @@ class World:
     tail: float | None = None
     far: float = 0.0
     broken: int = 0
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Sources:
 def sources(world: World, draws: int, rng: np.random.Generator) -> Sources:
     """New sources and `draws` draws of each. The truth is the mean of draws that are not far off; broken arms: inf."""
     k = world.arms
+    if world.drawn:
+        between = min(world.between * abs(rng.standard_cauchy()), MOST)
+        world = replace(world, between=between, rho=rng.random(), drawn=False)
     high, other = rng.standard_normal((2, k))
     truth = world.between * high
     screen = world.between * (world.rho * high + np.sqrt(1 - world.rho**2) * other)
@@ -68,6 +75,7 @@ WORLDS = (
     *(World(f"{k} equal sources", k, 0, 0.8) for k in (5, 8, 20)),
     World("8 equal sources, spreads 1:9", 8, 0, 0.8, unlike=3),
     World("8 equal sources, one draw in ten far off", 8, 0, 0.8, far=0.1),
+    World("8 sources, SD and rho drawn", 8, 1, 0.8, drawn=True),
     *(World(f"8 sources, SD {b:g}, rho {r:g}", 8, b, r) for b in (0.3, 1, 3) for r in (0.6, 0.95)),
     *(World(f"8 sources, SD {b:g}, spreads 1:9", 8, b, 0.8, unlike=3) for b in (0.3, 1, 3)),
     *(World(f"8 sources, SD {b:g}, Student draws (3)", 8, b, 0.8, tail=3) for b in (0.3, 1, 3)),

@@ -13,11 +13,12 @@ from calib.settings import SettingsError
 from sweep import plan
 from sweep.adviser.candidates import Look, look_at, make_arms
 from sweep.adviser.conduct import Conclusion, Conduct, Step
-from sweep.adviser.outcomes import FULL, SCREEN, Costs, Trial
+from sweep.adviser.outcomes import BLOCKS, FULL, SCREEN, Costs, Trial
 from sweep.adviser.policy import least_budget
 from sweep.adviser.question import SHARE, Question
 from sweep.adviser.record import recorded_workers, write_record
 from sweep.adviser.rounds import Rounds
+from sweep.adviser.search import check_search
 from sweep.adviser.study import Design, make_design
 from sweep.adviser.targets import Asked, make_targets, task_texts
 from sweep.adviser.verdict import NO_MATTER, Verdict
@@ -33,7 +34,7 @@ from sweep.runs.session import find_results, usable
 from sweep.storage.lease import Lease
 
 FASTER = 2.0  # than the machines that estimates were measured on
-SCREENING = "screening"  # the folder of the screens, inside that of the results
+SCREENING = {SCREEN: "screening", BLOCKS: "first-blocks"}  # folders of screens, inside that of the results
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,20 @@ class Prepared:
             f"judged on {', '.join(f'{target.name} ({target.unit})' for target in design.targets)}",
             f"controls: {', '.join(trial.label for trial in design.controls[FULL])}",
             f"screens: {windows[SCREEN]} windows and a short test ({screen.name}); full draws: {windows[FULL]} windows",
+            *self._blocks,
             f"the full study: {len(trials)} trials, {self.question.sets} sets of each arm; budget: {asked}",
             f"full study, {estimate(trials, _known(design, find_results(self.results)), machines(self.options))}",
             *self.notes,
         ]
+
+    @property
+    def _blocks(self) -> list[str]:
+        """The other kind of screens, where the question allows it."""
+        study = self.design.studies.get(BLOCKS)
+        if study is None:
+            return []
+        first = study.evaluation.first_blocks
+        return [f"or screens: the first {first} blocks alone ({study.name}), where the run shows that they take less"]
 
     @property
     def notes(self) -> list[str]:
@@ -92,6 +103,8 @@ def prepare(question: Question, results: str | None, options: RunOptions) -> Pre
     arms = make_arms(question)
     asked = make_targets(question)
     design = make_design(question, arms, asked)
+    if question.search_mixture:
+        check_search(arms, design.screened_windows, question.nsamples)
     root = f"results/{design.name}" if results is None else results
     specs = design.specs()
     _check_budget(question, design, options, find_results(root))
@@ -113,7 +126,8 @@ def run(
 ) -> Advice:
     """Conduct the question in a folder that is held. Raises SettingsError, and RunnerError when trials cannot go on."""
     question = prepared.question
-    stores = {FULL: store, SCREEN: find_results(f"{store.root.rstrip('/')}/{SCREENING}")}
+    root = store.root.rstrip("/")
+    stores = {FULL: store, **{kind: find_results(f"{root}/{folder}") for kind, folder in SCREENING.items()}}
     rounds = Rounds(stores, lease, make_runner, reporter, retry_failed=retry_failed)
     workers = prepared.options.workers or recorded_workers(store)
     conduct = Conduct(question, prepared.asked, prepared.design, rounds, workers=workers)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from calib.build import build_sets, preflight
+from calib.build import TooShort, build_sets, preflight
 from calib.descriptor import describe
 from calib.overlap import index_texts, overlap
 from calib.select import Selector, get_selector
@@ -161,7 +161,19 @@ def check_text(arms: Sequence[Arm], sets: int, nsamples: int, seqlen: int) -> No
     for arm in arms:
         sizes = {"set": sets - 1, "nsamples": nsamples, "seqlen": seqlen}
         values = {"source": arm.source, **sizes, "select": arm.select}
-        preflight([parse(CalibrationSpec, values, "--candidates")], "--candidates")
+        spec = parse(CalibrationSpec, values, "--candidates")
+        try:
+            preflight([spec])
+        except TooShort as error:
+            raise too_short(arm, spec, error) from None
+
+
+def too_short(arm: Arm, spec: CalibrationSpec, error: TooShort) -> SettingsError:
+    """The error of a text that cannot fill its sets, `spec` being the last one, with its file and the flags that say
+    how much is asked of it."""
+    file = f"{arm.entry['path']}: " if "path" in arm.entry else ""
+    flags = f"--sets {spec.set + 1}, --nsamples {spec.nsamples} and --seqlen {spec.seqlen}"
+    return SettingsError(f"--candidates: {file}{error}; {flags} are asked of it now")
 
 
 def look_at(
@@ -185,7 +197,11 @@ def look_at(
     for arm in arms:
         if specs[arm.name][0].asks_model or arm.shares is not None:  # a mixture takes less of each part than its set
             continue
-        first = build_sets([specs[arm.name][0], specs[arm.name][-1]], tokenizer)[0]
+        own = specs[arm.name]
+        try:
+            first = build_sets([own[0], own[-1]], tokenizer)[0]
+        except TooShort as error:
+            raise too_short(arm, own[-1], error) from None
         _refuse_same_text(first, arm, looks)
         copied, notes = 0, []
         for index in indexes:

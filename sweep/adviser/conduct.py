@@ -17,8 +17,8 @@ import polars as pl
 
 from sweep.adviser.candidates import Arm
 from sweep.adviser.luck import noise, spread, worth_asking
-from sweep.adviser.outcomes import FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
-from sweep.adviser.policy import measured, next_round, spent
+from sweep.adviser.outcomes import BLOCKS, FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
+from sweep.adviser.policy import SCREEN_COST, TIMED, measured, next_round, spent
 from sweep.adviser.question import SHARE, Question
 from sweep.adviser.rounds import Rounds
 from sweep.adviser.search import SEARCH_SHARE, alike, searched, to_mix, to_screen
@@ -32,6 +32,7 @@ from sweep.runs.runner import RunnerError
 Point = tuple[Mapping[str, float], tuple[float, ...]]  # shares of a mixture, and its losses
 
 MOST_ROUNDS = 1000  # a policy that asks for more never ends
+FAR_LESS = 0.5  # of what a screen takes: what is foreseen is the least, and timing has its price
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class State:
     controls: Controls = field(default_factory=Controls)
     outcomes: list[Outcome] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    compress: dict[str, list[float]] = field(default_factory=lambda: {SCREEN: [], FULL: []})  # seconds
+    kind: str | None = None  # of the screens: few windows (`SCREEN`) or first blocks (`BLOCKS`); None: not chosen yet
+    compress: dict[str, dict[str, float]] = field(default_factory=lambda: {SCREEN: {}, BLOCKS: {}, FULL: {}})  # seconds
     evaluate: float = 0.0  # seconds of a full evaluation
     alone: float = 0.0  # seconds of the controls
     examples: tuple[int, ...] = ()
@@ -109,6 +111,7 @@ class Conduct:
             found, seconds = self._decide()
             if isinstance(found, Stop):
                 break
+            found = replace(found, reason=found.reason + self._by_what(found))
             self.rounds.reporter.say(f"round {len(self.state.steps) + 1}: {found.reason}")
             self._run_round(found, seconds)
             self.on_step(self.state.steps)
@@ -155,22 +158,28 @@ class Conduct:
         return self.state.alone + len(self.design.arms) * self.question.sets * costs.full
 
     def costs(self) -> Costs:
-        """Expected seconds of a trial: from the control, by what a plan expects of both (`sweep/runs/estimate.py`), or
-        from screens by their windows."""
-        state, sample = self.state, self._samples()
-        base = state.evaluate
-        unit = base / max(expected(self.design.controls[FULL][-1]).evaluate, 1e-9)
-        guesses = {fidelity: expected(trial) for fidelity, trial in sample.items()}
-        found = {fidelity: unit * (one.compress + one.evaluate) for fidelity, one in guesses.items()}
-        if state.compress[SCREEN] and not state.compress[FULL]:
-            windows = [sample[fidelity].spec.nsamples or 1 for fidelity in (FULL, SCREEN)]  # type: ignore[union-attr]
-            mean = sum(state.compress[SCREEN]) / len(state.compress[SCREEN])
-            found[FULL] = base + mean * windows[0] / windows[1]
-        return Costs(max(found[SCREEN], 1e-3), max(found[FULL], 1e-3), state.alone, guessed=True)
+        """Expected seconds of a trial: what is foreseen of it, and of a full trial what screens lead to expect."""
+        state, found = self.state, self._foreseen()
+        kind = state.kind or min(self._kinds(), key=found.__getitem__)
+        seconds = state.compress[kind].values()
+        if seconds and not state.compress[FULL]:
+            full, screen = (expected(self._samples()[place]).compress for place in (FULL, kind))
+            found[FULL] = state.evaluate + sum(seconds) / len(seconds) * full / max(screen, 1e-9)
+        return Costs(found[kind], max(found[FULL], 1e-3), state.alone, guessed=True)
+
+    def _foreseen(self) -> dict[str, float]:
+        """Seconds of a trial of each study: from the control, by what a plan expects (`sweep/runs/estimate.py`)."""
+        unit = self.state.evaluate / max(expected(self.design.controls[FULL][-1]).evaluate, 1e-9)
+        guesses = {place: expected(trial) for place, trial in self._samples().items()}
+        return {place: max(unit * (one.compress + one.evaluate), 1e-3) for place, one in guesses.items()}
 
     def _samples(self) -> Mapping[str, Any]:
-        first = self.design.names[0]
-        return {fidelity: self.design.trials[Trial(first, 0, fidelity)] for fidelity in (SCREEN, FULL)}
+        """A draw of the first arm as each study has it."""
+        return {place: self.design.trials[Trial(self.design.names[0], 0, place)] for place in self.design.studies}
+
+    def _kinds(self) -> list[str]:
+        """Kinds of screens that the question allows: those first that need no controls of their own."""
+        return [kind for kind in (BLOCKS, SCREEN) if kind in self.design.studies]
 
     def _decide(self) -> tuple[Round | Stop, float]:
         started = time.perf_counter()
@@ -208,7 +217,7 @@ class Conduct:
             if own is None or between is None:
                 found.append(None)
                 continue
-            seconds = sum(compress) / len(compress), self.state.evaluate
+            seconds = sum(compress.values()) / len(compress), self.state.evaluate
             found.append(worth_asking(asked, *seconds, between, sd**2 - own))
         return (*found, *[None] * (len(self.design.targets) - len(found)))
 
@@ -243,7 +252,7 @@ class Conduct:
 
     def _search(self) -> None:
         """Screen candidates and mixtures of them, and let the mixture that looks best take part."""
-        arms = {arm.name: arm for arm in self.design.arms if arm.plain}
+        arms, self.state.kind = {arm.name: arm for arm in self.design.arms if arm.plain}, SCREEN
         self.rounds.reporter.say("search: a screen of each candidate, then of mixtures of them")
         self._run_controls(SCREEN)
         alone = self._run_trials([Trial(name, 0, SCREEN) for name in arms], SCREEN)
@@ -253,7 +262,7 @@ class Conduct:
         if len(chosen) < 2:
             self._keep(f"a screen of each of {len(arms)} candidates; no mixture can be paid", alone, 0.0)
             return
-        windows = self.design.trials[Trial(chosen[0], 0, SCREEN)].spec.nsamples or 1  # type: ignore[union-attr]
+        windows = self.design.screened_windows
         tried = to_screen(chosen, list(arms.values()), windows)
         self._redesign(self.design.arms, tried)
         by_name = {self._name(arm): arm for arm in tried}
@@ -284,12 +293,34 @@ class Conduct:
         found: list[Outcome] = []
         for fidelity in (SCREEN, FULL):
             chosen = [trial for trial in asked.trials if trial.fidelity == fidelity]
-            if chosen and fidelity not in self._dense:
-                self._run_controls(fidelity)
             if chosen:
-                found += self._run_trials(chosen, fidelity)
+                found += self._run_trials(chosen, self._screened_by(chosen) if fidelity == SCREEN else FULL)
         self.state.outcomes += found
         self._keep(asked.reason, found, seconds)
+
+    def _screened_by(self, chosen: Sequence[Trial]) -> str:
+        """The kind of screens that are bought: of those that may be cheap enough the one that takes least, timed on the
+        first few that are chosen. A second kind is timed where it is foreseen to take far less than the first one did.
+        """
+        if self.state.kind is None:
+            foreseen = self._foreseen()
+            kinds = [kind for kind in self._kinds() if foreseen[kind] <= SCREEN_COST * foreseen[FULL]]
+            kinds = kinds or [min(self._kinds(), key=foreseen.__getitem__)]
+            timed: dict[str, list[Outcome]] = {}
+            for kind in kinds if len(kinds) > 1 else ():
+                if not timed or foreseen[kind] < FAR_LESS * min(map(_least, timed.values())):
+                    timed[kind] = self._run_trials(chosen[:TIMED], kind)
+            self.state.kind = min(timed, key=lambda kind: _least(timed[kind])) if timed else kinds[0]
+            others = [outcome for kind, found in timed.items() if kind != self.state.kind for outcome in found]
+            self.state.alone += sum(outcome.seconds for outcome in others)
+        return self.state.kind
+
+    def _by_what(self, asked: Round) -> str:
+        """How the screens of a round look at a set, where that was a choice."""
+        if len(self._kinds()) < 2 or self.state.kind is None or all(one.fidelity == FULL for one in asked.trials):
+            return ""
+        first = self.design.studies[BLOCKS].evaluation.first_blocks
+        return f", by {f'the first {first} blocks' if self.state.kind == BLOCKS else 'their first windows'}"
 
     def _keep(self, reason: str, found: Sequence[Outcome], seconds: float) -> None:
         """Note a round, and what is believed after it."""
@@ -297,22 +328,31 @@ class Conduct:
         ids = tuple(self._ids[Trial(outcome.arm, outcome.draw, outcome.fidelity)] for outcome in found)
         self.state.steps.append(Step(reason, tuple(found), ids, self._judge(), total, seconds))
 
-    def _run_trials(self, chosen: Sequence[Trial], fidelity: str) -> list[Outcome]:
-        planned = {trial: self.design.trials[trial] for trial in chosen}
-        rows = self.rounds.run(self.design.studies[fidelity], list(planned.values()), fidelity)
+    def _run_trials(self, chosen: Sequence[Trial], place: str) -> list[Outcome]:
+        """Run draws in the study of that name: the full one, or that of a kind of screens."""
+        if place == SCREEN and SCREEN not in self._dense:
+            self._run_controls(SCREEN)
+        planned = {trial: self.design.trials[replace(trial, fidelity=place)] for trial in chosen}
+        rows = self.rounds.run(self.design.studies[place], list(planned.values()), place)
         by_id = {row["trial_id"]: row for row in rows.iter_rows(named=True)}
-        metrics = _metrics(self.rounds.stores[fidelity], list(by_id))
+        metrics = _metrics(self.rounds.stores[place], list(by_id))
+        dense = self._dense.get(place, self._dense[FULL])  # with which first blocks were compared by their trial
         outcomes = []
         for trial, run in planned.items():
             self._ids[trial] = run.id
             row = by_id[run.id]
-            outcome = Outcome(trial.arm, trial.draw, fidelity, (), row["seconds_total"] or 0.0, failed=True)
+            outcome = Outcome(trial.arm, trial.draw, trial.fidelity, (), row["seconds_total"] or 0.0, failed=True)
             if row["status"] == "ok":
-                values = losses(metrics[run.id], self._dense[fidelity], self.design.targets, screen=fidelity == SCREEN)
-                self.state.compress[fidelity].append(row["seconds_compress"] or 0.0)
+                values = losses(metrics[run.id], dense, self.design.targets, screen=place != FULL)
+                self.state.compress[place][run.id] = row["seconds_compress"] or 0.0
                 outcome = replace(outcome, values=values, failed=False)
             outcomes.append(outcome)
         return outcomes
+
+
+def _least(outcomes: Sequence[Outcome]) -> float:
+    """Least seconds of trials that gave a loss: the first on a worker loads what the others have."""
+    return min((outcome.seconds for outcome in outcomes if not outcome.lost), default=math.inf)
 
 
 def _metrics(store: Results, ids: Sequence[str]) -> dict[str, pl.DataFrame]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 SCREEN = "screen"
 FULL = "full"
+BLOCKS = "blocks"  # another kind of screen: the whole set, and the first blocks of the model alone
 MEAN = "mean"
 QUANTILE = "lower-quantile"
 MATTERS = 0.1  # of the SD of a draw, where nothing else is asked

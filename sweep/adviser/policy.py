@@ -1,6 +1,6 @@
 """Which trials to run next, or whether to stop: a pure function of the outcomes so far.
 
-0. Where costs are guesses, a screen and a full trial of one draw, which say what both cost here.
+0. Where costs are guesses, screens and a full trial of one arm, which say what both cost here.
 1. Screens: `SCREENS` draws of every arm, if the cheap fidelity is cheap enough to pay.
 2. First full draws: `FIRST` each of the arms that look best, as many arms as half of what is left can pay.
 3. Rounds of one more full draw for each of the best few, until the expected regret of the leader is at most what
@@ -27,6 +27,7 @@ from sweep.adviser.worth import regret_after, regret_now
 SCREENS, FIRST = 3, 2
 SCREEN_SHARE = 0.35  # of the budget at most goes to screens
 SCREEN_COST = 0.5  # of a full trial: a dearer screen tells less for its time than a full draw
+TIMED = 2  # screens that say what one costs: the first on a worker loads what the others have
 FEWEST = 3  # arms that get full draws
 PORTION = 1 / 3  # of the trials that are left goes to one round
 HOPE = 0.01  # probability to be best below which an arm gets no further draws
@@ -51,7 +52,7 @@ def next_round(
         return _guaranteed(outcomes, arms, rules, costs, left)
     timed = _timed(outcomes, arms, costs, left)
     if timed:
-        return Round(timed, f"a screen and a full trial of {arms[0]} say what they cost")
+        return Round(timed, f"screens and a full trial of {arms[0]} say what they cost")
     screens = _screens(outcomes, arms, rules, costs)
     if screens:
         draws = max(trial.draw for trial in screens) + 1
@@ -65,12 +66,12 @@ def next_round(
 
 
 def measured(outcomes: Sequence[Outcome], costs: Costs) -> Costs:
-    """Costs with the mean seconds of the trials that were run, failed ones left out."""
+    """Costs with the median seconds of the trials that were run, the lower of two, failed ones left out."""
     found = {
         fidelity: [o.seconds for o in outcomes if o.fidelity == fidelity and not o.failed]
         for fidelity in (SCREEN, FULL)
     }
-    known = {fidelity: float(np.mean(seconds)) for fidelity, seconds in found.items() if seconds}
+    known = {fidelity: sorted(seconds)[(len(seconds) - 1) // 2] for fidelity, seconds in found.items() if seconds}
     guessed = costs.guessed and len(known) < len(found)
     return replace(costs, screen=known.get(SCREEN, costs.screen), full=known.get(FULL, costs.full), guessed=guessed)
 
@@ -108,14 +109,15 @@ def _begun(outcomes: Sequence[Outcome]) -> bool:
 
 
 def _timed(outcomes: Sequence[Outcome], arms: Sequence[str], costs: Costs, left: float) -> tuple[Trial, ...]:
-    """The first draw of the first arm at both fidelities, where only a guess says what screens cost; none where even
-    that calls them too dear."""
-    if not costs.guessed or costs.screen > SCREEN_COST * costs.full or left < costs.screen + costs.full:
+    """Draws of the first arm at both fidelities, where only a guess says what screens cost; none where even that calls
+    them too dear."""
+    if not costs.guessed or costs.screen > SCREEN_COST * costs.full or left < TIMED * costs.screen + costs.full:
         return ()
     if any(outcome.fidelity == FULL for outcome in outcomes):
         return ()
     done = {(outcome.arm, outcome.draw, outcome.fidelity) for outcome in outcomes}
-    return tuple(Trial(arms[0], 0, fidelity) for fidelity in (SCREEN, FULL) if (arms[0], 0, fidelity) not in done)
+    wanted = [*((arms[0], draw, SCREEN) for draw in range(TIMED)), (arms[0], 0, FULL)]
+    return tuple(Trial(*one) for one in wanted if one not in done)
 
 
 def _share(costs: Costs) -> str:

@@ -33,6 +33,9 @@ UNKNOWN = 1e6  # variance, in squared SDs, of a mean that was not observed
 ALIKE = np.array(
     [3.0, 10.0, 30.0, 100.0, 300.0]
 )  # pseudo-draws with the pool's rate of far-off draws: how alike arms are
+ALONE = np.array(
+    [0.03, 0.17, 0.46, 0.77, 0.91]
+)  # likelihood of five such draws in five arms of twelve (docs/adviser.md)
 PSEUDO = 10.0  # draws that the prior of the pool's rate, `USUAL_RATE`, counts for
 
 
@@ -366,7 +369,7 @@ def _rates(seen: Evidence, draws: int, rng: np.random.Generator) -> np.ndarray:
     pool = (bad[alive].sum() + USUAL_RATE * PSEUDO) / (seen.tried[alive].sum() + PSEUDO)
     a, b = ALIKE[:, None] * pool, ALIKE[:, None] * (1 - pool)
     log = (special.betaln(a + bad, b + seen.tried - bad) - special.betaln(a, b))[:, alive].sum(axis=1)
-    weight = np.exp(log - log.max())
+    weight = ALONE * np.exp(log - log.max())
     alike = rng.choice(ALIKE, (draws, 1), p=weight / weight.sum())
     before = np.where(alive, alike * pool, 0.5), np.where(alive, alike * (1 - pool), 0.5)
     return np.asarray(rng.beta(before[0] + bad, before[1] + seen.tried - bad))

@@ -1,4 +1,4 @@
-"""Runs batches of trials in the full and in the screening folder, with workers that stay from the first to the last.
+"""Runs batches of trials in the full and in the screening folders, with workers that stay from the first to the last.
 
 A batch is a session like any other: what is there already is not run again, whatever is wrong with a folder is found
 before a worker starts, and a kill loses nothing. The runner is made for the first batch that has something to run.
@@ -7,6 +7,7 @@ before a worker starts, and a kill loses nothing. The runner is made for the fir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 
 import polars as pl
 
@@ -14,6 +15,7 @@ from calib.settings import SettingsError
 from sweep import plan
 from sweep.config import Study
 from sweep.results import Results
+from sweep.runs.estimate import expected_seconds
 from sweep.runs.folder import check_dtypes
 from sweep.runs.interrupts import undisturbed
 from sweep.runs.live import Live
@@ -22,6 +24,7 @@ from sweep.runs.repair import lost_sets
 from sweep.runs.runner import Runner, RunnerError
 from sweep.runs.session import Session, open_session, usable
 from sweep.storage.lease import Lease
+from sweep.storage.status import running
 
 
 class Rounds:
@@ -71,10 +74,20 @@ class Rounds:
         todo = [job.trial for job in session.jobs]
         with self.account("calibration sets and requests"), self.reporter.preparing():
             runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo, again))
-        with self.account("trials"), self.reporter.trials(Live(len(todo), gpus=lambda: runner.gpus)):
+        seconds, began = expected_seconds(session.before), datetime.now(timezone.utc)
+        expected = {trial.id: seconds(trial, on_gpu=self._device == "cuda") for trial in todo}
+        live = Live(
+            len(todo),
+            lambda: list(running(session.store, began)),
+            self.reporter.price if self._device == "cuda" else None,
+            gpus=lambda: runner.gpus,
+            workers=lambda: runner.workers,
+            expected=sum(expected.values()),
+        )
+        with self.account("trials"), self.reporter.trials(live):
             for outcome in runner.run(session.jobs):
                 self.account.add(outcome)
-                self.reporter.finished(outcome)
+                self.reporter.finished(outcome, expected.get(outcome.trial.id, 0.0))
                 self.lease.check()
 
     def _started(self, store: Results) -> Runner:

@@ -12,12 +12,29 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from calib.settings import SettingsError
 from sweep.adviser.candidates import Arm, mixture
 from sweep.adviser.mixture import checks, fit, lattice, propose, rounded
+from sweep.adviser.study import SMALLER
 
 SEARCHED = "searched mixture"
 SEARCH_SHARE = 0.15  # of the budget at most is spent on screens of mixtures
 MOST = 6  # candidates that are mixed: fifteen pairs and seven checks
+
+
+def check_search(arms: Sequence[Arm], windows: int, nsamples: int) -> None:
+    """Raise SettingsError where a search has nothing to look at: fewer than two texts, or screened sets of so few
+    windows, an eighth of `nsamples`, that every mixture of them takes part already."""
+    plain = [arm for arm in arms if arm.plain]
+    if len(plain) < 2:
+        raise SettingsError("--search-mixture: mixes texts, and fewer than two candidates are texts; leave it out")
+    names = [arm.name for arm in plain[:MOST]]
+    if all(any(alike(mixed, arm) for arm in arms) for mixed in to_screen(names, plain, windows)):
+        raise SettingsError(
+            f"--search-mixture: a screen is {windows} of {nsamples} windows, and every mixture of {windows} windows "
+            f"takes part already, so there is nothing to search; choose --nsamples {SMALLER * windows + 1} or more, or "
+            "leave --search-mixture out"
+        )
 
 
 def to_mix(losses: Mapping[str, Sequence[float]], affordable: float) -> list[str]:

@@ -1,8 +1,10 @@
-"""The two studies of a question: the full one, and the short one whose trials screen the arms.
+"""The studies of a question: the full one, and the short ones whose trials screen the arms.
 
 The full study is the grid that a person without an adviser would run; the adviser runs some of its trials, under the
-same ids, so that a launch with its study file runs the rest. The short study takes the first windows of the same sets
-and asks the first of the same examples: sets are nested, so a screened draw is the beginning of the full one.
+same ids, so that a launch with its study file runs the rest. One short study takes the first windows of the same sets
+and asks the first of the same examples: sets are nested, so a screened draw is the beginning of the full one. The other
+takes the sets as they are and compresses the first blocks of the model alone. It is there where all targets are texts,
+and no step of the method looks at the blocks behind.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from calib.build import TooShort
 from calib.settings import SettingsError
 from calib.spec import CalibrationSpec
 from methods.base import Method, method_name, parse_method
@@ -20,7 +23,7 @@ from methods.families.lowrank import LowRank
 from methods.families.pruning import PruningMethod
 from sweep import plan
 from sweep.adviser.candidates import Arm, check_text
-from sweep.adviser.outcomes import FULL, SCREEN, Trial
+from sweep.adviser.outcomes import BLOCKS, FULL, SCREEN, Trial
 from sweep.adviser.question import Question
 from sweep.adviser.targets import Asked, Target
 from sweep.config import Study, parse_study
@@ -30,6 +33,9 @@ from sweep.shipping.entries import LONGEST, stored_dtype, with_scales
 
 SMALLER = 8  # times fewer windows and examples in a screen
 FEWEST = 4  # windows of each text in a screen
+DEEP = 8  # blocks of a model from which on the first ones are a quarter of it or less
+FIRST_BLOCKS = 2  # the inputs of the second have met compressed weights already
+BLOCK_WINDOWS = 8  # windows of each text that go through them, as many as were measured (docs/adviser.md)
 WINDOWS, WINDOW = 32, 512  # of a target's text: windows, and tokens of each
 GENERAL_WINDOWS = 16  # of each bundled text, of which there are eight
 BYTES_OF_A_TOKEN = 5  # more than most texts have, so that the windows are there
@@ -48,11 +54,17 @@ class Design:
     targets: tuple[Target, ...]
     studies: Mapping[str, Study]  # by fidelity
     controls: Mapping[str, tuple[plan.Trial, ...]]  # by fidelity: dense, and the data-free control where there is one
-    trials: Mapping[Trial, plan.Trial]  # draws of the arms
+    trials: Mapping[Trial, plan.Trial]  # draws of the arms; of screens by first blocks under `BLOCKS`
 
     @property
     def names(self) -> list[str]:
         return [arm.name for arm in self.arms]
+
+    @property
+    def screened_windows(self) -> int:
+        """Windows of a screened set."""
+        spec = self.trials[Trial(self.names[0], 0, SCREEN)].spec
+        return (spec.nsamples if spec else None) or 1
 
     def specs(self) -> dict[str, list[CalibrationSpec]]:
         """The sets of each arm in the full study."""
@@ -84,12 +96,15 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked, also: Seq
     }
     full, screen = _evaluations(question, asked, context)
     name = study_name(ref.name, method)
-    taking_part = {FULL: arms, SCREEN: [*arms, *also]}
-    sizes = {FULL: question.nsamples, SCREEN: screen_windows(question.nsamples, arms)}
+    taking_part = {FULL: arms, SCREEN: [*arms, *also], BLOCKS: arms}
+    sizes = {FULL: question.nsamples, SCREEN: screen_windows(question.nsamples, arms), BLOCKS: question.nsamples}
     documents = {
         FULL: {"study": name, "evaluation": full},
         SCREEN: {"study": f"{name}-screening", "evaluation": screen},
     }
+    if screened_by_blocks(question, method, ref.blocks):
+        of_blocks = {"heldout_windows": min(full["heldout_windows"], BLOCK_WINDOWS), "first_blocks": FIRST_BLOCKS}
+        documents[BLOCKS] = {"study": f"{name}-first-blocks", "evaluation": {**full, **of_blocks, "descriptors": []}}
     studies = {}
     for fidelity, document in documents.items():
         size = {"sets": question.sets, "nsamples": sizes[fidelity], "seqlen": length}
@@ -97,7 +112,10 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked, also: Seq
             size["max_nsamples"] = question.nsamples
         calibration = _calibration(taking_part[fidelity], size)
         studies[fidelity] = parse_study({**document, **common, "calibration": calibration})
-        plan.check(studies[fidelity])
+        try:
+            plan.check(studies[fidelity])
+        except TooShort as error:
+            raise SettingsError(f"--target: {error}; --windows {question.windows} are asked of it now") from None
     return _design(name, arms, asked, studies)
 
 
@@ -120,6 +138,16 @@ def _design(name: str, arms: Sequence[Arm], asked: Asked, studies: Mapping[str, 
             if trial.spec is not None:
                 trials[Trial(trial.spec.source.label, trial.spec.set, fidelity)] = trial
     return Design(name, tuple(arms), asked.targets, studies, controls, trials)
+
+
+def screened_by_blocks(question: Question, method: Method, blocks: int | None) -> bool:
+    """Whether the first of so many blocks can screen a set: for texts, where no step looks at the blocks behind.
+
+    The search of a mixture is made of screens of few windows, and whatever was screened so is screened alike.
+    """
+    if question.tasks or question.search_mixture or blocks is None or blocks < DEEP:
+        return False
+    return not any(step.whole_model or step.looks_at_all_blocks for step in steps_of(method))
 
 
 def screen_windows(nsamples: int, arms: Sequence[Arm]) -> int:

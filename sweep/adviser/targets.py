@@ -4,7 +4,8 @@ A loss is against the dense model, in the target's unit, lower is better: per ce
 the nats per token, so it adds up), points of accuracy or nats of the right answer's log-likelihood for tasks. Short
 tests ask the same things with fewer examples. There a text is judged by its divergence from the dense model, which
 has less luck than perplexity (docs/adviser.md), and tasks by log-likelihood: right or wrong tells too little then. What
-links the two is learned from the draws that have both, so their units need not agree.
+links the two is learned from the draws that have both, so their units need not agree. A trial of the first blocks alone
+has no divergence: there a text is judged by the error of what leaves them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from sweep.shipping.entries import HELDOUT, source_entry
 
 TEXT, ACCURACY, LOGLIKELIHOOD = "text", "accuracy", "loglikelihood"
 DIVERGENCE = "divergence"  # of texts in short tests
+BLOCK_ERROR = "block error"  # of texts, behind the first blocks
 NO_DIVERGENCE = 1e-9  # nats: as much as rounding makes
+NO_ERROR = 1e-12  # of a token, relative and squared: likewise
 UNITS = {TEXT: "% of perplexity", ACCURACY: "points of accuracy", LOGLIKELIHOOD: "nats"}
 GENERAL = "held-out text"  # the target where none is named
 
@@ -110,6 +113,9 @@ def examples(metrics: pl.DataFrame, target: Target) -> int:
 
 def _loss(metrics: pl.DataFrame, dense: pl.DataFrame, target: Target, *, screen: bool) -> float:
     measure = target.measure
+    if screen and (errors := _rows(metrics, target, BLOCK_ERROR)).height:
+        values = errors["value"].to_list()
+        return math.inf if None in values else 100.0 * sum(math.log(max(v, NO_ERROR)) for v in values) / len(values)
     if screen and measure == TEXT and _rows(metrics, target, DIVERGENCE).height:
         apart = _mean(_rows(metrics, target, DIVERGENCE), DIVERGENCE)
         return math.inf if apart is None else 100.0 * math.log(max(apart, NO_DIVERGENCE))
@@ -128,6 +134,8 @@ def _rows(metrics: pl.DataFrame, target: Target, measure: str) -> pl.DataFrame:
         return metrics.filter(pl.col("metric") == "perplexity", pl.col("task").is_in(list(target.labels)))
     if measure == DIVERGENCE:
         return metrics.filter(pl.col("metric") == "js_divergence", pl.col("task").is_in(list(target.labels)))
+    if measure == BLOCK_ERROR:
+        return metrics.filter(pl.col("metric") == "block_error", pl.col("task").is_in(list(target.labels)))
     if measure == ACCURACY:
         return metrics.filter(pl.col("kind") == "task", pl.col("metric") == pl.col("accuracy"))
     return metrics.filter(pl.col("kind") == "answers", pl.col("metric") == LOGLIKELIHOOD)

@@ -215,9 +215,9 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
     name = belief.arms[lead]
     if slight is not None:
         value = belief.value[:, belief.alive]
-        share = ((value - value.min(axis=1, keepdims=True)) / slight).max(axis=2).mean(axis=0)
-        if share.mean() <= 1 and share.max() <= WORST and not _bad_at_first_sight(belief):
-            return TIE, ranked, _random_costs(share, slight <= luck_of_one(belief))
+        shares = ((value - value.min(axis=1, keepdims=True)) / slight).max(axis=2)  # [draws, arms]
+        if shares.mean() <= 1 and shares.mean(axis=0).max() <= WORST and not _bad_at_first_sight(belief):
+            return TIE, ranked, _random_costs(shares, slight <= luck_of_one(belief))
     if not will_do:
         open_ = [k for k in ranked if k == lead or belief.best[k] > MAY_BE_BEST]
         words = f"{name} leads with an expected regret of {regret[lead]:.3g}, more than matters, {belief.matters:.3g}"
@@ -229,17 +229,21 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
     return TIE, will_do, words
 
 
-def _random_costs(share: np.ndarray, by_luck: np.ndarray) -> str:
-    """What arms cost, from each one's share of a slight difference; `by_luck`: on each target, whether an SD of a draw
-    is that difference."""
+def _random_costs(shares: np.ndarray, by_luck: np.ndarray) -> str:
+    """What arms cost, from the shares of a slight difference [draws, arms]; `by_luck`: on each target, whether an SD of
+    a draw is that difference."""
     if by_luck.all():
         scale, unit = 1.0, "SD of a draw"
     elif not by_luck.any():
         scale, unit = 100 * SLIGHT, "% of what compression costs"
     else:
         scale, unit = 1.0, "times an SD of a draw or a twentieth of what compression costs"
-    mean, worst = scale * share.mean(), scale * share.max()
-    return f"one at random is expected to cost {mean:.2g} {unit} more than the best, the worst {worst:.2g}"
+    mean, worst = scale * shares.mean(), scale * shares.mean(axis=0).max()
+    upper = scale * np.quantile(shares.mean(axis=1), UPPER)
+    return (
+        f"one at random is expected to cost {mean:.2g} {unit} more than the best (with 80 % probability at most "
+        f"{upper:.2g}), the worst {worst:.2g}"
+    )
 
 
 def _bad_at_first_sight(belief: Belief) -> bool:

@@ -50,6 +50,7 @@ class Description:
     parameters: int | None  # None when the weights are not all here
     architecture: str | None
     stored_dtype: str | None  # of the checkpoint, where its config says so
+    blocks: int | None = None  # decoder blocks; None where the config leaves that open
 
 
 def describe_folder(folder: Path, place: str, *, trusted: bool = False) -> Description:
@@ -245,6 +246,7 @@ def _description(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> De
         parameters=count_parameters(tensors, config) if tensors else None,
         architecture=(config.get("architectures") or [None])[0],
         stored_dtype=config.get("dtype") or config.get("torch_dtype"),
+        blocks=counts[0] if len(counts := blocks_of(config)) == 1 else None,
     )
 
 

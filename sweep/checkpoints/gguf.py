@@ -69,6 +69,7 @@ def describe_gguf(path: Path, place: str) -> GgufModel:
             parameters=sum(prod(shape) for shape in shapes.values()),
             architecture=config["architectures"][0],
             stored_dtype=config["dtype"],
+            blocks=config["num_hidden_layers"],
         ),
         fingerprint=fingerprint_gguf(path, CONVERSION_VERSION),
         tokenizer_id=tokenizer_id_of(gguf),

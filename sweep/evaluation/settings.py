@@ -57,6 +57,9 @@ class EvaluationSettings:
     """Tokens of a held-out window."""
     divergence: bool = True
     """Compare the next-token distributions on the held-out windows with the dense model's."""
+    first_blocks: int | None = Field(default=None, ge=1, le=INT32_MAX)
+    """Compress so many blocks alone, and evaluate nothing but the relative error of what leaves them, on the held-out
+    windows: a cheap look at a calibration set, and no compressed model. None compresses and evaluates all of it."""
 
     descriptors: list[str] | None = None
     """Numbers that describe the calibration sets, by name; None takes those that need no model, [] none. They change no
@@ -67,6 +70,8 @@ class EvaluationSettings:
             raise ValueError("tasks: nothing to evaluate; name tasks, heldout, or both")
         if self.perturbations and not self.tasks:
             raise ValueError("perturbations: they vary tasks, and there are none; name tasks")
+        if self.first_blocks is not None and (self.tasks or not self.heldout):
+            raise ValueError("first_blocks: the first blocks answer no tasks; name heldout alone, or leave it out")
 
     @property
     def task_names(self) -> list[str]:
@@ -99,7 +104,7 @@ class EvaluationSettings:
             preflight(specs)
         except SettingsError as error:
             asked = f"heldout_windows {self.heldout_windows or 'null'}, heldout_seqlen {self.heldout_seqlen}"
-            raise SettingsError(f"{path}.heldout ({asked}): {error}") from None
+            raise type(error)(f"{path}.heldout ({asked}): {error}") from None
 
     def heldout_specs(self, path: str = "evaluation") -> list[CalibrationSpec]:
         """The windows of each held-out text, as calibration sets are asked for.

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class EvaluationResult:
     metrics: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     seconds: dict[str, float]
-    scorer: str
+    scorer: str | None  # None where nothing was asked that a scorer answers
     truncated_requests: int
 
 
@@ -121,6 +121,19 @@ def refuse_generation(data: EvaluationData, model: str) -> None:
         f"evaluation.tasks: {names} generate text, and {model} is streamed block by block, so every token would read "
         "the whole model; leave them out, or use placement: whole"
     )
+
+
+class Judge(Protocol):
+    """Evaluates compressed copies of one dense model: what a trial asks of an `Evaluator`, and of one that looks at the
+    first blocks alone (`first_blocks.py`). What `score` gives is for `result`."""
+
+    data: EvaluationData
+
+    def score(self, model: PreTrainedModel) -> Any: ...
+
+    def score_dense(self, model: PreTrainedModel, weights_hash: str) -> Any: ...
+
+    def result(self, scored: Any) -> EvaluationResult: ...
 
 
 class Evaluator:

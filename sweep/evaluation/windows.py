@@ -202,9 +202,9 @@ def window_rows(text: HeldOut, scores: WindowScores) -> tuple[list[dict[str, Any
         ("top1_agreement", agree),
     ):
         per_window = values.astype(np.float64).mean(1)
-        metrics.append(_mean("divergence", text.label, name, per_window))
+        metrics.append(mean_row("divergence", text.label, name, per_window))
         if name == "js_divergence":
-            metrics.append(_mean("divergence", text.label, "js_divergence_bits", per_window, math.log2(math.e)))
+            metrics.append(mean_row("divergence", text.label, "js_divergence_bits", per_window, math.log2(math.e)))
             for sample, value in zip(samples, per_window, strict=True):
                 sample["js"] = finite(value)
         if name in ("js_divergence", "kl_divergence"):
@@ -214,7 +214,7 @@ def window_rows(text: HeldOut, scores: WindowScores) -> tuple[list[dict[str, Any
 
 def _perplexity(label: str, nll: np.ndarray) -> dict[str, Any]:
     """exp of the mean over windows (windows,) of nats per token; its error by the delta method."""
-    row = _mean("perplexity", label, "perplexity", nll)
+    row = mean_row("perplexity", label, "perplexity", nll)
     mean, error = row["value"], row["stderr"]
     if mean is None:
         return row
@@ -225,10 +225,10 @@ def _perplexity(label: str, nll: np.ndarray) -> dict[str, Any]:
     return {**row, "value": value, "stderr": None if error is None else finite(value * error)}
 
 
-def _mean(kind: str, label: str, metric: str, per_window: np.ndarray, unit: float = 1.0) -> dict[str, Any]:
+def mean_row(kind: str, label: str, metric: str, per_window: np.ndarray, unit: float = 1.0) -> dict[str, Any]:
     """A row of the mean over windows (windows,) times `unit`, with its standard error, null for a single window."""
     windows = len(per_window)
-    if reason := _unusable(per_window):
+    if reason := unusable(per_window):
         return metric_row(kind, label, metric, Number(None, None, windows, reason))
     error = float(per_window.std(ddof=1) / math.sqrt(windows)) * unit if windows > 1 else None
     return metric_row(kind, label, metric, Number(float(per_window.mean()) * unit, finite(error), windows))
@@ -236,7 +236,7 @@ def _mean(kind: str, label: str, metric: str, per_window: np.ndarray, unit: floa
 
 def _quantiles(label: str, metric: str, values: np.ndarray) -> list[dict[str, Any]]:
     """Rows of the quantiles over all positions (windows, seqlen - 1)."""
-    windows, reason = len(values), _unusable(values.astype(np.float64).mean(1))
+    windows, reason = len(values), unusable(values.astype(np.float64).mean(1))
     found = [None] * len(QUANTILES) if reason else map(float, np.percentile(values, QUANTILES))
     return [
         metric_row("divergence", label, f"{metric}_q{quantile}", Number(value, None, windows, reason))
@@ -244,7 +244,7 @@ def _quantiles(label: str, metric: str, values: np.ndarray) -> list[dict[str, An
     ]
 
 
-def _unusable(per_window: np.ndarray) -> str | None:
+def unusable(per_window: np.ndarray) -> str | None:
     """Why there is no mean over these windows; None when there is."""
     bad = ~np.isfinite(per_window)
     if not bad.any():

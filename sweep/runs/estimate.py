@@ -133,15 +133,22 @@ def expected(trial: Trial, *, on_gpu: bool | None = None, unknown: float = GPU_P
     costs = [COSTS.get(method_name(step), COLUMNS) for step in _steps(trial.method)]
     examples = len(trial.evaluation.task_names) * (trial.evaluation.limit or EXAMPLES)
     requests, windows = examples * REQUESTS, _window_tokens(trial.evaluation)
+    part = _part_of_blocks(trial)
     if on_gpu:
         compress = sum(cost.gpu * tokens / GPU_TOKENS + cost.gpu_fixed for cost in costs)
         asked = requests + windows / REQUEST_TOKENS
-        size = parameters / GPU_PARAMETERS
+        size = part * parameters / GPU_PARAMETERS
         return Seconds(GPU_FLOOR, size * compress, size * asked * GPU_REQUEST)
     compress = sum(cost.core * max(tokens / CORE_TOKENS, 0.1) for cost in costs)
     evaluate = (requests * REQUEST_TOKENS + windows) * CORE_TOKEN
-    size = parameters / CORE_PARAMETERS
+    size = part * parameters / CORE_PARAMETERS
     return Seconds(CORE_FLOOR, size * compress, size * evaluate)
+
+
+def _part_of_blocks(trial: Trial) -> float:
+    """Share of its model's blocks that a trial goes through; all of them where their number is not known."""
+    first, blocks = trial.evaluation.first_blocks, trial.model.blocks
+    return 1.0 if first is None or blocks is None else first / blocks
 
 
 def _steps(method: Method | None) -> Sequence[Method]:

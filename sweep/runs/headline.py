@@ -6,9 +6,12 @@ import math
 
 from sweep.results import TrialRows
 
+KINDS = ("perplexity", "blocks")  # of rows that are means over held-out windows
+
 
 def headline(rows: TrialRows) -> str:
-    """`acc 0.61 · ppl 23.4`: mean `acc` of groups (or accuracy of tasks), geometric mean perplexity."""
+    """`acc 0.61 · ppl 23.4`: mean `acc` of groups (or accuracy of tasks), geometric mean perplexity; or
+    `block error 0.012`, likewise, of a trial of first blocks."""
     parts = []
     for kind in ("group", "task"):
         found = [row for row in rows.metrics if row["kind"] == kind and row["metric"] == row.get("accuracy", "acc")]
@@ -16,8 +19,9 @@ def headline(rows: TrialRows) -> str:
         if values:
             parts.append(f"acc {sum(values) / len(values):.3f}")
             break
-    logs = [row["value"] for row in rows.metrics if row["metric"] == "perplexity" and row["kind"] == "perplexity"]
-    logs = [math.log(value) for value in logs if value and value > 0]
-    if logs:
-        parts.append(f"ppl {math.exp(sum(logs) / len(logs)):.2f}")
+    for metric, name, digits in (("perplexity", "ppl", ".2f"), ("block_error", "block error", ".3g")):
+        values = [row["value"] for row in rows.metrics if row["metric"] == metric and row["kind"] in KINDS]
+        logs = [math.log(value) for value in values if value and value > 0]
+        if logs:
+            parts.append(f"{name} {math.exp(sum(logs) / len(logs)):{digits}}")
     return " · ".join(parts)

@@ -92,7 +92,7 @@ class Live:
 class Phase:
     """What is being done before the first trial, and since when."""
 
-    heading: str = ""
+    heading: str = "preparing"
     detail: str = ""
     since: float = field(default_factory=time.monotonic)
     seen: set[str] = field(default_factory=set)  # headings so far

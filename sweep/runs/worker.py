@@ -20,7 +20,8 @@ from typing import Any
 
 from calib.build import CalibrationSet
 from methods.lazy import torch
-from sweep.evaluation.suite import EvaluationData, Evaluator
+from sweep.evaluation.first_blocks import make_judge
+from sweep.evaluation.suite import EvaluationData, Judge
 from sweep.models import ModelRef, at_commit, hub_commit
 from sweep.plan import EvaluationKey, Trial, evaluation_key
 from sweep.results import Results, TrialRows
@@ -58,7 +59,7 @@ class _Held:
     model: ModelRef
     commit: str | None
     dense: DenseModel | StreamedModel
-    evaluators: dict[EvaluationKey, Evaluator]
+    evaluators: dict[EvaluationKey, Judge]
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Worker:
                 free_memory(self.device)
                 held = self._load(trial, data, clock)
             with clock("load", "evaluation of the dense model"):
-                evaluator = Evaluator(data, held.dense.model, held.dense.tokenizer, self.device)
+                evaluator = make_judge(data, held.dense.model, held.dense.tokenizer, self.device)
             held.evaluators[evaluation_key(trial)] = evaluator
             self._held = held
         except Exception as error:

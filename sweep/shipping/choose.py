@@ -96,7 +96,13 @@ def _one(trials: pl.DataFrame, wanted: Wanted, root: str) -> Mapping[str, Any]:
             f"--results {root}: {usable.height} trials are {_asked(wanted)}: {', '.join(names)}{more}; give one of "
             "the ids, or more of --model, --method, --source and --set"
         )
-    return usable.row(0, named=True)
+    row = usable.row(0, named=True)
+    if row["first_blocks"] is not None:
+        raise SettingsError(
+            f"--results {root}: trial {row['trial_id']} compressed its first {row['first_blocks']} blocks alone "
+            "(evaluation.first_blocks), so there is no model to ship; give a trial of the whole model"
+        )
+    return row
 
 
 def _condition(wanted: Wanted) -> pl.Expr:

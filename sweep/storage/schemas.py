@@ -66,6 +66,10 @@ TRIALS = _schema(
         "calibration_documents": (_int, "distinct documents in the calibration set"),
         "seconds_select": (_real, "wall seconds to choose the set's windows out of their pool; null without a rule"),
         "evaluation_id": (_text, "hash of settings, tasks and texts of the evaluation; one in a folder"),
+        "first_blocks": (
+            _small,
+            "blocks that the trial compressed and looked at, and no others: no compressed model; null for all of them",
+        ),
         "requests_id": (_text, "hash of what requests are made from: evaluation, tokenizer and context"),
         "requests_hash": (_text, "hash of the requests themselves: documents, prompts, token ids, held-out windows"),
         "seed": (_int, "the study's seed"),
@@ -100,12 +104,14 @@ TRIALS = _schema(
 METRICS = _schema(
     {
         "trial_id": (_text, "key of trials/"),
-        "kind": (_text, "task | answers | group | perplexity | divergence"),
+        "kind": (_text, "task | answers | group | perplexity | divergence | blocks"),
         "task": (_text, "lm-eval task or group name, or the label of the held-out text"),
         "metric": (
             _text,
             "acc, acc_norm, perplexity, js_divergence, kl_divergence, top1_agreement, ...; of kind answers: "
-            "loglikelihood, margin (nats), probability, brier, ece (shares), and each with _change: minus dense",
+            "loglikelihood, margin (nats), probability, brier, ece (shares), and each with _change: minus dense; "
+            "of kind blocks: block_error, the mean over tokens of ‖ŷ−y‖²/‖y‖² behind the first blocks, and "
+            "block_error_total, Σ‖ŷ−y‖²/Σ‖y‖²",
         ),
         "value": (_real, "null when it could not be computed; `reason` says why"),
         "stderr": (_real, "standard error over examples or windows, null when unknown"),

@@ -55,6 +55,10 @@ def too_little(folder: Path) -> list[str]:
     return [*ask()(folder), write(folder, "few.jsonl", 7, documents=1)]
 
 
+def too_little_target(folder: Path) -> list[str]:
+    return [*ask("--windows", "60", "--target", write(folder, "few.jsonl", 7, documents=1))(folder)]
+
+
 def another_record(folder: Path) -> list[str]:
     (folder / "out").mkdir()
     (folder / "out" / "adviser.json").write_text('{"workers": "many"}')
@@ -68,6 +72,18 @@ CASES: dict[str, Case] = {
         "one candidate": Case(ask(files=1), r"--candidates: one candidate \(0\) is no choice; give two texts or more"),
         "a candidate twice": Case(
             ask("--candidates", "0.jsonl"), r"--candidates: '0' is there twice|'0\.jsonl' is there"
+        ),
+        "a search without room": Case(
+            ask("--search-mixture", "--target", "books"),
+            r"--search-mixture: a screen is 2 of 8 windows, .* nothing to search; choose --nsamples 17 or more",
+        ),
+        "a search of one text": Case(
+            ask("--search-mixture", "--no-uniform", "--candidates", "{source: code, select: lexical}", files=1),
+            r"--search-mixture: mixes texts, and fewer than two candidates are texts; leave it out",
+        ),
+        "a target of too little text": Case(
+            too_little_target,
+            r"--target: .*source 'few': at most .* tokens, .*; --windows 60 are asked of it now",
         ),
         "an unknown source": Case(
             ask("--candidates", "boks"), r"--candidates.*unknown source 'boks', did you mean 'books'"
@@ -108,7 +124,11 @@ CASES: dict[str, Case] = {
             r"--candidates: '0' and 'words' are the same text: .*same tokens \([0-9a-f]{12}\); leave one",
             True,
         ),
-        "too little text": Case(too_little, r"--candidates: source 'few': at most .* tokens, .* need"),
+        "too little text": Case(
+            too_little,
+            r"--candidates: .*few\.jsonl: source 'few': at most .* tokens, .* need .*; --sets 2, --nsamples 8 and "
+            r"--seqlen 64 are asked of it now",
+        ),
         "a target that a candidate holds": Case(
             leaked,
             r"--candidates: '1' holds 5 of the 5 documents of the target eval: eval\.jsonl:0 \(100 %\).* stand in "

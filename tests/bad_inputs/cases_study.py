@@ -338,6 +338,12 @@ NUMBERS: dict[str, Case] = {
     "a held-out window beyond its column": Case(
         evaluation(heldout_seqlen=2**31), r"evaluation\.heldout_seqlen: expected 2 to 2147483647"
     ),
+    "first blocks beyond the model": Case(
+        evaluation(first_blocks=4), r"evaluation\.first_blocks: 4, and reference-2m has 4 in all; choose fewer"
+    ),
+    "first blocks of tasks": Case(
+        evaluation(first_blocks=1, tasks=["reference"]), r"evaluation\.first_blocks: the first blocks answer no tasks"
+    ),
     "resamples without end": Case(
         evaluation(bootstrap_iters=10**12), r"evaluation\.bootstrap_iters: expected 0 to 1000000, got"
     ),

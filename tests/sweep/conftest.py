@@ -32,8 +32,8 @@ def write_documents(path: Path, documents: int = 40, words: int = 120, seed: int
     return path
 
 
-def write_tiny_model(folder: Path, *, context: int = 64, seed: int = 0) -> Path:
-    """A two-block LLaMA with random weights and a byte-level tokenizer, saved as transformers saves it."""
+def write_tiny_model(folder: Path, *, context: int = 64, seed: int = 0, blocks: int = 2) -> Path:
+    """A LLaMA of few blocks with random weights and a byte-level tokenizer, saved as transformers saves it."""
     import tokenizers
     import torch
     import transformers
@@ -50,7 +50,7 @@ def write_tiny_model(folder: Path, *, context: int = 64, seed: int = 0) -> Path:
         vocab_size=len(vocabulary),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=blocks,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=context,

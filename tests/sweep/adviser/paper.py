@@ -34,6 +34,7 @@ class PaperRunner(Steady):
         self.results = results
         self.loss = loss
         self.workers = workers
+        self.seconds = seconds
         self.at: dict[int, Callable[[], None]] = {}
         self.ran: list[str] = []
         self.starts = self.closed = 0
@@ -61,23 +62,19 @@ class PaperRunner(Steady):
         trial = job.trial
         labels = [source.label for source in trial.evaluation.heldout_sources()]
         found = {label: self.loss(trial, label) for label in labels}
-        row = {**describe(trial), "dtype": "float32", "attempts": job.attempts, "seconds_total": seconds(trial)}
+        row = {**describe(trial), "dtype": "float32", "attempts": job.attempts, "seconds_total": self.seconds(trial)}
         if None in found.values():
             Results(self.results).write_trial(
                 TrialRows({**row, "status": "failed", "phase": "compress", "error": "no"})
             )
             return Outcome(trial, "failed", job.attempts, phase="compress", error="no")
+        first = trial.evaluation.first_blocks is not None
+        named = {"kind": "blocks", "metric": "block_error"} if first else {"kind": "perplexity", "metric": "perplexity"}
         metrics = [
-            {
-                "kind": "perplexity",
-                "task": label,
-                "metric": "perplexity",
-                "value": math.exp(3 + (loss or 0) / 100),
-                "n": 4,
-            }
+            {**named, "task": label, "value": math.exp((-9 if first else 3) + (loss or 0) / 100), "n": 4}
             for label, loss in found.items()
         ]
-        timed = {"seconds_windows": 1.0, "seconds_compress": seconds(trial) - 1}
+        timed = {"seconds_windows": 1.0, "seconds_compress": self.seconds(trial) - 1}
         Results(self.results).write_trial(TrialRows({**row, **timed, "status": "ok"}, metrics))
         return Outcome(trial, "ok", job.attempts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from sweep.config import load_study
 from sweep.results import Results
 from sweep.runs.estimate import expected
 from sweep.runs.runner import RunnerError
-from tests.sweep.adviser.paper import PaperRunner, asked, conduct, losses, prepared
-from tests.sweep.conftest import write_documents
+from tests.sweep.adviser.paper import PaperRunner, asked, conduct, losses, prepared, seconds
+from tests.sweep.conftest import write_documents, write_tiny_model
 
 LEVELS = {"a": 10.0, "b": 14.0, "c": 14.5, "d": 15.0, "uniform mixture": 13.0}
 
@@ -174,3 +175,84 @@ def test_trials_are_expected_to_cost_what_the_plan_says_of_them(question: Prepar
     costs = conducted.costs()
     assert costs.full == pytest.approx(3 * (full.compress + full.evaluate))
     assert costs.screen == pytest.approx(3 * (screen.compress + screen.evaluate))
+
+
+@pytest.fixture(scope="module")
+def deep_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose first two blocks are a quarter of it."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "deep", blocks=8)
+
+
+def with_blocks_of(cost: float) -> Callable[[plan.Trial], float]:
+    """Seconds of trials where one of first blocks takes `cost`; the first trial of a study loads something as well."""
+    seen: set[str] = set()
+
+    def of(trial: plan.Trial) -> float:
+        first = trial.spec is not None and trial.study not in seen
+        seen.update([trial.study] if first else [])
+        return (cost if trial.evaluation.first_blocks else seconds(trial)) + 20.0 * first
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("cost", "kind", "other", "timed"),
+    [(1.0, "first-blocks", "screening", 0), (5.0, "screening", "first-blocks", 2)],
+)
+def test_the_kind_of_screen_is_bought_that_takes_less_in_this_run(
+    deep_model: Path, texts: list[Path], tmp_path: Path, cost: float, kind: str, other: str, timed: int
+) -> None:
+    ready = prepared(asked(deep_model, texts, share=0.5), tmp_path / "out")
+    runner = PaperRunner(ready.results, losses(LEVELS))
+    runner.seconds = with_blocks_of(cost)
+    advice = conduct(ready, runner)
+    assert advice.verdict.arm == "a"
+    bought = Results(f"{ready.results}/{kind}").read("trials").filter(~pl.col("data_free"))
+    assert set(bought["source"]) == set(LEVELS)
+    assert Results(f"{ready.results}/{other}").read("trials").height == timed, (
+        "foreseen to take far less, or never timed"
+    )
+    seen = [
+        trial for one in record(ready.results)["rounds"] for trial in one["trials"] if trial["fidelity"] == "screen"
+    ]
+    assert {trial["trial_id"] for trial in seen} == set(bought["trial_id"]), "those of one kind alone are compared"
+    told = "by the first 2 blocks" if kind == "first-blocks" else "by their first windows"
+    assert any(step.reason.endswith(told) for step in advice.steps)
+    every = sum(
+        Results(f"{ready.results}{at}").read("trials")["seconds_total"].sum() for at in ("", f"/{kind}", f"/{other}")
+    )
+    assert advice.steps[-1].spent == pytest.approx(every)
+
+
+def test_a_kill_while_kinds_of_screens_are_timed_changes_no_decision(
+    deep_model: Path, texts: list[Path], tmp_path: Path
+) -> None:
+    def told(folder: str, killed_at: int | None) -> Any:
+        ready = prepared(asked(deep_model, texts, share=0.5), tmp_path / folder)
+
+        def killed() -> None:
+            raise KeyboardInterrupt
+
+        runner = PaperRunner(ready.results, losses(LEVELS))
+        if killed_at is not None:
+            runner.at[killed_at] = killed
+            with pytest.raises(KeyboardInterrupt):
+                conduct(ready, runner)
+            runner = PaperRunner(ready.results, losses(LEVELS))
+        conduct(ready, runner)
+        return decisions(ready.results)
+
+    assert told("whole", None) == told("three", 3) == told("seven", 7)
+
+
+def test_a_study_that_is_continued_counts_no_trial_of_first_blocks(
+    deep_model: Path, texts: list[Path], tmp_path: Path
+) -> None:
+    ready = prepared(asked(deep_model, texts, share=0.5), tmp_path / "out")
+    runner = PaperRunner(ready.results, losses(LEVELS))
+    runner.seconds = with_blocks_of(1.0)
+    conduct(ready, runner)
+    planned = {trial.id for trial in plan.expand(load_study(f"{ready.results}/study.yaml"))}
+    first = set(Results(f"{ready.results}/first-blocks").read("trials")["trial_id"])
+    assert first and not first & planned
+    assert not set(Results(ready.results).read("trials")["first_blocks"].drop_nulls())

@@ -52,7 +52,11 @@ def test_dear_screens_are_not_bought() -> None:
 def test_guessed_costs_are_measured_before_screens_are_bought() -> None:
     rules, guess, arms = Rules(budget=24), Costs(0.1, 1.0, guessed=True), arms_of(8)
     step = next_round([], arms, rules, guess)
-    assert isinstance(step, Round) and step.trials == (Trial("arm0", 0, SCREEN), Trial("arm0", 0, FULL))
+    assert isinstance(step, Round) and step.trials == (
+        Trial("arm0", 0, SCREEN),
+        Trial("arm0", 1, SCREEN),
+        Trial("arm0", 0, FULL),
+    )
 
     def after(seconds: float) -> Round:
         found = [Outcome("arm0", 0, SCREEN, (4.0,), seconds), Outcome("arm0", 0, FULL, (1.0,), 1.0)]
@@ -74,7 +78,7 @@ def test_an_arm_that_was_timed_takes_part_as_any_other(costs: Costs) -> None:
     guess = Costs(costs.screen, costs.full, guessed=True)
     outcomes, rounds, stop = run(losses_of(TRUTH), arms_of(8), Rules(budget=24), guess)
     assert len({(o.arm, o.draw, o.fidelity) for o in outcomes}) == len(outcomes)
-    assert [len(step.trials) for step in rounds[:2]] == [2, SCREENS * 8 - 1] and stop.kind in ("budget", "settled")
+    assert [len(step.trials) for step in rounds[:2]] == [3, SCREENS * 8 - 2] and stop.kind in ("budget", "settled")
     assert {t.fidelity for t in rounds[2].trials} == {FULL} and len({t.arm for t in rounds[2].trials}) >= 4
     failing = run(lambda t: None if t.arm == "arm0" else losses_of(TRUTH)(t), arms_of(8), Rules(budget=24), guess)
     assert failing[2].kind in ("budget", "settled") and len({o.arm for o in failing[0]}) == 8

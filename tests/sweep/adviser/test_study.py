@@ -11,7 +11,7 @@ import pytest
 from calib.build import build_sets
 from methods.base import parse_method
 from sweep.adviser.candidates import make_arms
-from sweep.adviser.study import data_free_control, screen_windows, windows_of
+from sweep.adviser.study import data_free_control, screen_windows, screened_by_blocks, windows_of
 from sweep.adviser.targets import make_targets
 from sweep.config import parse_study
 from sweep.models import load_tokenizer
@@ -92,3 +92,24 @@ def test_a_small_target_is_cut_into_shorter_and_fewer_windows(texts: list[Path],
     books = asked("reference-2m", texts)
     assert windows_of(books, make_targets(books), 2048) == (512, 32)
     assert windows_of(books, make_targets(books), 256) == (256, 32)
+
+
+def test_first_blocks_screen_where_texts_alone_are_asked_and_no_step_looks_further(texts: list[Path]) -> None:
+    plain, owl = ({"method": "wanda", "pattern": "2:4"}, {"method": "wanda", "allocation": "owl"})
+
+    def offered(method: Any, blocks: int | None = 30, **asks: Any) -> bool:
+        return screened_by_blocks(asked("reference-2m", texts, **asks), parse_method(method, "m"), blocks)
+
+    assert offered(plain) and offered([plain, {"method": "gptq", "bits": 4}])
+    assert not offered(owl) and not offered({"method": "fwsvd", "ratio": 0.6})
+    assert not offered([{"method": "rotation"}, {"method": "gptq", "bits": 4}])
+    assert offered(plain, 8) and not offered(plain, 7) and not offered(plain, None)
+    assert not offered(plain, tasks=["arc_easy"]) and not offered(plain, search_mixture=True)
+
+
+def test_screens_of_first_blocks_take_the_sets_of_the_full_study(texts: list[Path], tmp_path: Path) -> None:
+    design = prepared(asked("reference-17m", texts), tmp_path / "out").design
+    blocks = design.studies["blocks"]
+    assert [spec.id("") for spec in blocks.calibration] == [spec.id("") for spec in design.studies["full"].calibration]
+    assert (blocks.evaluation.first_blocks, blocks.evaluation.heldout_windows) == (2, 8)
+    assert design.studies["full"].evaluation.first_blocks is None

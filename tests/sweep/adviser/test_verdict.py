@@ -39,9 +39,12 @@ def test_any_of_equal_sources_will_do_and_one_that_leads_is_named() -> None:
     assert found.kind == "tie" and found.any_will_do and len(found.named) == 8 and found.arm == found.named[0]
     assert found.regret > found.matters
     said = re.search(
-        r"one at random is expected to cost (\S+) SD of a draw more than the best, the worst (\S+)$", found.reason
+        r"one at random is expected to cost (\S+) SD of a draw more than the best \(with 80 % probability at most "
+        r"(\S+)\), the worst (\S+)$",
+        found.reason,
     )
-    assert said and 0 < float(said[1]) <= 1 and float(said[1]) < float(said[2]) <= 2
+    assert said and 0 < float(said[1]) <= 1 and float(said[1]) < float(said[3]) <= 2
+    assert float(said[1]) < float(said[2])
 
 
 def test_any_will_do_where_all_of_them_cost_next_to_nothing_beside_compression() -> None:
