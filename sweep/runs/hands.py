@@ -1,8 +1,9 @@
-"""Runs what prepares a study in processes of this machine, forked from one that has imported it all (`nursery.py`).
+"""Runs what prepares a study in processes of this machine, forked from one that has imported what they need most.
 
-They are at work while Ray starts, which takes as long as the imports. What a function returns is put where workers can
-fetch it, as soon as there is such a place: until then, and for no longer, it is kept here. The hard case is a
-process that dies, out of memory perhaps: its function is run again, twice.
+They are at work while Ray starts, which takes as long as these imports (`nursery.py`). Each thread of a pool here has a
+process there. What a function returns is put where workers can fetch it, as soon as there is such a place: until then,
+and for no longer, it is kept here. The hard case is a process that dies, out of memory perhaps: its function is run
+again by another, twice.
 """
 
 from __future__ import annotations
@@ -25,13 +26,19 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 from calib.settings import one_line
+from sweep.runs.nursery import IMPORTS
 from sweep.runs.runner import RunnerError
 
 TRIES = 3  # of a function whose process dies
 TOLD = 2000  # bytes at the end of what the processes say
 MOMENT = 0.05  # seconds between two looks at promises, where other things are waited for as well
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # as Ray gives its tasks: sums of more threads may differ in their last bits
-START = "import sys; sys.path[:] = sys.argv[2:]; from sweep.runs.nursery import main; main(int(sys.argv[1]))"
+START = """
+import sys
+number, imports, *sys.path = sys.argv[1:]
+from sweep.runs.nursery import main
+main(int(number), imports.split())
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +70,13 @@ class Elsewhere(RuntimeError):
 class Hands:
     """As many processes at a time as `count`. `store` has Ray's `put`, which returns a reference, and `get`."""
 
-    def __init__(self, count: int, store: Any) -> None:
+    def __init__(self, count: int, store: Any, imports: Sequence[str] = IMPORTS) -> None:
         self._store = store
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # what these processes say, told of those that die
         self._control, others = socket.socketpair()
         with others:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", START, str(others.fileno()), *sys.path],
+                [sys.executable, "-c", START, str(others.fileno()), " ".join(imports), *sys.path],
                 env={**ENVIRONMENT, **os.environ},
                 pass_fds=[others.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -78,6 +85,7 @@ class Hands:
                 start_new_session=True,  # signals of the terminal are for the launch
             )
         self._threads = ThreadPoolExecutor(count, "hand")
+        self._own = threading.local()  # of each thread: `line`, to its process
         self._sharing = threading.Event()
         self._closed = False
 
@@ -124,12 +132,19 @@ class Hands:
 
     def _call(self, function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[bool, Any, str]:
         """Whether a function worked; what it returned, or the error; and the traceback of that."""
+        line: Connection = getattr(self._own, "line", None) or self._forked()
+        self._own.line = None  # until it is known to have lived
+        line.send((function, arguments))
+        answer = cast("tuple[bool, Any, str]", pickle.loads(line.recv_bytes()))
+        self._own.line = line
+        return answer
+
+    def _forked(self) -> Connection:
+        """The line to a new process."""
         mine, others = socket.socketpair()
-        with others:
+        with mine, others:
             socket.send_fds(self._control, [b"f"], [others.fileno()])
-        with Connection(mine.detach()) as line:
-            line.send((function, arguments))
-            return cast("tuple[bool, Any, str]", pickle.loads(line.recv_bytes()))
+            return Connection(mine.detach())
 
     def _last_words(self) -> str:
         size = os.fstat(self._said.fileno()).st_size

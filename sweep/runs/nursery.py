@@ -1,9 +1,10 @@
-"""A process that has imported what preparation needs, and forks one for each function that it is asked to run.
+"""A process that has imported what preparation needs most, and forks as many as it is asked for.
 
 Importing torch, transformers and lm-eval takes seconds of CPU, which every fresh process would pay again. `hands.py`
-starts the nursery with one end of a socket, and sends it a socket for each function, over which the function comes and
-what it returns goes back. The hard case is a fork of a process with threads, which the new one would lack: nothing is
-computed here. When the other end is closed, because the launch has ended or was killed, all of it ends.
+starts the nursery with one end of a socket, and sends it a socket for each process that it wants, over which functions
+come and what they return goes back. When the other end is closed, because the launch has ended or was killed, all of
+it ends. The hard case is a process with threads, which its forks lack while they keep the locks of these: nothing is
+computed here, and polars, which starts one while it is imported, is left to the forks.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 
 from sweep.runs.errors import short_line
 
 IMPORTS = (
-    "sweep.runs.prepare",
-    "sweep.runs.model_check",
-    "sweep.runs.first_look",
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
@@ -35,11 +35,11 @@ IMPORTS = (
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
-def main(number: int) -> None:
+def main(number: int, imports: Sequence[str]) -> None:
     """Fork for each socket that comes, until none can; `number` is the descriptor of the end over which they come."""
     end_with_parent()
     control = socket.socket(fileno=number)
-    for name in IMPORTS:
+    for name in imports:
         importlib.import_module(name)
     gc.freeze()  # what is here is not written to by the collector of each fork
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets them when they end
@@ -55,18 +55,25 @@ def main(number: int) -> None:
 
 
 def serve(line: Connection) -> None:
-    """Run the function that comes over the line, and send back what it returned, or raised and where."""
-    function, arguments = line.recv()
+    """Run the functions that come over the line, one after the other, and send back what they returned, or raised and
+    where, until there is nobody to send it to."""
+    with suppress(EOFError, ConnectionError):
+        while True:
+            line.send_bytes(answer(line.recv_bytes()))
+
+
+def answer(question: bytes) -> bytes:
     try:
-        answer = pickled(True, function(*arguments), "")
+        function, arguments = pickle.loads(question)
+        return pickled(True, function(*arguments), "")
     except Exception as error:
         where = traceback.format_exc()
         try:
-            answer = pickled(False, error, where)
-            pickle.loads(answer)
+            told = pickled(False, error, where)
+            pickle.loads(told)
         except Exception:  # an error that cannot travel
-            answer = pickled(False, RuntimeError(short_line(error)), where)
-    line.send_bytes(answer)
+            told = pickled(False, RuntimeError(short_line(error)), where)
+        return told
 
 
 def pickled(*values: object) -> bytes:
