@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from methods.lazy import Lazy
-from sweep.plan import EvaluationKey, Pool, RequestSet, evaluation_key
+from sweep.plan import EvaluationKey, Pool, RequestSet
 from sweep.runs import connection
 from sweep.runs.actor import GROUP, LEFT, Actor
 from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
@@ -197,7 +197,7 @@ class RayRunner(Steady):
         needs = {**worker_needs(self._device, kind), "concurrency_groups": {GROUP: 1}}
         worker: Any = ray.remote(**needs)(Actor)
         while self.hiring.count(kind) < size:
-            actor = worker.remote(self.results, self.provenance, self._device, LIMITS, ray.get)
+            actor = worker.remote(self.results, self.provenance, self._device, LIMITS, ray.get, ray.wait)
             self._calls[actor.process.remote()] = actor
             self.hiring.hired(actor, kind)
         return [call for call, actor in self._calls.items() if actor in self.hiring.starting_of(kind)]
@@ -235,11 +235,11 @@ class RayRunner(Steady):
 
     def submit(self, actor: Any, job: Job) -> Any:
         """Have a worker run a trial; returns the reference of its outcome."""
-        trial = job.trial
-        calibration = shared(self.preparation.sets[trial.calibration_id]) if trial.calibration_id else None
-        box = [shared(self.preparation.requests[evaluation_key(trial)])]
-        ahead = self.crew.queue.ahead(held_by(trial), self.crew.kinds[actor])
-        return actor.run_boxed.remote(trial, calibration, box, job.attempts, self.results, ahead)
+        trial, needed = job.trial, self.preparation.needed_by
+        calibration, requests = needed(trial)
+        following = self.crew.queue.ahead(held_by(trial), self.crew.kinds[actor])
+        ahead = following and (following.trial.model, [one for one in needed(following.trial) if one is not None])
+        return actor.run_boxed.remote(trial, calibration, [requests], job.attempts, self.results, ahead)
 
     def _hand_out(self) -> list[Outcome]:
         """Give all free workers a trial; returns the outcomes of those that turn out to be there already."""

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from calib.settings import SettingsError, one_line
 from sweep.models import ModelRef
-from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, requests_of
+from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, Trial, evaluation_key, requests_of
 from sweep.results import ResultsError
 from sweep.runs.errors import short_line
 from sweep.runs.first_look import look_at_pool, look_at_texts, worth_a_look
+from sweep.runs.hands import shared
 from sweep.runs.model_check import check_model
 from sweep.runs.phases import REQUESTS, OnPhase, nobody, of_requests, of_sets
 from sweep.runs.prepare import (
@@ -73,6 +74,11 @@ class Preparation:
     def missing_ids(self) -> set[str]:
         """Calibration sets that are not there yet."""
         return {number for pool in self.missing.values() for number in pool.ids}
+
+    def needed_by(self, trial: Trial) -> tuple[Reference | None, Reference]:
+        """The calibration set of a trial whose set is there, if it has one, and its requests."""
+        calibration = shared(self.sets[trial.calibration_id]) if trial.calibration_id else None
+        return calibration, shared(self.requests[evaluation_key(trial)])
 
     def look(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet], results: str) -> None:
         """Begin to look at all that a run needs, of which `begin` will be told: models, sources and texts; and make its
