@@ -19,7 +19,7 @@ setup() {
     test -x "$BIN/python" || python3 -m venv "$(dirname "$BIN")"
     "$BIN/pip" install --quiet --upgrade pip uv
     # auto: the CUDA build of torch that the driver takes, or the CPU build where there is no GPU
-    "$BIN/uv" pip install --quiet --python "$BIN/python" --torch-backend=auto \
+    "$BIN/uv" pip install --quiet --compile-bytecode --python "$BIN/python" --torch-backend=auto \
         "ray[default]==$RAY_VERSION" boto3 gcsfs -e "$PROJECT"
 }
 

@@ -28,6 +28,7 @@ from sweep.runs.connection import dashboard_line, free_port
 from sweep.runs.interrupts import interruptible
 from sweep.runs.lastword import gone, last_word
 from sweep.runs.local import LocalRunner
+from sweep.runs.machine import uncompiled_line
 from sweep.runs.preview import show_plan
 from sweep.runs.progress import Account, Price, Reporter
 from sweep.runs.provenance import provenance
@@ -108,6 +109,8 @@ def main(
             else:
                 if options.dashboard is not None:
                     reporter.say(dashboard_line(options.dashboard))
+                if not options.local and (line := uncompiled_line(typer)):
+                    reporter.say(line)
                 runner = partial(make_runner, options=options, reporter=reporter)
                 code = EXIT_CODES[run(session, runner, lease, reporter, account)]
     except (SettingsError, ResultsError) as error:

@@ -2,34 +2,35 @@
 Ray; what is decided is decided in `sweep/runs/crew.py` and `hiring.py`.
 
 CPU tasks build calibration sets and requests, which stay in the object store as task results: the driver owns them, so
-Ray rebuilds what a lost node held. Workers are actors that each hold one dense model, loaded meanwhile; the driver
-hands out trials whose sets are there, and waits. Of a trial it hears twice: when it has left the worker's device, which
-takes the next one, and when its row is there. On a cluster that may grow, some workers always wait for room: the demand
-that Ray's autoscaler sees. The hard case is a cluster whose head or last node is gone: it ends the sweep with a
-sentence, where Ray would wait for ever, or end this process in words of its own.
+Ray rebuilds what a lost node held. On one machine processes of its own build them (`hands.py`), while Ray starts.
+Workers are actors that each hold one dense model, loaded meanwhile; the driver hands out trials whose sets are there,
+and waits. Of a trial it hears twice: when it has left the worker's device, and when its row is there. On a cluster that
+may grow, some workers always wait for room: the demand that Ray's autoscaler sees. Hard: a head that is gone.
 """
 
 from __future__ import annotations
 
+import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from methods.lazy import Lazy
-from sweep.plan import EvaluationKey, Pool, RequestSet, evaluation_key
+from sweep.plan import EvaluationKey, Pool, RequestSet
 from sweep.runs import connection
 from sweep.runs.actor import GROUP, LEFT, Actor
 from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
+from sweep.runs.hands import Hands, first_there, shared
 from sweep.runs.hiring import Hiring, hiring_of
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.meters import Meters
+from sweep.runs.nodes import LOOK_SECONDS, Nodes
 from sweep.runs.outcome import Outcome, commit_failure, last_words, patient_store, there_already
 from sweep.runs.preparation import WRONG, Preparation
 from sweep.runs.progress import Silence
-from sweep.runs.room import Room, worker_needs
+from sweep.runs.room import worker_needs
 from sweep.runs.runner import RunOptions, Steady
 from sweep.runs.schedule import Job, Kind, held_by, spread
 from sweep.runs.terminal import others_print_to
@@ -40,9 +41,7 @@ if TYPE_CHECKING:
 else:
     ray = Lazy("ray")  # planning a study must not load it
 
-NODES_MINUTES = 10.0  # how long a started cluster may take until its nodes have joined
 QUIET_MINUTES = 10.0  # without any finished trial, until we say so
-LOOK_SECONDS = 5.0  # between two looks at which nodes there are
 POLL_SECONDS = 0.2  # between two looks at whether a worker could begin
 RECORD_SECONDS = 10.0  # that the end waits for what is being written
 
@@ -65,70 +64,84 @@ class RayRunner(Steady):
         self._calls: dict[Any, Any] = {}  # reference of a call -> the actor that runs it
         self._records: dict[Any, Job] = {}  # reference of a call to `recorded` -> the job
         self._device, self._held = "cpu", ExitStack()
-        self._looked, self._lost = 0.0, False  # when we last looked at the nodes; whether none of them answers any more
+        self.nodes = Nodes(ray, self.options, lambda: self.hiring.kinds)
         self.preparation = Preparation(self)
+        self._hands: Hands | None = None
+        self._here = False  # whether all that is prepared was begun, in processes of this machine
 
     def start(self) -> str:
-        """Connect to Ray, or start it here, and see what there is. Returns the device of the trials.
-
-        On a cluster this waits until there is room for one worker; the others start when their nodes join. Raises
-        SettingsError when there is no room for a worker, or here for all of those that are asked for.
-        """
+        """Connect to Ray, or start it here. Returns the device of the trials. On a cluster this waits for room for one
+        worker; the others start when their nodes join. Raises SettingsError when there is no room for one, or here for
+        all of those that are asked for."""
         connect(self.options)
+        if self._hands:
+            self._hands.share_from_now()
         if connection.LOGS.is_dir():  # not so on a machine that is no node of the cluster
             self._held.enter_context(others_print_to(connection.LOGS / "sweep-driver.log", "ray"))
-        self._device = self._room().device
+        self._device = self.nodes.room().device
         self.hiring = hiring_of(self.crew, self.options, self._device)
-        if self.options.address and not self._room().workers:
+        if self.options.address and not self.nodes.room().workers:
+            self.preparation.wait_for_looks(self.on_phase, requests=True)
             self.hire(1)  # so that an autoscaler knows what is needed
-            self.notify(self._room().wait_line(NODES_MINUTES))
-            connection.wait_until(lambda: bool(self._room().workers), NODES_MINUTES * 60)
+            self.nodes.wait_for_room(self.notify)
             self._dismiss()  # what is prepared may need its place
-        self.workers = self._most = self._room().count(self.notify)
+        self.workers = self._most = self.nodes.room().count(self.notify)
         return self._device
 
-    def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
-        """Look at the models; build all sets and requests in parallel. Raises SettingsError once one cannot be.
+    def foresee(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
+        """Prepare on this machine while Ray starts; for a cluster, and where a device is needed, look at all of it."""
+        self._hands = Hands(os.cpu_count() or 1, ray)
+        self._here = not self.options.address and not any(pool.needs_device for pool in pools)
+        self.preparation.look(pools, requests, self.results)
+        if self._here:
+            self.preparation.begin(pools, requests, self.results, "cpu")
 
-        Returns when everything is there, or as soon as a worker could begin: `run` takes the other sets as they come.
-        """
+    def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
+        """Build all sets and requests in parallel. Raises SettingsError once one cannot be. No worker is asked for
+        before models and sources were looked at, and on a cluster the requests are there. Returns when everything is
+        there, or as soon as a worker could begin: `run` takes the other sets as they come."""
         models = [use.model for asked in requests.values() for use in asked.uses]
-        if self._device == "cuda" and self.hiring.choose(self._room().kind_by_model(models)):
+        if self._device == "cuda" and self.hiring.choose(self.nodes.room().kind_by_model(models)):
             self._dismiss()
-            self.workers = self._most = self._room().count(self.notify)
-        needs_device = any(pool.needs_device for pool in pools)
-        if self._device == "cuda" and needs_device:
+            self.workers = self._most = self.nodes.room().count(self.notify)
+        if (needs_device := any(pool.needs_device for pool in pools)) and self._device == "cuda":
             self._dismiss()  # workers that stayed hold the GPUs on which models are asked
-        self.preparation.begin(pools, requests, self.results, self._device)
+        if not self._here:
+            self.preparation.begin(pools, requests, self.results, self._device)
+        self._here = False  # what a later run needs is made by tasks, in processes that stay
         stayed = self.crew.size > 0  # then tasks ask for no CPU, and never wait for one
-        beside = stayed or (self._room().spare(self.workers) and not needs_device)
+        self.preparation.wait_for_looks(self.on_phase, requests=bool(self.options.address))
+        beside = stayed or (self.nodes.room().spare(self.workers) and not needs_device)
         warmed = self._warm(requests) if beside and not stayed else []
         ready = lambda: stayed or (not self.stay and bool(self.done(warmed, 0)))  # noqa: E731
         self.preparation.wait(ready, self.on_phase, described=not beside)
 
-    def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
+    def task(
+        self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool = False, near: bool = False
+    ) -> list[Any]:
         """Like `done` and `result` one of the `Tasks` that the preparation runs."""
+        if self._hands and (near or self._here):
+            return self._hands.task(function, arguments, returns)
         gpus = max(self.hiring.kinds) if on_device and self._device == "cuda" else 0
-        # workers that stay may hold all CPUs, and wait for what is made here; a node with GPUs may have none
-        cpus = 0 if gpus or self.crew.size else 1
+        cpus = 0 if gpus or self.crew.size else 1  # workers that stay may hold all; a node with GPUs may have none
         task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2, num_returns=returns)(function)
-        return [task.remote(*arguments)] if returns == 1 else task.remote(*arguments)
+        made = task.remote(*map(shared, arguments))
+        return [made] if returns == 1 else made
 
     def done(self, references: Sequence[Any], seconds: float = POLL_SECONDS) -> list[Any]:
-        done = ray.wait(list(references), num_returns=1, timeout=seconds)[0] if references else []
-        if not done and seconds:
+        if not (done := first_there(references, seconds, ray.wait)) and seconds:
             self._look()
         return done
 
     def result(self, reference: Any) -> Any:
         try:
-            return ray.get(reference)
+            return ray.get(shared(reference))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, Exception):
                 raise error.cause from (None if isinstance(error.cause, WRONG) else error)
             raise
         except ray.exceptions.RayError as error:
-            self._check_alive()
+            self.nodes.check()
             raise ClusterError(f"calibration sets and requests could not be made: {last_line(error)}") from None
 
     def _warm(self, requests: Mapping[EvaluationKey, RequestSet]) -> list[Any]:
@@ -155,7 +168,7 @@ class RayRunner(Steady):
                 self._look()
                 self._hire_and_end()
                 waiting = [*self._calls, *self._records, *self.preparation.missing]
-                done = ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)[0] if waiting else ()
+                done = first_there(waiting, LOOK_SECONDS, ray.wait)
                 if not done and (line := silence.line(crew.busy_with())):
                     self.notify(line)
                 ended = [outcome for reference in done for outcome in self._hear(reference)]
@@ -173,16 +186,18 @@ class RayRunner(Steady):
     def close(self) -> None:
         """End the workers and the connection (and Ray itself, when it was started here)."""
         with self._held:
+            if self._hands:
+                self._hands.close()
             if ray.is_initialized():
                 keep_signals(self._dismiss, ray.shutdown)
 
     def hire(self, size: int, kind: Kind | None = None) -> list[Any]:
         """Start workers of a kind (the smallest) until there are `size`; the references of the first calls to them."""
         kind = self.hiring.kinds[0] if kind is None else kind
-        need: Any = {**worker_needs(self._device, kind), "concurrency_groups": {GROUP: 1}}
-        worker: Any = ray.remote(**need)(Actor)
+        needs = {**worker_needs(self._device, kind), "concurrency_groups": {GROUP: 1}}
+        worker: Any = ray.remote(**needs)(Actor)
         while self.hiring.count(kind) < size:
-            actor = worker.remote(self.results, self.provenance, self._device, LIMITS, ray.get)
+            actor = worker.remote(self.results, self.provenance, self._device, LIMITS, ray.get, ray.wait)
             self._calls[actor.process.remote()] = actor
             self.hiring.hired(actor, kind)
         return [call for call, actor in self._calls.items() if actor in self.hiring.starting_of(kind)]
@@ -199,10 +214,10 @@ class RayRunner(Steady):
 
     def _dismiss(self) -> None:
         """End all workers (those of a lost cluster end with it), once what is being recorded had a little time."""
-        if self._records and not self._lost:
+        if self._records and not self.nodes.lost:
             ray.wait(list(self._records), num_returns=len(self._records), timeout=RECORD_SECONDS)
         for actor in self.hiring.disband():
-            if not self._lost:
+            if not self.nodes.lost:
                 ray.kill(actor)
         self._calls, self._records = {}, {}
 
@@ -220,11 +235,11 @@ class RayRunner(Steady):
 
     def submit(self, actor: Any, job: Job) -> Any:
         """Have a worker run a trial; returns the reference of its outcome."""
-        trial = job.trial
-        calibration = self.preparation.sets[trial.calibration_id] if trial.calibration_id else None
-        box = [self.preparation.requests[evaluation_key(trial)]]
-        ahead = self.crew.queue.ahead(held_by(trial), self.crew.kinds[actor])
-        return actor.run_boxed.remote(trial, calibration, box, job.attempts, self.results, ahead)
+        trial, needed = job.trial, self.preparation.needed_by
+        calibration, requests = needed(trial)
+        following = self.crew.queue.ahead(held_by(trial), self.crew.kinds[actor])
+        ahead = following and (following.trial.model, [one for one in needed(following.trial) if one is not None])
+        return actor.run_boxed.remote(trial, calibration, [requests], job.attempts, self.results, ahead)
 
     def _hand_out(self) -> list[Outcome]:
         """Give all free workers a trial; returns the outcomes of those that turn out to be there already."""
@@ -274,15 +289,14 @@ class RayRunner(Steady):
         return outcome
 
     def _hear_of_record(self, reference: Any) -> list[Outcome]:
-        job = self._records.pop(reference)
-        outcome = self._outcome(reference, job)
+        outcome = self._outcome(reference, job := self._records.pop(reference))
         if job.trial.id in self.crew.recorded:
             self.crew.record_over(job, lost=False)
         return [outcome] if isinstance(outcome, Outcome) else []
 
     def _after_death(self, job: Job, reason: str) -> Outcome | None:
         """The outcome of a trial whose worker died, None when it is tried again."""
-        self._check_alive()
+        self.nodes.check()
         self.crew.record_over(job, lost=True)
         if told := last_words(self.results, job):
             return told
@@ -294,23 +308,9 @@ class RayRunner(Steady):
     def _give_up(self, job: Job, error: str, phase: str = "worker") -> Outcome:
         return commit_failure(patient_store(self.results), job, error, self.provenance, phase)
 
-    def _room(self) -> Room:
-        return Room.of(connection.within(ray.nodes), self.options, self.hiring.kinds)
-
     def _look(self) -> None:
-        """Every few seconds: see that the cluster is there, and use the nodes that have joined one that grows."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return
-        self._check_alive()
-        self._looked = time.monotonic()
-        self.hiring.fit(self._room().workers)
-
-    def _check_alive(self) -> None:
-        """Raise ClusterError when the head does not answer any more, or no node is alive."""
-        head = ray.get_runtime_context().gcs_address
-        if gone := connection.gone(self.options.address, head, lambda: bool(self._room().nodes)):
-            self._lost = True
-            raise ClusterError(gone)
+        if room := self.nodes.look():
+            self.hiring.fit(room.workers)
 
 
 def connect(options: RunOptions) -> None:

@@ -1,14 +1,18 @@
 """A worker as others call it from afar: a trial is answered twice, when it has left the device and when it is recorded.
 
-Nothing here knows what makes the calls; `fetch` brings what a reference stands for.
+Nothing here knows what makes the calls; `fetch` gives what a reference stands for, and `bring` (Ray's `wait`) has what
+several stand for brought to this machine. What the next trial needs comes while the present one is at work.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.runs.outcome import Outcome
 from sweep.runs.worker import Worker
@@ -28,31 +32,45 @@ class Actor(Worker):
         device: str,
         limits: Mapping[str, float],
         fetch: Callable[[Any], Any],
+        bring: Callable[..., object],
     ) -> None:
         super().__init__(results, provenance, device, limits)
-        self.fetch = fetch
+        self.fetch, self.bring = fetch, bring
 
     def process(self) -> int:
         """The number of this process; the first call, answered when the worker is ready."""
         return os.getpid()
 
     def run_boxed(
-        self, trial: Trial, calibration: Any, box: Sequence[Any], attempts: int, results: str, ahead: Any = None
+        self,
+        trial: Trial,
+        calibration: Any,
+        box: Sequence[Any],
+        attempts: int,
+        results: str,
+        ahead: tuple[ModelRef, Sequence[Any]] | None = None,
     ) -> Outcome | str:
         """LEFT when the trial has left the device, and `recorded` tells its outcome; the outcome when it has failed.
 
         `box` holds the reference to the requests: one inside a list arrives as a reference, a plain argument would be
-        fetched for every trial. `ahead` is what the worker will probably hold for its next trial, whose model is read
-        meanwhile.
+        fetched for every trial. `ahead` are the model that the worker will probably hold for its next trial, and a box
+        with what that trial needs.
         """
         self.write_to(results)
-        if ahead is not None and ahead[0] != trial.model:
-            begin_reading(ahead[0])
+        if ahead is not None:
+            model, needed = ahead
+            if model != trial.model:
+                begin_reading(model)
+            threading.Thread(target=self._bring, args=(needed,), name="bring", daemon=True).start()
         left = self.compute(trial, calibration, lambda: self.fetch(box[0]), attempts)
         if left.failed:
             return self.finish(left)
         self.recorder.beside(left)
         return LEFT
+
+    def _bring(self, needed: Sequence[Any]) -> None:
+        with suppress(Exception):  # it is met again, and told, by the trial
+            self.bring(needed, num_returns=len(needed))
 
     def recorded(self, trial_id: str) -> Outcome:
         """The outcome of a trial that has left the device, when its row is there."""

@@ -29,7 +29,10 @@ ENVIRONMENT = {  # unless it is set otherwise; Ray reads some of it when it is i
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keep CUDA_VISIBLE_DEVICES in CPU tasks as it is
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-ENVIRONMENT_HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # all ports of a Ray that is started here: loopback
+ENVIRONMENT_HERE = {  # of a Ray that is started here
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all ports: loopback
+    "RAY_prestart_worker_first_driver": "0",  # or a launch waits for a process of each core, most of them for nothing
+}
 TEMPORARY = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # where Ray puts its folder
 LOGS = Path(TEMPORARY, "ray", "session_latest", "logs")  # of a Ray that was started here
 

@@ -8,6 +8,7 @@ import platform
 import resource
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 from methods.lazy import torch
 
@@ -41,6 +42,17 @@ def device_name(device: str) -> str:
     except OSError:
         lines = []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def uncompiled_line(module: ModuleType) -> str | None:
+    """What to say where a package that was imported has no compiled file: each process compiles all that it imports."""
+    spec = module.__spec__
+    if spec is None or spec.cached is None or Path(spec.cached).is_file():
+        return None
+    return (
+        "Python keeps no compiled files here (PYTHONDONTWRITEBYTECODE is set, or their folder cannot be written), so "
+        "each process starts ten seconds later; set PYTHONPYCACHEPREFIX to a folder for them"
+    )
 
 
 def gpus_here() -> int:

@@ -8,13 +8,16 @@ later. What describes the sets is nobody's business before the end. Nothing here
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from calib.settings import SettingsError, one_line
 from sweep.models import ModelRef
-from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, requests_of
+from sweep.plan import EvaluationKey, ModelUse, Pool, RequestSet, Trial, evaluation_key, requests_of
 from sweep.results import ResultsError
 from sweep.runs.errors import short_line
+from sweep.runs.first_look import look_at_pool, look_at_texts, worth_a_look
+from sweep.runs.hands import shared
 from sweep.runs.model_check import check_model
 from sweep.runs.phases import REQUESTS, OnPhase, nobody, of_requests, of_sets
 from sweep.runs.prepare import (
@@ -36,8 +39,11 @@ WRONG = (SettingsError, ResultsError, OSError)  # what tasks find wrong with a s
 class Tasks(Protocol):
     """Runs functions elsewhere."""
 
-    def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Reference]:
-        """Begin a task; references to what it will return. Arguments may be such references."""
+    def task(
+        self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool = False, near: bool = False
+    ) -> list[Reference]:
+        """Begin a task, `near` for one that is best run on this machine; references to what it will return. Arguments
+        may be such references."""
 
     def done(self, references: Sequence[Reference]) -> list[Reference]:
         """Those that are there: at least one, or none after a moment."""
@@ -56,7 +62,9 @@ class Preparation:
         self.missing: dict[Reference, Pool] = {}  # receipts of sets that are not there yet
         self._described: dict[Reference, Reference] = {}  # receipt of sets -> the task that describes them
         self._readers = ""  # the models whose requests are made
+        self._looked = False  # `look` was told of the run that `begin` will be told of
         self._checks: list[tuple[EvaluationKey, ModelUse, Reference]] = []
+        self._looks: list[Reference] = []  # at sources and held-out texts
         self._largest: dict[EvaluationKey, Reference] = {}
         self._made_for: dict[EvaluationKey, str] = {}  # the folder whose trials the requests were compared with
         self._read_again: list[Reference] = []  # checks of models whose requests are there
@@ -67,24 +75,39 @@ class Preparation:
         """Calibration sets that are not there yet."""
         return {number for pool in self.missing.values() for number in pool.ids}
 
-    def begin(
-        self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet], results: str, device: str
-    ) -> None:
-        """Begin all tasks. Where a model is asked it is on `device`."""
+    def needed_by(self, trial: Trial) -> tuple[Reference | None, Reference]:
+        """The calibration set of a trial whose set is there, if it has one, and its requests."""
+        calibration = shared(self.sets[trial.calibration_id]) if trial.calibration_id else None
+        return calibration, shared(self.requests[evaluation_key(trial)])
+
+    def look(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet], results: str) -> None:
+        """Begin to look at all that a run needs, of which `begin` will be told: models, sources and texts; and make its
+        requests, which nothing is known of without reading their data."""
+        task, self._looked = partial(self.tasks.task, near=True), True
         self._readers = of_requests({key: a for key, a in requests.items() if self._made_for.get(key) != results})
         self._checks = [
-            (key, use, *self.tasks.task(check_model, use.model, use.methods, use.weighed, returns=1, on_device=False))
+            (key, use, *task(check_model, use.model, use.methods, use.weighed, returns=1))
             for key, asked in requests.items()
             for use in asked.uses
         ]
+        self._looks = [look for pool in worth_a_look(pools) for look in task(look_at_pool, pool, results, returns=1)]
+        self._looks += [look for asked in requests.values() for look in task(look_at_texts, asked.trial, returns=1)]
         self._read_again = []
         for key, asked in requests.items():
             arguments = asked.trial, results, asked.seqlens
             if self._made_for.get(key) == results:  # by an earlier run
-                self._read_again += self.tasks.task(check_reader, *arguments, returns=1, on_device=False)
+                self._read_again += task(check_reader, *arguments, returns=1)
                 continue
-            made = self.tasks.task(requests_and_receipt, *arguments, returns=2, on_device=False)
+            made = task(requests_and_receipt, *arguments, returns=2)
             (self._largest[key], self.requests[key]), self._made_for[key] = made, results
+
+    def begin(
+        self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet], results: str, device: str
+    ) -> None:
+        """Begin all tasks, those of `look` unless they have begun. Where a model is asked it is on `device`."""
+        if not self._looked:
+            self.look(pools, requests, results)
+        self._looked = False
         of_study = {key: self.requests[key] for key in requests}
         self.missing, self._described = {}, {}
         for pool in pools:
@@ -102,16 +125,22 @@ class Preparation:
         for a device: workers hold them all, and wait for the set."""
         count = len(pool.ids) + 1
         if device == "cpu" or not pool.asks_model:
-            return self.tasks.task(sets_and_receipt, pool, results, "cpu", data, returns=count, on_device=False)
+            return self.tasks.task(sets_and_receipt, pool, results, "cpu", data, returns=count)
         (made,) = self.tasks.task(make_on_device, pool, results, device, data, returns=1, on_device=True)
-        return self.tasks.task(made_sets_and_receipt, made, pool, results, data, returns=count, on_device=False)
+        return self.tasks.task(made_sets_and_receipt, made, pool, results, data, returns=count)
+
+    def wait_for_looks(self, on_phase: OnPhase = nobody, *, requests: bool = False) -> None:
+        """Until models, sources and texts were looked at, and with `requests` these are there. Raises what is wrong."""
+        if self._readers:
+            on_phase(REQUESTS, self._readers)
+        checks = [check for _, _, check in self._checks]
+        made = [*self._read_again, *self._largest.values()] if requests else ()
+        self._wait_for([*checks, *self._looks, *made])
 
     def wait(self, ready: Callable[[], bool], on_phase: OnPhase = nobody, *, described: bool = False) -> None:
         """Until all is there, or all but some sets and a worker is `ready`; with `described` also until the sets are
         described. Raises what is wrong."""
-        if self._readers:
-            on_phase(REQUESTS, self._readers)
-        self._wait_for([*(check for _, _, check in self._checks), *self._read_again, *self._largest.values()])
+        self.wait_for_looks(on_phase, requests=True)
         self._uses = [(use, self.tasks.result(check)) for _, use, check in self._checks]
         for (key, _, _), (use, rows) in zip(self._checks, self._uses, strict=True):
             refuse_unknown_ids(use, rows, {}, self.tasks.result(self._largest[key]))

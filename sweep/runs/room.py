@@ -13,7 +13,7 @@ from sweep.runs.schedule import ONE_KIND, Kind
 from sweep.runs.share import gpu_memory, gpus_of
 
 
-def worker_needs(device: str, gpus: float) -> dict[str, float]:
+def worker_needs(device: str, gpus: float) -> dict[str, Any]:
     """What Ray is asked for: a CPU, or GPUs alone. Ray would add a CPU to these, which tasks may be waiting for."""
     return {"num_cpus": 1} if device == "cpu" else {"num_cpus": 0, "num_gpus": gpus}
 

@@ -1,7 +1,8 @@
 """What runs trials: a plain loop in this process, or Ray. The session knows no more of them than this.
 
-`start`, `prepare`, `run`, `close` are called in this order, each once; `close` also after an error. A runner that was
-told to `stay` keeps its workers and their models when a run ends, for another `prepare` and `run`.
+`foresee` (which may be left out), `start`, `prepare`, `run`, `close` are called in this order, each once; `close` also
+after an error. A runner that was told to `stay` keeps its workers and their models when a run ends, for another
+`prepare` and `run`.
 
 Words of this room: a *session* is one command in a results folder; a *job* is a trial to run with its starts so far,
 its *outcome* how it ended; the *crew* are the workers that have started, *places* how many there is room for; a
@@ -36,6 +37,9 @@ class Runner(Protocol):
     gpus: float  # that these hold together, where trials run on GPUs
     stay: bool  # keep the workers when a run ends
 
+    def foresee(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
+        """Be told what `prepare` will be asked for, some of which may be done while the machines are found."""
+
     def start(self) -> str:
         """Find the machines. Returns the device of the trials, `cuda` or `cpu`; raises SettingsError."""
 
@@ -65,6 +69,9 @@ class Steady:
     gpus = 1.0
     stay = False
     on_phase: OnPhase = staticmethod(nobody)
+
+    def foresee(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
+        """Nothing is done ahead."""
 
     def write_to(self, results: str) -> None:
         """Write the results of what follows into this folder or URI."""

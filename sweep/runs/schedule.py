@@ -100,10 +100,13 @@ class Queue:
         self._seconds[wanted] -= job.seconds
         return job
 
-    def ahead(self, held: object, kind: Kind = ONE_KIND) -> object | None:
-        """What a worker that holds `held` would have to hold for its next job, as it looks now; None: the same."""
-        others = [key for key in self._open(kind) if key != held]
-        return max(others, key=self._lasts) if others and held not in self._open(kind) else None
+    def ahead(self, held: object, kind: Kind = ONE_KIND) -> Job | None:
+        """The job that a worker which has begun one of `held` will take next, as it looks now: those that hold the same
+        will be free before it. None: there will be none."""
+        if (same := self._waiting.get(held)) and held not in self._suspended:
+            return same[min(max(self._holders[held], 1), len(same)) - 1]
+        others = self._open(kind)
+        return self._waiting[max(others, key=self._lasts)][0] if others else None
 
     def _lasts(self, held: object) -> float:
         """Seconds until the last trial of a model would end with one worker more. It starts when the others have been

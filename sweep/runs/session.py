@@ -214,18 +214,20 @@ class _Watchers:
 def _run_jobs(session: Session, again: Sequence[plan.Trial], runner: Runner, watchers: _Watchers) -> Ending | None:
     """Run the jobs, and make the calibration sets of the trials `again`. Returns why it ended early, None if not."""
     jobs, reporter, account = session.jobs, watchers.reporter, watchers.account
+    todo = [job.trial for job in jobs]
+    needs = plan.pools([*todo, *again]), plan.request_sets(todo, again)
     ended: Ending | None = None
     try:
         started = False
         with reporter.preparing():
             with account("starting up"):
                 reporter.phase(STARTING)
+                runner.foresee(*needs)
                 device = runner.start()
                 check_dtypes(jobs, session.before, device)
                 watchers = replace(watchers, expected=_expected(session, device))
             with account("calibration sets and requests"):
-                todo = [job.trial for job in jobs]
-                runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo, again))
+                runner.prepare(*needs)
         live = Live(
             len(jobs),
             partial(_busy, session.store, datetime.now(timezone.utc)),

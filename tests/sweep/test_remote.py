@@ -29,7 +29,7 @@ from sweep.runs.prepare import make_calibration_sets
 from sweep.runs.provenance import provenance
 from sweep.runs.runner import RunOptions
 from sweep.runs.schedule import Job
-from tests.sweep.processes import child, files_with, listening
+from tests.sweep.processes import child, family, files_with, listening
 
 pytestmark = pytest.mark.ray
 
@@ -96,6 +96,11 @@ def prepare(runner: Any, document: Document, **calibration: Any) -> list[plan.Tr
     trials = plan.expand(parse_study({**document, "calibration": {**document["calibration"], **calibration}}))
     runner.prepare(plan.pools(trials), plan.request_sets(trials))
     return trials
+
+
+def test_ray_starts_no_process_for_work_that_nobody_has(runner: Any) -> None:
+    programs = [Path(f"/proc/{number}/comm").read_text().strip() for number in family(os.getpid())]
+    assert "raylet" in programs and not [program for program in programs if program.startswith("ray::IDLE")]
 
 
 def test_one_worker_and_two_give_the_same_table(

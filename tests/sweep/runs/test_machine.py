@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
-from sweep.runs.machine import device_name, device_works, free_memory, peak_memory, quiet_torch
+from sweep.runs.machine import (
+    device_name,
+    device_works,
+    free_memory,
+    peak_memory,
+    quiet_torch,
+    uncompiled_line,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +45,15 @@ def test_cpu_has_a_name_memory_and_works() -> None:
     assert peak_memory("cpu") > 10**7  # bytes: a process with torch in it
     assert device_works("cpu")
     free_memory("cpu")
+
+
+def test_packages_without_compiled_files_are_told(tmp_path: Path) -> None:
+    module = ModuleType("package")
+    assert uncompiled_line(module) is None  # nothing is known of it
+    module.__spec__ = spec_from_file_location("package", tmp_path / "package.py")
+    assert module.__spec__ is not None and module.__spec__.cached is not None
+    assert "PYTHONPYCACHEPREFIX" in (uncompiled_line(module) or "")
+    cached = Path(module.__spec__.cached)
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    assert uncompiled_line(module) is None

@@ -25,12 +25,16 @@ class PaperTasks:
         self.arguments: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.values: dict[Any, Any] = {}
         self.on_device: list[str] = []  # functions whose task holds a device
+        self.near: list[str] = []  # those that are best run by the driver's machine
 
-    def task(self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool) -> list[Any]:
+    def task(
+        self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool = False, near: bool = False
+    ) -> list[Any]:
         name = function.__name__
         key = name, sum(other == name for other, _ in self.arguments)
         self.arguments[key] = arguments
         self.on_device += [name] * on_device
+        self.near += [name] * near
         return [(*key, value) for value in range(returns)]
 
     def end(self, name: str, value: Any, numbers: Sequence[int] | None = None) -> None:
@@ -66,9 +70,16 @@ def preparation(trials: list[Trial], tasks: PaperTasks) -> Preparation:
     """Begun for a study of two sources, with models and requests there."""
     begun = Preparation(tasks)
     begun.begin(plan.pools(trials), plan.request_sets(trials), "results", "cuda")
-    tasks.end("check_model", 257)
+    looked(tasks)
     tasks.end("requests_and_receipt", ())
     return begun
+
+
+def looked(tasks: PaperTasks) -> None:
+    """Models, sources and texts are as they should be."""
+    tasks.end("check_model", 257)
+    tasks.end("look_at_pool", None)
+    tasks.end("look_at_texts", None)
 
 
 def of(trials: list[Trial], source: str) -> set[str]:
@@ -106,7 +117,7 @@ def test_requests_are_made_once_for_all_rounds_in_a_folder(
     tasks.end("sets_and_receipt", {})
     phases: list[str] = []
     preparation.begin(plan.pools(trials), plan.request_sets(trials), "results", "cuda")
-    tasks.end("check_model", 257)
+    looked(tasks)
     tasks.end("sets_and_receipt", {})
     tasks.end("check_reader", SettingsError("the model has moved"))
     assert preparation.requests == made
@@ -129,7 +140,7 @@ def test_wrong_models_and_requests_end_the_launch_although_a_worker_could_begin(
 ) -> None:
     begun = Preparation(tasks)
     begun.begin(plan.pools(trials), plan.request_sets(trials), "results", "cuda")
-    tasks.end("check_model", 257)
+    looked(tasks)
     tasks.end("requests_and_receipt", (LargestId(300, "task tiny_a"),))
     with pytest.raises(SettingsError, match="task tiny_a"):
         begun.wait(ready=lambda: True)

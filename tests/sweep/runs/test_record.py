@@ -39,7 +39,7 @@ def actor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Actor:
     held = SimpleNamespace(dense=None, evaluators=defaultdict(lambda: None))
     monkeypatch.setattr(worker.Worker, "_hold", lambda *_: held)
     monkeypatch.setattr(worker, "run_trial", quick)
-    return Actor(str(tmp_path), provenance(), "cpu", {"write": 3600.0}, lambda reference: reference)
+    return Actor(str(tmp_path), provenance(), "cpu", {"write": 3600.0}, lambda reference: reference, print)
 
 
 def quick(trial: Trial, dense: Any, evaluator: Any, calibration: Any, clock: Any) -> Any:
@@ -64,6 +64,28 @@ class Quick:
 
 def run(actor: Actor, trial: Trial) -> Outcome | str:
     return actor.run_boxed(trial, None, [None], 1, actor.results.root)
+
+
+def test_what_the_next_trial_needs_comes_while_one_is_on_the_device(
+    actor: Actor, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The set and the requests are brought by another thread, for which the trial waits here."""
+    brought = threading.Event()
+    asked: list[Any] = []
+
+    def bring(needed: list[str], num_returns: int) -> None:
+        asked.extend([needed, num_returns])
+        brought.set()
+
+    def run_trial(*arguments: Any) -> Any:
+        assert brought.wait(60)
+        return quick(*arguments)
+
+    monkeypatch.setattr(worker, "run_trial", run_trial)
+    actor.bring = bring
+    actor.run_boxed(trials[0], None, [None], 1, actor.results.root, (trials[1].model, ["set", "requests"]))
+    assert asked == [["set", "requests"], 2]
+    assert isinstance(outcome := actor.recorded(trials[0].id), Outcome) and outcome.status == "ok"
 
 
 def test_rows_are_made_while_the_next_trial_is_on_the_device(

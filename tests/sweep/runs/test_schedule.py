@@ -39,17 +39,26 @@ def test_two_workers_start_on_two_models_and_share_the_last_one(document: dict[s
     assert queue.take(held_by(first.trial)).trial.model == second.trial.model
 
 
-def test_the_next_model_is_known_while_the_last_trial_of_one_runs(document: dict[str, Any], other_model: Any) -> None:
+def test_the_next_trial_is_known_while_one_runs(document: dict[str, Any], other_model: Any) -> None:
     document["models"].append(str(other_model))
-    trials = plan.expand(parse_study(document))
-    queue = Queue([Job(trial) for trial in trials])
-    held, told = None, []
+    queue = Queue([Job(trial) for trial in plan.expand(parse_study(document))])
+    held, told, taken = None, [], []
     while queue:
-        held = held_by(queue.take(held).trial)
+        taken.append(queue.take(held))
+        held = held_by(taken[-1].trial)
         told.append(queue.ahead(held))
-    assert [number for number, ahead in enumerate(told) if ahead is not None] == [5]
-    assert told[5] == held_by(trials[6])
-    assert held_by(trials[6]) == held
+    assert told == [*taken[1:], None]
+
+
+def test_the_next_trial_of_a_worker_is_that_which_others_of_its_model_leave(trials: list[Trial]) -> None:
+    queue = Queue([Job(trial) for trial in trials])
+    held = held_by(queue.take(None).trial)
+    queue.take(None)
+    queue.take(None)
+    told = queue.ahead(held)  # of the third worker, when the first two are free before it
+    queue.take(held)
+    queue.take(held)
+    assert told == queue.take(held)
 
 
 def test_trial_of_a_dead_worker_is_taken_last_of_its_model(trials: list[Trial]) -> None:

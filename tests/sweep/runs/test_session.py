@@ -41,10 +41,14 @@ class PaperRunner:
         self.closing: Callable[[], None] = lambda: None
         self.closed = False
 
+    def foresee(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
+        self.foreseen = pools, requests
+
     def start(self) -> str:
         return "cpu"
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
+        assert (pools, requests) == self.foreseen
         assert pools
         assert requests
 

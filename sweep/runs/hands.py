@@ -1,0 +1,172 @@
+"""Runs what prepares a study in processes of this machine, forked from one that has imported what they need most.
+
+They are at work while Ray starts, which takes as long as these imports (`nursery.py`). Each thread of a pool here has a
+process there. What a function returns is put where workers can fetch it, as soon as there is such a place: until then,
+and for no longer, it is kept here. The hard case is a process that dies, out of memory perhaps: its function is run
+again by another, twice.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, cast
+
+from calib.settings import one_line
+from sweep.runs.nursery import IMPORTS
+from sweep.runs.runner import RunnerError
+
+TRIES = 3  # of a function whose process dies
+TOLD = 2000  # bytes at the end of what the processes say
+MOMENT = 0.05  # seconds between two looks at promises, where other things are waited for as well
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # as Ray gives its tasks: sums of more threads may differ in their last bits
+START = """
+import sys
+number, imports, *sys.path = sys.argv[1:]
+from sweep.runs.nursery import main
+main(int(number), imports.split())
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Promise:
+    """One of the values that a function will return in another process."""
+
+    values: Future[list[Any]]
+    number: int
+
+    @property
+    def there(self) -> bool:
+        """Whether it has been kept, or cannot be."""
+        return self.values.done()
+
+    def reference(self) -> Any:
+        """What `share` has made of the value. Waits for it, and raises what the function raised."""
+        return self.values.result()[self.number]
+
+
+def shared(reference: Any) -> Any:
+    """The reference that a promise stands for; any other as it is."""
+    return reference.reference() if isinstance(reference, Promise) else reference
+
+
+class Elsewhere(RuntimeError):
+    """The traceback of an error in another process."""
+
+
+class Hands:
+    """As many processes at a time as `count`. `store` has Ray's `put`, which returns a reference, and `get`."""
+
+    def __init__(self, count: int, store: Any, imports: Sequence[str] = IMPORTS) -> None:
+        self._store = store
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # what these processes say, told of those that die
+        self._control, others = socket.socketpair()
+        with others:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START, str(others.fileno()), " ".join(imports), *sys.path],
+                env={**ENVIRONMENT, **os.environ},
+                pass_fds=[others.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._said,
+                start_new_session=True,  # signals of the terminal are for the launch
+            )
+        self._threads = ThreadPoolExecutor(count, "hand")
+        self._own = threading.local()  # of each thread: `line`, to its process
+        self._sharing = threading.Event()
+        self._closed = False
+
+    def task(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Promise]:
+        """Begin a function that returns so many values. Arguments may be promises of earlier ones."""
+        values = self._threads.submit(self._run, function, arguments, returns)
+        return [Promise(values, number) for number in range(returns)]
+
+    def share_from_now(self) -> None:
+        """There is a place for what functions return."""
+        self._sharing.set()
+
+    def close(self) -> None:
+        """End all processes; what was promised is not kept."""
+        self._closed = True
+        self._control.close()
+        self._sharing.set()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._threads.shutdown(cancel_futures=True)
+        self._said.close()
+
+    def _run(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Any]:
+        given = [self._store.get(shared(one)) if isinstance(one, Promise) else one for one in arguments]
+        made = self._made(function, given)
+        self._sharing.wait()
+        if self._closed:
+            raise RunnerError("the launch has ended")
+        return [self._store.put(value) for value in (made if returns > 1 else [made])]
+
+    def _made(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        for _ in range(TRIES):
+            try:
+                worked, made, where = self._call(function, arguments)
+            except (EOFError, OSError):  # the process died, or this side was closed
+                continue
+            if worked:
+                return made
+            raise made from Elsewhere(where)
+        raise RunnerError(
+            f"calibration sets and requests could not be made: a process died {TRIES} times{self._last_words()}"
+        )
+
+    def _call(self, function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[bool, Any, str]:
+        """Whether a function worked; what it returned, or the error; and the traceback of that."""
+        line: Connection = getattr(self._own, "line", None) or self._forked()
+        self._own.line = None  # until it is known to have lived
+        line.send((function, arguments))
+        answer = cast("tuple[bool, Any, str]", pickle.loads(line.recv_bytes()))
+        self._own.line = line
+        return answer
+
+    def _forked(self) -> Connection:
+        """The line to a new process."""
+        mine, others = socket.socketpair()
+        with mine, others:
+            socket.send_fds(self._control, [b"f"], [others.fileno()])
+            return Connection(mine.detach())
+
+    def _last_words(self) -> str:
+        size = os.fstat(self._said.fileno()).st_size
+        said = os.pread(self._said.fileno(), TOLD, max(0, size - TOLD)).decode(errors="replace").split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "")
+        return f": {one_line(last)}" if last else " (out of memory?)"
+
+
+def first_there(
+    references: Sequence[Any], seconds: float, wait: Callable[..., tuple[list[Any], list[Any]]]
+) -> list[Any]:
+    """One of these that is there, or none after so long. `wait` is Ray's, for those that are no promises."""
+    until = time.monotonic() + seconds
+    promises = [reference for reference in references if isinstance(reference, Promise)]
+    others = [reference for reference in references if not isinstance(reference, Promise)]
+    while True:
+        if there := [promise for promise in promises if promise.there]:
+            return there[:1]
+        left = max(0.0, until - time.monotonic())
+        if others and (found := wait(others, num_returns=1, timeout=min(left, MOMENT) if promises else left)[0]):
+            return found
+        if not others and promises:
+            wait_for({promise.values for promise in promises}, left, FIRST_COMPLETED)
+        if not promises or not left:
+            return []
