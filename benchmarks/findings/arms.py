@@ -124,16 +124,24 @@ def counted(found: Sequence[Contrast], keep: Callable[[Contrast], bool] = lambda
     return verdicts.count(1), verdicts.count(-1), verdicts.count(0)
 
 
-def chart(found: Sequence[Contrast], title: str, subtitle: str, axis: str) -> Chart:
-    """A point and its interval an arm, a panel a method."""
+def chart(
+    found: Sequence[Contrast],
+    title: str,
+    subtitle: str,
+    axis: str,
+    scaled: Callable[[float | None], float] = percent,
+    *,
+    shared: bool = False,
+) -> Chart:
+    """A point and its interval an arm, a panel a method. `scaled`: from a gap to the axis; `shared`: one axis for all."""
     arms, methods = list(dict.fromkeys(c.arm for c in found)), list(dict.fromkeys(c.method for c in found))
     rows = [
         {
             "arm": c.arm,
             "method": c.method,
-            "gap": percent(c.gap.value),
-            "low": percent(c.gap.value if c.gap.low is None else c.gap.low),
-            "high": percent(c.gap.value if c.gap.high is None else c.gap.high),
+            "gap": scaled(c.gap.value),
+            "low": scaled(c.gap.value if c.gap.low is None else c.gap.low),
+            "high": scaled(c.gap.value if c.gap.high is None else c.gap.high),
         }
         for c in found
     ]
@@ -167,7 +175,7 @@ def chart(found: Sequence[Contrast], title: str, subtitle: str, axis: str) -> Ch
                     },
                 ],
             },
-            "resolve": {"scale": {"x": "independent"}},
+            "resolve": {"scale": {"x": "shared" if shared else "independent"}},
         },
     )
 
@@ -186,10 +194,15 @@ def origin(study: str, about: str, folder: str = "benchmarks/studies") -> str:
 GRID = (
     "SmolLM2's weights are those of a Q4_1 GGUF file: they lie on grids of 4 bits in groups of 32 when they are loaded."
 )
-SMOLLM2 = (
-    "SmolLM2-135M-Instruct (weights of a Q4_1 GGUF file), GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens, held-out texts of 8 "
-    "windows, on two H200, 2026-11-28."
-)
+
+
+def smollm2(
+    sets: str = "GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens", gpus: str = "two H200"
+) -> str:
+    """What the studies of SmolLM2 share, for `origin`. `sets`: methods and calibration sets, where they are others."""
+    return f"SmolLM2-135M-Instruct (weights of a Q4_1 GGUF file), {sets}, held-out texts of 8 windows, on {gpus}, 2026-11-28."
+
+
 DOMAINS = ("books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs")
 
 
