@@ -146,12 +146,13 @@ def chart(
         for c in found
     ]
     y = {"field": "arm", "type": "nominal", "sort": arms, "title": None}
-    x = {"type": "quantitative", "title": axis}
+    x = {"type": "quantitative", "title": axis, "axis": {"tickCount": 5}}
     return Chart(
         title,
         subtitle,
         {
             "data": {"values": rows},
+            "padding": {"left": 20, "right": 5, "top": 5, "bottom": 5},  # where names are drawn in a wider type
             "facet": {
                 "field": "method",
                 "type": "nominal",
@@ -180,14 +181,19 @@ def chart(
     )
 
 
-def origin(study: str, about: str, folder: str = "benchmarks/studies") -> str:
-    """Where a page's numbers come from. `about`: models, sets and device in a sentence; `folder`: of the study."""
+def origin(study: str, about: str, folder: str = "benchmarks/studies", *, corrected: bool = True) -> str:
+    """Where a page's numbers come from. `about`: models, sets and device in a sentence; `folder`: of the study;
+    `corrected`: dots mark what is not told apart."""
     frame = pl.read_parquet(DATA / f"{study}.parquet")
+    dots = (
+        " A dot behind an interval: not told apart at p below .05, Holm's correction over the arms of a method."
+        if corrected
+        else ""
+    )
     return (
         f"{about} {frame['trial_id'].n_unique():,} trials. The study: `{folder}/{study}.yaml`; its values, one "
         f"row per trial and task with trial ids: `benchmarks/findings/data/{study}.parquet`. Intervals are of 95 %, over "
-        "calibration sets, each arm with a variance of its own; held-out windows are these. A dot behind an interval: not "
-        "told apart at p below .05, Holm's correction over the arms of a method. The page is made anew by"
+        f"calibration sets, each arm with a variance of its own; held-out windows are these.{dots} The page is made anew by"
     )
 
 

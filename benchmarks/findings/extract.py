@@ -20,7 +20,12 @@ from analysis.estimates.outcomes import outcomes_by_model
 from analysis.frames import Study, load
 
 MEASURES = ("perplexity", "js_divergence", "accuracy", "loglikelihood_change", "layer_error", "ece")
-OWN = ("reciprocal_rank", "bits_per_byte")  # metrics of single tasks that are measures of no others
+OWN = (  # metrics of single tasks that are no measures of the analysis
+    "reciprocal_rank",
+    "bits_per_byte",
+    "flips_right_to_wrong",
+    "flips_wrong_to_right",
+)
 COLUMNS = ("trial_id", "model", "parameters", "method_label", "source", "set", "nsamples", "seqlen", "measure", "task")
 
 
@@ -68,7 +73,12 @@ def flips(study: Study) -> pl.DataFrame:
     """
     frames = []
     for outcomes in outcomes_by_model(study, ("score", "margin")):
-        dense = outcomes.trials["method"].to_list().index("dense")
+        methods = outcomes.trials["method"].to_list()
+        if "dense" not in methods:
+            raise ValueError(
+                f"{study.name}: the dense {outcomes.model} has no trial, so nothing says which answers turned"
+            )
+        dense = methods.index("dense")
         for task, margins in sorted(outcomes.matrices["margin"].items()):
             scores = outcomes.matrices["score"][task]
             if not np.isin(scores, (0, 1)).all():
