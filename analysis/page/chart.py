@@ -53,7 +53,7 @@ CONFIG: Spec = {
         "gridColor": "#e6e6e6",
         "domainColor": "#b5b5b5",
         "tickColor": "#b5b5b5",
-        "labelLimit": 230,
+        "labelLimit": 380,  # the longest name of a bundled task
         "titlePadding": 8,
     },
     "header": {

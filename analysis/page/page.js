@@ -31,22 +31,32 @@ function theme(config){
     title:Object.assign({},config.title,{color:ink,subtitleColor:soft}),
     header:Object.assign({},config.header,{labelColor:ink})});
 }
-function below(spec,narrow){ // on a narrow screen legends stand below the plot
-  if(Array.isArray(spec)){spec.forEach(part=>below(part,narrow));return}
+function lines(text,length){ // words in lines of so many characters
+  return text.split(' ').reduce((found,word)=>{
+    const last=found[found.length-1];
+    return last&&last.length+word.length<length?[...found.slice(0,-1),last+' '+word]:[...found,word]},[]);
+}
+function below(spec,columns,length){ // on a narrow screen legends stand below the plot, and its titles in several lines
+  if(Array.isArray(spec)){spec.forEach(part=>below(part,columns,length));return}
   if(!spec||typeof spec!=='object')return;
   for(const channel of ['color','shape','opacity']){
     const encoding=spec.encoding&&spec.encoding[channel];
-    if(encoding&&encoding.field&&encoding.legend!==null&&narrow)
-      encoding.legend=Object.assign({},encoding.legend,{orient:'bottom',columns:2,direction:encoding.type==='quantitative'?'horizontal':undefined,gradientLength:160});
+    if(encoding&&encoding.field&&encoding.legend!==null)
+      encoding.legend=Object.assign({},encoding.legend,{orient:'bottom',columns,direction:encoding.type==='quantitative'?'horizontal':undefined,gradientLength:160});
   }
-  ['layer','spec','hconcat','vconcat'].forEach(key=>spec[key]&&below(spec[key],narrow));
+  const x=spec.encoding&&spec.encoding.x;
+  if(x&&typeof x.title==='string')x.title=lines(x.title,length);
+  ['layer','spec','hconcat','vconcat'].forEach(key=>spec[key]&&below(spec[key],columns,length));
 }
 function fit(original,space){
   let text=JSON.stringify(original);
   if(dark.matches)text=text.replaceAll('#0072B2','#4DA3DB').replaceAll('#7A5195','#B08CCB');
   const spec=JSON.parse(text),narrow=space<620;
   spec.config=theme(JSON.parse(JSON.stringify(config)));
-  if(narrow){spec.config.axis.labelLimit=110;spec.config.legend.labelLimit=130;below(spec,true)}
+  if(narrow){
+    const columns=space<460?1:2;
+    spec.config.axis.labelLimit=110;spec.config.legend.labelLimit=space/columns-40;below(spec,columns,(space-145)/6.5);
+  }
   const least=(spec.usermeta&&spec.usermeta.minWidth)||260;
   const plots=spec.vconcat||[spec.spec&&spec.facet?spec.spec:spec];
   for(const plot of plots)if(typeof plot.width==='number')plot.width=Math.max(least-90,Math.min(plot.width,space-(narrow?145:330)));

@@ -19,6 +19,7 @@ from benchmarks.findings import (
     disagreement,
     formats,
     how_much,
+    knowledge,
     languages,
     mixtures,
     noise,
@@ -54,6 +55,7 @@ PAGES = {
         selection,
         predictors,
         rotation,
+        knowledge,
         disagreement,
         sensitivity,
         carry_over,
@@ -61,7 +63,7 @@ PAGES = {
     )
 }
 OPEN = (
-    "facts, misleading answers and foreign bytes (`benchmarks/studies/knowledge_smollm2.yaml`, written and not run); rotation with data-free methods, at other bits and with other seeds; text that the model writes from nothing; choosing windows out of more than ten times as many, or for a text "
+    "other rotations before GPTQ; text that the model writes from nothing; choosing windows out of more than ten times as many, or for a text "
     "that is known; noise at other rates; bits and sparsities on other models than reference-17m; models above 135 million "
     "parameters"
 )

@@ -124,26 +124,35 @@ def counted(found: Sequence[Contrast], keep: Callable[[Contrast], bool] = lambda
     return verdicts.count(1), verdicts.count(-1), verdicts.count(0)
 
 
-def chart(found: Sequence[Contrast], title: str, subtitle: str, axis: str) -> Chart:
-    """A point and its interval an arm, a panel a method."""
+def chart(
+    found: Sequence[Contrast],
+    title: str,
+    subtitle: str,
+    axis: str,
+    scaled: Callable[[float | None], float] = percent,
+    *,
+    shared: bool = False,
+) -> Chart:
+    """A point and its interval an arm, a panel a method. `scaled`: from a gap to the axis; `shared`: one axis for all."""
     arms, methods = list(dict.fromkeys(c.arm for c in found)), list(dict.fromkeys(c.method for c in found))
     rows = [
         {
             "arm": c.arm,
             "method": c.method,
-            "gap": percent(c.gap.value),
-            "low": percent(c.gap.value if c.gap.low is None else c.gap.low),
-            "high": percent(c.gap.value if c.gap.high is None else c.gap.high),
+            "gap": scaled(c.gap.value),
+            "low": scaled(c.gap.value if c.gap.low is None else c.gap.low),
+            "high": scaled(c.gap.value if c.gap.high is None else c.gap.high),
         }
         for c in found
     ]
     y = {"field": "arm", "type": "nominal", "sort": arms, "title": None}
-    x = {"type": "quantitative", "title": axis}
+    x = {"type": "quantitative", "title": axis, "axis": {"tickCount": 5}}
     return Chart(
         title,
         subtitle,
         {
             "data": {"values": rows},
+            "padding": {"left": 20, "right": 5, "top": 5, "bottom": 5},  # where names are drawn in a wider type
             "facet": {
                 "field": "method",
                 "type": "nominal",
@@ -167,29 +176,39 @@ def chart(found: Sequence[Contrast], title: str, subtitle: str, axis: str) -> Ch
                     },
                 ],
             },
-            "resolve": {"scale": {"x": "independent"}},
+            "resolve": {"scale": {"x": "shared" if shared else "independent"}},
         },
     )
 
 
-def origin(study: str, about: str, folder: str = "benchmarks/studies") -> str:
-    """Where a page's numbers come from. `about`: models, sets and device in a sentence; `folder`: of the study."""
+def origin(study: str, about: str, folder: str = "benchmarks/studies", *, corrected: bool = True) -> str:
+    """Where a page's numbers come from. `about`: models, sets and device in a sentence; `folder`: of the study;
+    `corrected`: dots mark what is not told apart."""
     frame = pl.read_parquet(DATA / f"{study}.parquet")
+    dots = (
+        " A dot behind an interval: not told apart at p below .05, Holm's correction over the arms of a method."
+        if corrected
+        else ""
+    )
     return (
         f"{about} {frame['trial_id'].n_unique():,} trials. The study: `{folder}/{study}.yaml`; its values, one "
         f"row per trial and task with trial ids: `benchmarks/findings/data/{study}.parquet`. Intervals are of 95 %, over "
-        "calibration sets, each arm with a variance of its own; held-out windows are these. A dot behind an interval: not "
-        "told apart at p below .05, Holm's correction over the arms of a method. The page is made anew by"
+        f"calibration sets, each arm with a variance of its own; held-out windows are these.{dots} The page is made anew by"
     )
 
 
 GRID = (
     "SmolLM2's weights are those of a Q4_1 GGUF file: they lie on grids of 4 bits in groups of 32 when they are loaded."
 )
-SMOLLM2 = (
-    "SmolLM2-135M-Instruct (weights of a Q4_1 GGUF file), GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens, held-out texts of 8 "
-    "windows, on two H200, 2026-11-28."
-)
+
+
+def smollm2(
+    sets: str = "GPTQ to 3 bits in groups of 64 and SparseGPT 2:4, windows of 512 tokens", gpus: str = "two H200"
+) -> str:
+    """What the studies of SmolLM2 share, for `origin`. `sets`: methods and calibration sets, where they are others."""
+    return f"SmolLM2-135M-Instruct (weights of a Q4_1 GGUF file), {sets}, held-out texts of 8 windows, on {gpus}, 2026-11-28."
+
+
 DOMAINS = ("books", "code", "dialogue_qa", "encyclopedia", "legal", "news_blogs", "tech_proposals", "web_docs")
 
 

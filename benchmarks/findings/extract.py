@@ -2,7 +2,8 @@
 
 A results folder keeps every example and every token; the pages need the mean of each task and text in each trial. The
 file says of which trials these are, so that a number on a page leads back to a trial id, its calibration set and its
-seed. `--descriptors FILE` writes what the sets are like, where the study describes them.
+seed. `--descriptors FILE` writes what the sets are like, where the study describes them; `--flips FILE` how many answers
+of each task turned, by how sure the dense model was of them.
 """
 
 from __future__ import annotations
@@ -10,12 +11,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import polars as pl
 import typer
 
+from analysis.estimates.forgetting import THIRDS, thirds
+from analysis.estimates.outcomes import outcomes_by_model
 from analysis.frames import Study, load
 
-MEASURES = ("perplexity", "js_divergence", "accuracy", "loglikelihood_change", "layer_error")
+MEASURES = ("perplexity", "js_divergence", "accuracy", "loglikelihood_change", "layer_error", "ece")
+OWN = (  # metrics of single tasks that are no measures of the analysis
+    "reciprocal_rank",
+    "bits_per_byte",
+    "flips_right_to_wrong",
+    "flips_wrong_to_right",
+)
 COLUMNS = ("trial_id", "model", "parameters", "method_label", "source", "set", "nsamples", "seqlen", "measure", "task")
 
 
@@ -25,8 +35,11 @@ def extract(study: Study) -> pl.DataFrame:
     `select`: the rule that chose the set's windows out of a pool, null where they were drawn. Where a part of the tokens
     counts alone, the source says which.
     """
-    rows = study.values.filter(pl.col("measure").is_in(MEASURES)).select(
-        *COLUMNS, pl.col("value").cast(pl.Float32), pl.col("n").cast(pl.Int32)
+    own = study.metrics.filter(pl.col("kind") == "task", pl.col("metric").is_in(OWN)).rename({"metric": "measure"})
+    own = own.join(study.trials, on="trial_id")
+    rows = pl.concat(
+        frame.select(*COLUMNS, pl.col("value").cast(pl.Float32), pl.col("n").cast(pl.Int32))
+        for frame in (study.values.filter(pl.col("measure").is_in(MEASURES)), own)
     )
     seconds = study.trials.select(
         "trial_id",
@@ -53,15 +66,68 @@ def describe(study: Study) -> pl.DataFrame:
     return rows.join(sets, on="calibration_id").select(columns).sort("descriptor", "target", "source", "set")
 
 
+def flips(study: Study) -> pl.DataFrame:
+    """One row per compressed trial, task and third of its examples by the size of the dense model's margin.
+
+    Of `examples`, `lost` were right and are wrong, `gained` the other way about; `margin`: the median size there, nats.
+    """
+    frames = []
+    for outcomes in outcomes_by_model(study, ("score", "margin")):
+        methods = outcomes.trials["method"].to_list()
+        if "dense" not in methods:
+            raise ValueError(
+                f"{study.name}: the dense {outcomes.model} has no trial, so nothing says which answers turned"
+            )
+        dense = methods.index("dense")
+        for task, margins in sorted(outcomes.matrices["margin"].items()):
+            scores = outcomes.matrices["score"][task]
+            if not np.isin(scores, (0, 1)).all():
+                raise ValueError(f"{task}: examples of {outcomes.model} are missing, or neither right nor wrong")
+            counts = _turned(scores, dense, np.abs(margins[dense]))
+            ids = pl.Series("trial_id", np.repeat(outcomes.trials["trial_id"].to_numpy(), len(THIRDS)))
+            frames.append(
+                counts.with_columns(ids, pl.lit(task).alias("task")).filter(
+                    pl.col("trial_id") != ids[dense * len(THIRDS)]
+                )
+            )
+    return (
+        pl.concat(frames)
+        .select("trial_id", "task", "third", "margin", "examples", "lost", "gained")
+        .sort("trial_id", "task", "third")
+    )
+
+
+def _turned(scores: np.ndarray, dense: int, sizes: np.ndarray) -> pl.DataFrame:
+    """A row a trial and third, in their order, of scores [trials, examples] against those of the row `dense`."""
+    third = thirds(sizes)
+    before = scores[dense]
+    return pl.DataFrame(
+        [
+            {
+                "third": name,
+                "margin": float(np.median(sizes[third == number])),
+                "examples": int((third == number).sum()),
+                "lost": int(((before > after) & (third == number)).sum()),
+                "gained": int(((after > before) & (third == number)).sum()),
+            }
+            for after in scores
+            for number, name in enumerate(THIRDS)
+        ]
+    )
+
+
 def main(
     results: Annotated[str, typer.Argument()],
     output: Annotated[Path, typer.Option()],
     descriptors: Annotated[Path | None, typer.Option()] = None,
+    turned: Annotated[Path | None, typer.Option("--flips")] = None,
 ) -> None:
     study = load(results)
     frames = {output: extract(study)}
     if descriptors is not None:
         frames[descriptors] = describe(study)
+    if turned is not None:
+        frames[turned] = flips(study)
     for path, frame in frames.items():
         frame.write_parquet(path, compression="zstd", compression_level=19)
         print(f"{frame.height:,} rows, {path.stat().st_size:,} bytes -> {path}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from benchmarks.findings.arms import (
     DOMAINS,
-    SMOLLM2,
     Arm,
     all_worse,
     chart,
@@ -12,6 +11,7 @@ from benchmarks.findings.arms import (
     of,
     origin,
     read,
+    smollm2,
     span,
     summary,
     table,
@@ -59,5 +59,5 @@ def page() -> Page:
             "the model was tuned on. Held-out chat is judged as text, every token of a window counting, with the marks of the "
             "template; answers that the compressed model would write were not judged."
         ),
-        origin=origin(STUDY, SMOLLM2),
+        origin=origin(STUDY, smollm2()),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from benchmarks.findings.arms import (
     DOMAINS,
-    SMOLLM2,
     Arm,
     Contrast,
     all_worse,
@@ -12,6 +11,7 @@ from benchmarks.findings.arms import (
     contrasts,
     origin,
     read,
+    smollm2,
     span,
     summary,
     table,
@@ -73,5 +73,5 @@ def page() -> Page:
             "dense, too. One small source a language, of the same origin as its held-out text: domain and language are not told apart. "
             "The English mixture has eight sets, the languages six."
         ),
-        origin=origin(STUDY, SMOLLM2),
+        origin=origin(STUDY, smollm2()),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from benchmarks.findings.arms import (
     DOMAINS,
-    SMOLLM2,
     Arm,
     all_worse,
     chart,
@@ -13,6 +12,7 @@ from benchmarks.findings.arms import (
     of,
     origin,
     read,
+    smollm2,
     span,
     summary,
     table,
@@ -69,5 +69,5 @@ def page() -> Page:
             "One small model and one source under the noise, whose domain is one of the eight texts. Rates of noise were chosen "
             "once; a rate at which noise begins to matter was not sought."
         ),
-        origin=origin(STUDY, SMOLLM2),
+        origin=origin(STUDY, smollm2()),
     )

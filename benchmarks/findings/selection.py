@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.findings.arms import DOMAINS, SMOLLM2, Arm, Contrast, chart, contrasts, origin, read, summary, table
+from benchmarks.findings.arms import DOMAINS, Arm, Contrast, chart, contrasts, origin, read, smollm2, summary, table
 from benchmarks.findings.evidence import in_percent, listed
 from benchmarks.findings.page import Page
 
@@ -61,7 +61,7 @@ def page() -> Page:
             "random choice covers more of what a rule looks for. Rules run with the settings that they have here by default. "
             "The best rule was picked by the texts that judge it, which favours it. No rule was told which text is to be kept."
         ),
-        origin=origin(STUDY, SMOLLM2),
+        origin=origin(STUDY, smollm2()),
     )
 
 

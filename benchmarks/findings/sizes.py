@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from analysis.estimates.welch import Interval
 from analysis.page.chart import Chart
-from benchmarks.findings.arms import DOMAINS, SMOLLM2, Arm, Arms, Contrast, contrasts, origin, read, table
+from benchmarks.findings.arms import DOMAINS, Arm, Arms, Contrast, contrasts, origin, read, smollm2, table
 from benchmarks.findings.evidence import in_percent, listed
 from benchmarks.findings.page import Page
 
@@ -88,7 +88,7 @@ def page() -> Page:
             "proportion to its width; two points, this one and the published one, do not show that. Six sets a size; a "
             "mixture above 256 windows and one source above 64 were not run."
         ),
-        origin=origin(STUDY, SMOLLM2),
+        origin=origin(STUDY, smollm2()),
     )
 
 

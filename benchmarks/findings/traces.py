@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from benchmarks.findings.arms import (
-    SMOLLM2,
     Arm,
     Contrast,
     all_worse,
@@ -12,6 +11,7 @@ from benchmarks.findings.arms import (
     of,
     origin,
     read,
+    smollm2,
     span,
     summary,
     table,
@@ -83,5 +83,5 @@ def page() -> Page:
             "costs are not told apart. Conversations are judged as text, every token of a window counting. Answers stop at 512 "
             "tokens. The templates repeat what the page on formats asks, with other sets."
         ),
-        origin=origin(STUDY, SMOLLM2.replace("two H200", "one H200"), "sweep/studies"),
+        origin=origin(STUDY, smollm2(gpus="one H200"), "sweep/studies"),
     )

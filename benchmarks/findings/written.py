@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from benchmarks.findings.arms import (
     DOMAINS,
-    SMOLLM2,
     Arm,
     all_worse,
     chart,
@@ -12,6 +11,7 @@ from benchmarks.findings.arms import (
     of,
     origin,
     read,
+    smollm2,
     span,
     summary,
     table,
@@ -78,5 +78,5 @@ def page() -> Page:
             "A model of 135 million parameters writes poorly. Texts begin with eight real tokens, so this is not calibration "
             "without any data. Five small sets an arm; traces stop at 160 tokens whether they ended or not."
         ),
-        origin=origin(STUDY, SMOLLM2),
+        origin=origin(STUDY, smollm2()),
     )
