@@ -41,9 +41,9 @@ def rank_table(study: Study, measure: str = "accuracy", task: str = MEAN) -> pl.
 
     `p_best` is about the typical draw of a source, `p_best_single_set` about one new set of each. `regret` is in the
     measure's unit, `regret_high` its 95 % quantile. The test examples are these; see `analysis.compare` for new ones.
-    Null where no two sets of a source differ: nothing is known of the luck of a draw then. `p_best` is null as well
-    where the sets do not clearly show that sources differ, because the leader of equal sources is no better than the
-    others; `note` says so.
+    Null where no two sets of a source differ: nothing is known of the luck of a draw then. Both probabilities are null
+    as well where the sets do not clearly show that sources differ, because the leader of equal sources is no better
+    than the others; `note` says so.
     """
     rows = study.calibrated.filter(pl.col("measure") == measure, pl.col("task") == task).drop_nulls("value")
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0

@@ -159,7 +159,7 @@ def _table(rows: pl.DataFrame, cells: Mapping[str, np.ndarray], known: Posterior
         values = zip(columns, (known.best, known.best_single_set, known.regret.mean(axis=0)), strict=True)
         extra = extra.with_columns(pl.Series(name, column) for name, column in values)
         if not known.tells:
-            extra = extra.with_columns(pl.lit(None, pl.Float64).alias("p_best"))
+            extra = extra.with_columns(pl.lit(None, pl.Float64).alias(name) for name in columns[:2])
     summary = over_sets(rows.with_columns(pl.col("value") * sign), ["source"])
     table = summary.join(extra, on="source").sort("mean", "source", descending=[True, False])
     if sign < 0:

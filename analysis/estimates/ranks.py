@@ -27,7 +27,8 @@ def rank(cells: Mapping[str, np.ndarray], noise: float = 0.0, draws: int = DRAWS
     """Per source (values of its sets, larger is better): p_best, p_best_single_set, regret, regret_high.
 
     `noise` is variance of a source's value that no number of sets removes. Nothing where there is one source, or where
-    no two sets of a source differ; no p_best where the sets do not clearly show that they do (`Posterior.tells`).
+    no two sets of a source differ. No p_best and no p_best_single_set where the sets do not clearly show that sources
+    do (`Posterior.tells`): a source whose sets are all bad may then as well be one that scatters far.
     """
     names = sorted(cells)
     known = posterior_of(cells, noise, draws)
@@ -35,9 +36,8 @@ def rank(cells: Mapping[str, np.ndarray], noise: float = 0.0, draws: int = DRAWS
         return {name: {} for name in names}
     best, single, regret = known.best, known.best_single_set, known.regret
     return {
-        name: ({"p_best": float(best[i])} if known.tells else {})
+        name: ({"p_best": float(best[i]), "p_best_single_set": float(single[i])} if known.tells else {})
         | {
-            "p_best_single_set": float(single[i]),
             "regret": float(regret[:, i].mean()),
             "regret_high": float(np.quantile(regret[:, i], 0.95)),
         }

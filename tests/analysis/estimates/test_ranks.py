@@ -41,7 +41,8 @@ def test_the_leader_is_the_best_source_as_often_as_stated(counts: tuple[int, ...
         new = truth + rng.normal(0, 1, len(counts))
         of_leader = rank(cells, draws=500)[str(leader)]
         assert of_leader.get("p_best") == (known.best[leader] if known.tells else None)
-        said.append([known.best[leader], of_leader["p_best_single_set"], of_leader["regret"]])
+        assert of_leader.get("p_best_single_set") == (known.best_single_set[leader] if known.tells else None)
+        said.append([known.best[leader], known.best_single_set[leader], of_leader["regret"]])
         lost = truth.max() - truth[leader]
         happened.append([lost == 0, new.argmax() == leader, lost, lost <= of_leader["regret_high"]])
     stated, true = np.mean(said, axis=0), np.mean(happened, axis=0)
