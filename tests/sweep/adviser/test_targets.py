@@ -59,6 +59,20 @@ def test_screens_of_texts_are_judged_by_their_divergence() -> None:
     assert losses(apart(0.1, None), DENSE, [TEXTS], screen=True) == (math.inf,)
 
 
+def test_first_blocks_are_judged_by_the_logarithm_of_their_error() -> None:
+    def behind(one: float | None, two: float | None) -> pl.DataFrame:
+        found = [
+            {"kind": "blocks", "task": task, "metric": metric, "value": value, "n": 8}
+            for task, value in (("one", one), ("two", two), ("other", 0.9))
+            for metric in ("block_error", "block_error_total")
+        ]
+        return pl.DataFrame(found, TRIED.drop("accuracy").schema)
+
+    assert losses(behind(0.01, 0.04), DENSE, [TEXTS], screen=True) == pytest.approx((100 * math.log(0.02),))
+    assert math.isfinite(losses(behind(0.0, 0.01), DENSE, [TEXTS], screen=True)[0])
+    assert losses(behind(0.01, None), DENSE, [TEXTS], screen=True) == (math.inf,)
+
+
 def test_of_tasks_it_is_points_of_their_own_accuracy_and_nats_in_a_screen() -> None:
     assert losses(TRIED, DENSE, [TASKS], screen=False) == pytest.approx((8.0,))
     assert losses(TRIED, DENSE, [TASKS], screen=True) == pytest.approx((0.3,))

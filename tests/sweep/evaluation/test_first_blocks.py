@@ -26,7 +26,8 @@ from sweep.runs.estimate import expected
 from sweep.runs.prepare import make_requests
 from sweep.shipping.choose import Wanted, choose
 from sweep.trial import Clock, run_trial
-from sweep.weights.streaming import load_dense
+from sweep.weights.dense import DenseModel
+from sweep.weights.streaming import StreamedModel, load_dense
 from tests.sweep.conftest import changed
 
 FIRST = ("evaluation.tasks=[]", "evaluation.task_path=null", "evaluation.limit=null", "evaluation.first_blocks=1")
@@ -80,6 +81,20 @@ def test_errors_are_those_of_plain_forwards_of_a_whole_compression(part: dict[st
 
     free = run_trial(trials[0], held, judge, None, Clock()).rows()
     assert trials[0].method is None and [row["value"] for row in free.metrics] == [0.0, 0.0]
+
+
+def test_a_streamed_model_gives_the_same(part: dict[str, Any], tmp_path: Path) -> None:
+    found = []
+    for placement in ("whole", "streamed"):
+        document = copy.deepcopy(part)
+        document["models"] = [{"model": part["models"][0], "placement": placement}]
+        trial = next(trial for trial in plan.expand(parse_study(document)) if trial.method_name == "gptq")
+        assert trial.spec is not None
+        held = StreamedModel(trial.model) if placement == "streamed" else DenseModel(trial.model)
+        judge = make_judge(make_requests(trial, str(tmp_path)), held.model, held.tokenizer, "cpu")
+        (calibration,) = build_sets([trial.spec], held.tokenizer, trial.model.tokenizer_id)
+        found.append(run_trial(trial, held, judge, calibration, Clock()).rows())
+    assert found[0].metrics == found[1].metrics and found[1].trial["placement"] == "streamed"
 
 
 def _leaving_the_first(model: Any, windows: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,8 @@ def metric(kind: str, name: str, value: float | None) -> dict[str, Any]:
         ([{**metric("task", "exact_match", 0.25), "accuracy": "exact_match"}], "acc 0.250"),
         ([metric("task", "acc", None), metric("perplexity", "perplexity", None)], ""),
         ([metric("perplexity", "perplexity", 2.0), metric("perplexity", "perplexity", 8.0)], "ppl 4.00"),
+        ([metric("blocks", "block_error", 0.01), metric("blocks", "block_error", 0.04)], "block error 0.02"),
+        ([metric("blocks", "block_error", 0.0)], ""),
         ([metric("group", "acc", 1.0), metric("perplexity", "perplexity", math.e)], "acc 1.000 · ppl 2.72"),
     ],
 )

@@ -150,7 +150,7 @@ def test_model_that_cannot_be_held_fails_its_trials_alone_and_is_not_loaded_for_
 
     document["models"].append(str(other_model))
     others = [trial for trial in plan.expand(parse_study(document)) if trial.model.name == "other"][:1]
-    load, evaluator, loaded = worker.load_dense, worker.Evaluator, []
+    load, evaluator, loaded = worker.load_dense, worker.make_judge, []
 
     def refuse(model: Any, *rest: Any) -> Any:
         if model.name == "tiny":
@@ -165,7 +165,7 @@ def test_model_that_cannot_be_held_fails_its_trials_alone_and_is_not_loaded_for_
         return evaluator(data, model, *rest)
 
     monkeypatch.setattr(worker, "load_dense", refuse)
-    monkeypatch.setattr(worker, "Evaluator", fail)
+    monkeypatch.setattr(worker, "make_judge", fail)
     outcomes: list[Outcome] = []
     for outcome in start(trials + others, str(tmp_path)):
         outcomes.append(outcome)
