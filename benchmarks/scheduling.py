@@ -4,7 +4,8 @@ The real planner, queue, crew and hiring run a study of three models on a cluste
 jumps from event to event, trials that last as long as measured on one H100 (docs/performance.md) and a tenth more or
 less, nodes of eight GPUs that are taken away and come back. Printed are the driver's own seconds a trial, its memory,
 and the makespan beside its lower bound: the work (each trial once, and one model loaded by each worker that starts)
-shared out evenly over the GPUs that were there.
+shared out evenly over the GPUs that were there, but no earlier than a trial can end that was cut off when its node was
+taken away, from then on.
 
     python -m benchmarks.scheduling                              # a minute
     python -m benchmarks.scheduling --trials 2000 --workers 40   # a second
@@ -164,6 +165,9 @@ class Sweep:
         self.token: dict[int, int] = {}  # tells the end of a trial from that of an earlier one that was cut off
         self.ends: list[float] = []  # of workers that were given back
         self.work = 0.0  # seconds of the trials that ended
+        self.runs: dict[int, str] = {}  # the trial that a worker has begun
+        self.cut_off: dict[str, float] = {}  # when a trial last lost its node
+        self.soonest = 0.0  # that all trials that were cut off can have ended
         self.hired = 0
         self.happens: dict[str, Callable[[Any], None]] = {
             "up": self.up,
@@ -223,6 +227,7 @@ class Sweep:
         if self.holds.get(worker) != held:
             load, self.holds[worker] = LOAD[trial.model.name], held
             self.found.loads += 1
+        self.runs[worker] = trial.id
         self.token[worker] = self.token.get(worker, 0) + 1
         self.cluster.later(load + seconds, "end", (worker, self.token[worker], seconds))
 
@@ -238,6 +243,7 @@ class Sweep:
         if self.token.get(worker) == token:
             self.found.ended += 1
             self.work += seconds
+            self.soonest = max(self.soonest, self.cut_off.get(self.runs[worker], -math.inf) + seconds)
             with self.driver():
                 self.crew.finished(worker)
 
@@ -248,6 +254,7 @@ class Sweep:
             self.token.pop(worker, None)
             with self.driver():
                 if worker in self.crew.running:
+                    self.cut_off[self.runs[worker]] = self.cluster.now
                     if not self.crew.try_again(self.crew.running[worker].job):
                         self.found.ended += 1  # with a failed row
                     self.crew.lost(worker)
@@ -259,7 +266,8 @@ class Sweep:
         self.cluster.join()
 
     def bound(self) -> float:
-        """Seconds that the work needs on the GPUs that were there, if they all were busy to the end."""
+        """Seconds that the work needs on the GPUs that were there, if they all were busy to the end; and those until
+        the last trial can end that was cut off."""
         spans = [*self.cluster.spans, *((since, math.inf) for since in self.cluster.up_since.values())]
         need = self.work + self.found.workers * min(LOAD.values())
 
@@ -270,7 +278,7 @@ class Sweep:
         for _ in range(60):
             middle = (low + high) / 2
             low, high = (low, middle) if there(middle) >= need else (middle, high)
-        return high
+        return max(high, self.soonest)
 
 
 def simulate(trials: int, workers: int, seed: int = 0) -> Found:

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from sweep.remote import RayRunner
 from sweep.results import Results
+from sweep.runs.runner import RunOptions
 from tests.sweep.conftest import launch_environment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray]
@@ -82,6 +84,31 @@ def study(document: dict[str, Any], write_study: Callable[[dict[str, Any]], str]
     document["methods"] = [{"method": "wanda", "sparsity": [number / 20 for number in range(1, 16)]}]
     document["calibration"]["sets"] = 2
     return write_study(document)
+
+
+def device_given() -> str:
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_node_with_a_gpu_and_no_cpu_runs_workers_and_what_needs_a_device(
+    nodes: Callable[[], Nodes], tmp_path: Path
+) -> None:
+    import ray
+
+    there = nodes()
+    there.cluster.add_node(num_cpus=0, num_gpus=1)
+    runner = RayRunner(str(tmp_path), {}, RunOptions(address=there.address))
+    try:
+        assert runner.start() == "cuda"
+        (given,) = runner.task(device_given, returns=1, on_device=True)
+        assert ray.get(given, timeout=120) == "0"
+        (started,) = runner.hire(1)
+        try:
+            assert ray.get(started, timeout=120) > 0
+        except ray.exceptions.RayActorError as error:  # it was placed, but the GPU is not there
+            assert "torch sees none" in str(error)
+    finally:
+        runner.close()
 
 
 def test_nodes_are_lost_with_the_sets_that_they_hold(
