@@ -168,10 +168,11 @@ def turned(ways: Sequence[Way]) -> dict[Way, dict[str, tuple[Interval, float]]]:
     found: dict[Way, dict[str, tuple[Interval, float]]] = {way: {} for way in ways}
     for third in THIRDS:
         here = rows.filter(pl.col("third") == third)
-        for way, values in _by_way(here).items():
+        values = _by_way(here)
+        for way in ways:
             of_way = here.filter(pl.col("method_label") == _label(way))
-            gone = float(of_way["lost"].sum()) / float((of_way["lost"] + of_way["gained"]).sum())
-            found[way][third] = over_sources(values), 100 * gone
+            every = int((of_way["lost"] + of_way["gained"]).sum())
+            found[way][third] = over_sources(values[way]), 100 * of_way["lost"].sum() / max(every, 1)
     return found
 
 
@@ -210,7 +211,7 @@ def _limits(frame: pl.DataFrame, drawn: str) -> str:
     return (
         f"{part}One small model, which knows little. A block's MLP has {WEIGHTS} times the weights of its attention, so what either costs "
         "is not told a weight. SmolLM2's weights are those of a Q4_1 GGUF file. Whether the facts stood in what the model was "
-        "trained on is not known, and the misleading passages mislead another model. Intervals are over calibration sets alone; the questions "
+        "trained on is not known, a sentence may give its answer away, and the misleading passages mislead another model. Intervals are over calibration sets alone; the questions "
         "are these: 240 names, 70 years, 144 misleading and 900 random continuations, 400 last words."
     )
 
@@ -285,7 +286,7 @@ def _told(gap: Interval) -> str:
 def _plain(gap: Interval, decimals: int) -> str:
     if gap.low is None or gap.high is None:
         return f"{gap.value:.{decimals}f}"
-    return f"{gap.value:.{decimals}f} ({gap.low:.{decimals}f} to {gap.high:.{decimals}f})"
+    return f"{gap.value:.{decimals}f} ({gap.low:.{decimals}f} to {gap.high:.{decimals}f})".replace("-", "−")
 
 
 def _share(gap: Interval, dense: float, kind: Kind) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from analysis.estimates.equivalence import UNCLEAR
+from analysis.estimates.equivalence import ANY, UNCLEAR
 from analysis.evidence import Evidence
 from analysis.frames import load
 from analysis.summary import SCREEN, _box, _print, show, show_answer
@@ -80,3 +80,47 @@ def test_a_long_name_of_a_method_stands_under_itself() -> None:
     below = stream.getvalue().partition("\nm ")[2]  # the line of the model
     rows = below.splitlines()[1:]
     assert len(rows) > 1 and all(row.startswith(" ") for row in rows)
+
+
+def test_the_names_of_four_sources_take_two_lines_of_eighty_columns() -> None:
+    named = ("legal", "news_blogs", "encyclopedia", "dialogue_qa")
+    others = ("books", "code", "tech_proposals", "web_docs")
+    several = Verdict(
+        "m",
+        "GPTQ 3-bit g32",
+        "loglikelihood_change",
+        ANY,
+        named,
+        others,
+        0.9,
+        1.0,
+        ("code", 1.5),
+        None,
+        None,
+        None,
+        None,
+        False,
+        "",
+    )
+    open_ = Verdict(
+        "m",
+        "SparseGPT 2:4",
+        "loglikelihood_change",
+        UNCLEAR,
+        ("a",),
+        ("b",),
+        0.9,
+        1.0,
+        ("b", 1.0),
+        None,
+        3,
+        0.9,
+        60.0,
+        False,
+        "",
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(_box([several, open_]))
+    told = stream.getvalue().partition("\nm ")[2].splitlines()[1:]
+    assert [line[17:46].strip() for line in told[:2]] == ["any of legal, news_blogs,", "encyclopedia, dialogue_qa"]
+    assert "SparseGPT" in told[2]

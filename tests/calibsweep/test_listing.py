@@ -6,9 +6,10 @@ import pytest
 
 from calib.source import SOURCES
 from calibsweep.console import OK, main
-from calibsweep.listing import first_sentence, row
+from calibsweep.listing import first_sentence, in_column, row
 from methods.base import METHODS
 from sweep.config import study_names
+from sweep.evaluation.tasks.presets import PRESETS
 from sweep.models import bundled_models
 
 NAMES = {"methods": METHODS.names(), "sources": SOURCES.names(), "studies": study_names(), "models": bundled_models()}
@@ -27,6 +28,22 @@ def test_tasks_are_presets_and_bundled_ones(capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     for name in ("paper_a", "reference", "reference_piqa"):
         assert f"{name} " in printed
+
+
+def test_the_long_names_of_bundled_tasks_do_not_squeeze_what_presets_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "tasks"]) == OK
+    lines = capsys.readouterr().out.splitlines()
+    preset, bundled = (next(line for line in lines if line.startswith(f"{name} ")) for name in ("paper_a", "reference"))
+    assert preset.index("11 tasks") == len(max(PRESETS, key=len)) + 2 < bundled.index("bundled")
+
+
+def test_a_closing_remark_is_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    assert in_column("Any other task of lm-eval goes as well.", 0).splitlines() == [
+        "Any other task of lm-eval goes",
+        "as well.",
+    ]
 
 
 def test_a_sentence_does_not_end_after_et_al() -> None:
