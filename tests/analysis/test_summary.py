@@ -73,9 +73,7 @@ def test_a_command_to_copy_is_broken_by_the_terminal_alone() -> None:
 def test_a_long_name_of_a_method_stands_under_itself() -> None:
     stream = io.StringIO()
     name = "GPTQ 2-bit g32 true-sequential on *attn* alone"
-    verdict = Verdict(
-        "m", name, "accuracy", UNCLEAR, ("a",), ("b",), 0.9, 1.0, ("b", 1.0), None, 3, 0.9, 60.0, False, ""
-    )
+    verdict = Verdict("m", name, "accuracy", UNCLEAR, ("a",), ("b",), 0.9, 1.0, ("b", 1.0), None, 3, 60.0, False, "")
     Console(file=stream, width=70).print(_box([verdict]))
     below = stream.getvalue().partition("\nm ")[2]  # the line of the model
     rows = below.splitlines()[1:]
