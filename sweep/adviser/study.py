@@ -98,24 +98,24 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked, also: Seq
     name = study_name(ref.name, method)
     taking_part = {FULL: arms, SCREEN: [*arms, *also], BLOCKS: arms}
     sizes = {FULL: question.nsamples, SCREEN: screen_windows(question.nsamples, arms), BLOCKS: question.nsamples}
-    documents = {
-        FULL: {"study": name, "evaluation": full},
-        SCREEN: {"study": f"{name}-screening", "evaluation": screen},
-    }
-    if screened_by_blocks(question, method, ref.blocks):
-        of_blocks = {"heldout_windows": min(full["heldout_windows"], BLOCK_WINDOWS), "first_blocks": FIRST_BLOCKS}
-        documents[BLOCKS] = {"study": f"{name}-first-blocks", "evaluation": {**full, **of_blocks, "descriptors": []}}
-    studies = {}
-    for fidelity, document in documents.items():
+
+    def study_of(fidelity: str, suffix: str, evaluation: Mapping[str, Any]) -> Study:
         size = {"sets": question.sets, "nsamples": sizes[fidelity], "seqlen": length}
         if fidelity == SCREEN:
             size["max_nsamples"] = question.nsamples
         calibration = _calibration(taking_part[fidelity], size)
-        studies[fidelity] = parse_study({**document, **common, "calibration": calibration})
+        study = parse_study({"study": name + suffix, "evaluation": evaluation, **common, "calibration": calibration})
         try:
-            plan.check(studies[fidelity])
+            plan.check(study)
         except TooShort as error:
             raise SettingsError(f"--target: {error}; --windows {question.windows} are asked of it now") from None
+        return study
+
+    studies = {FULL: study_of(FULL, "", full), SCREEN: study_of(SCREEN, "-screening", screen)}
+    if screened_by_blocks(question, method, studies[FULL].models[0].blocks):  # by now the config of a hub model is here
+        windows = min(full["heldout_windows"], BLOCK_WINDOWS)
+        of_blocks = {**full, "heldout_windows": windows, "first_blocks": FIRST_BLOCKS, "descriptors": []}
+        studies[BLOCKS] = study_of(BLOCKS, "-first-blocks", of_blocks)
     return _design(name, arms, asked, studies)
 
 
