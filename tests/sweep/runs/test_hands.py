@@ -138,7 +138,8 @@ def test_references_of_ray_are_looked_at_beside_promises(hands: Hands) -> None:
 def test_killed_launch_leaves_no_process(tmp_path: Path) -> None:
     text = (
         "import time; from types import SimpleNamespace; from sweep.runs.hands import Hands\n"
-        "hands = Hands(1, SimpleNamespace(get=None, put=None), imports=[]); hands.task(time.sleep, [600], 1); time.sleep(600)"
+        "hands = Hands(1, SimpleNamespace(get=None, put=None), imports=[])\n"
+        "hands.task(time.sleep, [600], 1); time.sleep(600)"
     )
     launch = subprocess.Popen([sys.executable, "-c", text])
     try:
