@@ -22,7 +22,7 @@ from sweep.runs import connection
 from sweep.runs.actor import GROUP, LEFT, Actor
 from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
-from sweep.runs.hands import Hands, first_there, shared
+from sweep.runs.hands import Hands, fetched, first_there, shared
 from sweep.runs.hiring import Hiring, hiring_of
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.meters import Meters
@@ -135,7 +135,7 @@ class RayRunner(Steady):
 
     def result(self, reference: Any) -> Any:
         try:
-            return ray.get(shared(reference))
+            return fetched(shared(reference), ray.get)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, Exception):
                 raise error.cause from (None if isinstance(error.cause, WRONG) else error)

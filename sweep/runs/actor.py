@@ -14,6 +14,7 @@ from typing import Any
 
 from sweep.models import ModelRef
 from sweep.plan import Trial
+from sweep.runs.hands import Small, fetched
 from sweep.runs.outcome import Outcome
 from sweep.runs.worker import Worker
 from sweep.weights.ahead import begin_reading
@@ -53,8 +54,8 @@ class Actor(Worker):
         """LEFT when the trial has left the device, and `recorded` tells its outcome; the outcome when it has failed.
 
         `box` holds the reference to the requests: one inside a list arrives as a reference, a plain argument would be
-        fetched for every trial. `ahead` are the model that the worker will probably hold for its next trial, and a box
-        with what that trial needs.
+        fetched for every trial. `ahead` are the model that the worker will probably hold for its next trial, and what
+        that trial needs. What is `Small` arrives as it is.
         """
         self.write_to(results)
         if ahead is not None:
@@ -62,7 +63,8 @@ class Actor(Worker):
             if model != trial.model:
                 begin_reading(model)
             threading.Thread(target=self._bring, args=(needed,), name="bring", daemon=True).start()
-        left = self.compute(trial, calibration, lambda: self.fetch(box[0]), attempts)
+        given = fetched(calibration, _same)  # what stands behind a reference has come with the call
+        left = self.compute(trial, given, lambda: fetched(box[0], self.fetch), attempts)
         if left.failed:
             return self.finish(left)
         self.recorder.beside(left)
@@ -70,8 +72,13 @@ class Actor(Worker):
 
     def _bring(self, needed: Sequence[Any]) -> None:
         with suppress(Exception):  # it is met again, and told, by the trial
-            self.bring(needed, num_returns=len(needed))
+            far = [one for one in needed if not isinstance(one, Small)]
+            self.bring(far, num_returns=len(far))
 
     def recorded(self, trial_id: str) -> Outcome:
         """The outcome of a trial that has left the device, when its row is there."""
         return self.recorder.outcome(trial_id)
+
+
+def _same(found: Any) -> Any:
+    return found

@@ -2,8 +2,8 @@
 
 They are at work while Ray starts, which takes as long as these imports (`nursery.py`). Each thread of a pool here has a
 process there. What a function returns is put where workers can fetch it, as soon as there is such a place: until then,
-and for no longer, it is kept here. The hard case is a process that dies, out of memory perhaps: its function is run
-again by another, twice.
+and for no longer, it is kept here, unless it is small. The hard case is a process that dies, out of memory perhaps: its
+function is run again by another, twice.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
 from calib.settings import one_line
@@ -30,6 +31,7 @@ from sweep.runs.nursery import IMPORTS
 from sweep.runs.runner import RunnerError
 
 TRIES = 3  # of a function whose process dies
+SMALL = 100_000  # bytes that are sent with a call, as Ray does with what its tasks return
 TOLD = 2000  # bytes at the end of what the processes say
 MOMENT = 0.05  # seconds between two looks at promises, where other things are waited for as well
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # as Ray gives its tasks: sums of more threads may differ in their last bits
@@ -39,6 +41,13 @@ number, imports, *sys.path = sys.argv[1:]
 from sweep.runs.nursery import main
 main(int(number), imports.split())
 """
+
+
+@dataclass(frozen=True)
+class Small:
+    """A value that is sent as it is: Ray ends a launch whose node has lost its store, where that held something."""
+
+    value: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +63,18 @@ class Promise:
         return self.values.done()
 
     def reference(self) -> Any:
-        """What `share` has made of the value. Waits for it, and raises what the function raised."""
+        """Ray's reference to the value, or the `Small` value. Waits for it, and raises what the function raised."""
         return self.values.result()[self.number]
 
 
 def shared(reference: Any) -> Any:
-    """The reference that a promise stands for; any other as it is."""
+    """The reference, or the `Small` value, that a promise stands for; any other reference as it is."""
     return reference.reference() if isinstance(reference, Promise) else reference
+
+
+def fetched(found: Any, get: Callable[[Any], Any]) -> Any:
+    """The value behind what is `shared`, of a reference by `get`."""
+    return found.value if isinstance(found, Small) else get(found)
 
 
 class Elsewhere(RuntimeError):
@@ -110,12 +124,16 @@ class Hands:
         self._said.close()
 
     def _run(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Any]:
-        given = [self._store.get(shared(one)) if isinstance(one, Promise) else one for one in arguments]
+        get = self._store.get
+        given = [fetched(shared(one), get) if isinstance(one, Promise) else one for one in arguments]
         made = self._made(function, given)
         self._sharing.wait()
         if self._closed:
             raise RunnerError("the launch has ended")
-        return [self._store.put(value) for value in (made if returns > 1 else [made])]
+        return [self._kept(value) for value in (made if returns > 1 else [made])]
+
+    def _kept(self, value: Any) -> Any:
+        return Small(value) if len(ForkingPickler.dumps(value)) <= SMALL else self._store.put(value)
 
     def _made(self, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         for _ in range(TRIES):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,30 @@ import pytest
 
 from calib.settings import SettingsError
 from sweep.runs import nursery
-from sweep.runs.hands import Elsewhere, Hands, first_there, shared
+from sweep.runs.hands import Elsewhere, Hands, Small, fetched, first_there, shared
 from sweep.runs.runner import RunnerError
 from tests.sweep.processes import family
 
 
+@dataclass(frozen=True)
+class Place:
+    """A reference."""
+
+    number: int
+
+
 class Shelf:
-    """Keeps values by number, as Ray does by reference."""
+    """Keeps values by reference, as Ray does."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
 
-    def put(self, value: Any) -> int:
+    def put(self, value: Any) -> Place:
         self.values.append(value)
-        return len(self.values) - 1
+        return Place(len(self.values) - 1)
 
-    def get(self, number: int) -> Any:
-        return self.values[number]
+    def get(self, place: Place) -> Any:
+        return self.values[place.number]
 
 
 class Odd(Exception):
@@ -76,7 +84,13 @@ def hands(shelf: Shelf) -> Iterator[Hands]:
 def test_values_are_shared_one_by_one_and_are_arguments_of_others(hands: Hands, shelf: Shelf) -> None:
     seven, two = hands.task(divmod, [37, 5], 2)
     (power,) = hands.task(pow, [seven, two], 1)
-    assert [shelf.get(shared(promise)) for promise in (seven, two, power)] == [7, 2, 49]
+    assert [shared(promise) for promise in (seven, two, power)] == [Small(7), Small(2), Small(49)]
+    assert shelf.values == []
+    (long,) = hands.task(bytes, [200_000], 1)
+    (size,) = hands.task(len, [long], 1)
+    assert (shared(size), shared(long)) == (Small(200_000), Place(0))
+    assert [fetched(shared(one), shelf.get) for one in (two, long)] == [2, bytes(200_000)]
+    assert shelf.values == [bytes(200_000)]
     assert shared("a reference of Ray") == "a reference of Ray"
 
 
@@ -90,11 +104,9 @@ def test_errors_arrive_as_they_were_with_their_traceback(hands: Hands) -> None:
         shared(hands.task(odd, [], 1)[0])
 
 
-def test_function_whose_process_dies_is_run_again_and_given_up_the_third_time(
-    hands: Hands, shelf: Shelf, tmp_path: Path
-) -> None:
+def test_function_whose_process_dies_is_run_again_and_given_up_the_third_time(hands: Hands, tmp_path: Path) -> None:
     (twice,) = hands.task(die_until, [tmp_path / "twice", 2], 1)
-    assert shelf.get(shared(twice)) == "after 2"
+    assert shared(twice) == Small("after 2")
     with pytest.raises(RunnerError, match="died 3 times: no memory left"):
         shared(hands.task(die_until, [tmp_path / "always", 9], 1)[0])
 
@@ -125,8 +137,9 @@ def test_references_of_ray_are_looked_at_beside_promises(hands: Hands) -> None:
 
 def test_killed_launch_leaves_no_process(tmp_path: Path) -> None:
     text = (
-        "import time; from sweep.runs.hands import Hands\n"
-        "hands = Hands(1, None, imports=[]); hands.task(time.sleep, [600], 1); time.sleep(600)"
+        "import time; from types import SimpleNamespace; from sweep.runs.hands import Hands\n"
+        "hands = Hands(1, SimpleNamespace(get=None, put=None), imports=[])\n"
+        "hands.task(time.sleep, [600], 1); time.sleep(600)"
     )
     launch = subprocess.Popen([sys.executable, "-c", text])
     try:

@@ -20,6 +20,7 @@ from sweep.plan import Trial
 from sweep.results import Results, TrialRows
 from sweep.runs import worker
 from sweep.runs.actor import LEFT, Actor
+from sweep.runs.hands import Small
 from sweep.runs.outcome import Outcome
 from sweep.runs.provenance import provenance
 from sweep.runs.watch import WorkLog
@@ -83,7 +84,7 @@ def test_what_the_next_trial_needs_comes_while_one_is_on_the_device(
 
     monkeypatch.setattr(worker, "run_trial", run_trial)
     actor.bring = bring
-    actor.run_boxed(trials[0], None, [None], 1, actor.results.root, (trials[1].model, ["set", "requests"]))
+    actor.run_boxed(trials[0], None, [None], 1, actor.results.root, (trials[1].model, ["set", "requests", Small(1)]))
     assert asked == [["set", "requests"], 2]
     assert isinstance(outcome := actor.recorded(trials[0].id), Outcome) and outcome.status == "ok"
 
