@@ -55,6 +55,11 @@ SOURCES = (
 )
 
 
+PROSE = 60  # characters of a cell from which on it is text, and stands on the left
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["---" if length >= PROSE else "---:" for length in longest]
+    lines = [head, ["---", *sides[1:]], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
