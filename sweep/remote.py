@@ -22,7 +22,7 @@ from sweep.runs import connection
 from sweep.runs.actor import GROUP, LEFT, Actor
 from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
-from sweep.runs.hands import Hands, fetched, first_there, shared
+from sweep.runs.hands import Hands, argument, fetched, first_there, shared
 from sweep.runs.hiring import Hiring, hiring_of
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.meters import Meters
@@ -125,7 +125,7 @@ class RayRunner(Steady):
         gpus = max(self.hiring.kinds) if on_device and self._device == "cuda" else 0
         cpus = 0 if gpus or self.crew.size else 1  # workers that stay may hold all; a node with GPUs may have none
         task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2, num_returns=returns)(function)
-        made = task.remote(*map(shared, arguments))
+        made = task.remote(*map(argument, arguments))
         return [made] if returns == 1 else made
 
     def done(self, references: Sequence[Any], seconds: float = POLL_SECONDS) -> list[Any]:

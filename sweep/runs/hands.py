@@ -72,6 +72,12 @@ def shared(reference: Any) -> Any:
     return reference.reference() if isinstance(reference, Promise) else reference
 
 
+def argument(given: Any) -> Any:
+    """What a call of Ray is given in place of a promise: the reference, which Ray fetches, or the small value."""
+    found = shared(given)
+    return found.value if isinstance(found, Small) else found
+
+
 def fetched(found: Any, get: Callable[[Any], Any]) -> Any:
     """The value behind what is `shared`, of a reference by `get`."""
     return found.value if isinstance(found, Small) else get(found)

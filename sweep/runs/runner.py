@@ -5,8 +5,8 @@ after an error. A runner that was told to `stay` keeps its workers and their mod
 `prepare` and `run`.
 
 Words of this room: a *session* is one command in a results folder; a *job* is a trial to run with its starts so far,
-its *outcome* how it ended; the *crew* are the workers that have started, *places* how many there is room for; a
-*receipt* says of data that lies elsewhere what must be known of it here.
+its *outcome* how it ended; the *crew* are the workers that have started, *places* how many there is room for; *hands*
+are processes of this machine that prepare; a *receipt* says of data that lies elsewhere what must be known of it here.
 """
 
 from __future__ import annotations

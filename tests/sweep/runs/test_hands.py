@@ -17,7 +17,7 @@ import pytest
 
 from calib.settings import SettingsError
 from sweep.runs import nursery
-from sweep.runs.hands import Elsewhere, Hands, Small, fetched, first_there, shared
+from sweep.runs.hands import Elsewhere, Hands, Small, argument, fetched, first_there, shared
 from sweep.runs.runner import RunnerError
 from tests.sweep.processes import family
 
@@ -91,7 +91,7 @@ def test_values_are_shared_one_by_one_and_are_arguments_of_others(hands: Hands, 
     assert (shared(size), shared(long)) == (Small(200_000), Place(0))
     assert [fetched(shared(one), shelf.get) for one in (two, long)] == [2, bytes(200_000)]
     assert shelf.values == [bytes(200_000)]
-    assert shared("a reference of Ray") == "a reference of Ray"
+    assert [argument(one) for one in (two, long, "another")] == [2, Place(0), "another"]
 
 
 def test_errors_arrive_as_they_were_with_their_traceback(hands: Hands) -> None:
