@@ -69,11 +69,12 @@ class Rounds:
         return rows
 
     def _run(self, session: Session, again: Sequence[plan.Trial]) -> None:
-        runner = self._started(session.store)
-        check_dtypes(session.jobs, session.before, self._device)
         todo = [job.trial for job in session.jobs]
+        pools, requests = plan.pools([*todo, *again]), plan.request_sets(todo, again)
+        runner = self._started(session.store, lambda runner: runner.foresee(pools, requests))
+        check_dtypes(session.jobs, session.before, self._device)
         with self.account("calibration sets and requests"), self.reporter.preparing():
-            runner.prepare(plan.pools([*todo, *again]), plan.request_sets(todo, again))
+            runner.prepare(pools, requests)
         seconds, began = expected_seconds(session.before), datetime.now(timezone.utc)
         expected = {trial.id: seconds(trial, on_gpu=self._device == "cuda") for trial in todo}
         live = Live(
@@ -90,14 +91,15 @@ class Rounds:
                 self.reporter.finished(outcome, expected.get(outcome.trial.id, 0.0))
                 self.lease.check()
 
-    def _started(self, store: Results) -> Runner:
-        """The runner, which writes into this folder from now on."""
+    def _started(self, store: Results, foresee: Callable[[Runner], None]) -> Runner:
+        """The runner, which writes into this folder from now on; one that is yet to start is told what comes first."""
         root = store.path if store.is_local else store.root  # absolute: workers have another directory
         if self._runner is None:
             self._runner = self._make_runner(root)
             self._runner.stay = True
             with self.account("starting up"):
                 try:
+                    foresee(self._runner)
                     self._device = self._runner.start()
                 except OSError as error:
                     raise SettingsError(f"nothing was started: {error}") from None
