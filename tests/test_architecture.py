@@ -27,6 +27,7 @@ FLOORS = {
         build  sources  describe  selectors  card
         instructions  overlap  descriptor  reading  conversations
         specials  rendering
+        tasks
         hub  spec  ngrams  chat  replies
         select
         source
