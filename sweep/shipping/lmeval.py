@@ -50,7 +50,7 @@ def lm_eval_note(dtype: str) -> str:
         "Without `softmax_dtype=float32` lm_eval rounds the log-likelihood of an answer to the model's type and takes "
         f"the first of answers that tie. With it, log-likelihoods still move by tenths of a nat, since in {dtype} the "
         "sums of a forward pass depend on which requests share a model call; answers that are as close as that may be "
-        "decided otherwise. `recipe.yaml` gives the very numbers."
+        "decided otherwise. `recipe.yaml` gives the very numbers where the trial ran."
     )
 
 
