@@ -9,6 +9,7 @@ role is left out by some and fails in others, so roles are checked here, with th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from calib.files import written
@@ -32,6 +33,25 @@ TEMPLATES = {
         "{% endfor %}"
     ),
 }
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a record says. `place`: its file and record, for error messages. `tools`: what the assistant may call."""
+
+    id: str
+    place: str
+    messages: list[dict[str, Any]]
+    tools: Any = None
+
+    def asked(self) -> Conversation:
+        """Without the answers at its end. Raises SettingsError when nobody asks anything."""
+        messages = self.messages
+        while messages and messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        if not messages:
+            raise SettingsError(f"{self.place}: nobody asks anything in this conversation")
+        return replace(self, messages=messages)
 
 
 def messages_in(value: Any, place: str) -> list[dict[str, Any]]:
@@ -72,3 +92,10 @@ def _joined(parts: list[Any], place: str) -> str:
 def plain_text(messages: list[dict[str, Any]]) -> str:
     """The contents with an empty line between them: a conversation without any template."""
     return "\n\n".join(message["content"] for message in messages if message["content"])
+
+
+def called_tools(messages: list[dict[str, Any]]) -> list[str]:
+    """The names of the tools that the messages call."""
+    calls = [call for message in messages for call in message.get("tool_calls") or () if isinstance(call, Mapping)]
+    functions = [call.get("function", call) for call in calls]
+    return [str(function["name"]) for function in functions if isinstance(function, Mapping) and "name" in function]

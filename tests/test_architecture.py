@@ -25,8 +25,9 @@ FLOORS = {
         __main__
         export  compare
         build  sources  describe  selectors  card
-        instructions  overlap  descriptor  reading
-        specials
+        instructions  overlap  descriptor  reading  conversations
+        specials  rendering
+        tasks
         hub  spec  ngrams  chat  replies
         select
         source

@@ -22,12 +22,22 @@ from sweep.formats.format import Format
 def load(folder: str | os.PathLike[str], device: str = "cpu", *, trust_remote_code: bool = False) -> Any:
     """The model of a folder that `sweep.export` or `sweep.compress` wrote, in the type it was stored in, for inference.
 
-    trust_remote_code: run the Python files of the folder. Raises SettingsError for a folder of another kind, or whose
-    tensors do not fit its config.json.
+    trust_remote_code: run the Python files of the folder. Raises SettingsError for a folder of another kind, whose
+    tensors do not fit its config.json, or with a file of tensors that is cut or damaged.
     """
+    from safetensors import SafetensorError
+
+    try:
+        return _load(Path(folder), device, trust_remote_code)
+    except SafetensorError as error:
+        raise SettingsError(
+            f"{folder}: a file of tensors is damaged ({error}); copy or export the folder again"
+        ) from None
+
+
+def _load(place: Path, device: str, trust_remote_code: bool) -> Any:
     import transformers
 
-    place = Path(folder)
     if (place / factored.NAMES).is_file():
         return factored.load(place, device, trust_remote_code=trust_remote_code)
     if (place / spqr.SETTINGS).is_file():

@@ -18,6 +18,7 @@ from sweep.formats.catalog import DENSE, FACTORED, PACKED, SPQR
 from sweep.formats.writer import Written
 from sweep.shipping.choose import Chosen
 from sweep.shipping.licences import model_licence, text_licences
+from sweep.shipping.lmeval import lm_eval_commands, lm_eval_note
 
 MEASURES = {  # metrics shown, with the direction that is better
     "acc": "up",
@@ -29,6 +30,7 @@ MEASURES = {  # metrics shown, with the direction that is better
     "top1_agreement": "up",
 }
 KINDS = ("group", "task", "perplexity", "divergence")  # in the order of the table
+OWN_LOADER = (FACTORED, SPQR)  # formats that transformers does not open
 WORST = 5  # linears that are named
 SHOWN = 8  # rows of single tasks that are not folded away
 COLUMNS = "| task or text | metric | better | compressed | ± | dense | n |\n|---|---|---|---:|---:|---:|---:|"
@@ -51,6 +53,7 @@ def card(
         _weights(chosen, written, pattern),
         "## What was measured\n",
         _measured(chosen),
+        *_lm_eval(chosen, written),
         "## Loading\n",
         _loading(written),
         "## Layers\n",
@@ -134,6 +137,20 @@ def _measured(chosen: Chosen) -> str:
         tasks = frame.filter(folded)
         lines += ["<details>", f"<summary>{tasks['task'].n_unique()} tasks</summary>\n", _table(tasks), "</details>\n"]
     return "\n".join(lines)
+
+
+def _lm_eval(chosen: Chosen, written: Written) -> list[str]:
+    """How lm_eval measures the same tasks; nothing where there are none."""
+    evaluation, dtype = chosen.study.evaluation, chosen.row["dtype"]
+    if not chosen.evaluated or not evaluation.tasks:
+        return []
+    if written.format in OWN_LOADER:
+        return [
+            "`lm_eval --model hf` does not open this format; in Python its `HFLM(pretrained=load(FOLDER), "
+            "tokenizer=...)` takes the model.\n"
+        ]
+    typed = lm_eval_commands(chosen.trial.model, dtype, evaluation, written.folder)
+    return ["lm_eval measures the tasks, typed in this folder:\n", "```", *typed, "```\n", f"{lm_eval_note(dtype)}\n"]
 
 
 def _parts_of_groups(frame: pl.DataFrame) -> pl.Series:

@@ -6,7 +6,8 @@ folder whose study can no longer make the trial, since its model or its data cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,16 @@ from sweep.config import Study, parse_study
 from sweep.plan import Trial, expand
 from sweep.results import Results
 from sweep.runs.folder import read_study
+from sweep.trial import describe
 
 SHOWN = 6  # candidates that are named
 LONG_ID = 8  # digits of an id that are enough
+NAMING = ("model", "method_label", "source", "set")
+WHAT_CHANGES = {
+    "model_id": "the files of its model",
+    "calibration_id": "the files of its calibration text or tokenizer",
+    "evaluation_id": "the files that it is evaluated on",
+}
 
 
 @dataclass(frozen=True)
@@ -52,18 +60,19 @@ class Chosen:
 def choose(store: Results, wanted: Wanted) -> Chosen:
     """The one trial that is wanted. Raises SettingsError when there is none or several, or it failed or changed."""
     document = read_study(store)
-    trials = store.read("trials")
+    with readable(store, "a file in trials/ or metrics/", "the launch command of the study makes it again"):
+        trials, metrics = store.read("trials"), store.read("metrics")
     if document is None or trials.is_empty():
         raise SettingsError(f"--results {store.root}: holds no study with trials; give the folder that a launch wrote")
     row = _one(trials, wanted, store.root)
     study = parse_study(document)
-    trial = next((trial for trial in expand(study) if trial.id == row["trial_id"]), None)
+    trials_now = expand(study)
+    trial = next((trial for trial in trials_now if trial.id == row["trial_id"]), None)
     if trial is None:
         raise SettingsError(
-            f"--results {store.root}: trial {row['trial_id']} ({_name(row)}) can no longer be made: the files of its "
-            "model or its data, or the version of its method, are not those of then; put them back, or measure anew"
+            f"--results {store.root}: trial {row['trial_id']} ({_name(row)}) can no longer be made: "
+            f"{_changed(row, trials_now)} not those of then; put them back, or measure anew"
         )
-    metrics = store.read("metrics")
     dense = trials.filter(
         (pl.col("method") == "dense") & (pl.col("status") == "ok"),
         *(pl.col(name) == row[name] for name in ("model", "evaluation_id", "dtype")),
@@ -77,6 +86,26 @@ def choose(store: Results, wanted: Wanted) -> Chosen:
     )
 
 
+@contextmanager
+def readable(store: Results, what: str, remedy: str) -> Iterator[None]:
+    """A damaged file among `what` ends in one line with the remedy. Raises SettingsError."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"--results {store.root}: {what} cannot be read ({reason}); {remedy}") from None
+
+
+def _changed(row: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    """What of the row's trial is not as it was, with its verb, told from the trial that has its name now."""
+    now = next((found for found in map(describe, trials) if all(found[name] == row[name] for name in NAMING)), None)
+    if now is not None:
+        for column, what in WHAT_CHANGES.items():
+            if now[column] != row[column]:
+                return f"{what} ({column} is {now[column]}, was {row[column]}) are"
+    return "the files of its model or its data, or the version of its method, are"
+
+
 def _one(trials: pl.DataFrame, wanted: Wanted, root: str) -> Mapping[str, Any]:
     found = trials.filter(_condition(wanted))
     if found.is_empty():
@@ -87,7 +116,9 @@ def _one(trials: pl.DataFrame, wanted: Wanted, root: str) -> Mapping[str, Any]:
         if row["method"] == "dense":
             why = "is the dense model, which has nothing to export; give a trial that compressed it"
         else:
-            why = f"failed, so there are no weights to ship ({row['error']}); the launch command tries it again"
+            why = (
+                f"failed, so there are no weights to ship ({row['error']}); a launch with --retry-failed tries it again"
+            )
         raise SettingsError(f"--results {root}: trial {row['trial_id']} {why}")
     if usable.height > 1:
         names = [f"{row['trial_id']} ({_name(row)})" for row in usable.head(SHOWN).iter_rows(named=True)]
@@ -126,9 +157,8 @@ def _asked(wanted: Wanted) -> str:
 def _nearest(trials: pl.DataFrame, wanted: Wanted) -> str:
     for column in ("model", "method", "source"):
         value = getattr(wanted, column)
-        names = trials[column].drop_nulls().unique().sort().to_list()
-        if column == "method":
-            names += trials["method_label"].unique().sort().to_list()
+        columns = ["method", "method_label"] if column == "method" else [column]
+        names = sorted({name for each in columns for name in trials[each].drop_nulls().to_list()})
         if value is not None and value not in names:
             return f" (unknown {column} {value!r}{suggestion(value, names)})"
     return ""

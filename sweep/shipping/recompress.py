@@ -30,7 +30,8 @@ from sweep.models import at_commit
 from sweep.results import Results
 from sweep.runs.machine import device_name, quiet_torch
 from sweep.runs.provenance import provenance
-from sweep.shipping.choose import Chosen
+from sweep.shipping.choose import Chosen, readable
+from sweep.storage.store import stem
 from sweep.weights.dense import DenseModel
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel, load_dense
@@ -104,11 +105,12 @@ def device_of(asked: str | None) -> str:
 def stored_set(store: Results, row: Mapping[str, Any]) -> CalibrationSet:
     """The trial's calibration set out of the results folder. Raises SettingsError when it is lost or was changed."""
     key = row["calibration_id"]
-    rows = store.scan("calibration").filter(pl.col("calibration_id") == key).collect()
+    own = [path for path in store.files("calibration") if stem(path) == key]
+    again = "the launch command of the study makes it again"
+    with readable(store, f"calibration/{key}.parquet", f"remove it, and {again}"):
+        rows = store.scan_paths("calibration", own).filter(pl.col("calibration_id") == key).collect()
     if rows.is_empty():
-        raise SettingsError(
-            f"--results {store.root}: the calibration set {key} is lost; the launch command of the study makes it again"
-        )
+        raise SettingsError(f"--results {store.root}: the calibration set {key} is lost; {again}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{key}.parquet"
         rows.write_parquet(file)

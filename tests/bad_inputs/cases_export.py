@@ -50,6 +50,18 @@ def taken(*names: str, out: str = "model") -> Build:
     return build
 
 
+def damaged(table: str) -> Build:
+    """The same with the files of a table cut."""
+
+    def build(folder: Path) -> list[str]:
+        arguments = finished(*ONE)(folder)
+        for file in (folder / "results" / table).glob("*.parquet"):
+            file.write_bytes(file.read_bytes()[:100])
+        return arguments
+
+    return build
+
+
 def answered(*arguments: str) -> Build:
     """The same with the answer of a recommendation about a trial of another study."""
 
@@ -124,7 +136,10 @@ CASES: dict[str, Case] = {
     "the dense model": export(finished("--method", "dense"), r"is the dense model, which has nothing to export"),
     "a failed trial": export(
         finished(*ONE, error="CompressionError: block 1"),
-        r"failed, so there are no weights .*\(CompressionError: block",
+        r"failed, so there are no weights .*\(CompressionError: block 1\); a launch with --retry-failed tries it again",
+    ),
+    "results whose trials are cut": export(
+        damaged("trials"), r"--results results: a file in trials/ or metrics/ cannot be read .*; the launch command"
     ),
     "a width that the format has not": export(
         finished(*ONE, "--format", "awq"),

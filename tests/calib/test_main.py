@@ -172,13 +172,26 @@ def test_verify_builds_the_set_again(written: Path, text_file: Path, folder: str
     assert code == 1 and "the source gives other tokens now" in err
 
 
-def test_verify_refuses_a_changed_file_and_another_tokenizer(
-    written: Path, folder: str, tmp_path: Path, run: Run
-) -> None:
+def test_verify_goes_by_the_tokens_of_a_tokenizer_and_not_by_its_files(written: Path, folder: str, run: Run) -> None:
     config = Path(folder) / "tokenizer_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_max_length": 9}))
+    code, printed, _ = run("verify", str(written), "--tokenizer", folder)
+    assert code == 0 and "gives these tokens" in printed and "the tokenizer's files are others" in printed
+    words = Path(folder) / "tokenizer.json"
+    document = json.loads(words.read_text())
+    document["model"]["vocab"] = _upside_down(document["model"]["vocab"])
+    words.write_text(json.dumps(document))
     code, _, err = run("verify", str(written), "--tokenizer", folder)
-    assert code == 1 and "is not the set's" in err
+    assert code == 1 and "other tokens now" in err and "the tokenizer's files are others" in err
+
+
+def _upside_down(vocabulary: dict[str, int]) -> dict[str, int]:
+    """The same pieces with their ids in reverse, but for the first ten, among which special tokens are."""
+    last = max(vocabulary.values())
+    return {piece: number if number < 10 else last + 10 - number for piece, number in vocabulary.items()}
+
+
+def test_verify_refuses_a_changed_file(written: Path, tmp_path: Path, run: Run) -> None:
     changed = tmp_path / "changed.json"
     assert run("export", str(written), str(changed))[0] == 0
     document = json.loads(changed.read_text())

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from calib import tasks
 from calib.settings import SettingsError
 from calib.source import Source, get_source
-from calib.sources import task as task_page
 
 CHOICE = """
 task: rivers
@@ -148,36 +148,36 @@ def test_code_of_a_task_is_never_run(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["elsewhere/train.jsonl", "tasks/train.csv"])
 def test_data_that_the_id_would_not_know_is_refused(folder: Path, name: str) -> None:
-    tasks = folder / "tasks"
-    tasks.mkdir()
+    inside = folder / "tasks"
+    inside.mkdir()
     (folder / name).parent.mkdir(exist_ok=True)
-    (folder / "test.jsonl").rename(tasks / "test.jsonl")
+    (folder / "test.jsonl").rename(inside / "test.jsonl")
     (folder / "train.jsonl").rename(folder / name)
-    text = (folder / "rivers.yaml").read_text().replace(f"{folder}/test", f"{tasks}/test")
-    (tasks / "rivers.yaml").write_text(text.replace(f"{folder}/train.jsonl", f"{folder / name}"))
+    text = (folder / "rivers.yaml").read_text().replace(f"{folder}/test", f"{inside}/test")
+    (inside / "rivers.yaml").write_text(text.replace(f"{folder}/train.jsonl", f"{folder / name}"))
     (folder / "rivers.yaml").unlink()
     with pytest.raises(SettingsError, match=rf"reads .*{name}, which the id of a set would not know"):
-        next(task(tasks).documents())
+        next(task(inside).documents())
 
 
 def test_the_data_behind_a_task_of_lm_eval_are_in_its_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, commit = task(folder), "c0ffee" + "0" * 34
     source = get_source({"source": "task", "task": "rivers"})
-    loaded = own._load()  # type: ignore[attr-defined]
-    monkeypatch.setattr(task_page.Task, "_load", lambda self: loaded)
-    task_page._data_revision.cache_clear()
+    loaded = own.files.load()  # type: ignore[attr-defined]
+    monkeypatch.setattr(tasks.TaskFiles, "load", lambda self: loaded)
+    tasks.data_revision.cache_clear()
     first = source.resolved_revision()
     assert re.fullmatch(r"lm-eval [^,]+, examples [0-9a-f]{16}", first)
     cached = [{"filename": f"/cache/org___rivers/default/0.0.0/{commit}/rivers-train.arrow"}]
     loaded.dataset = {"train": SimpleNamespace(cache_files=cached)}
     loaded.training_docs = lambda: [{"question": "another river?"}]
-    task_page._data_revision.cache_clear()
+    tasks.data_revision.cache_clear()
     now = source.resolved_revision()
     assert f", {commit}, examples " in now and first.rpartition(" ")[2] not in now
     around = get_source({"source": "exclude_overlap", "of": own.to_dict(), "tasks": ["rivers"]})
     assert around.resolved_revision().endswith(f"; rivers: {now}")
     assert source.revision() == first.partition(",")[0]  # the id is known without a network
-    task_page._data_revision.cache_clear()
+    tasks.data_revision.cache_clear()
 
 
 def test_bundled_tasks_need_no_network_and_know_their_licences() -> None:
@@ -192,8 +192,8 @@ def test_bundled_tasks_need_no_network_and_know_their_licences() -> None:
 
 
 def test_a_bundled_task_is_known_by_its_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(task_page.BUNDLED, tmp_path / "tasks")
-    monkeypatch.setattr(task_page, "BUNDLED", tmp_path / "tasks")
+    shutil.copytree(tasks.BUNDLED, tmp_path / "tasks")
+    monkeypatch.setattr(tasks, "BUNDLED", tmp_path / "tasks")
     source = get_source({"source": "task", "task": "reference_facts_years_train"})
     before = source.revision()
     (tmp_path / "tasks" / "another.yaml").write_text("task: another\n")

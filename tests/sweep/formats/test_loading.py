@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def test_plain_weights_are_read_as_transformers_reads_them(tiny_model: Path) -> 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"holds no model, config\.json is missing"):
         load(tmp_path)
+
+
+def test_a_cut_file_of_tensors_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "cut"))
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(SettingsError, match=rf"^{folder}: a file of tensors is damaged .*; copy or export the folder"):
+        load(folder)
 
 
 def test_another_quantization_is_named(tmp_path: Path) -> None:

@@ -42,6 +42,16 @@ def test_every_number_is_that_of_the_rows_with_its_error_and_the_dense_one(chose
     assert EVALUATED in text
 
 
+def test_the_card_says_how_lm_eval_measures_the_tasks(chosen: Chosen) -> None:
+    text = card(chosen, CompressionReport(), written())
+    assert "\nlm_eval --model hf --model_args pretrained=.,dtype=bfloat16,softmax_dtype=float32 --tasks tiny " in text
+    assert "`recipe.yaml` gives the very numbers" in text
+    own = card(chosen, CompressionReport(), written("spqr"))
+    assert "`lm_eval --model hf` does not open this format" in own and "--model_args" not in own
+    bare = replace(chosen, metrics=chosen.metrics.clear())
+    assert "lm_eval --model" not in card(bare, CompressionReport(), written())
+
+
 def test_groups_come_first_and_many_subtasks_are_folded_away(chosen: Chosen) -> None:
     first = chosen.metrics.filter(pl.col("kind") == "task").head(1)
     assert "<details>" not in card(chosen, CompressionReport(), written())

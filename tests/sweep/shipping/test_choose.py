@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -68,8 +69,29 @@ def test_a_folder_without_a_study_is_said(tmp_path: Path) -> None:
         choose(Results(tmp_path), Wanted())
 
 
-def test_a_model_that_changed_since_is_said(results: Path) -> None:
+def test_what_changed_since_is_said(results: Path, tiny_model: Path, tmp_path: Path) -> None:
     file = results / "study.yaml"
-    file.write_text(file.read_text().replace("dtype: bfloat16\n", "dtype: float16\n"))
+    document = file.read_text()
+    wanted = Wanted(method="gptq", source="rivers")
+    file.write_text(document.replace("dtype: bfloat16\n", "dtype: float16\n"))
     with pytest.raises(SettingsError, match="can no longer be made: the files of its model or its data"):
+        choose(Results(results), wanted)
+    copied = shutil.copytree(tiny_model, tmp_path / tiny_model.name)
+    with open(copied / "config.json", "a") as stream:
+        stream.write(" ")
+    file.write_text(document.replace(str(tiny_model), str(copied)))
+    with pytest.raises(SettingsError, match=r"the files of its model \(model_id is \w+, was \w+\) are not those"):
+        choose(Results(results), wanted)
+    texts = Path(document.split("path: ")[1].split("rivers.jsonl")[0])
+    (tmp_path / "rivers.jsonl").write_text((texts / "rivers.jsonl").read_text() * 2)
+    file.write_text(document.replace(str(texts / "rivers.jsonl"), str(tmp_path / "rivers.jsonl")))
+    with pytest.raises(SettingsError, match=r"the files of its calibration text or tokenizer \(calibration_id is"):
+        choose(Results(results), wanted)
+
+
+@pytest.mark.parametrize("table", ["trials", "metrics"])
+def test_a_damaged_table_ends_in_one_line(results: Path, table: str) -> None:
+    for file in (results / table).glob("*.parquet"):
+        file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(SettingsError, match="a file in trials/ or metrics/ cannot be read .*makes it again"):
         choose(Results(results), Wanted(method="gptq", source="rivers"))

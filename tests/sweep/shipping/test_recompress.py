@@ -48,6 +48,15 @@ def test_other_weights_are_refused_with_what_differs(results: Path) -> None:
         recompress(store, choose(store, RIVERS), "cpu")
 
 
+def test_a_damaged_calibration_set_is_said_with_its_file(results: Path) -> None:
+    store = Results(results)
+    row = store.read("trials").filter(pl.col("source") == "rivers").row(0, named=True)
+    file = results / "calibration" / f"{row['calibration_id']}.parquet"
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(SettingsError, match=rf"calibration/{file.name} cannot be read .*; remove it, and the launch"):
+        stored_set(store, row)
+
+
 def test_a_lost_calibration_set_is_said(results: Path) -> None:
     store = Results(results)
     chosen = choose(store, RIVERS)

@@ -1,0 +1,58 @@
+"""The commands ask lm_eval what the trial was asked, in the trial's type."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweep.evaluation.settings import EvaluationSettings
+from sweep.models import ModelRef, resolve_model
+from sweep.shipping.lmeval import lm_eval_commands, lm_eval_note
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> ModelRef:
+    return resolve_model({"model": str(tiny_model)}, "models[0]")
+
+
+def flags(command: str) -> dict[str, str]:
+    words = shlex.split(command)
+    assert words[:3] == ["lm_eval", "--model", "hf"]
+    return dict(zip(words[1::2], words[2::2], strict=False))
+
+
+def test_everything_that_moves_a_number_is_in_the_command(model: ModelRef) -> None:
+    asked = EvaluationSettings(
+        tasks=["piqa", "arc_easy"], limit=60, num_fewshot=3, fewshot_seed=7, chat_template=True, heldout=["books"]
+    )
+    own = replace(model, max_length=64, length_given=True, trust_remote_code=True)
+    (command,) = lm_eval_commands(own, "float32", asked, Path("shipped"))
+    given = flags(command)
+    assert given["--model_args"] == "pretrained=.,dtype=float32,max_length=64,trust_remote_code=True"
+    assert given["--tasks"] == "piqa,arc_easy"
+    assert (given["--limit"], given["--num_fewshot"], given["--seed"]) == ("60", "3", "0,1234,1234,7")
+    assert command.endswith(" --apply_chat_template")
+
+
+def test_half_precision_takes_the_softmax_in_float32_and_says_what_may_differ(model: ModelRef) -> None:
+    (command,) = lm_eval_commands(model, "bfloat16", EvaluationSettings(tasks=["piqa"]), Path("shipped"))
+    assert flags(command)["--model_args"] == "pretrained=.,dtype=bfloat16,softmax_dtype=float32"
+    assert not {"--limit", "--num_fewshot", "--seed", "--include_path"} & flags(command).keys()
+    assert "may be decided otherwise" in lm_eval_note("bfloat16")
+    assert "decides every answer as the trial did" in lm_eval_note("float32")
+
+
+def test_tasks_of_another_place_or_number_of_examples_have_a_command_of_their_own(
+    model: ModelRef, tiny_tasks: Path
+) -> None:
+    asked = EvaluationSettings(tasks=["tiny", "reference_piqa", "beware"], task_path=str(tiny_tasks))
+    own, bundled, zero_shot, five_shot = lm_eval_commands(model, "float32", asked, tiny_tasks.parent / "shipped")
+    assert flags(own)["--include_path"] == f"../{tiny_tasks.name}"
+    assert flags(own)["--tasks"] == "tiny"
+    assert "REFERENCE_TASKS" in bundled
+    assert "--include_path" not in zero_shot
+    assert flags(five_shot)["--tasks"] == "mmlu"
+    assert flags(five_shot)["--num_fewshot"] == "5"
