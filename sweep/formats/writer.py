@@ -105,6 +105,8 @@ def write_model(
             written.bytes = sum(file.stat().st_size for file in partial.glob("*.safetensors"))
         else:
             _Writer(model, kind, grids, written, kept).write()
+        for file in partial.glob("*.safetensors"):  # the library makes it its owner's alone; another user may serve it
+            file.chmod((partial / "config.json").stat().st_mode)
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
         copy_code(model.config, partial)

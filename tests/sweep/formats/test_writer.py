@@ -287,6 +287,13 @@ def test_dense_folders_hold_every_method(name: str, method: str, save: Save, tmp
     assert torch.equal(logits(load(tmp_path / "out")), expected)
 
 
+def test_weights_may_be_read_by_whoever_reads_the_configuration(save: Save, tmp_path: Path) -> None:
+    model, _, _ = compressed(save("llama", "bfloat16"), DENSE[next(iter(DENSE))])
+    write_model(model, None, tmp_path / "out")
+    modes = {path.suffix: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert modes[".safetensors"] == modes[".json"]
+
+
 @pytest.mark.parametrize("entry", LOW_RANK.values(), ids=LOW_RANK)
 @pytest.mark.parametrize("name", [*MODELS, *OTHERS])
 def test_factors_are_stored_to_the_bit(name: str, entry: Any, save: Save, tmp_path: Path) -> None:
