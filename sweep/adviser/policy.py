@@ -170,7 +170,9 @@ def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: C
     chosen = np.flatnonzero(shared_plan(belief, draws, trials))
     each = max(1, int(PORTION * trials / len(chosen)))
     planned = [Trial(belief.arms[k], draw, FULL) for k in chosen for draw in draws[k][:each]]
-    return Round(tuple(planned), f"{each} more full draw{'s' * (each > 1)} of each of {len(chosen)} arms")
+    least, most = (bound(len(draws[k][:each]) for k in chosen) for bound in (min, max))
+    several, arms = "s" * (most > 1), f"{len(chosen)} arm{'s' * (len(chosen) > 1)}"
+    return Round(tuple(planned), f"{'up to ' * (least < most)}{most} more full draw{several} of each of {arms}")
 
 
 def untried(outcomes: Sequence[Outcome], arm: str, rules: Rules) -> list[int]:

@@ -150,3 +150,10 @@ def test_further_rounds_take_untried_draws() -> None:
     step = next_round(outcomes, arms_of(8), Rules(budget=60), Costs(1, 1))
     assert isinstance(step, Round)
     assert {trial.draw for trial in step.trials} <= {1, 3, 4, 5}
+
+
+def test_a_round_says_how_many_draws_it_takes_not_how_many_it_could_pay() -> None:
+    outcomes = [outcome(Trial(arm, d, FULL), losses_of(TRUTH), Costs(1, 1)) for arm in arms_of(2) for d in (0, 1)]
+    step = next_round(outcomes, arms_of(2), Rules(budget=60, draws=4, matters=1e-6), Costs(1, 1))
+    assert isinstance(step, Round) and len(step.trials) == 4
+    assert step.reason == "2 more full draws of each of 2 arms"
