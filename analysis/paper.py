@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -95,7 +98,15 @@ def main(
     except (ResultsError, SettingsError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
-    typer.echo(f"{len(names)} figures, each as {', '.join(kinds)}, in {out}: {', '.join(names)}")
+    typer.echo(uncut(f"{len(names)} figures, each as {', '.join(kinds)}, in {out}: {', '.join(names)}"))
+
+
+def uncut(line: str) -> str:
+    """The line, in a terminal broken between names instead of inside them."""
+    if not sys.stdout.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.page import vega
-from analysis.paper import FORMATS
+from analysis.paper import FORMATS, uncut
 from calibsweep.console import BAD_INPUT, OK, main
 
 
@@ -59,3 +59,13 @@ def test_what_there_is_not_is_refused(
 ) -> None:
     assert figures(str(simulated), "--out", str(tmp_path), flag, value) == BAD_INPUT
     assert told in capsys.readouterr().err
+
+
+def test_names_of_figures_are_not_cut_by_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "24")
+    assert uncut("in out: tasks-reference-2m, layers-reference-2m").splitlines() == [
+        "in out:",
+        "tasks-reference-2m,",
+        "layers-reference-2m",
+    ]
