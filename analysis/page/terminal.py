@@ -15,18 +15,17 @@ WIDTH = 80  # of a terminal
 
 
 def terminal_table(table: pl.DataFrame) -> RichTable:
-    """The table of `analysis.recommend`, best first; a name that would make it too wide is continued below."""
-    rows = [_cells(row) for row in table.iter_rows(named=True)]
+    """The table of `analysis.recommend`, best first, without columns that say nothing of any source; a name that would
+    make it too wide is continued below."""
+    columns = list(zip(("source", *COLUMNS), *(_cells(row) for row in table.iter_rows(named=True)), strict=True))
+    columns = [column for column in columns if any(column[1:])]
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    longest = [
-        max(len(part) for text in column for part in text.split("\n"))
-        for column in zip(("source", *COLUMNS), *rows, strict=True)
-    ]
-    left = WIDTH - 3 - sum(longest[1:]) - 2 * len(COLUMNS)  # three for the edges, two between columns
+    longest = [max(len(part) for text in column for part in text.split("\n")) for column in columns]
+    left = WIDTH - 3 - sum(longest[1:]) - 2 * (len(columns) - 1)  # three for the edges, two between columns
     shown.add_column("source", overflow="fold", width=min(longest[0], max(left, len("source"))))
-    for title, width in zip(COLUMNS, longest[1:], strict=True):
-        shown.add_column(title, justify="right", no_wrap=True, min_width=width)
-    for row in rows:
+    for column, width in zip(columns[1:], longest[1:], strict=True):
+        shown.add_column(column[0], justify="right", no_wrap=True, min_width=width)
+    for row in list(zip(*columns, strict=True))[1:]:
         shown.add_row(*row)
     return shown
 

@@ -121,7 +121,7 @@ def page() -> Page:
             STUDY,
             smollm2(
                 "GPTQ to 3 bits in groups of 64 and SparseGPT 2:4 of the attention, the MLP and both, sets of 32 windows of 512 tokens",
-                "one H200",
+                "H200 (one, then two)",
             ),
             corrected=False,
         ),

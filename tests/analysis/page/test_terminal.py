@@ -20,3 +20,10 @@ def test_table_fits_eighty_columns_and_names_are_never_cut() -> None:
     assert max(len(line.rstrip()) for line in lines) <= 80
     assert "".join(line[1:].split(" ")[0] for line in lines).count(name) == 1
     assert sum("-14.4 to -13.7" in line for line in lines) == 2
+
+
+def test_columns_that_say_nothing_of_any_source_are_left_out() -> None:
+    row = {"n": 3, "mean": 1.5, "sd": 0.5, "low": 1.0, "high": 2.0, "p_best": None, "p_best_single_set": None}
+    table = pl.DataFrame([{"source": "books", **row, "regret": 0.1}])
+    columns = [column.header for column in terminal_table(table).columns]
+    assert columns == ["source", "n", "mean", "sd", "95 % interval", "regret"]
