@@ -8,7 +8,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.estimates.components import COMPONENTS, complete_examples, components, components_of, summarise
+from analysis.estimates.components import (
+    COMPONENTS,
+    SMALL,
+    _relative_covariance,
+    complete_examples,
+    components,
+    components_of,
+    summarise,
+)
 from analysis.simulate import Components, simulate_outcomes
 
 
@@ -249,3 +257,11 @@ def test_two_sets_of_one_of_two_sources_have_no_interval_of_their_sd() -> None:
         found = components([matrix], owner, rng, draws=50)
         assert (found.reasons[1] == "no interval: one of two sources has two sets only") is told
         assert np.isnan(found.interval()[0][1]) == told
+
+
+def test_few_examples_of_a_task_widen_source_by_example() -> None:
+    squares = np.random.default_rng(0).chisquare(1, (3, 20))
+    plain = np.cov(squares / squares.mean(axis=1, keepdims=True)) / 20
+    allowed = _relative_covariance(squares)
+    assert np.isclose(allowed[0, 0], plain[0, 0])
+    assert np.isclose(allowed[1, 1], plain[1, 1] * (1 + SMALL / 20))
