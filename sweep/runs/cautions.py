@@ -45,7 +45,8 @@ def _downloads(models: Sequence[Trial]) -> Iterator[str]:
     if absent:
         sizes = [_bytes(trial) for trial in absent]
         known = sum(size for size in sizes if size is not None)
-        size = f", about {known / 1e9:,.0f} GB" if all(sizes) else ""
+        amount = f"{known / 1e9:,.0f} GB" if known >= 1e9 else f"{known / 1e6:,.0f} MB"
+        size = f", about {amount}" if all(sizes) else ""
         names = ", ".join(trial.model.name for trial in absent)
         yield f"{len(absent)} of {len(models)} models are not on this machine and will be downloaded{size}: {names}"
     if gated := [trial.model.path for trial in absent if trial.model.path.startswith(TERMS)]:

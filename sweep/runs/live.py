@@ -76,13 +76,15 @@ class Live:
         return ", ".join(parts)
 
     def __rich__(self) -> Group:
-        table = Table("worker", "trial", "phase", "seconds", "GPU memory", box=None, pad_edge=False)
         busy = list(self.running())
+        on_gpus = any(one.memory for one in busy)
+        table = Table("worker", "trial", "phase", "seconds", *["GPU memory"] * on_gpus, box=None, pad_edge=False)
         for one in busy[:MOST]:
             memory = f"{one.memory / 2**30:.1f} GiB" if one.memory else ""
-            table.add_row(escape(one.worker), escape(one.trial), one.phase, f"{one.seconds:.0f}", memory)
+            cells = escape(one.worker), escape(one.trial), one.phase, f"{one.seconds:.0f}", memory
+            table.add_row(*cells[: len(table.columns)])
         if len(busy) > MOST:
-            table.add_row(f"and {len(busy) - MOST} more", "", "", "", "")
+            table.add_row(f"and {len(busy) - MOST} more")
         bar = Table.grid()  # which ends its line; a bar alone does not
         bar.add_row(ProgressBar(total=max(self.total, 1), completed=self.done + self.failed, width=60))
         return Group(self.head(busy), bar, *([table] if busy else []))

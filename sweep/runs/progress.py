@@ -161,7 +161,9 @@ class Account:
         """Wall seconds and shares; seconds of workers are divided by their number."""
         wall = sum(self.phases.values()) or 1e-9
         lines = self.lines(workers)
-        table = Table("where the time goes", "seconds", "share", box=None, pad_edge=False)
+        table = Table("where the time goes", box=None, pad_edge=False)
+        for title in ("seconds", "share"):
+            table.add_column(title, justify="right")
         for name, seconds in lines.items():
             table.add_row(name, f"{seconds:.1f}", f"{seconds / wall:.0%}")
         table.add_row("total", f"{wall:.1f}", "")

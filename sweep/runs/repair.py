@@ -93,10 +93,29 @@ def lost_sets(store: Results, rows: pl.DataFrame, trials: Sequence[Trial] = ()) 
     trials do not wait for this, and may ask for more of it than when they were run."""
     used = rows.filter((pl.col("status") == "ok") & pl.col("calibration_id").is_not_null())
     ids = set(used.get_column("calibration_id").to_list())
+    _delete_damaged(store, ids)
     lost = ids - (store.keys("calibration") & store.keys("overlap"))
     few = set(sorted(ids)[:: max(1, len(ids) // LOOKED)])  # a study asks for the same of all its sets
     asking = _asking(store, few, trials)
     return lost | (_asking(store, ids, trials) if asking and few != ids else asking)
+
+
+def _delete_damaged(store: Results, ids: Collection[str]) -> None:
+    """Delete files of these sets that end too early or hold something else, of a folder on a disk: elsewhere each would
+    be a question of its own, and an object is there whole or not at all."""
+    if store.is_local:
+        for table in ("calibration", "overlap"):
+            own = [path for path in store.own_files(table) if stem(path) in ids]
+            store.delete_files([path for path in own if not _ends_well(store, table, path)])
+
+
+def _ends_well(store: Results, table: str, path: str) -> bool:
+    """Whether the end of a file, which is written last, tells of rows of the table."""
+    try:
+        end = pq.read_metadata(path, filesystem=store.filesystem)
+    except (OSError, pa.ArrowException):
+        return False
+    return end.num_rows > 0 and set(KEYS[table]) <= set(end.schema.names)
 
 
 def _asking(store: Results, ids: Collection[str], trials: Sequence[Trial]) -> set[str]:

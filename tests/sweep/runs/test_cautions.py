@@ -65,3 +65,9 @@ def test_weights_beyond_a_gpu_are_said_unless_they_are_to_be_streamed(entry: dic
     lines = told({"model": "org/Giant-70B", "revision": "main", **entry}, ["piqa"])
     assert any("more than one GPU of 80 GB holds" in line for line in lines) == said
     assert ("about 280 GB" in lines[0]) == ("dtype" in entry)
+
+
+def test_a_small_download_is_told_in_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.runs.cautions._bytes", lambda trial: 269_000_000)
+    (line,) = told({"model": "org/small", "revision": "main"}, ["piqa"])
+    assert line.endswith("will be downloaded, about 269 MB: small")

@@ -28,6 +28,11 @@ def test_table_shows_workers_time_left_and_cost(monkeypatch: pytest.MonkeyPatch)
     assert all(part in text for part in ("host-1", "tiny · RTN 3-bit [x]", "evaluate", " 12 ", "3.0 GiB", "load"))
 
 
+def test_memory_of_gpus_is_no_column_where_there_are_none() -> None:
+    live = Live(10, lambda: [Busy("host-1", "tiny", "evaluate", 12.4, None)] * 20)
+    assert "and" in shown(live) and "GPU memory" not in shown(live)
+
+
 def test_time_left_knows_the_workers_before_their_first_trials_end() -> None:
     busy = [Busy(f"host-{number}", "trial", "compress", 10.0, None) for number in range(4)]
     live = Live(40, workers=lambda: 4, expected=400.0)
