@@ -91,10 +91,7 @@ def write_report(
     """
     evidence = evidence or Evidence(load(results))
     path = Path(output) if output else _default_output(results)
-    if not path.parent.is_dir():
-        raise SettingsError(f"--output: {path.parent} is no folder; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise SettingsError(f"--output: cannot write to {path.parent}; choose another folder")
+    _check_folder(path.parent)
     folder = Path(figures) if figures else path.parent / "figures"
     with Drawing() as drawing:  # figures are drawn beside the analysis, each as soon as its table is there
         sections = build(evidence, results, (lambda section: _draw(section, folder, drawing)) if save else None)
@@ -126,6 +123,13 @@ def follow(
             wait(seconds)
     except KeyboardInterrupt:
         write_report(results, output, save=False, evidence=Evidence(load(results), wanted))
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise SettingsError(f"--output: {folder} is no folder; create it first")
+    if not os.access(folder, os.W_OK):
+        raise SettingsError(f"--output: cannot write to {folder}; choose another folder")
 
 
 def _default_output(results: str) -> Path:
@@ -196,6 +200,8 @@ def main(
         if live is not None:
             follow(results, output, matters, live)
             return
+        if output:
+            _check_folder(Path(output).parent)  # before anything is computed
         evidence = Evidence(load(results), parse_matters(matters))
         evidence.check_matters()
         path, written = write_report(results, output, figures, evidence=evidence)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import typer
 
 from analysis.cells import source_table
 from analysis.evidence import Evidence
 from analysis.frames import load
 from analysis.page.html import Figure, Section, unpacked
-from analysis.report import build, follow, save_figures, write_report
+from analysis.report import build, follow, main, save_figures, write_report
 from calib.settings import SettingsError
 from sweep.results import ResultsError
 
@@ -264,3 +265,9 @@ def test_a_live_report_waits_for_the_first_trial(tmp_path: Path, capsys: pytest.
     with pytest.raises(ResultsError):  # interrupted before there was any: nothing to leave behind
         follow(str(tmp_path), str(tmp_path / "report.html"), "", 30, wait)
     assert capsys.readouterr().err
+
+
+def test_a_page_without_a_place_is_told_before_the_study_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        main("no/such/results", "no/such/folder/page.html")
+    assert capsys.readouterr().err == "--output: no/such/folder is no folder; create it first\n"
