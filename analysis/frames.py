@@ -185,7 +185,7 @@ def load(root: str) -> Study:
 
 
 def _failure_notes(failed: pl.DataFrame) -> list[Limitation]:
-    text = f"{failed.height} trials failed and are in no number below."
+    text = f"{failed.height} trial{'s failed and are' if failed.height > 1 else ' failed and is'} in no number below."
     return [Limitation("failed trials", text)] if failed.height else []
 
 

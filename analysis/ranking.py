@@ -19,7 +19,7 @@ from analysis.estimates.clusters import WORDS, two_groups
 from analysis.estimates.ranks import rank
 from analysis.estimates.spreads import far_words, typical
 from analysis.estimates.trend import log_variance_trend
-from analysis.estimates.welch import set_variance
+from analysis.estimates.welch import LOPSIDED, lopsided, set_variance
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
 
@@ -134,17 +134,15 @@ def sensitivity_table(study: Study, measure: str = "accuracy", task: str = MEAN)
         usual = set_variance(kept).value
         low = high = None
         apart = two_groups(groups)
-        if variance.value > 0 and not any(far) and not apart:
+        if variance.value > 0 and not any(far) and not apart and not lopsided(groups):
             low, high = (bound**0.5 for bound in variance.interval())
         note = "no two sets of a source differ" if variance.value == 0 else far_words(list(cells), groups, far)
-        if apart and not note:
-            note = f"no interval: {WORDS}"
+        if not note and (apart or lopsided(groups)):
+            note = f"no interval: {WORDS if apart else LOPSIDED}"
         row = {
             "n": sum(map(len, groups)),
             "sources": len(groups),
             "sd_within": variance.value**0.5,
-            "low": low,
-            "high": high,
         }
         row |= {"low": low, "high": high, "sd_typical": usual**0.5, "freedom": variance.freedom}
         found.append({**context, **row, "note": note})

@@ -63,10 +63,12 @@ def of_whole_models(trials: pl.DataFrame, root: str) -> tuple[pl.DataFrame, tupl
         return trials, ()
     if parts.height == trials.height:
         raise ResultsError(
-            f"{root}: all {parts.height} trials compressed and looked at first blocks alone (first_blocks), which are "
-            "no models; their block_error is in metrics/"
+            f"{root}: its {parts.height} trial{'s' * (parts.height > 1)} compressed and looked at first blocks alone "
+            "(first_blocks), which are no models; their block_error is in metrics/"
         )
-    text = f"{parts.height} trials compressed and looked at first blocks alone (first_blocks) and are left out."
+    many = "trials compressed and looked at first blocks alone (first_blocks) and are left out."
+    one = "trial compressed and looked at first blocks alone (first_blocks) and is left out."
+    text = f"{parts.height} {many if parts.height > 1 else one}"
     return trials.filter(pl.col("first_blocks").is_null()), (Limitation("first blocks", text),)
 
 

@@ -34,7 +34,7 @@ import numpy as np
 
 from analysis.estimates.clusters import WORDS, two_groups
 from analysis.estimates.spreads import far_words, typical
-from analysis.estimates.welch import lopsided, set_variance, source_variance
+from analysis.estimates.welch import LOPSIDED, lopsided, set_variance, source_variance
 
 SOURCE, SET, EXAMPLE, SOURCE_EXAMPLE, RESIDUAL = (
     "source",
@@ -292,7 +292,7 @@ def _reasons(
     elif two_groups(values):
         reasons[0] = reasons[1] = f"no interval: {WORDS}"
     elif lopsided(values):
-        reasons[1] = "no interval: one of two sources has two sets only"
+        reasons[1] = f"no interval: {LOPSIDED}"
     few = "no interval: too few examples are answered in different ways"
     residual, crossed, single = (np.isfinite(value) and value < FEWEST for value in freedom)
     # Degrees of freedom are estimated as well: they come out high where rare examples are not among those seen.

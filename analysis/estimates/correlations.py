@@ -33,7 +33,8 @@ def correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, groups: np.n
 
     clusters: what is left out together. freedom: independent clusters that are left after centring.
     """
-    why = "" if freedom >= FEWEST else f"{freedom} degrees of freedom are too few for an interval"
+    few = f"{freedom} {'degree of freedom is' if freedom == 1 else 'degrees of freedom are'} too few for an interval"
+    why = "" if freedom >= FEWEST else few
     points = len(x) - len(np.unique(groups)) + 1
     values = correlations_of_kept(x, y, groups, np.ones((1, len(x)), bool))[0]
     several = not why and len(np.unique(clusters)) < len(x)

@@ -4,7 +4,7 @@ The answer is averaged over what is not known: from each of many draws of the tr
 the posterior that they would give is asked for its answer (`analysis.estimates.equivalence`). A gap that looks large by
 luck is small in most draws, so it promises no more than it can keep. Of the further sets some are far off, as often as
 the sets at hand allow, and tell nothing of their source, and as many again are lost on finding out which these are (one
-set in ten far off, 6 sources x 10 sets: .84 stated, .73 true without that, .76 with it). Variances are estimated anew,
+set in ten far off, 6 sources x 10 sets: without that .84 were stated and .73 true). Variances are estimated anew,
 and borrow from one another as they do now.
 """
 
@@ -60,8 +60,9 @@ def settling(known: Posterior, matters: float, level: float = LEVEL, wanted: flo
     # Asked again with other draws: the first option that reaches the mark does so by luck as well.
     again = np.linspace(0, len(known.truth) - 1, OUTER + 2).astype(int)[1:-1]
     chance, several = _settled(known, again, OPTIONS[first], matters, level, rng)
-    # One number of sets has one chance, and more sets have no smaller one: the two sentences never disagree.
+    # More sets have no smaller chance, and what is said of `sets` holds of `most`: the two sentences never disagree.
     never = float(1 - (chance if first == last else max(chance, longest)))
+    never = min(never, 1 - wanted) if enough else max(never, 1 - wanted)
     share = several / chance if chance else float("nan")
     return Settling(OPTIONS[first] if enough else None, wanted, chance, OPTIONS[-1], never, share)
 

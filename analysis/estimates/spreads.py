@@ -34,7 +34,7 @@ LOG_PRIOR = -np.log(LIKENESS) / 2
 SCALES = np.exp(np.linspace(-7.0, 7.0, 41))  # times a robust guess at the variance
 # Prior of the scale: even in the logarithm, but where no source has `FEW` sets even in the SD itself (Gelman 2006). Two
 # sets each, that lie close together by luck, then promise less (six sources x 2 sets, answers of .93: .82 were right,
-# .88 are now).
+# .87 are now).
 FEW = 3
 FAR = (0.3, 8.0)  # Beta prior of a source's share of sets that are far off: most sources have none, some have several
 SURE = 0.5  # beyond this probability a set is called far off

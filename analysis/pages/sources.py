@@ -64,7 +64,8 @@ def _far_off(rows: pl.DataFrame) -> str:
     ]
     if not told:
         return ""
-    more = f"; {len(told) - FEW} more are in the rows" if len(told) > FEW else ""
+    left = len(told) - FEW
+    more = f"; {left} more {'is' if left == 1 else 'are'} in the rows" if left > 0 else ""
     return f" Means follow sets that are far off: {'; '.join(told[:FEW])}{more}."
 
 

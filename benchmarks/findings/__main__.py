@@ -81,7 +81,7 @@ def index(pages: list[Page]) -> str:
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help=f"Pages [default: all of {', '.join(PAGES)}].")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help=f"Pages (default: all of {', '.join(PAGES)}).")] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail when a page is not what it says.")
     ] = False,

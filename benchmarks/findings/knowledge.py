@@ -192,7 +192,7 @@ def _title(lost: Mapping[Kind, Mapping[Way, Values]], dense: Mapping[Kind, float
         return told
     thirds = turned(whole)
     close, clear = ([thirds[way][third][0].value for way in whole] for third in (THIRDS[0], THIRDS[-1]))
-    return f"{told}; {_range(close)} % of answers given by a hair turn, {_range(clear)} % of clear ones"
+    return f"{told}; {_range(close)} % of the closest third of answers turn, {_range(clear)} % of the clearest"
 
 
 def _answer(lost: Mapping[Kind, Mapping[Way, Values]], dense: Mapping[Kind, float], whole: Sequence[Way]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from analysis.estimates.welch import LOPSIDED
 from analysis.frames import Study, load
 from analysis.ranking import EQUAL, agreement_table, rank_table, sensitivity_table, trend_table
 
@@ -51,6 +53,14 @@ def test_sensitivity_interval_is_that_of_a_standard_deviation(study: Study) -> N
         measure="perplexity_increase", task="mean", model=row["model"], method_label=row["method_label"]
     )
     assert np.isclose(row["sd_within"] ** 2, cells.group_by("source").agg(pl.col("value").var())["value"].mean())
+
+
+def test_two_sets_of_one_source_against_many_of_the_other_have_no_interval_of_the_sd(study: Study) -> None:
+    few = (pl.col("source") == study.trials["source"].drop_nulls().min()) & (pl.col("set") < 2)
+    many = pl.col("source") == study.trials["source"].drop_nulls().max()
+    rows = sensitivity_table(replace(study, values=study.values.filter(few | many)), "perplexity_increase")
+    assert rows["note"].to_list() == [f"no interval: {LOPSIDED}"] * rows.height
+    assert rows["low"].null_count() == rows["high"].null_count() == rows.height > 0
 
 
 def test_trend_of_two_models_has_a_slope_and_no_interval(study: Study) -> None:

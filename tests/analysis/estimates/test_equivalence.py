@@ -66,9 +66,20 @@ def test_what_is_promised_of_a_hundred_sets_is_said_once() -> None:
         known = posterior(sources((0, 0.6, 1.2), 3), noise=noise)
         for matters in (0.1, 0.2):
             plan = settling(known, matters)
-            assert plan.never <= 1 - plan.chance
-            if plan.sets in (None, OPTIONS[-1]):
-                assert plan.never == 1 - plan.chance
+            least = 1 - plan.wanted
+            if plan.sets is None:
+                assert plan.never == max(1 - plan.chance, least)
+            else:
+                assert plan.never <= min(1 - plan.chance, least)
+
+
+def test_two_sources_are_never_told_more_doubt_than_the_promise_leaves() -> None:
+    """They are sought with a lower chance than the one that is stated, since answers come more often."""
+    rng = np.random.default_rng(5)
+    plans = [settling(posterior([rng.normal(0, 1, 3), rng.normal(0.8, 1, 3)]), 0.4) for _ in range(12)]
+    named = [plan for plan in plans if plan.sets is not None]
+    assert any(plan.chance < plan.wanted for plan in named)
+    assert all(plan.never <= 1 - plan.wanted for plan in named)
 
 
 def test_further_sets_are_far_off_as_often_as_those_at_hand() -> None:

@@ -150,3 +150,29 @@ def test_heavy_tails_leave_fewer_degrees_of_freedom() -> None:
         freedom[name] = np.mean([set_variance([draw(8) for _ in range(6)]).cautious for _ in range(200)])
     assert freedom["student"] < 0.8 * freedom["normal"]
     assert freedom["normal"] > 0.7 * 42 / USUAL
+
+
+def test_two_sources_of_equal_sets_that_differ_have_a_variance_between_them() -> None:
+    found = source_variance(np.array([1.0, 2.0]), np.zeros(2), np.array([2.0, 2.0]), np.random.default_rng(0), 500)
+    assert np.isfinite(found).all() and (found > 0).all()
+
+
+def test_what_a_source_with_one_set_borrows_is_known_no_better_than_the_lender() -> None:
+    lender = np.array([1.0, 3.0])
+    assert contrast([lender, np.array([2.0])], [0.5, 0.5]).freedom == pytest.approx(1.0)
+    assert contrast([lender, np.array([2.0]), np.array([5.0])], [0.0, 1.0, -1.0]).freedom == pytest.approx(1.0)
+    both = contrast([lender, np.array([0.0, 2.0]), np.array([5.0])], [0.0, 0.0, 1.0]).freedom
+    assert both == pytest.approx(2.0)  # the mean of two estimates
+
+
+@pytest.mark.parametrize(
+    ("sizes", "held"), [((2, 1), (0.93, 0.97)), ((3, 1), (0.93, 0.97)), ((2, 2, 1, 1), (0.93, 0.98))]
+)
+def test_means_with_sources_of_one_set_hold(sizes: tuple[int, ...], held: tuple[float, float]) -> None:
+    rng, weights = np.random.default_rng(3), np.full(len(sizes), 1 / len(sizes))
+    inside = []
+    for _ in range(3000):
+        found = contrast([rng.standard_normal(size) for size in sizes], weights)
+        assert found.low is not None and found.high is not None
+        inside.append(found.low <= 0 <= found.high)
+    assert held[0] <= np.mean(inside) <= held[1]
