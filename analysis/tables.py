@@ -155,7 +155,7 @@ def check_choice(study: Study, measure: str, task: str = MEAN) -> None:
 
 def main(
     results: Annotated[str, typer.Argument(help="Results folder or URI of a study.")],
-    name: Annotated[str, typer.Argument(help=" | .".join(TABLE_FUNCTIONS))],
+    name: Annotated[str, typer.Argument(help=" | ".join(TABLE_FUNCTIONS))],
     measure: Annotated[str | None, typer.Option(help="accuracy, perplexity_increase, js_divergence, ...")] = None,
     task: Annotated[str, typer.Option(help="A task, a held-out text, or 'mean'.")] = MEAN,
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.markdown,

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from analysis import tables
 from analysis.chosen import choice_table
@@ -80,3 +82,10 @@ def test_command_prints_a_table_and_exits_2_on_a_wrong_name(simulated: Path) -> 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "analysis.tables", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_the_names_as_they_are_typed() -> None:
+    app = typer.Typer()
+    app.command()(tables.main)
+    shown = " ".join(CliRunner().invoke(app, ["--help"]).output.replace("│", " ").split())
+    assert "summary | source | wide" in shown
