@@ -70,9 +70,8 @@ class RayRunner(Steady):
         self._here = False  # whether all that is prepared was begun, in processes of this machine
 
     def start(self) -> str:
-        """Connect to Ray, or start it here. Returns the device of the trials. On a cluster this waits for room for one
-        worker; the others start when their nodes join. Raises SettingsError when there is no room for one, or here for
-        all of those that are asked for."""
+        """Connect to Ray, or start it here; on a cluster, wait for room for one worker (others start when nodes join).
+        Returns the device of the trials. Raises SettingsError without room for one, or here for all that are asked."""
         connect(self.options)
         if self._hands:
             self._hands.share_from_now()
@@ -90,6 +89,7 @@ class RayRunner(Steady):
 
     def foresee(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Prepare on this machine while Ray starts; for a cluster, and where a device is needed, look at all of it."""
+        connection.set_environment(self.options)  # a thread of these hands may be the first to import Ray
         self._hands = Hands(os.cpu_count() or 1, ray)
         self._here = not self.options.address and not any(pool.needs_device for pool in pools)
         self.preparation.look(pools, requests, self.results)

@@ -130,13 +130,15 @@ class Hands:
         self._said.close()
 
     def _run(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Any]:
-        get = self._store.get
-        given = [fetched(shared(one), get) if isinstance(one, Promise) else one for one in arguments]
+        given = [fetched(shared(one), self._get) if isinstance(one, Promise) else one for one in arguments]
         made = self._made(function, given)
         self._sharing.wait()
         if self._closed:
             raise RunnerError("the launch has ended")
         return [self._kept(value) for value in (made if returns > 1 else [made])]
+
+    def _get(self, reference: Any) -> Any:
+        return self._store.get(reference)  # not before a reference is there: looking for `get` imports Ray
 
     def _kept(self, value: Any) -> Any:
         return Small(value) if len(ForkingPickler.dumps(value)) <= SMALL else self._store.put(value)

@@ -267,6 +267,22 @@ def test_slow_start_of_ray_is_tried_once_more_and_then_told(failures: int, monke
     assert [start["address"] for start in starts] == ["local", "local"]
 
 
+def test_what_ray_reads_on_import_is_set_before_there_are_threads_that_may_import_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Begun(Exception):
+        """There are threads."""
+
+    def begin(*_: Any) -> None:
+        raise Begun
+
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(remote, "Hands", begin)
+    with pytest.raises(Begun):
+        RayRunner("results", {}).foresee([], {})
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+
+
 def test_sigterm_stays_ours_when_ray_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(remote.ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))

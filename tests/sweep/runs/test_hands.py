@@ -128,6 +128,14 @@ def never_there(references: list[Any], num_returns: int, timeout: float) -> tupl
     return [], references
 
 
+def test_small_values_touch_no_store() -> None:
+    hands = Hands(1, object(), imports=[])
+    hands.share_from_now()
+    (two,) = hands.task(abs, [-2], 1)
+    assert shared(hands.task(abs, [two], 1)[0]) == Small(2)
+    hands.close()
+
+
 def test_references_of_ray_are_looked_at_beside_promises(hands: Hands) -> None:
     (slow,) = hands.task(time.sleep, [60], 1)
     assert first_there([slow, "there"], 30.0, lambda found, **_: (found, [])) == ["there"]
