@@ -93,11 +93,12 @@ class Hands:
     def __init__(self, count: int, store: Any, imports: Sequence[str] = IMPORTS) -> None:
         self._store = store
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # what these processes say, told of those that die
+        self._home = tempfile.TemporaryDirectory()  # of their files: killed, they remove none themselves
         self._control, others = socket.socketpair()
         with others:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, str(others.fileno()), " ".join(imports), *sys.path],
-                env={**ENVIRONMENT, **os.environ},
+                env={**ENVIRONMENT, **os.environ, "TMPDIR": self._home.name},
                 pass_fds=[others.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -126,7 +127,8 @@ class Hands:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)  # when those that were at work are gone, and write no more
+        self._home.cleanup()
         self._said.close()
 
     def _run(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Any]:

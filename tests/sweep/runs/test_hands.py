@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,6 +122,15 @@ def test_nothing_is_there_before_it_can_be_shared_nor_after_the_end(shelf: Shelf
     hands.close()
     with pytest.raises(RunnerError):
         shared(never)
+
+
+def test_files_that_processes_would_remove_when_they_end_go_with_them(shelf: Shelf) -> None:
+    hands = Hands(1, shelf, imports=[])
+    hands.share_from_now()
+    folder = Path(shared(hands.task(tempfile.mkdtemp, [], 1)[0]).value)
+    assert folder.is_dir()
+    hands.close()
+    assert not folder.exists()
 
 
 def never_there(references: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
