@@ -124,7 +124,7 @@ class Hands:
         self._closed = True
         self._control.close()
         self._sharing.set()
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # some systems refuse where all of a group have ended
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._threads.shutdown(cancel_futures=True)  # when those that were at work are gone, and write no more
@@ -179,6 +179,11 @@ class Hands:
         said = os.pread(self._said.fileno(), TOLD, max(0, size - TOLD)).decode(errors="replace").split("\n")
         last = next((line for line in reversed(said) if line.strip()), "")
         return f": {one_line(last)}" if last else " (out of memory?)"
+
+
+def hands_here(store: Any) -> Hands | None:
+    """As many as this process may use CPUs; None where a fork may not live: macOS, whose libraries start threads."""
+    return Hands(len(os.sched_getaffinity(0)), store) if sys.platform == "linux" else None
 
 
 def first_there(
