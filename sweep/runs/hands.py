@@ -22,6 +22,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
@@ -112,7 +113,9 @@ class Hands:
 
     def task(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Promise]:
         """Begin a function that returns so many values. Arguments may be promises of earlier ones."""
-        values = self._threads.submit(self._run, function, arguments, returns)
+        values: Future[list[Any]] = Future()
+        awaited = list(dict.fromkeys(one.values for one in arguments if isinstance(one, Promise)))
+        _after(awaited, lambda: self._begin(values, function, arguments, returns))
         return [Promise(values, number) for number in range(returns)]
 
     def share_from_now(self) -> None:
@@ -131,12 +134,22 @@ class Hands:
         self._home.cleanup()
         self._said.close()
 
+    def _begin(
+        self, values: Future[list[Any]], function: Callable[..., Any], arguments: Sequence[Any], returns: int
+    ) -> None:
+        try:
+            run = self._threads.submit(self._run, function, arguments, returns)
+        except RuntimeError:  # of a pool that was shut down
+            values.set_exception(_ended())
+        else:
+            run.add_done_callback(partial(_hand_on, values))
+
     def _run(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Any]:
         given = [fetched(shared(one), self._get) if isinstance(one, Promise) else one for one in arguments]
         made = self._made(function, given)
         self._sharing.wait()
         if self._closed:
-            raise RunnerError("the launch has ended")
+            raise _ended()
         return [self._kept(value) for value in (made if returns > 1 else [made])]
 
     def _get(self, reference: Any) -> Any:
@@ -179,6 +192,27 @@ class Hands:
         said = os.pread(self._said.fileno(), TOLD, max(0, size - TOLD)).decode(errors="replace").split("\n")
         last = next((line for line in reversed(said) if line.strip()), "")
         return f": {one_line(last)}" if last else " (out of memory?)"
+
+
+def _after(futures: Sequence[Future[Any]], then: Callable[[], None]) -> None:
+    """Call when all have ended, in the thread that ends the last: who waited would be a hand that does nothing."""
+    if futures:
+        futures[0].add_done_callback(lambda _: _after(futures[1:], then))
+    else:
+        then()
+
+
+def _hand_on(values: Future[list[Any]], run: Future[list[Any]]) -> None:
+    if run.cancelled():
+        values.set_exception(_ended())
+    elif error := run.exception():
+        values.set_exception(error)
+    else:
+        values.set_result(run.result())
+
+
+def _ended() -> RunnerError:
+    return RunnerError("the launch has ended")
 
 
 def hands_here(store: Any) -> Hands | None:

@@ -138,6 +138,32 @@ def never_there(references: list[Any], num_returns: int, timeout: float) -> tupl
     return [], references
 
 
+def wait_for_file(file: Path) -> str:
+    while not file.exists():
+        time.sleep(0.01)
+    return file.read_text()
+
+
+def test_what_waits_for_others_occupies_no_process(hands: Hands, tmp_path: Path) -> None:
+    (first,) = hands.task(wait_for_file, [tmp_path / "go"], 1)
+    (second, third) = (hands.task(f, [first], 1)[0] for f in (str, len))
+    assert shared(hands.task((tmp_path / "go").write_text, ["now"], 1)[0]) == Small(3)
+    assert [shared(promise) for promise in (first, second, third)] == [Small("now"), Small("now"), Small(3)]
+
+
+def test_what_waits_when_the_launch_ends_ends_as_well(shelf: Shelf) -> None:
+    hands = Hands(1, shelf, imports=[])
+    (never,) = hands.task(time.sleep, [600], 1)
+    (queued,) = hands.task(os.getpid, [], 1)
+    (waiting,) = hands.task(str, [never], 1)
+    hands.close()
+    (late,) = hands.task(os.getpid, [], 1)
+    for promise in (never, queued, waiting, late):
+        assert promise.there
+        with pytest.raises(RunnerError):
+            shared(promise)
+
+
 def test_small_values_touch_no_store() -> None:
     hands = Hands(1, object(), imports=[])
     hands.share_from_now()
