@@ -1,9 +1,9 @@
 """Runs what prepares a study in processes of this machine, forked from one that has imported what they need most.
 
-They are at work while Ray starts, which takes as long as these imports (`nursery.py`). Each thread of a pool here has a
-process there. What a function returns is put where workers can fetch it, as soon as there is such a place: until then,
-and for no longer, it is kept here, unless it is small. The hard case is a process that dies, out of memory perhaps: its
-function is run again by another, twice.
+They are at work while Ray starts, which takes as long as these imports (`nursery.py`), and end when nothing is left to
+do. Each thread of a pool here has a process there while it runs a function. What that returns is put where workers can
+fetch it, as soon as there is such a place: until then, and for no longer, it is kept here, unless it is small. The hard
+case is a process that dies, out of memory perhaps: its function is run again by another, twice.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -107,13 +108,17 @@ class Hands:
                 start_new_session=True,  # signals of the terminal are for the launch
             )
         self._threads = ThreadPoolExecutor(count, "hand")
-        self._own = threading.local()  # of each thread: `line`, to its process
+        self._idle: deque[Connection] = deque()  # lines to processes that wait for a function
+        self._outstanding, self._counting = 0, threading.Lock()  # promises that are neither kept nor broken
         self._sharing = threading.Event()
         self._closed = False
 
     def task(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Promise]:
         """Begin a function that returns so many values. Arguments may be promises of earlier ones."""
         values: Future[list[Any]] = Future()
+        with self._counting:
+            self._outstanding += 1
+        values.add_done_callback(self._rest)
         awaited = list(dict.fromkeys(one.values for one in arguments if isinstance(one, Promise)))
         _after(awaited, lambda: self._begin(values, function, arguments, returns))
         return [Promise(values, number) for number in range(returns)]
@@ -133,6 +138,13 @@ class Hands:
         self._threads.shutdown(cancel_futures=True)  # when those that were at work are gone, and write no more
         self._home.cleanup()
         self._said.close()
+
+    def _rest(self, _: Future[list[Any]]) -> None:
+        """Let the processes end when nothing is left to do: each holds torch, lm-eval and what these keep."""
+        with self._counting:
+            self._outstanding -= 1
+            while self._idle and not self._outstanding:
+                self._idle.pop().close()
 
     def _begin(
         self, values: Future[list[Any]], function: Callable[..., Any], arguments: Sequence[Any], returns: int
@@ -173,11 +185,13 @@ class Hands:
 
     def _call(self, function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[bool, Any, str]:
         """Whether a function worked; what it returned, or the error; and the traceback of that."""
-        line: Connection = getattr(self._own, "line", None) or self._forked()
-        self._own.line = None  # until it is known to have lived
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            line = self._forked()
         line.send((function, arguments))
         answer = cast("tuple[bool, Any, str]", pickle.loads(line.recv_bytes()))
-        self._own.line = line
+        self._idle.append(line)  # it is known to have lived
         return answer
 
     def _forked(self) -> Connection:

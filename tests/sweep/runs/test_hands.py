@@ -164,6 +164,22 @@ def test_what_waits_when_the_launch_ends_ends_as_well(shelf: Shelf) -> None:
             shared(promise)
 
 
+def test_processes_end_when_nothing_is_left_to_do_and_others_come_when_there_is(shelf: Shelf) -> None:
+    hands = Hands(2, shelf, imports=[])
+    hands.share_from_now()
+    for _ in range(2):
+        numbers = {shared(hands.task(os.getpid, [], 1)[0]).value for _ in range(3)}
+        wait_until(lambda numbers=numbers: not any(Path(f"/proc/{number}").exists() for number in numbers))
+    hands.close()
+
+
+def test_process_runs_one_function_after_the_other_while_some_are_left(hands: Hands, tmp_path: Path) -> None:
+    (last,) = hands.task(wait_for_file, [tmp_path / "end"], 1)
+    numbers = {shared(hands.task(os.getpid, [], 1)[0]) for _ in range(3)}
+    (tmp_path / "end").write_text("")
+    assert (len(numbers), shared(last)) == (1, Small(""))
+
+
 def test_small_values_touch_no_store() -> None:
     hands = Hands(1, object(), imports=[])
     hands.share_from_now()
