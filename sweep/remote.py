@@ -107,7 +107,7 @@ class RayRunner(Steady):
         if (needs_device := any(pool.needs_device for pool in pools)) and self._device == "cuda":
             self._dismiss()  # workers that stayed hold the GPUs on which models are asked
         if not self._here:
-            self.preparation.begin(pools, requests, self.results, self._device)
+            self.preparation.begin(pools, requests, self.results, self._device, in_turn=True)
         self._here = False  # what a later run needs is made by tasks, in processes that stay
         stayed = self.crew.size > 0  # then tasks ask for no CPU, and never wait for one
         self.preparation.wait_for_looks(self.on_phase, requests=bool(self.options.address))
