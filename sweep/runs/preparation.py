@@ -86,11 +86,12 @@ class Preparation:
         requests, which nothing is known of without reading their data."""
         task, self._looked = partial(self.tasks.task, near=True), True
         self._readers = of_requests({key: a for key, a in requests.items() if self._made_for.get(key) != results})
-        self._checks = [
-            (key, use, *task(check_model, use.model, use.methods, use.weighed, returns=1))
-            for key, asked in requests.items()
-            for use in asked.uses
-        ]
+        self._checks = []
+        for key, asked in requests.items():
+            first = asked.trial.evaluation.first_blocks
+            for use in asked.uses:
+                checked = task(check_model, use.model, use.methods, use.weighed, first, returns=1)
+                self._checks.append((key, use, *checked))
         self._looks = [look for pool in worth_a_look(pools) for look in task(look_at_pool, pool, results, returns=1)]
         self._looks += [look for asked in requests.values() for look in task(look_at_texts, asked.trial, returns=1)]
         self._read_again = []

@@ -133,6 +133,13 @@ def test_sets_begin_before_what_needs_requests_which_can_wait_until_these_are_th
     assert begun.missing_ids == {trial.calibration_id for trial in trials if trial.calibration_id}
 
 
+def test_models_are_looked_at_for_the_blocks_that_are_evaluated(tasks: PaperTasks, document: dict[str, Any]) -> None:
+    document["evaluation"] = {"tasks": [], "heldout": ["books"], "heldout_windows": 2, "first_blocks": 1}
+    trials = plan.expand(parse_study(document))
+    Preparation(tasks).look([], plan.request_sets(trials), "results")
+    assert tasks.arguments["check_model", 0][3] == 1
+
+
 def test_requests_are_made_once_for_all_rounds_in_a_folder(
     preparation: Preparation, tasks: PaperTasks, trials: list[Trial]
 ) -> None:
