@@ -10,7 +10,6 @@ may grow, some workers always wait for room: the demand that Ray's autoscaler se
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from sweep.runs import connection
 from sweep.runs.actor import GROUP, LEFT, Actor
 from sweep.runs.crew import ClusterError, Crew, refuse_untried, tried
 from sweep.runs.errors import last_line, short_line
-from sweep.runs.hands import Hands, argument, fetched, first_there, shared
+from sweep.runs.hands import Hands, argument, fetched, first_there, hands_here, shared
 from sweep.runs.hiring import Hiring, hiring_of
 from sweep.runs.interrupts import keep_signals, own_signal
 from sweep.runs.meters import Meters
@@ -63,16 +62,14 @@ class RayRunner(Steady):
         self.hiring = Hiring(self.crew)
         self._calls: dict[Any, Any] = {}  # reference of a call -> the actor that runs it
         self._records: dict[Any, Job] = {}  # reference of a call to `recorded` -> the job
-        self._device, self._held = "cpu", ExitStack()
+        self._device, self._held, self._here = "cpu", ExitStack(), False  # here: all was begun on this machine
         self.nodes = Nodes(ray, self.options, lambda: self.hiring.kinds)
         self.preparation = Preparation(self)
         self._hands: Hands | None = None
-        self._here = False  # whether all that is prepared was begun, in processes of this machine
 
     def start(self) -> str:
-        """Connect to Ray, or start it here. Returns the device of the trials. On a cluster this waits for room for one
-        worker; the others start when their nodes join. Raises SettingsError when there is no room for one, or here for
-        all of those that are asked for."""
+        """Connect to Ray, or start it here; on a cluster, wait for room for one worker (others start when nodes join).
+        Returns the device of the trials. Raises SettingsError without room for one, or here for all that are asked."""
         connect(self.options)
         if self._hands:
             self._hands.share_from_now()
@@ -90,7 +87,10 @@ class RayRunner(Steady):
 
     def foresee(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
         """Prepare on this machine while Ray starts; for a cluster, and where a device is needed, look at all of it."""
-        self._hands = Hands(os.cpu_count() or 1, ray)
+        connection.set_environment(self.options)  # a thread of these hands may be the first to import Ray
+        self._hands = hands_here(ray)
+        if self._hands is None:
+            return
         self._here = not self.options.address and not any(pool.needs_device for pool in pools)
         self.preparation.look(pools, requests, self.results)
         if self._here:
@@ -107,7 +107,7 @@ class RayRunner(Steady):
         if (needs_device := any(pool.needs_device for pool in pools)) and self._device == "cuda":
             self._dismiss()  # workers that stayed hold the GPUs on which models are asked
         if not self._here:
-            self.preparation.begin(pools, requests, self.results, self._device)
+            self.preparation.begin(pools, requests, self.results, self._device, in_turn=True)
         self._here = False  # what a later run needs is made by tasks, in processes that stay
         stayed = self.crew.size > 0  # then tasks ask for no CPU, and never wait for one
         self.preparation.wait_for_looks(self.on_phase, requests=bool(self.options.address))

@@ -61,10 +61,12 @@ def read_first(sources: Iterable[Source], tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _remote(source: Source) -> Iterator[Source]:
-    """The parts of a mixture, and the prompts of what a model writes, as far as they are not on this machine."""
+    """The parts of a mixture, the prompts of what a model writes, and both texts where one is left out of the other, as
+    far as they are not on this machine."""
     if not source.remote:
         return
-    inside = source.parts() if source.writes else [part for part, _ in source.components()]
+    apart = source.writes or source.excluded_words is not None  # it gives no document without a model or an evaluation
+    inside = source.parts() if apart else [part for part, _ in source.components()]
     if list(inside) == [source]:
         yield source
         return

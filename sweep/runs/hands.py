@@ -1,9 +1,9 @@
 """Runs what prepares a study in processes of this machine, forked from one that has imported what they need most.
 
-They are at work while Ray starts, which takes as long as these imports (`nursery.py`). Each thread of a pool here has a
-process there. What a function returns is put where workers can fetch it, as soon as there is such a place: until then,
-and for no longer, it is kept here, unless it is small. The hard case is a process that dies, out of memory perhaps: its
-function is run again by another, twice.
+They are at work while Ray starts, which takes as long as these imports (`nursery.py`), and end when nothing is left to
+do. Each thread of a pool here has a process there while it runs a function. What that returns is put where workers can
+fetch it, as soon as there is such a place: until then, and for no longer, it is kept here, unless it is small. The hard
+case is a process that dies, out of memory perhaps: its function is run again by another, twice.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
@@ -93,11 +95,12 @@ class Hands:
     def __init__(self, count: int, store: Any, imports: Sequence[str] = IMPORTS) -> None:
         self._store = store
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # what these processes say, told of those that die
+        self._home = tempfile.TemporaryDirectory()  # of their files: killed, they remove none themselves
         self._control, others = socket.socketpair()
         with others:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, str(others.fileno()), " ".join(imports), *sys.path],
-                env={**ENVIRONMENT, **os.environ},
+                env={**ENVIRONMENT, **os.environ, "TMPDIR": self._home.name},
                 pass_fds=[others.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -105,13 +108,19 @@ class Hands:
                 start_new_session=True,  # signals of the terminal are for the launch
             )
         self._threads = ThreadPoolExecutor(count, "hand")
-        self._own = threading.local()  # of each thread: `line`, to its process
+        self._idle: deque[Connection] = deque()  # lines to processes that wait for a function
+        self._outstanding, self._counting = 0, threading.Lock()  # promises that are neither kept nor broken
         self._sharing = threading.Event()
         self._closed = False
 
     def task(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Promise]:
         """Begin a function that returns so many values. Arguments may be promises of earlier ones."""
-        values = self._threads.submit(self._run, function, arguments, returns)
+        values: Future[list[Any]] = Future()
+        with self._counting:
+            self._outstanding += 1
+        values.add_done_callback(self._rest)
+        awaited = list(dict.fromkeys(one.values for one in arguments if isinstance(one, Promise)))
+        _after(awaited, lambda: self._begin(values, function, arguments, returns))
         return [Promise(values, number) for number in range(returns)]
 
     def share_from_now(self) -> None:
@@ -123,20 +132,40 @@ class Hands:
         self._closed = True
         self._control.close()
         self._sharing.set()
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # some systems refuse where all of a group have ended
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)  # when those that were at work are gone, and write no more
+        self._home.cleanup()
         self._said.close()
 
+    def _rest(self, _: Future[list[Any]]) -> None:
+        """Let the processes end when nothing is left to do: each holds torch, lm-eval and what these keep."""
+        with self._counting:
+            self._outstanding -= 1
+            while self._idle and not self._outstanding:
+                self._idle.pop().close()
+
+    def _begin(
+        self, values: Future[list[Any]], function: Callable[..., Any], arguments: Sequence[Any], returns: int
+    ) -> None:
+        try:
+            run = self._threads.submit(self._run, function, arguments, returns)
+        except RuntimeError:  # of a pool that was shut down
+            values.set_exception(_ended())
+        else:
+            run.add_done_callback(partial(_hand_on, values))
+
     def _run(self, function: Callable[..., Any], arguments: Sequence[Any], returns: int) -> list[Any]:
-        get = self._store.get
-        given = [fetched(shared(one), get) if isinstance(one, Promise) else one for one in arguments]
+        given = [fetched(shared(one), self._get) if isinstance(one, Promise) else one for one in arguments]
         made = self._made(function, given)
         self._sharing.wait()
         if self._closed:
-            raise RunnerError("the launch has ended")
+            raise _ended()
         return [self._kept(value) for value in (made if returns > 1 else [made])]
+
+    def _get(self, reference: Any) -> Any:
+        return self._store.get(reference)  # not before a reference is there: looking for `get` imports Ray
 
     def _kept(self, value: Any) -> Any:
         return Small(value) if len(ForkingPickler.dumps(value)) <= SMALL else self._store.put(value)
@@ -156,11 +185,13 @@ class Hands:
 
     def _call(self, function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[bool, Any, str]:
         """Whether a function worked; what it returned, or the error; and the traceback of that."""
-        line: Connection = getattr(self._own, "line", None) or self._forked()
-        self._own.line = None  # until it is known to have lived
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            line = self._forked()
         line.send((function, arguments))
         answer = cast("tuple[bool, Any, str]", pickle.loads(line.recv_bytes()))
-        self._own.line = line
+        self._idle.append(line)  # it is known to have lived
         return answer
 
     def _forked(self) -> Connection:
@@ -175,6 +206,32 @@ class Hands:
         said = os.pread(self._said.fileno(), TOLD, max(0, size - TOLD)).decode(errors="replace").split("\n")
         last = next((line for line in reversed(said) if line.strip()), "")
         return f": {one_line(last)}" if last else " (out of memory?)"
+
+
+def _after(futures: Sequence[Future[Any]], then: Callable[[], None]) -> None:
+    """Call when all have ended, in the thread that ends the last: who waited would be a hand that does nothing."""
+    if futures:
+        futures[0].add_done_callback(lambda _: _after(futures[1:], then))
+    else:
+        then()
+
+
+def _hand_on(values: Future[list[Any]], run: Future[list[Any]]) -> None:
+    if run.cancelled():
+        values.set_exception(_ended())
+    elif error := run.exception():
+        values.set_exception(error)
+    else:
+        values.set_result(run.result())
+
+
+def _ended() -> RunnerError:
+    return RunnerError("the launch has ended")
+
+
+def hands_here(store: Any) -> Hands | None:
+    """As many as this process may use CPUs; None where a fork may not live: macOS, whose libraries start threads."""
+    return Hands(len(os.sched_getaffinity(0)), store) if sys.platform == "linux" else None
 
 
 def first_there(

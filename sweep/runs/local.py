@@ -44,7 +44,10 @@ class LocalRunner(Steady):
         """Look at the models, and build all requests and calibration sets. Raises SettingsError."""
         self.on_phase(phases.MODELS, phases.of_requests(requests))
         uses = {
-            key: [(use, check_model(use.model, use.methods, use.weighed)) for use in asked.uses]
+            key: [
+                (use, check_model(use.model, use.methods, use.weighed, asked.trial.evaluation.first_blocks))
+                for use in asked.uses
+            ]
             for key, asked in requests.items()
         }
         for key, asked in requests.items():

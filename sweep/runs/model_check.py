@@ -24,18 +24,21 @@ from sweep.checkpoints.files import describe_folder, describe_snapshot, has_all_
 from sweep.checkpoints.integrity import refuse_not_finite
 from sweep.checkpoints.tensors import DERIVED, FLOATS, Stored, checkpoint_tensors
 from sweep.models import ModelRef, at_commit, cached_snapshot, hub_commit, load_config, local_files
+from sweep.study_file.evaluation import refuse_all_blocks
 from sweep.weights.skeleton import build_skeleton, check_headers
 from sweep.weights.streaming import sources_of_streamed
 
 READ_HERE = 2 << 30  # bytes of weights: a few seconds
 
 
-def check_model(ref: ModelRef, methods: Sequence[Method] = (), weighed: bool = False) -> int:
+def check_model(
+    ref: ModelRef, methods: Sequence[Method] = (), weighed: bool = False, first_blocks: int | None = None
+) -> int:
     """Refuse a model that cannot be measured as it is; returns the rows of its embedding, the ids that it knows.
 
-    `methods` are those that will compress it, some with tokens that count more or less than once where it is `weighed`.
-    Raises SettingsError naming the model, the tensor or file, the value and
-    the remedy.
+    `methods` are those that will compress it, some with tokens that count more or less than once where it is `weighed`,
+    and no more than the `first_blocks` where such a number is given. Raises SettingsError naming the model, the tensor
+    or file, the value and the remedy.
     """
     ref = local_files(at_commit(ref, hub_commit(ref)))
     folder = _folder(ref)
@@ -44,6 +47,8 @@ def check_model(ref: ModelRef, methods: Sequence[Method] = (), weighed: bool = F
         describe(folder, f"models: {ref.name}", trusted=ref.trust_remote_code)
     skeleton = build_skeleton(ref, load_config(ref))
     blocks = decoder_blocks(skeleton)
+    if first_blocks is not None:
+        refuse_all_blocks(first_blocks, ref.name, len(blocks))
     if folder is not None and has_all_weights(folder):
         stored = checkpoint_tensors(folder)
         check_headers(ref, skeleton, stored)

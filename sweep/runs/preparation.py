@@ -65,6 +65,7 @@ class Preparation:
         self._looked = False  # `look` was told of the run that `begin` will be told of
         self._checks: list[tuple[EvaluationKey, ModelUse, Reference]] = []
         self._looks: list[Reference] = []  # at sources and held-out texts
+        self._later: Callable[[], None] | None = None  # begins what `begin` has left to `wait`
         self._largest: dict[EvaluationKey, Reference] = {}
         self._made_for: dict[EvaluationKey, str] = {}  # the folder whose trials the requests were compared with
         self._read_again: list[Reference] = []  # checks of models whose requests are there
@@ -85,11 +86,12 @@ class Preparation:
         requests, which nothing is known of without reading their data."""
         task, self._looked = partial(self.tasks.task, near=True), True
         self._readers = of_requests({key: a for key, a in requests.items() if self._made_for.get(key) != results})
-        self._checks = [
-            (key, use, *task(check_model, use.model, use.methods, use.weighed, returns=1))
-            for key, asked in requests.items()
-            for use in asked.uses
-        ]
+        self._checks = []
+        for key, asked in requests.items():
+            first = asked.trial.evaluation.first_blocks
+            for use in asked.uses:
+                checked = task(check_model, use.model, use.methods, use.weighed, first, returns=1)
+                self._checks.append((key, use, *checked))
         self._looks = [look for pool in worth_a_look(pools) for look in task(look_at_pool, pool, results, returns=1)]
         self._looks += [look for asked in requests.values() for look in task(look_at_texts, asked.trial, returns=1)]
         self._read_again = []
@@ -102,32 +104,59 @@ class Preparation:
             (self._largest[key], self.requests[key]), self._made_for[key] = made, results
 
     def begin(
-        self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet], results: str, device: str
+        self,
+        pools: Sequence[Pool],
+        requests: Mapping[EvaluationKey, RequestSet],
+        results: str,
+        device: str,
+        *,
+        in_turn: bool = False,
     ) -> None:
-        """Begin all tasks, those of `look` unless they have begun. Where a model is asked it is on `device`."""
+        """Begin all tasks, those of `look` unless they have begun; `in_turn`, those that need requests are left to
+        `wait`, which begins them when requests are there. Where a model is asked it is on `device`."""
         if not self._looked:
             self.look(pools, requests, results)
         self._looked = False
         of_study = {key: self.requests[key] for key in requests}
         self.missing, self._described = {}, {}
         for pool in pools:
-            data = requests_of(pool, of_study)
-            receipt, *sets = self._make(pool, results, device, data if pool.excludes else None)
-            self.missing[receipt] = pool
-            self.sets.update(zip(pool.ids, sets, strict=True))
+            if not pool.excludes:
+                self._make(pool, results, device, None)
+        self._later = partial(self._begin_later, pools, of_study, results, device)
+        if not in_turn:
+            self._complete()
+
+    def _complete(self) -> None:
+        """Begin what was left for later, if anything was."""
+        later, self._later = self._later, None
+        if later:
+            later()
+
+    def _begin_later(
+        self, pools: Sequence[Pool], of_study: Mapping[EvaluationKey, Reference], results: str, device: str
+    ) -> None:
+        """Begin what needs requests: sets that leave out what is evaluated, then what describes all sets."""
+        for pool in pools:
+            if pool.excludes:
+                self._make(pool, results, device, requests_of(pool, of_study))
+        for receipt, pool in self.missing.items():
             on, where = bool(pool.describers), device if pool.describers else "cpu"
+            data, sets = requests_of(pool, of_study), [self.sets[number] for number in pool.ids]
             (self._described[receipt],) = self.tasks.task(
                 describe_pool, pool, results, where, data, *sets, returns=1, on_device=on
             )
 
-    def _make(self, pool: Pool, results: str, device: str, data: Reference | None) -> list[Reference]:
+    def _make(self, pool: Pool, results: str, device: str, data: Reference | None) -> None:
         """Receipt and sets. What a lost node held is made again by the task that returned it, so that one must not ask
         for a device: workers hold them all, and wait for the set."""
-        count = len(pool.ids) + 1
+        task, count = self.tasks.task, len(pool.ids) + 1
         if device == "cpu" or not pool.asks_model:
-            return self.tasks.task(sets_and_receipt, pool, results, "cpu", data, returns=count)
-        (made,) = self.tasks.task(make_on_device, pool, results, device, data, returns=1, on_device=True)
-        return self.tasks.task(made_sets_and_receipt, made, pool, results, data, returns=count)
+            receipt, *sets = task(sets_and_receipt, pool, results, "cpu", data, returns=count)
+        else:
+            (made,) = task(make_on_device, pool, results, device, data, returns=1, on_device=True)
+            receipt, *sets = task(made_sets_and_receipt, made, pool, results, data, returns=count)
+        self.missing[receipt] = pool
+        self.sets.update(zip(pool.ids, sets, strict=True))
 
     def wait_for_looks(self, on_phase: OnPhase = nobody, *, requests: bool = False) -> None:
         """Until models, sources and texts were looked at, and with `requests` these are there. Raises what is wrong."""
@@ -141,6 +170,7 @@ class Preparation:
         """Until all is there, or all but some sets and a worker is `ready`; with `described` also until the sets are
         described. Raises what is wrong."""
         self.wait_for_looks(on_phase, requests=True)
+        self._complete()
         self._uses = [(use, self.tasks.result(check)) for _, use, check in self._checks]
         for (key, _, _), (use, rows) in zip(self._checks, self._uses, strict=True):
             refuse_unknown_ids(use, rows, {}, self.tasks.result(self._largest[key]))

@@ -61,17 +61,23 @@ def check_first_blocks(evaluation: EvaluationSettings, models: Sequence[ModelRef
     if first is None:
         return
     for model in models:
-        if model.blocks is not None and first >= model.blocks:
-            raise SettingsError(
-                f"evaluation.first_blocks: {first}, and {model.name} has {model.blocks} in all; choose fewer, or leave "
-                "it out, which evaluates the whole model"
-            )
+        if model.blocks is not None:
+            refuse_all_blocks(first, model.name, model.blocks)
     for method in methods:
         if changes_the_whole(method):
             raise SettingsError(
                 f"evaluation.first_blocks: {method.label} turns the hidden states, so what leaves a block cannot be "
                 "compared with the dense model; leave the method out, or first_blocks"
             )
+
+
+def refuse_all_blocks(first: int, name: str, blocks: int) -> None:
+    """Raise SettingsError for as many first blocks as the model of this name has in all."""
+    if first >= blocks:
+        raise SettingsError(
+            f"evaluation.first_blocks: {first}, and {name} has {blocks} in all; choose fewer, or leave it out, which "
+            "evaluates the whole model"
+        )
 
 
 def _located(task_path: str | None, folder: Path) -> str | None:

@@ -24,6 +24,7 @@ from sweep import plan, remote
 from sweep.config import parse_study
 from sweep.remote import RayRunner, connect
 from sweep.results import Results
+from sweep.runs import hands
 from sweep.runs.connection import TEMPORARY
 from sweep.runs.prepare import make_calibration_sets
 from sweep.runs.provenance import provenance
@@ -265,6 +266,34 @@ def test_slow_start_of_ray_is_tried_once_more_and_then_told(failures: int, monke
         with pytest.raises(SettingsError, match=r"tried 2 times \(The current node timed out .*--local runs the same"):
             connect(RunOptions(workers=2))
     assert [start["address"] for start in starts] == ["local", "local"]
+
+
+class Begun(Exception):
+    """There are hands."""
+
+
+@pytest.fixture
+def no_hands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants some is told that there would be."""
+
+    def begin(*_: Any) -> None:
+        raise Begun
+
+    monkeypatch.setattr(hands, "Hands", begin)
+
+
+def test_what_ray_reads_on_import_is_set_before_there_are_threads_that_may_import_it(
+    no_hands: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    with pytest.raises(Begun):
+        RayRunner("results", {}).foresee([], {})
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+
+
+def test_nothing_is_done_ahead_where_forks_may_not_live(no_hands: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    RayRunner("results", {}).foresee([], {})
 
 
 def test_sigterm_stays_ours_when_ray_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,16 @@ def test_source_out_of_reach_is_told_by_its_first_document(
     assert len(no_hub) == 1
 
 
+@pytest.mark.parametrize("source", [C4, {"source": "shuffled_words", "of": C4}])
+def test_source_is_looked_at_before_texts_of_the_evaluation_that_are_left_out_are_there(
+    source: Any, document: dict[str, Any], no_hub: list[str], tmp_path: Path
+) -> None:
+    (pool,) = pools(document, source=[source], exclude_overlap=True)
+    with pytest.raises(SettingsError, match="gated or private"):
+        look_at_pool(pool, str(tmp_path))
+    assert len(no_hub) == 1
+
+
 def test_held_out_text_out_of_reach_is_told(document: dict[str, Any], no_hub: list[str]) -> None:
     look_at_texts(planned(document)[0])
     document["evaluation"]["heldout"] = [C4]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -123,9 +124,68 @@ def test_nothing_is_there_before_it_can_be_shared_nor_after_the_end(shelf: Shelf
         shared(never)
 
 
+def test_files_that_processes_would_remove_when_they_end_go_with_them(shelf: Shelf) -> None:
+    hands = Hands(1, shelf, imports=[])
+    hands.share_from_now()
+    folder = Path(shared(hands.task(tempfile.mkdtemp, [], 1)[0]).value)
+    assert folder.is_dir()
+    hands.close()
+    assert not folder.exists()
+
+
 def never_there(references: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
     time.sleep(timeout)
     return [], references
+
+
+def wait_for_file(file: Path) -> str:
+    while not file.exists():
+        time.sleep(0.01)
+    return file.read_text()
+
+
+def test_what_waits_for_others_occupies_no_process(hands: Hands, tmp_path: Path) -> None:
+    (first,) = hands.task(wait_for_file, [tmp_path / "go"], 1)
+    (second, third) = (hands.task(f, [first], 1)[0] for f in (str, len))
+    assert shared(hands.task((tmp_path / "go").write_text, ["now"], 1)[0]) == Small(3)
+    assert [shared(promise) for promise in (first, second, third)] == [Small("now"), Small("now"), Small(3)]
+
+
+def test_what_waits_when_the_launch_ends_ends_as_well(shelf: Shelf) -> None:
+    hands = Hands(1, shelf, imports=[])
+    (never,) = hands.task(time.sleep, [600], 1)
+    (queued,) = hands.task(os.getpid, [], 1)
+    (waiting,) = hands.task(str, [never], 1)
+    hands.close()
+    (late,) = hands.task(os.getpid, [], 1)
+    for promise in (never, queued, waiting, late):
+        assert promise.there
+        with pytest.raises(RunnerError):
+            shared(promise)
+
+
+def test_processes_end_when_nothing_is_left_to_do_and_others_come_when_there_is(shelf: Shelf) -> None:
+    hands = Hands(2, shelf, imports=[])
+    hands.share_from_now()
+    for _ in range(2):
+        numbers = {shared(hands.task(os.getpid, [], 1)[0]).value for _ in range(3)}
+        wait_until(lambda numbers=numbers: not any(Path(f"/proc/{number}").exists() for number in numbers))
+    hands.close()
+
+
+def test_process_runs_one_function_after_the_other_while_some_are_left(hands: Hands, tmp_path: Path) -> None:
+    (last,) = hands.task(wait_for_file, [tmp_path / "end"], 1)
+    numbers = {shared(hands.task(os.getpid, [], 1)[0]) for _ in range(3)}
+    (tmp_path / "end").write_text("")
+    assert (len(numbers), shared(last)) == (1, Small(""))
+
+
+def test_small_values_touch_no_store() -> None:
+    hands = Hands(1, object(), imports=[])
+    hands.share_from_now()
+    (two,) = hands.task(abs, [-2], 1)
+    assert shared(hands.task(abs, [two], 1)[0]) == Small(2)
+    hands.close()
 
 
 def test_references_of_ray_are_looked_at_beside_promises(hands: Hands) -> None:

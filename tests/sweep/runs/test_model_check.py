@@ -273,7 +273,9 @@ def test_hub_model_is_judged_by_what_is_here(tiny_model: Path, tmp_path: Path, m
     with pytest.raises(SettingsError, match="models: name: the checkpoint lacks lm_head.weight"):
         check_model(ref)
     (snapshot / "model.safetensors").unlink()
-    assert check_model(ref) == 257
+    assert check_model(ref, first_blocks=1) == 257
+    with pytest.raises(SettingsError, match="evaluation.first_blocks: 2, and name has 2 in all; choose fewer"):
+        check_model(ref, first_blocks=2)
 
 
 def test_models_of_one_tokenizer_are_each_looked_at(document: dict[str, Any], other_model: Path) -> None:

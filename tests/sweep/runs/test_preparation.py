@@ -37,6 +37,10 @@ class PaperTasks:
         self.near += [name] * near
         return [(*key, value) for value in range(returns)]
 
+    def begun(self) -> list[tuple[str, Any]]:
+        """Function and first argument of each task, in the order in which they were begun."""
+        return [(name, arguments[0]) for (name, _), arguments in self.arguments.items()]
+
     def end(self, name: str, value: Any, numbers: Sequence[int] | None = None) -> None:
         """Tasks of this function (those with these numbers) return a value, or raise it."""
         for other, number in self.arguments:
@@ -108,6 +112,32 @@ def test_sets_wait_for_no_requests_unless_they_leave_texts_of_the_evaluation_out
     again = plan.expand(parse_study(document))
     preparation.begin(plan.pools(again), plan.request_sets(again), "results", "cuda")
     assert tasks.arguments["sets_and_receipt", 2][3] == ("requests_and_receipt", 0, 1)
+
+
+def test_sets_begin_before_what_needs_requests_which_can_wait_until_these_are_there(
+    tasks: PaperTasks, document: dict[str, Any]
+) -> None:
+    document["calibration"]["exclude_overlap"] = [True, False]
+    trials = plan.expand(parse_study(document))
+    begun = Preparation(tasks)
+    begun.begin(plan.pools(trials), plan.request_sets(trials), "results", "cpu", in_turn=True)
+    of_sets = ("sets_and_receipt", "describe_pool")
+    plain = [(name, pool.excludes) for name, pool in tasks.begun() if name in of_sets]
+    assert plain == [("sets_and_receipt", False)] * 2
+    looked(tasks)
+    tasks.end("requests_and_receipt", ())
+    begun.wait(ready=lambda: True)
+    later = [(name, pool.excludes) for name, pool in tasks.begun() if name in of_sets][2:]
+    assert later[:2] == [("sets_and_receipt", True)] * 2
+    assert sorted(later[2:]) == [("describe_pool", False)] * 2 + [("describe_pool", True)] * 2
+    assert begun.missing_ids == {trial.calibration_id for trial in trials if trial.calibration_id}
+
+
+def test_models_are_looked_at_for_the_blocks_that_are_evaluated(tasks: PaperTasks, document: dict[str, Any]) -> None:
+    document["evaluation"] = {"tasks": [], "heldout": ["books"], "heldout_windows": 2, "first_blocks": 1}
+    trials = plan.expand(parse_study(document))
+    Preparation(tasks).look([], plan.request_sets(trials), "results")
+    assert tasks.arguments["check_model", 0][3] == 1
 
 
 def test_requests_are_made_once_for_all_rounds_in_a_folder(
