@@ -15,7 +15,9 @@ import functools
 import hashlib
 import importlib
 import io
+import os
 import pickle
+import shutil
 import sys
 import tempfile
 import types
@@ -68,7 +70,9 @@ class CodeFolder:
     def unpack(self) -> Path:
         """The folder with these files in this process."""
         if self.id not in _UNPACKED:
-            home = tempfile.TemporaryDirectory(prefix="task-code-")  # removed when the process ends
+            if not _UNPACKED:
+                _remove_left()
+            home = tempfile.TemporaryDirectory(prefix=f"{_prefix()}{os.getpid()}-")  # removed when the process ends
             for name, content in self.files.items():
                 place = Path(home.name) / name
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +82,32 @@ class CodeFolder:
 
 
 _UNPACKED: dict[str, tempfile.TemporaryDirectory[str]] = {}
+
+
+def _prefix() -> str:
+    """Of the folders of processes that share our numbers: containers have their own, and may share a disk."""
+    try:
+        return f"task-code-{Path('/proc/self/ns/pid').stat().st_ino}-"
+    except OSError:  # no Linux
+        return "task-code-"
+
+
+def _remove_left() -> None:
+    """Remove the folders of processes that are gone: Ray kills its workers, which then remove nothing themselves."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_prefix()}*"):
+        number = folder.name.removeprefix(_prefix()).partition("-")[0]
+        if number.isdigit() and not _lives(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +250,20 @@ def test_a_changed_module_is_imported_again(tmp_path: Path) -> None:
     assert load_module(file, tmp_path).VALUE == 1
     file.write_text("VALUE = 22\n")
     assert load_module(file, tmp_path).VALUE == 22
+
+
+def test_folders_of_processes_that_were_killed_are_removed(
+    requests: TaskRequests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(taskcode, "_UNPACKED", {})
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f"{taskcode._prefix()}{gone.pid}-abc"
+    living = tmp_path / f"{taskcode._prefix()}{os.getpid()}-abc"
+    others = tmp_path / "task-code-abc"
+    for folder in (left, living, others):
+        folder.mkdir()
+        (folder / "rate.py").write_text("x = 1")
+    requests.tasks[0].frozen.code[0].unpack()
+    assert not left.exists() and living.exists() and others.exists()
