@@ -110,11 +110,11 @@ def _delete_damaged(store: Results, ids: Collection[str]) -> None:
 
 
 def _ends_well(store: Results, table: str, path: str) -> bool:
-    """Whether the end of a file, which is written last, tells of rows of the table."""
+    """Whether the end of a file, which is written last, tells of rows of the table; a disk that fails tells nothing."""
     try:
         end = pq.read_metadata(path, filesystem=store.filesystem)
-    except (OSError, pa.ArrowException):
-        return False
+    except (OSError, pa.ArrowException) as error:
+        return getattr(error, "errno", None) is not None
     return end.num_rows > 0 and set(KEYS[table]) <= set(end.schema.names)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -77,6 +78,18 @@ def test_damaged_file_is_named_and_its_trial_made_again(study: Any, table: str, 
         assert "the trial is made again" in result.output
         assert "1 to run" in result.output
     assert tables(root) == before
+
+
+def test_disk_that_fails_is_no_reason_to_delete_a_set(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, root = study
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    files = {file: file.stat().st_mtime_ns for file in root.rglob("*.parquet")}
+    monkeypatch.setattr("sweep.runs.repair.pq.read_metadata", fail)
+    run()
+    assert {file: file.stat().st_mtime_ns for file in root.rglob("*.parquet")} == files
 
 
 def test_sound_folder_is_left_as_it_is(study: Any) -> None:
