@@ -2,10 +2,9 @@
 Ray; what is decided is decided in `sweep/runs/crew.py` and `hiring.py`.
 
 CPU tasks build calibration sets and requests, which stay in the object store as task results: the driver owns them, so
-Ray rebuilds what a lost node held. On one machine processes of its own build them (`hands.py`), while Ray starts.
-Workers are actors that each hold one dense model, loaded meanwhile; the driver hands out trials whose sets are there,
-and waits. Of a trial it hears twice: when it has left the worker's device, and when its row is there. On a cluster that
-may grow, some workers always wait for room: the demand that Ray's autoscaler sees. Hard: a head that is gone.
+Ray rebuilds what a lost node held. On one machine its own processes build them (`hands.py`), while Ray starts. Workers
+are actors that each hold a dense model, loaded meanwhile. Of a trial the driver hears twice: when it has left the GPU,
+and when its row is there. While a cluster may grow, some workers wait for room: the demand that its autoscaler sees.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from methods.lazy import Lazy
+from sweep.models import ModelRef
 from sweep.plan import EvaluationKey, Pool, RequestSet
 from sweep.runs import connection
 from sweep.runs.actor import GROUP, LEFT, Actor
@@ -97,9 +97,8 @@ class RayRunner(Steady):
             self.preparation.begin(pools, requests, self.results, "cpu")
 
     def prepare(self, pools: Sequence[Pool], requests: Mapping[EvaluationKey, RequestSet]) -> None:
-        """Build all sets and requests in parallel. Raises SettingsError once one cannot be. No worker is asked for
-        before models and sources were looked at, and on a cluster the requests are there. Returns when everything is
-        there, or as soon as a worker could begin: `run` takes the other sets as they come."""
+        """Build all sets and requests, at least until a worker could begin. Raises SettingsError once one cannot be. No
+        worker uses its GPU, and of a cluster none is asked for, before models and sources were looked at."""
         models = [use.model for asked in requests.values() for use in asked.uses]
         if self._device == "cuda" and self.hiring.choose(self.nodes.room().kind_by_model(models)):
             self._dismiss()
@@ -110,11 +109,13 @@ class RayRunner(Steady):
             self.preparation.begin(pools, requests, self.results, self._device, in_turn=True)
         self._here = False  # what a later run needs is made by tasks, in processes that stay
         stayed = self.crew.size > 0  # then tasks ask for no CPU, and never wait for one
+        beside = not (stayed or needs_device) and self.nodes.room().spare(self.workers)
+        if beside and not self.options.address:
+            self._hire_first(requests)
         self.preparation.wait_for_looks(self.on_phase, requests=bool(self.options.address))
-        beside = stayed or (self.nodes.room().spare(self.workers) and not needs_device)
-        warmed = self._warm(requests) if beside and not stayed else []
+        warmed = [actor.warm.remote(model) for actor, model in (self._hire_first(requests) if beside else ())]
         ready = lambda: stayed or (not self.stay and bool(self.done(warmed, 0)))  # noqa: E731
-        self.preparation.wait(ready, self.on_phase, described=not beside)
+        self.preparation.wait(ready, self.on_phase, described=not (stayed or beside))
 
     def task(
         self, function: Callable[..., Any], *arguments: Any, returns: int, on_device: bool = False, near: bool = False
@@ -144,16 +145,16 @@ class RayRunner(Steady):
             self.nodes.check()
             raise ClusterError(f"calibration sets and requests could not be made: {last_line(error)}") from None
 
-    def _warm(self, requests: Mapping[EvaluationKey, RequestSet]) -> list[Any]:
-        """Workers start and load models while sets and requests are built; the references of these calls."""
+    def _hire_first(self, requests: Mapping[EvaluationKey, RequestSet]) -> list[tuple[Any, ModelRef]]:
+        """The first workers, unless they start already, and the model that each will hold."""
         work = {(use.model, key): use.trials for key, asked in requests.items() for use in asked.uses}
-        models, calls = spread(work, self.workers, self.crew.kind_of), []
+        models, first = spread(work, self.workers, self.crew.kind_of), []
         for kind in self.hiring.kinds:
             of_kind = [held for held in models if self.crew.kind_of(held) == kind]
             for held, reference in zip(of_kind, self.hire(len(of_kind), kind), strict=False):
-                self.crew.will_hold(self._calls[reference], held)
-                calls.append(self._calls[reference].warm.remote(held[0]))
-        return calls
+                self.crew.will_hold(actor := self._calls[reference], held)
+                first.append((actor, held[0]))
+        return first
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Run the jobs on all workers; yields each outcome when its row is committed."""
@@ -167,8 +168,7 @@ class RayRunner(Steady):
                 yield from ended
                 self._look()
                 self._hire_and_end()
-                waiting = [*self._calls, *self._records, *self.preparation.missing]
-                done = first_there(waiting, LOOK_SECONDS, ray.wait)
+                done = first_there([*self._calls, *self._records, *self.preparation.missing], LOOK_SECONDS, ray.wait)
                 if not done and (line := silence.line(crew.busy_with())):
                     self.notify(line)
                 ended = [outcome for reference in done for outcome in self._hear(reference)]

@@ -6,6 +6,7 @@ several stand for brought to this machine. What the next trial needs comes while
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,12 @@ from sweep.runs.outcome import Outcome
 from sweep.runs.worker import Worker
 from sweep.weights.ahead import begin_reading
 
+IMPORTS = (  # of what loads a model and makes metrics
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "lm_eval.api.task",
+)
 GROUP = "records"  # of calls that run beside the others: those to `recorded`
 LEFT = "left the device"
 
@@ -39,7 +46,11 @@ class Actor(Worker):
         self.fetch, self.bring = fetch, bring
 
     def process(self) -> int:
-        """The number of this process; the first call, answered when the worker is ready."""
+        """The number of this process; the first call, answered when the worker is ready, with what takes seconds to
+        import. Nothing is on its device yet."""
+        with suppress(Exception):  # it is met again, and told, by the first trial
+            for name in IMPORTS:
+                importlib.import_module(name)
         return os.getpid()
 
     def run_boxed(

@@ -14,7 +14,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import Result
@@ -26,6 +28,7 @@ from sweep.remote import RayRunner, connect
 from sweep.results import Results
 from sweep.runs import hands
 from sweep.runs.connection import TEMPORARY
+from sweep.runs.hiring import hiring_of
 from sweep.runs.prepare import make_calibration_sets
 from sweep.runs.provenance import provenance
 from sweep.runs.runner import RunOptions
@@ -294,6 +297,47 @@ def test_what_ray_reads_on_import_is_set_before_there_are_threads_that_may_impor
 def test_nothing_is_done_ahead_where_forks_may_not_live(no_hands: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     RayRunner("results", {}).foresee([], {})
+
+
+class PaperRay:
+    """In place of Ray: a machine with a GPU, and workers of which each call is written down."""
+
+    get = wait = None
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}]
+
+    def remote(self, **needs: Any) -> Callable[[type], Any]:
+        return lambda _: SimpleNamespace(remote=self._worker)
+
+    def _worker(self, *_: Any) -> Any:
+        worker = Mock()
+        worker.process.remote.side_effect = lambda: self.calls.append("start") or object()  # type: ignore[func-returns-value]
+        worker.warm.remote.side_effect = lambda model: self.calls.append(f"load {model.name}")
+        return worker
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [(None, ["start", "looks", "load tiny", "wait"]), ("auto", ["looks", "start", "load tiny", "wait"])],
+)
+def test_workers_start_while_a_study_is_looked_at_but_load_nothing_and_not_on_a_cluster(
+    address: str | None, expected: list[str], document: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(remote, "ray", PaperRay(calls))
+    options = RunOptions(address=address, workers=1)
+    runner = RayRunner("results", {}, options)
+    runner._device, runner.workers, runner.hiring = "cuda", 1, hiring_of(runner.crew, options, "cuda")
+    runner.preparation = Mock()
+    runner.preparation.wait_for_looks.side_effect = lambda *_, **__: calls.append("looks")
+    runner.preparation.wait.side_effect = lambda *_, **__: calls.append("wait")
+    trials = plan.expand(parse_study(document))
+    runner.prepare(plan.pools(trials), plan.request_sets(trials))
+    assert calls == expected
 
 
 def test_sigterm_stays_ours_when_ray_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
