@@ -149,9 +149,12 @@ class Hands:
     def _begin(
         self, values: Future[list[Any]], function: Callable[..., Any], arguments: Sequence[Any], returns: int
     ) -> None:
+        if self._closed:  # perhaps told by the pool while it shuts down, which lets nobody submit then
+            values.set_exception(_ended())
+            return
         try:
             run = self._threads.submit(self._run, function, arguments, returns)
-        except RuntimeError:  # of a pool that was shut down
+        except RuntimeError:  # of a pool that was shut down meanwhile
             values.set_exception(_ended())
         else:
             run.add_done_callback(partial(_hand_on, values))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,6 +123,37 @@ def test_nothing_is_there_before_it_can_be_shared_nor_after_the_end(shelf: Shelf
     hands.close()
     with pytest.raises(RunnerError):
         shared(never)
+
+
+class SlowShelf(Shelf):
+    """Takes in nothing before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.told = threading.Event(), threading.Event()
+
+    def put(self, value: Any) -> Place:
+        self.asked.set()
+        self.told.wait(60)
+        return super().put(value)
+
+
+def test_end_comes_although_functions_wait_for_others_that_have_not_begun() -> None:
+    shelf = SlowShelf()
+    hands = Hands(1, shelf, imports=[])
+    hands.share_from_now()
+    hands.task(bytes, [200_000], 1)
+    (queued,) = hands.task(divmod, [37, 5], 1)
+    (waiting,) = hands.task(len, [queued], 1)
+    assert shelf.asked.wait(60)  # so that the only hand takes nothing else
+    closing = threading.Thread(target=hands.close, daemon=True)
+    closing.start()
+    time.sleep(0.3)
+    shelf.told.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    with pytest.raises(RunnerError):
+        shared(waiting)
 
 
 def test_files_that_processes_would_remove_when_they_end_go_with_them(shelf: Shelf) -> None:
