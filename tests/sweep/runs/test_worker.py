@@ -201,6 +201,7 @@ def test_model_that_is_loaded_ahead_is_loaded_once_and_gives_the_same_numbers(
     run(trials, str(tmp_path / "r"))
     expected = [describe_numbers(Results(tmp_path / "r"), trial) for trial in trials]
     loaded, load_dense, begin = list[str](), worker.load_dense, Worker.__init__
+    nowhere = str(tmp_path / "nowhere")
 
     def counted(ref: Any, device: str) -> Any:
         loaded.append(ref.path)
@@ -209,13 +210,13 @@ def test_model_that_is_loaded_ahead_is_loaded_once_and_gives_the_same_numbers(
     def begin_and_load(self: Worker, *arguments: Any) -> None:
         begin(self, *arguments)
         model = trials[0].model
-        self.warm(model if ahead else dataclasses.replace(model, path="nowhere"))
+        self.warm(model if ahead else dataclasses.replace(model, path=nowhere))
 
     monkeypatch.setattr(worker, "load_dense", counted)
     monkeypatch.setattr(Worker, "__init__", begin_and_load)
     run(trials, str(tmp_path / "ahead"))
     assert [describe_numbers(Results(tmp_path / "ahead"), trial) for trial in trials] == expected
-    assert loaded == ([] if ahead else ["nowhere"]) + [trials[0].model.path]
+    assert loaded == ([] if ahead else [nowhere]) + [trials[0].model.path]
 
 
 def test_a_worker_that_stays_keeps_the_model_and_an_evaluator_for_each_evaluation(
