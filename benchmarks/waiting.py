@@ -5,10 +5,11 @@
     python -m benchmarks.waiting --shape tiny             # the same with two small blocks: does it run?
 
 Writes the model and four files of random words (unless they are in `--folder`), launches `python -m sweep.launch` in a
-process of its own and reads the workers' logs. *Start-up* ends when the first worker holds its model with everything
-that its first trial needs. *Busy* is the time in which a worker gives weights back, compresses or evaluates, over the
-time from there to the last trial's end, of all workers that ran a trial; where `nvidia-smi` answers, its utilization
-over the same time stands beside it.
+process of its own and reads the workers' logs, which stay in the folder `logs` of `--folder`. *Start-up* ends when the
+first worker holds its model with everything that its first trial needs; what that worker did until then is printed.
+*Busy* is the time in which a worker gives weights back, compresses or evaluates, over the time from there to the last
+trial's end, of all workers that ran a trial; where `nvidia-smi` answers, its utilization over the same time stands
+beside it.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ class Found:
     launched: float
     spans: list[Span] = field(default_factory=list)
     ended: int = 0
+    loaded: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # by worker: seconds of the parts of loading ahead
 
     @property
     def begins(self) -> float:
@@ -77,10 +81,16 @@ class Found:
     def start_up(self) -> float:
         return self.begins - self.launched
 
+    @property
+    def first(self) -> str | None:
+        """The worker that begins first."""
+        spans = [span for span in self.spans if span.phase in ON_DEVICE]
+        return min(spans, key=lambda span: span.begin).worker if spans else None
+
     def before(self) -> list[Span]:
-        """What the worker that begins first did until then."""
-        first = min((span for span in self.spans if span.phase in ON_DEVICE), key=lambda span: span.begin, default=None)
-        return [span for span in self.spans if first and span.worker == first.worker and span.end <= first.begin]
+        """What the worker that begins first did until then, in order."""
+        spans = [span for span in self.spans if span.worker == self.first and span.end <= self.begins]
+        return sorted(spans, key=lambda span: span.begin)
 
     @property
     def busy(self) -> float:
@@ -110,6 +120,8 @@ def read_logs(folder: Path, launched: float) -> Found:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         found.ended += sum(line["event"] == "done" for line in lines)
         found.spans += list(_spans(path.stem, lines))
+        if seconds := [line["seconds"] for line in lines if line["event"] == "loaded"]:
+            found.loaded[path.stem] = seconds[-1]
     return found
 
 
@@ -214,11 +226,20 @@ def launch(study: str, results: Path, arguments: Sequence[str]) -> tuple[Found, 
     return read_logs(results, launched), code, seen
 
 
+def keep_logs(logs: Path, kept: Path) -> None:
+    """Copy the logs of this launch in place of those of an earlier one."""
+    shutil.rmtree(kept, ignore_errors=True)
+    if logs.is_dir():
+        shutil.copytree(logs, kept)
+
+
 def show(found: Found, total: float, seen: Sequence[tuple[float, float]]) -> None:
     print(f"start-up {found.start_up:.1f} s, then {found.ended} trials in {found.ends - found.begins:.1f} s")
     for span in found.before():
         what = f"{span.phase}, {span.part}" if span.part else span.phase
         print(f"  {span.begin - found.launched:5.1f} to {span.end - found.launched:5.1f} s: {what}")
+    if parts := found.loaded.get(found.first or ""):
+        print("  loading ahead: " + ", ".join(f"{part} {seconds:.1f} s" for part, seconds in parts.items()))
     print(f"busy from the first trial to the last: {found.busy:.1%}")
     during = [percent for second, percent in seen if found.begins <= second <= found.ends]
     if during:
@@ -232,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shape", choices=("default", "7b", "tiny"), default="default")
     parser.add_argument("--workers", help="as of sweep.launch")
     parser.add_argument("--gpus-per-worker", help="as of sweep.launch")
-    parser.add_argument("--folder", type=Path, help="where models and texts are kept [default: a temporary one]")
+    parser.add_argument("--folder", type=Path, help="where models, texts and logs are kept [default: nowhere]")
     options = parser.parse_args(argv)
     flags = [("--workers", options.workers), ("--gpus-per-worker", options.gpus_per_worker)]
     with tempfile.TemporaryDirectory() as temporary:
@@ -245,6 +266,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             study, Path(temporary, "results"), [part for flag, value in flags if value for part in (flag, value)]
         )
         show(found, time.monotonic() - began, seen)
+        if options.folder:
+            keep_logs(Path(temporary, "results", "logs"), folder / "logs")
     return code
 
 

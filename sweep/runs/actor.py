@@ -11,12 +11,15 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any
 
 from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.runs.hands import Small, fetched
+from sweep.runs.machine import process_began
 from sweep.runs.outcome import Outcome
+from sweep.runs.record import Beside
 from sweep.runs.worker import Worker
 from sweep.weights.ahead import begin_reading
 
@@ -42,8 +45,17 @@ class Actor(Worker):
         fetch: Callable[[Any], Any],
         bring: Callable[..., object],
     ) -> None:
+        here = datetime.now(timezone.utc)
         super().__init__(results, provenance, device, limits)
         self.fetch, self.bring = fetch, bring
+        self._say_since(process_began() or here, here)
+
+    def _say_since(self, began: datetime, here: datetime) -> None:
+        """Into the log: when this process began, and when what a worker needs of it was imported."""
+        log, now = Beside(self.log.path), datetime.now(timezone.utc)
+        for part, first, last in (("process", began, here), ("torch and transformers", here, now)):
+            for event, time in (("begin", first), ("end", last)):
+                log.say(event, trial="", phase="start", part=part, time=time.isoformat(timespec="milliseconds"))
 
     def process(self) -> int:
         """The number of this process; the first call, answered when the worker is ready, with what takes seconds to

@@ -6,6 +6,7 @@ import gc
 import os
 import platform
 import resource
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +74,16 @@ def gpu_models_here() -> list[str]:
         return []
     lines = [line for text in texts for line in text.splitlines() if line.startswith("Model:")]
     return [line.partition(":")[2].strip() for line in lines]
+
+
+def process_began(process: Path = Path("/proc/self/stat"), uptime: Path = Path("/proc/uptime")) -> datetime | None:
+    """When this process began; None on a system that does not say."""
+    try:
+        ticks = int(process.read_text().rpartition(")")[2].split()[19])  # since the machine began; see proc(5)
+        age = float(uptime.read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return None
+    return datetime.now(timezone.utc) - timedelta(seconds=age)
 
 
 def reset_peak_memory(device: str) -> None:

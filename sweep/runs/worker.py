@@ -22,6 +22,7 @@ from calib.build import CalibrationSet
 from methods.lazy import torch
 from sweep.evaluation.first_blocks import make_judge
 from sweep.evaluation.suite import EvaluationData, Judge
+from sweep.evaluation.warmup import warm_up
 from sweep.models import ModelRef, at_commit, hub_commit
 from sweep.plan import EvaluationKey, Trial, evaluation_key
 from sweep.results import Results, TrialRows
@@ -29,7 +30,7 @@ from sweep.runs.connection import LOGS
 from sweep.runs.errors import error_line, may_pass
 from sweep.runs.machine import device_name, device_works, free_memory, peak_memory, quiet_torch, reset_peak_memory
 from sweep.runs.outcome import Outcome
-from sweep.runs.record import Left, Recorder, record
+from sweep.runs.record import Beside, Left, Recorder, record
 from sweep.runs.schedule import held_by
 from sweep.runs.watch import Watch, WatchedClock, WorkLog
 from sweep.storage.patience import WRITE_PATIENCE
@@ -161,24 +162,42 @@ class Worker:
         return peak_memory(self.device) if self.device == "cuda" else None
 
     def warm(self, model: ModelRef) -> None:
-        """Load a model before there is a trial of it, and what a first forward and the first metrics load.
+        """Load a model before there is a trial of it, and what a first evaluation and the first metrics load.
 
-        What goes wrong is met again, and told, by the first trial.
+        What goes wrong is met again, and told, by the first trial. The log says when each of it was, in lines that are
+        marked as no trial's.
         """
         if self._held is not None:  # a worker that stayed holds one
             return
-        clock = WatchedClock("", model.name, WorkLog(None))
+        log = Beside(self.log.path)
+        clock = WatchedClock("", model.name, log, self._memory)
         if self.watch:
             self.watch.clock = clock
+        with suppress(Exception), clock("load", "device"):
+            torch.zeros(1, device=self.device)
         with suppress(Exception), clock("load", "model"):
             ref = at_commit(model, hub_commit(model))
-            self._warm = ref, load_dense(ref, self.device)
+            dense = load_dense(ref, self.device)
+            self._warm = ref, dense
+            log.say("loaded", name=model.name, seconds=dense.seconds)
         with suppress(Exception), clock("load", "libraries"):
             import lm_eval.api.task  # noqa: F401  # for metrics
+        with suppress(Exception), clock("load", "first use"):
+            self._use_once()
 
-            if self._warm and self._warm[1].placement == "whole":
-                with torch.inference_mode():
-                    self._warm[1].model(torch.zeros((1, 8), dtype=torch.long, device=self.device), use_cache=False)
+    def _use_once(self) -> None:
+        """Have the model that was loaded ahead do what takes longer for the first time; leaves no memory behind."""
+        if self._warm is None or self._warm[1].placement != "whole":  # of a streamed model it would read blocks again
+            return
+        dense = self._warm[1]
+        if self.device != "cuda":
+            with torch.inference_mode():
+                dense.model(torch.zeros((1, 8), dtype=torch.long), use_cache=False)
+            return
+        try:
+            warm_up(dense.model, dense.max_length)
+        finally:
+            torch.cuda.empty_cache()  # workers may share this GPU
 
     def _take_warm(self, ref: ModelRef) -> DenseModel | StreamedModel | None:
         """The model that was loaded ahead, if it is this one; another one makes room."""
@@ -227,8 +246,9 @@ class Worker:
             if held is not None and held.commit == data.model_commit:
                 held.dense.restore()
             else:
-                held = self._held = None
-                free_memory(self.device)
+                if held is not None:
+                    held = self._held = None
+                    free_memory(self.device)  # a third of a second, so not for nothing
                 held = self._load(trial, data, clock)
             with clock("load", "evaluation of the dense model"):
                 evaluator = make_judge(data, held.dense.model, held.dense.tokenizer, self.device)

@@ -15,7 +15,6 @@ a walk has left other weights in it; *scratch* is the folder that holds those; a
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -29,12 +28,13 @@ from typing import Any
 from methods.lazy import torch
 from sweep.checkpoints.integrity import refuse_not_finite
 from sweep.weights.hashes import checksum
+from sweep.weights.sample import block_kinds, cut_to, enough
 from sweep.weights.skeleton import as_meta
+from sweep.weights.staging import Buffer
 from sweep.weights.tensors import DataFile, Source, bytes_of
 
 READERS = 4  # threads that read pieces of one block
 PIECE = 32 << 20  # bytes of one read
-SAMPLED = 8  # blocks that stand for a whole model at most: Gemma 3 repeats itself after 6
 ALIGNED = 256  # bytes, of a tensor's place in a buffer
 
 
@@ -98,7 +98,7 @@ class StreamedBlocks:
         self._reader = ThreadPoolExecutor(1, "block-reader")
         self._pieces = ThreadPoolExecutor(READERS, "block-pieces")
         self._writer = ThreadPoolExecutor(1, "block-writer")
-        self._buffers = {name: _Buffer() for name in ("read", "write")}
+        self._buffers = {name: Buffer() for name in ("read", "write")}
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @property
@@ -127,34 +127,18 @@ class StreamedBlocks:
 
         An ordinary small model: what is checked on it costs a few blocks instead of all.
         """
-        kinds = self.kinds()
-        count = next((n for n in range(1, SAMPLED) if set(kinds[:n]) == set(kinds)), min(SAMPLED, len(kinds)))
-        whole = self.blocks._modules
+        count = enough(block_kinds(self.model, self.blocks))
         home = self.model.block_home
-        model: Any = self.model
-        config = model.config.get_text_config()
         try:
             for index in range(count):
                 self._install(index)
             self.model.block_home = None  # type: ignore[assignment]
-            self.blocks._modules = dict(list(whole.items())[:count])
-            config.num_hidden_layers = count
-            yield self.model
+            with cut_to(self.model, self.blocks, count):
+                yield self.model
         finally:
-            self.blocks._modules = whole
-            config.num_hidden_layers = len(whole)
             self.model.block_home = home
             for index in range(count):
                 _to_meta(self.blocks[index])
-
-    def kinds(self) -> list[object]:
-        """What a block is: its kind of layer in the configuration, and the settings that its modules hold."""
-        config: Any = self.model.config
-        layer_types = getattr(config.get_text_config(), "layer_types", None) or [None] * len(self.blocks)
-        return [
-            (kind, tuple((path, type(module).__name__, _settings(module)) for path, module in block.named_modules()))
-            for kind, block in zip(layer_types, self.blocks, strict=True)
-        ]
 
     def forget(self) -> None:
         """Drop everything that was changed. The caller gives the modules their structure back."""
@@ -322,37 +306,12 @@ class StreamedBlocks:
         }
 
 
-class _Buffer:
-    """Pinned memory that is made once and used again as soon as it is not `busy` (an event, or a future)."""
-
-    def __init__(self) -> None:
-        self.memory: torch.Tensor | None = None
-        self.busy: Any = None
-
-    def of(self, size: int) -> torch.Tensor:
-        """At least `size` bytes; waits until they are free."""
-        if isinstance(self.busy, Future):
-            self.busy.exception()  # whoever reads the block hears of it
-        elif self.busy is not None:
-            self.busy.synchronize()
-        if self.memory is None or self.memory.numel() < size:
-            self.memory = None
-            self.memory = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-        return self.memory
-
-
 def _to_meta(block: torch.nn.Module) -> None:
     """Free what the block holds: its parameters, and the buffers that belong to its state."""
     away: dict[int, torch.Tensor] = {}
     for (module, kind, name, _), tensor in _slots(block):
         if not tensor.is_meta:
             getattr(module, kind)[name] = away.setdefault(id(tensor), as_meta(tensor))
-
-
-def _settings(module: torch.nn.Module) -> tuple[tuple[str, object], ...]:
-    """Switches, sizes and names that a module holds, without the number of its layer."""
-    plain = [(name, value) for name, value in vars(module).items() if isinstance(value, bool | int | str)]
-    return tuple((name, value) for name, value in sorted(plain) if not re.search("idx|index|layer_id|number", name))
 
 
 _Slot = tuple[Any, str, str, str]  # (module, dictionary, name, key)

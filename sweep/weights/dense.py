@@ -8,7 +8,9 @@ missing, of another shape, or no numbers (`sweep/checkpoints/integrity.py`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +18,7 @@ from methods.lazy import torch
 from sweep.checkpoints.integrity import refuse_differences, refuse_not_finite, refuse_untied
 from sweep.models import ModelRef, context_length, load_tokenizer, local_files, unusable
 from sweep.weights.memory import host_memory
+from sweep.weights.staging import moved
 
 PINNING = 8  # workers of as many GPUs may each want a pinned copy of their own
 
@@ -29,33 +32,45 @@ class DenseModel:
         import transformers
 
         self.ref = ref = local_files(ref)
+        self.seconds: dict[str, float] = {}  # of each part of this
         chosen = dtype or ref.dtype
         if chosen == "auto" and device == "cpu":
             chosen = "float32"
-        try:
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                ref.path,
-                revision=ref.revision,
-                dtype=chosen,
-                trust_remote_code=ref.trust_remote_code,
-                ignore_mismatched_sizes=True,  # they are refused below, with all others
-                output_loading_info=True,
-            )
-        except (OSError, ValueError) as error:
-            raise unusable(ref, error) from None
+        with self._timed("reading"):
+            try:
+                loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                    ref.path,
+                    revision=ref.revision,
+                    dtype=chosen,
+                    trust_remote_code=ref.trust_remote_code,
+                    ignore_mismatched_sizes=True,  # they are refused below, with all others
+                    output_loading_info=True,
+                )
+            except (OSError, ValueError) as error:
+                raise unusable(ref, error) from None
         model, found = loaded
         refuse_differences(ref.name, type(model).__name__, found)
         refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
         # views of its files, if the checkpoint has this dtype: the page cache holds them, once for all workers
         loaded = {name: weight.data for name, weight in model.named_parameters()} if device != "cpu" else {}
-        self.model: Any = model.to(device).eval().requires_grad_(False)
-        refuse_not_finite(ref.name, self.model.state_dict().items())
+        with self._timed("moving to the device"):
+            self.model: Any = moved(model, device).eval().requires_grad_(False)
+        with self._timed("looking for numbers that are none"):
+            refuse_not_finite(ref.name, self.model.state_dict().items())
         self.device: torch.device = next(self.model.parameters()).device  # "cuda" has become "cuda:0"
-        self.tokenizer = load_tokenizer(ref)
+        with self._timed("tokenizer"):
+            self.tokenizer = load_tokenizer(ref)
         self.max_length = context_length(ref)
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
-        self._snapshot = Snapshot(self.model, self.device, loaded=loaded)
+        with self._timed("dense copy"):
+            self._snapshot = Snapshot(self.model, self.device, loaded=loaded)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[part] = round(time.perf_counter() - began, 3)
 
     def restore(self) -> None:
         """Give back the dense model in place: the modules as they were, and every weight and buffer exactly."""

@@ -48,6 +48,7 @@ class StreamedModel:
     def __init__(self, ref: ModelRef, device: str = "cpu", scratch: str | None = None) -> None:
         """scratch: the folder for compressed blocks, the system's temporary one when None. Raises SettingsError."""
         self.ref = ref
+        self.seconds: dict[str, float] = {}  # blocks are read when they are needed
         folder = local_folder(ref)
         stored = checkpoint_tensors(folder) if folder else {}
         if folder is None or not stored:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,7 @@ from sweep.runs.machine import (
     device_works,
     free_memory,
     peak_memory,
+    process_began,
     quiet_torch,
     uncompiled_line,
 )
@@ -57,3 +60,12 @@ def test_packages_without_compiled_files_are_told(tmp_path: Path) -> None:
     cached.parent.mkdir(parents=True)
     cached.touch()
     assert uncompiled_line(module) is None
+
+
+def test_a_process_began_where_the_system_counted_it(tmp_path: Path) -> None:
+    (tmp_path / "stat").write_text(f"7 (a) name) S {' '.join('1' * 18)} {30 * os.sysconf('SC_CLK_TCK')} 0 0")
+    (tmp_path / "uptime").write_text("100.25 3.00\n")
+    began = process_began(tmp_path / "stat", tmp_path / "uptime")
+    assert began is not None
+    assert timedelta(0) <= datetime.now(timezone.utc) - began - timedelta(seconds=70.25) < timedelta(seconds=60)
+    assert process_began(tmp_path / "nowhere", tmp_path / "uptime") is None

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 
 from sweep import plan
 from sweep.config import parse_study
@@ -20,7 +21,9 @@ from sweep.runs.outcome import Outcome
 from sweep.runs.provenance import provenance
 from sweep.runs.schedule import Job
 from sweep.runs.worker import Worker
+from sweep.storage.status import running
 from sweep.trial import failed_rows
+from sweep.weights.dense import DenseModel
 
 
 @pytest.fixture
@@ -198,6 +201,7 @@ def test_model_that_is_loaded_ahead_is_loaded_once_and_gives_the_same_numbers(
     run(trials, str(tmp_path / "r"))
     expected = [describe_numbers(Results(tmp_path / "r"), trial) for trial in trials]
     loaded, load_dense, begin = list[str](), worker.load_dense, Worker.__init__
+    nowhere = str(tmp_path / "nowhere")
 
     def counted(ref: Any, device: str) -> Any:
         loaded.append(ref.path)
@@ -206,13 +210,13 @@ def test_model_that_is_loaded_ahead_is_loaded_once_and_gives_the_same_numbers(
     def begin_and_load(self: Worker, *arguments: Any) -> None:
         begin(self, *arguments)
         model = trials[0].model
-        self.warm(model if ahead else dataclasses.replace(model, path="nowhere"))
+        self.warm(model if ahead else dataclasses.replace(model, path=nowhere))
 
     monkeypatch.setattr(worker, "load_dense", counted)
     monkeypatch.setattr(Worker, "__init__", begin_and_load)
     run(trials, str(tmp_path / "ahead"))
     assert [describe_numbers(Results(tmp_path / "ahead"), trial) for trial in trials] == expected
-    assert loaded == ([] if ahead else ["nowhere"]) + [trials[0].model.path]
+    assert loaded == ([] if ahead else [nowhere]) + [trials[0].model.path]
 
 
 def test_a_worker_that_stays_keeps_the_model_and_an_evaluator_for_each_evaluation(
@@ -254,3 +258,45 @@ def test_a_model_that_hangs_while_it_is_loaded_ahead_is_seen(
     here.warm(trials[0].model)
     assert found[0] is not None and found[0].startswith("hangs: load")
     assert here.watch.clock is not None and here.watch.clock.hangs({"load": 0.0}) is None
+
+
+def test_a_worker_says_what_it_did_before_its_first_trial_in_lines_that_are_no_trials(
+    trials: list[Trial], tmp_path: Any
+) -> None:
+    here = Worker(str(tmp_path), provenance(), "cpu")
+    here.warm(trials[0].model)
+    (log,) = (tmp_path / "logs").glob("*.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert all(line["beside"] for line in lines)
+    assert [(line["event"], line.get("part")) for line in lines] == [
+        ("begin", "device"),
+        ("end", "device"),
+        ("begin", "model"),
+        ("loaded", None),
+        ("end", "model"),
+        ("begin", "libraries"),
+        ("end", "libraries"),
+        ("begin", "first use"),
+        ("end", "first use"),
+    ]
+    (parts,) = (line["seconds"] for line in lines if line["event"] == "loaded")
+    assert {"reading", "moving to the device", "dense copy"} <= set(parts)
+    assert list(running(Results(tmp_path))) == []
+
+
+def test_what_goes_wrong_in_the_first_use_leaves_the_model_to_the_first_trial(
+    trials: list[Trial], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Any] = []
+
+    def fail(model: Any, max_length: int) -> None:
+        used.append((model, max_length))
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    here = Worker(str(tmp_path), provenance(), "cpu")
+    monkeypatch.setattr(worker, "load_dense", lambda ref, _: DenseModel(ref))
+    monkeypatch.setattr(worker, "warm_up", fail)
+    here.device = "cuda"
+    here.warm(trials[0].model)
+    assert here._warm is not None
+    assert used == [(here._warm[1].model, 64)]

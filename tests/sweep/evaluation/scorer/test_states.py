@@ -18,7 +18,7 @@ from sweep.evaluation.scorer.forward import TokenBudget, body, head_rule
 from sweep.evaluation.scorer.scoring import PlainScorer
 from sweep.evaluation.scorer.states import ModelCall, final_states
 from sweep.models import resolve_model
-from sweep.weights.blocks import StreamedBlocks
+from sweep.weights import blocks
 from sweep.weights.dense import DenseModel
 from sweep.weights.hashes import weights_hash
 from sweep.weights.streaming import StreamedModel
@@ -110,7 +110,7 @@ def test_decoder_that_works_between_its_blocks_is_refused(llama: Path, monkeypat
         return (self.norm(hidden),)
 
     _, streamed = pair(llama)
-    monkeypatch.setattr(StreamedBlocks, "kinds", lambda _: ["first", "second", "second"])
+    monkeypatch.setattr(blocks, "block_kinds", lambda *_: ["first", "second", "second"])
     with streamed.blocks.sample() as small:
         states.check_blocks_alone(small, streamed.blocks.blocks)
         monkeypatch.setattr(type(small.model), "forward", forward)
