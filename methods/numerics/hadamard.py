@@ -5,7 +5,8 @@ one of Paley's for what they leave (576 = 16 · 36), so all its numbers are ±1/
 (88 = 8 · 11 needs one of order 44, 43 being prime; 344 = 8 · 43 has none) get Hartley's matrix of the odd factor in its
 place, orthogonal and nearly as flat. The hard case is identity: a product of matrices sums in another order on every
 processor, and the hash of rotated weights would tell. So sums are taken in a fixed order, element by element, in
-float64, and Hartley's cosines are cut to 40 bits, which no library disagrees about.
+float64, the division by √width is rounded correctly on every device, and Hartley's cosines are cut to 40 bits, which no
+library disagrees about.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 
 from methods.lazy import torch
+from methods.numerics.grids import divide
 
 CUT = 2.0**40  # Hartley's numbers are multiples of its inverse: orthogonal to 1e-12
 PIECE = 1 << 24  # numbers that are rotated at a time on a GPU: 128 MiB of float64, and twice that while sums are taken
@@ -65,7 +67,7 @@ class Rotation:
             for place, column in enumerate(torch.from_numpy(other.T.copy()).to(x.device)):
                 mixed += places[:, place : place + 1] * column[:, None]  # two steps: a fused one rounds otherwise
             x = mixed.view(self.width, -1)
-        return x.div_(math.sqrt(self.width))
+        return divide(x, math.sqrt(self.width))
 
 
 @lru_cache(maxsize=32)

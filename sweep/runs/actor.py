@@ -48,6 +48,7 @@ class Actor(Worker):
         here = datetime.now(timezone.utc)
         super().__init__(results, provenance, device, limits)
         self.fetch, self.bring = fetch, bring
+        import_ahead()
         self._say_since(process_began() or here, here)
 
     def _say_since(self, began: datetime, here: datetime) -> None:
@@ -58,11 +59,7 @@ class Actor(Worker):
                 log.say(event, trial="", phase="start", part=part, time=time.isoformat(timespec="milliseconds"))
 
     def process(self) -> int:
-        """The number of this process; the first call, answered when the worker is ready, with what takes seconds to
-        import. Nothing is on its device yet."""
-        with suppress(Exception):  # it is met again, and told, by the first trial
-            for name in IMPORTS:
-                importlib.import_module(name)
+        """The number of this process; the first call, answered when the worker is ready. Nothing is on its GPU yet."""
         return os.getpid()
 
     def run_boxed(
@@ -101,6 +98,13 @@ class Actor(Worker):
     def recorded(self, trial_id: str) -> Outcome:
         """The outcome of a trial that has left the device, when its row is there."""
         return self.recorder.outcome(trial_id)
+
+
+def import_ahead() -> None:
+    """What takes seconds to import; the first trial meets again, and tells, what is wrong."""
+    with suppress(Exception):
+        for name in IMPORTS:
+            importlib.import_module(name)
 
 
 def _same(found: Any) -> Any:

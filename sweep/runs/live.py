@@ -78,7 +78,9 @@ class Live:
     def __rich__(self) -> Group:
         busy = list(self.running())
         on_gpus = any(one.memory for one in busy)
-        table = Table("worker", "trial", "phase", "seconds", *["GPU memory"] * on_gpus, box=None, pad_edge=False)
+        table = Table("worker", "trial", "phase", box=None, pad_edge=False)
+        for title in ("seconds", *["GPU memory"] * on_gpus):
+            table.add_column(title, justify="right")
         for one in busy[:MOST]:
             memory = f"{one.memory / 2**30:.1f} GiB" if one.memory else ""
             cells = escape(one.worker), escape(one.trial), one.phase, f"{one.seconds:.0f}", memory

@@ -39,15 +39,7 @@ def show_plan(
     """Print what a run would do: trials by model and method, calibration sets, and a rough estimate of the time."""
     say = partial(console.print, soft_wrap=not console.is_terminal)  # a terminal breaks lines between words
     say(f"{escape(study.name)}: {escape(' '.join(study.description.split()))}")
-    to_run = Counter((job.trial.model.name, job.trial.label) for job in jobs)
-    counts = Counter((trial.model.name, trial.label) for trial in trials)
-    seen = {(trial.model.name, trial.label): trial for trial in trials}
-    table = Table("model", "parameters", "method", "trials", "to run", box=None, pad_edge=False)
-    for (model, label), trial in seen.items():
-        size = f"{trial.model.parameters / 1e6:,.1f} M" if trial.model.parameters else "?"
-        total = counts[model, label]
-        table.add_row(escape(model), size, escape(label), str(total), str(to_run[model, label]))
-    console.print(table)
+    console.print(_trials_table(trials, jobs))
     sources = {spec.source.label: None for spec in study.calibration}
     sets = {trial.calibration_id for trial in trials if trial.calibration_id}
     say(f"calibration: {len(sets)} sets from {len(sources)} sources ({escape(', '.join(sources))})")
@@ -69,6 +61,22 @@ def show_plan(
         for line in cautions(todo):
             say(f"before you run: {escape(line)}")
         say(escape(estimate(todo, before, machines(chosen, kinds.values()))))
+
+
+def _trials_table(trials: Sequence[Trial], jobs: Sequence[Job]) -> Table:
+    """A row per model and method: its trials, and how many of them are to run."""
+    to_run = Counter((job.trial.model.name, job.trial.label) for job in jobs)
+    counts = Counter((trial.model.name, trial.label) for trial in trials)
+    seen = {(trial.model.name, trial.label): trial for trial in trials}
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "parameters", "method", "trials", "to run"):
+        is_number = name not in ("model", "method")
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for (model, label), trial in seen.items():
+        size = f"{trial.model.parameters / 1e6:,.1f} M" if trial.model.parameters else "?"
+        total = counts[model, label]
+        table.add_row(escape(model), size, escape(label), str(total), str(to_run[model, label]))
+    return table
 
 
 def machines(options: RunOptions, kinds: Iterable[Kind] = ()) -> Machines:

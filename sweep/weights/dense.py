@@ -1,8 +1,9 @@
 """Dense weights in memory: loaded once, compressed in place by trials, and given back fresh for every one of them.
 
 Methods change weights, swap linears for factors and fold norms; `restore()` undoes all of it from a copy that stays in
-memory. The hard cases are what the loading of transformers forgives and a measurement must not: tensors that are
-missing, of another shape, or no numbers (`sweep/checkpoints/integrity.py`).
+memory or, where every worker on a processor would hold one, from the files (`sweep/weights/stored.py`). The hard cases
+are what the loading of transformers forgives and a measurement must not: tensors that are missing, of another shape, or
+no numbers (`sweep/checkpoints/integrity.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sweep.checkpoints.integrity import refuse_differences, refuse_not_finite, r
 from sweep.models import ModelRef, context_length, load_tokenizer, local_files, unusable
 from sweep.weights.memory import host_memory
 from sweep.weights.staging import moved
+from sweep.weights.stored import StoredWeight, stored_weights
 
 PINNING = 8  # workers of as many GPUs may each want a pinned copy of their own
 
@@ -51,8 +53,9 @@ class DenseModel:
         model, found = loaded
         refuse_differences(ref.name, type(model).__name__, found)
         refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
-        # views of its files, if the checkpoint has this dtype: the page cache holds them, once for all workers
-        loaded = {name: weight.data for name, weight in model.named_parameters()} if device != "cpu" else {}
+        # the page cache holds what is in files, once for all workers: views of them, if the checkpoint has this dtype
+        views = {name: weight.data for name, weight in model.named_parameters()} if device != "cpu" else {}
+        loaded = stored_weights(ref, model) if device == "cpu" else views
         with self._timed("moving to the device"):
             self.model: Any = moved(model, device).eval().requires_grad_(False)
         with self._timed("looking for numbers that are none"):
@@ -82,7 +85,7 @@ class Snapshot:
 
     The copy is on the same GPU when half of the free memory holds it, otherwise in the host's memory: pinned, or where
     that would be short what was `loaded` (by the weight's name, before it went to the GPU). `spare_gpu`: always in the
-    host's memory.
+    host's memory. On a processor it is what was `loaded`, a copy of all else.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Snapshot:
         device: torch.device,
         *,
         spare_gpu: bool = False,
-        loaded: Mapping[str, torch.Tensor] = MappingProxyType({}),
+        loaded: Mapping[str, torch.Tensor | StoredWeight] = MappingProxyType({}),
     ) -> None:
         self.device = device
         self.spare_gpu = spare_gpu
@@ -106,14 +109,16 @@ class Snapshot:
             module.__dict__.update(_attributes(state))
         with torch.no_grad():
             for tensor, dense in self._copies:
-                if tensor.shape == dense.shape and tensor.dtype == dense.dtype and tensor.device == self.device:
+                if isinstance(dense, StoredWeight):
+                    dense.put_into(tensor)
+                elif tensor.shape == dense.shape and tensor.dtype == dense.dtype and tensor.device == self.device:
                     tensor.copy_(dense, non_blocking=dense.is_pinned())
                 else:  # somebody gave the same Parameter other data
                     tensor.data = dense.to(self.device, copy=True)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _copy_tensors(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _copy_tensors(self) -> list[tuple[torch.Tensor, torch.Tensor | StoredWeight]]:
         tensors: dict[int, torch.Tensor] = {}  # a tied weight is one tensor
         for module, _ in self._modules:
             for tensor in (*module._parameters.values(), *module._buffers.values()):
@@ -127,7 +132,7 @@ class Snapshot:
 
 def _copies_place(size: int, device: torch.device, *, spare_gpu: bool) -> str:
     if device.type != "cuda":
-        return "beside"
+        return "loaded"
     return place_of_copy(size, 0 if spare_gpu else torch.cuda.mem_get_info(device)[0], host_memory())
 
 
@@ -139,7 +144,7 @@ def place_of_copy(size: int, free: int, host: int) -> str:
     return "pinned" if size <= host // PINNING else "loaded"
 
 
-def _copy(tensor: torch.Tensor, place: str, loaded: torch.Tensor | None) -> torch.Tensor:
+def _copy(tensor: torch.Tensor, place: str, loaded: torch.Tensor | StoredWeight | None) -> torch.Tensor | StoredWeight:
     if place == "beside":
         return tensor.detach().clone()
     if loaded is not None and loaded.dtype == tensor.dtype and loaded.shape == tensor.shape:

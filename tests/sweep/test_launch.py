@@ -97,6 +97,18 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert not Path("results").exists()
 
 
+def test_numbers_of_a_plan_end_below_the_ends_of_their_titles(
+    launch: Launch, write_study: Write, document: dict[str, Any]
+) -> None:
+    lines = launch(write_study(document), "--dry-run").output.splitlines()
+    titles = next(index for index, line in enumerate(lines) if line.startswith("model"))
+    end = lines[titles].rstrip().index("trials") + len("trials")
+    rows = [line for line in lines[titles + 1 :] if line.startswith("tiny ")]
+    assert rows
+    assert all(row[:end].split()[-1].isdigit() and row[end - 1].isdigit() for row in rows)
+    assert all(row.rstrip()[-1].isdigit() and len(row.rstrip()) == len(lines[titles].rstrip()) for row in rows)
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [

@@ -59,7 +59,7 @@ def test_a_forward_that_is_swapped_in_meanwhile_stays_until_it_is_taken_out(make
     mlp.forward = lambda hidden: hidden
     with torch.no_grad():
         kept.put_back(0)
-    hidden = torch.ones(1, 32)
+    hidden = torch.ones(1, 32, device=model.device)
     assert mlp(hidden) is hidden
     del mlp.forward
     assert not torch.equal(mlp(hidden), hidden)

@@ -26,6 +26,10 @@ def test_table_shows_workers_time_left_and_cost(monkeypatch: pytest.MonkeyPatch)
     text = shown(live)
     assert "8 of 10 done, 1 failed, about 1 h 30 min left, 2.0 GPU hours, cost 4.00" in text
     assert all(part in text for part in ("host-1", "tiny · RTN 3-bit [x]", "evaluate", " 12 ", "3.0 GiB", "load"))
+    titles, *rows = [line.rstrip() for line in text.splitlines()[-3:]]
+    end = titles.index("seconds") + len("seconds")
+    assert [row[:end].split()[-1] for row in rows] == ["12", "0"]
+    assert rows[0].endswith(" 3.0 GiB") and len(rows[0]) == len(titles)
 
 
 def test_memory_of_gpus_is_no_column_where_there_are_none() -> None:

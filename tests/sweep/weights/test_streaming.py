@@ -162,21 +162,6 @@ def test_checkpoint_that_is_not_the_model_is_refused_alike_in_both_placements(
         weights_hash(load_dense(ref).model)  # which reads every block
 
 
-def test_keys_without_the_prefix_of_the_whole_model_are_found(edited: Path, llama: Path) -> None:
-    def strip(content: dict[str, torch.Tensor]) -> None:
-        for name in list(content):
-            content[name.removeprefix("model.")] = content.pop(name)
-
-    rewrite(edited, strip)
-    _, streamed = pair(edited)
-    assert weights_hash(streamed.model) == weights_hash(DenseModel(resolve_model(str(llama), "m")).model)
-
-
-def test_weights_that_must_be_converted_are_refused(save: Save) -> None:
-    with pytest.raises(SettingsError, match=r"experts.* is stored in parts that must be converted"):
-        StreamedModel(resolve_model(str(save("mixtral")), "m"))
-
-
 def test_shared_blocks_are_refused(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sweep.weights import streaming
 
