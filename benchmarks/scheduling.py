@@ -245,7 +245,7 @@ class Sweep:
             self.work += seconds
             self.soonest = max(self.soonest, self.cut_off.get(self.runs[worker], -math.inf) + seconds)
             with self.driver():
-                self.crew.finished(worker)
+                self.crew.record_over(self.crew.computed(worker), lost=False)
 
     def loss(self, node: int) -> None:
         self.found.losses += 1

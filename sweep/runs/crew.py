@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweep.runs.connection import LOGS
+from sweep.runs.pace import Paces
 from sweep.runs.runner import RunnerError
 from sweep.runs.schedule import ONE_KIND, Awaiting, Job, Kind, Queue, held_by, one_kind
 
@@ -36,6 +37,7 @@ class Running:
 
     job: Job
     since: float  # seconds of the crew's clock
+    loads: bool | None = False  # whether the worker loads a model for it; None: it was loading that before
 
 
 class Crew:
@@ -54,7 +56,9 @@ class Crew:
         self.awaiting = Awaiting()
         self._now = now
         self._held: dict[Handle, object] = {}
+        self._ahead: set[Handle] = set()  # workers that load a model, and were given no trial yet
         self._deaths = Deaths()
+        self._paces = Paces()
 
     @property
     def size(self) -> int:
@@ -81,6 +85,7 @@ class Crew:
     def will_hold(self, worker: Handle, held: object) -> None:
         """A worker loads a model before there are jobs, and is given jobs of this model first."""
         self._held[worker] = held
+        self._ahead.add(worker)
 
     def joined(self, worker: Handle) -> None:
         """A worker has started and is free."""
@@ -89,6 +94,7 @@ class Crew:
     def left(self, worker: Handle) -> None:
         """A worker was ended; the trial that it ran waits again, and the worker's death is not held against it."""
         self.kinds.pop(worker, None)
+        self._ahead.discard(worker)
         if worker in self.running:
             job = self.running.pop(worker).job
             self.queue.put_back(replace(job, attempts=job.attempts + 1))
@@ -99,7 +105,7 @@ class Crew:
     def disband(self) -> list[Handle]:
         """All workers, which the caller ends; the crew has none any more."""
         everyone = [*self.free, *self.running]
-        self.free, self.running, self.recorded, self._held = [], {}, {}, {}
+        self.free, self.running, self.recorded, self._held, self._ahead = [], {}, {}, {}, set()
         self.kinds.clear()
         return everyone
 
@@ -109,19 +115,39 @@ class Crew:
         """A free worker and its next job, which counts as running from now on; None when either is missing.
 
         While a trial is recorded that has lost a worker before, its worker takes no other, which would share its end.
+        A worker whose model has no trial left takes none of another that those which hold it will have ended before.
         """
         if not self.queue:
             return None
         suspects = [worker for worker, job in self.recorded.values() if job.deaths]
-        able = (one for one in reversed(self.free) if one not in suspects and self.queue.count(self.kinds[one]))
-        worker = next(able, None)
-        if worker is None:
-            return None
-        self.free.remove(worker)
-        job = self.queue.take(self._held.get(worker), self.kinds[worker])
-        self._held[worker] = held_by(job.trial)
-        self.running[worker] = Running(job, self._now())
-        return worker, job
+        able = [worker for worker in reversed(self.free) if worker not in suspects]
+        at_home = [worker for worker in able if self.queue.has(self._held.get(worker))]
+        holders: dict[object, int] = {}
+
+        def worth(held: object, waiting: int) -> bool:
+            if held not in holders:
+                holders[held] = self._soon_free(held)
+            return self._paces.worth_loading(held, waiting, holders[held])
+
+        for worker in at_home[:1] or able:
+            held = self._held.get(worker)
+            if self.queue.offers(held, self.kinds[worker], worth):
+                job = self.queue.take(held, self.kinds[worker], worth)
+                self.free.remove(worker)
+                self._held[worker] = held_by(job.trial)
+                loads = None if worker in self._ahead and self._held[worker] == held else self._held[worker] != held
+                self._ahead.discard(worker)
+                self.running[worker] = Running(job, self._now(), loads)
+                return worker, job
+        return None
+
+    def _soon_free(self, held: object) -> int:
+        """Workers that hold this and run a trial, unless that should have ended long ago."""
+        now = self._now()
+        return sum(
+            self._held[worker] == held and not self._paces.late(held, now - run.since)
+            for worker, run in self.running.items()
+        )
 
     def was_there(self, worker: Handle) -> None:
         """The job that the worker was given needs no run; nothing is known of its model by that."""
@@ -135,10 +161,12 @@ class Crew:
 
     def computed(self, worker: Handle) -> Job:
         """A worker's trial has left the device: it is recorded, and the worker is free. Returns the job."""
-        job = self.running.pop(worker).job
-        self.recorded[job.trial.id] = worker, job
+        run = self.running.pop(worker)
+        if run.loads is not None:
+            self._paces.ended(held_by(run.job.trial), self._now() - run.since, loaded=run.loads)
+        self.recorded[run.job.trial.id] = worker, run.job
         self.free.append(worker)
-        return job
+        return run.job
 
     def record_over(self, job: Job, *, lost: bool) -> None:
         """The row of a trial is there, or its worker is `lost`: the call of a next trial, if any, says so as well."""

@@ -21,6 +21,7 @@ from sweep.plan import Trial, evaluation_key
 
 Held = TypeVar("Held")
 Kind = float  # of a worker: its GPUs, where that matters
+Worth = Callable[[object, int], bool]
 ONE_KIND: Kind = 1.0
 
 
@@ -67,6 +68,10 @@ class Queue:
         """Jobs that may be taken: those of suspended models do not count."""
         return sum(len(jobs) for key, jobs in self._waiting.items() if key not in self._suspended)
 
+    def has(self, held: object) -> bool:
+        """Whether there is a job for a worker that holds this."""
+        return bool(self._waiting.get(held)) and held not in self._suspended
+
     def count(self, kind: Kind) -> int:
         """Jobs that workers of a kind may take."""
         return sum(len(self._waiting[key]) for key in self._open(kind))
@@ -89,12 +94,20 @@ class Queue:
             if jobs and key not in self._suspended and self._kind_of(key) == kind
         ]
 
-    def take(self, held: object, kind: Kind = ONE_KIND) -> Job:
-        """The next job for a worker of a kind that holds `held` (None: nothing yet). There must be one."""
+    def offers(self, held: object, kind: Kind, worth: Worth) -> bool:
+        """Whether `take` has a job."""
+        return self.has(held) or any(worth(key, len(self._waiting[key])) for key in self._open(kind))
+
+    def take(self, held: object, kind: Kind = ONE_KIND, worth: Worth = lambda _held, _waiting: True) -> Job:
+        """The next job for a worker of a kind that holds `held` (None: nothing yet). There must be one. `worth` tells
+        of a model, and how many of its jobs wait, whether the worker should load it."""
         wanted = held
-        if not self._waiting.get(held) or held in self._suspended:
+        if not self.has(held):
             self.release(held)
-            wanted = max(self._open(kind), key=self._lasts)
+            wanted = max(
+                (key for key in self._open(kind) if worth(key, len(self._waiting[key]))),
+                key=self._lasts,
+            )
             self._holders[wanted] += 1
         job = self._waiting[wanted].popleft()
         self._seconds[wanted] -= job.seconds

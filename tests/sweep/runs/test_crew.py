@@ -114,6 +114,40 @@ def test_worker_that_loads_a_model_ahead_is_given_its_trials_first(two_models: l
     assert assigned[1].trial.model == last.model
 
 
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_last_trials_are_left_to_workers_that_hold_their_model_unless_these_are_late(two_models: list[Trial]) -> None:
+    clock = Clock()
+    crew = Crew(clock)
+    first, last = two_models[0].model, two_models[-1].model
+    few = [trial for trial in two_models if trial.model == first][:3]
+    more = [trial for trial in two_models if trial.model == last][:5]
+    crew.begin(jobs(few + more))
+    for worker, trial in (("few", few[0]), ("more", more[0])):
+        crew.will_hold(worker, held_by(trial))
+        crew.joined(worker)
+    for _ in range(3):
+        assert {(crew.assign() or ("", None))[0] for _ in range(2)} == {"few", "more"}
+        clock.seconds += 0.5
+        for worker in ("few", "more"):
+            crew.record_over(crew.computed(worker), lost=False)
+    assert {crew.queue.count(1.0), len(crew.running)} == {2, 0}
+    assert crew.assign() == ("more", Job(more[3]))  # it holds the model, though the other was free before
+    assert crew.assign() is None
+    clock.seconds += 1.4
+    assert crew.assign() is None
+    clock.seconds += 0.2
+    assert crew.assign() == ("few", Job(more[4]))
+
+
 def test_worker_is_free_while_its_trial_is_recorded(many_trials: list[Trial]) -> None:
     crew = Crew()
     crew.begin(jobs(many_trials[:2]))
