@@ -13,6 +13,10 @@ import torch
 
 from methods.walk import fused
 from sweep.evaluation import warmup
+from sweep.evaluation.questions.heldout import HeldOut
+from sweep.evaluation.questions.requests import Requests
+from sweep.evaluation.scorer.choice import choose_scorer
+from sweep.evaluation.scorer.forward import TokenBudget, head_rule
 from sweep.evaluation.warmup import warm_up
 from sweep.evaluation.windows import WindowScorer
 from sweep.models import resolve_model
@@ -70,3 +74,28 @@ def test_model_is_whole_again_after_a_failure(llama: Path, monkeypatch: pytest.M
         warm_up(dense.model, dense.max_length)
     assert len(dense.model.model.layers) == dense.model.config.num_hidden_layers == 3
     assert fused.agreed == kept
+
+
+@pytest.mark.gpu
+def test_numbers_on_a_gpu_are_the_same_with_and_without_it(llama: Path) -> None:
+    dense = DenseModel(resolve_model({"model": str(llama), "dtype": "bfloat16"}, "models[0]"), "cuda")
+    rng = np.random.default_rng(1)
+    asked = Requests.pack(
+        [(rng.integers(257, size=n).tolist(), rng.integers(257, size=3).tolist()) for n in (9, 30)], 64
+    )
+    text = HeldOut("text", rng.integers(257, size=(5, 48), dtype=np.int32))
+
+    def numbers() -> tuple[str, bytes, bytes]:
+        budget, rule = TokenBudget(torch.device("cuda")), head_rule(dense.model)
+        scorer = choose_scorer(dense.model, asked, budget, rule)
+        windows = WindowScorer([text], dense.model, budget, rule, divergence=True)
+        (found,) = windows.score(dense.model)
+        return scorer.name, scorer.score(dense.model)[0].tobytes(), found.nll.tobytes()
+
+    fused.agreed.clear()
+    expected, believed = numbers(), dict(fused.agreed)
+    fused.agreed.clear()
+    warm_up(dense.model, dense.max_length)
+    assert not fused.agreed
+    assert numbers() == expected
+    assert fused.agreed == believed
