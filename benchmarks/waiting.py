@@ -89,7 +89,8 @@ class Found:
 
     def before(self) -> list[Span]:
         """What the worker that begins first did until then, in order."""
-        spans = [span for span in self.spans if span.worker == self.first and span.end <= self.begins]
+        first, begins = self.first, self.begins
+        spans = [span for span in self.spans if span.worker == first and span.end <= begins]
         return sorted(spans, key=lambda span: span.begin)
 
     @property

@@ -22,10 +22,9 @@ from methods.walk.decoder import decoder_blocks
 from methods.walk.fused import agreed
 from sweep.evaluation.questions.heldout import HeldOut
 from sweep.evaluation.questions.requests import Requests, quiet
-from sweep.evaluation.scorer.attention import TreeAttention
 from sweep.evaluation.scorer.choice import choose_scorer
 from sweep.evaluation.scorer.forward import TokenBudget, head_rule
-from sweep.evaluation.scorer.scoring import ONE_BY_ONE, PackedScorer
+from sweep.evaluation.scorer.scoring import ONE_BY_ONE
 from sweep.evaluation.windows import WindowScorer
 from sweep.weights.hashes import weights_hash
 from sweep.weights.sample import block_kinds, cut_to, enough
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WINDOWS, LENGTH = 4, 512  # enough rows for the matrix products that large batches take
-ROWS = (21, 20, 32)  # tokens: Triton compiles the attention anew where a length, or four times it, is a multiple of 16
+SHORT = 24  # tokens of the made-up request; what decides on the scorer are sequences of the choice's own
 
 
 def warm_up(model: PreTrainedModel, max_length: int) -> None:
@@ -44,27 +43,19 @@ def warm_up(model: PreTrainedModel, max_length: int) -> None:
     """
     vocabulary = model.config.get_text_config().vocab_size
     tokens = np.random.default_rng(0).integers(0, vocabulary, (WINDOWS, min(LENGTH, max_length)), np.int32)
+    row = tokens[0, :SHORT].tolist()
+    asked = Requests.pack([(row[:-1], row[-1:])], max_length)
     budget = TokenBudget(model.device)
     blocks = decoder_blocks(model)
     with _in_silence(), _forgetting(), cut_to(model, blocks, enough(block_kinds(model, blocks))):
         rule = head_rule(model)
-        scorer = choose_scorer(model, _request(tokens, max_length, ROWS[0]), budget, rule)
+        scorer = choose_scorer(model, asked, budget, rule)
         if rule is not None:
-            if isinstance(scorer, PackedScorer) and isinstance(scorer.attention, TreeAttention):
-                for length in ROWS:
-                    asked = _request(tokens, max_length, length)
-                    PackedScorer(asked, budget, rule, scorer.attention, sharing=scorer.sharing).score(model)
             alone = scorer.sharing is ONE_BY_ONE
             windows = WindowScorer([HeldOut("", tokens)], model, budget, rule, divergence=True, alone=alone)
             windows.score(model)
             windows.score_dense(model)
         weights_hash(blocks[0])
-
-
-def _request(tokens: np.ndarray, max_length: int, length: int) -> Requests:
-    """One token after `length` others, which are a row of that length where it stands alone."""
-    row = tokens.flatten().tolist()
-    return Requests.pack([(row[:length], row[length : length + 1])], max_length)
 
 
 @contextmanager

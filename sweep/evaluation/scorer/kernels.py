@@ -81,7 +81,7 @@ def summarize(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return norm, best
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "rule_batch", "rule_kind"])  # compiled once, not by what divides a length
 def _tree_attention(
     query: tl.tensor,
     key: tl.tensor,
