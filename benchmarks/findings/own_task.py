@@ -118,8 +118,8 @@ def page() -> Page:
             "Intervals are over calibration sets alone and would be wider for other questions, so a comparison with a dot stays "
             "undecided there and one without need not hold. Sets are small (2,048 tokens). A window of 128 tokens holds parts of "
             "one or two examples of continuation and last words, of a few names: what several whole examples in a window do is not asked. "
-            "Examples are cut by rule from text like that of the tasks, so this is no task of another kind than its text (multiple "
-            "choice, arithmetic, dialogue). The examples of names are of names alone; years are not judged."
+            "Examples are cut by rule from running text, so no task here has a form that its text lacks (a question with its "
+            "choices, a sum). The examples of names are of names alone; years are not judged."
         ),
         origin=origin(STUDY, ABOUT, "sweep/studies"),
     )
@@ -216,7 +216,8 @@ def _answer(accuracy: Sequence[Contrast], graded: Sequence[Contrast]) -> str:
     alike = [pair.name for pair in pairs() if pair.reference == pair.task.cut_from]
     web = [pair.name for pair in pairs() if pair.reference == WEB]
     most = max(c.gap.value if c.gap.high is None else c.gap.high for c in of(accuracy, *alike))
-    ninth = [gap(Pair(CONTINUATION, "alone", UNIFORM), method, LIKELIHOOD, apart=True) for method in methods()]
+    pair = Pair(CONTINUATION, "alone", UNIFORM)
+    ninth = [f"{gap(pair, m, LIKELIHOOD, apart=True).value:.0f} nats under {m}" for m in methods()]
     return (
         "Own examples are a prompt and its right answer, alone or five in a context: how a passage goes on (continuation), the "
         "last word of a passage (as LAMBADA has it), a name in a sentence of an encyclopedia. They are cut by the rules of the "
@@ -227,7 +228,7 @@ def _answer(accuracy: Sequence[Contrast], graded: Sequence[Contrast]) -> str:
         f"{_counts(of(graded, *web))} comparisons with web text, and {_counts(of(graded, *alike))} with the text that they are cut "
         f"from.{_told('of these are', of(graded, *web, *alike), LIKELIHOOD)} Looked at afterwards: a ninth text of continuation, in other "
         "languages, is among its examples and not in the mixture, and there right answers after own examples are likelier by "
-        f"{listed([f'{g.value:.0f}' for g in ninth])} nats."
+        f"{listed(ninth)}."
     )
 
 
@@ -247,7 +248,7 @@ def _told(what: str, found: Sequence[Contrast], measure: str) -> str:
     share = "all" if len(several) == len(clear) else f"{len(several)} of them"
     return (
         f" {len(clear)} {what} clear over sets, {share} of continuation; with its eight texts as a sample of texts, which counts "
-        f"the luck of the questions too, {held} of {len(several)} intervals leave zero out."
+        f"the luck of the questions and not that of the sets, {held} of {len(several)} intervals leave zero out."
     )
 
 
