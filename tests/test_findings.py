@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from analysis.estimates.welch import Interval
 from benchmarks.findings import __main__ as findings
+from benchmarks.findings import own_task
 from benchmarks.findings.arms import contrasts
 from benchmarks.findings.claims import Case, Claim
 from benchmarks.findings.conversations import conversations
@@ -22,6 +23,7 @@ from sweep import plan
 from sweep.config import load_study
 
 STUDIES = Path(__file__).parent.parent / "benchmarks" / "studies"
+SHIPPED = Path(__file__).parent.parent / "sweep" / "studies"
 
 
 def test_pages_are_what_the_data_say() -> None:
@@ -43,10 +45,19 @@ def test_a_page_that_says_something_else_is_found(tmp_path: Path, monkeypatch: p
     assert result.exit_code == 1 and "windows.md" in result.output
 
 
-@pytest.mark.parametrize("name", ["sources_reference_5m", "sources_reference_17m", "bits_reference_17m"])
-def test_data_are_of_the_trials_of_their_study(name: str) -> None:
-    planned = {trial.id for trial in plan.expand(load_study(str(STUDIES / f"{name}.yaml"), []))}
-    assert set(pl.read_parquet(DATA / f"{name}.parquet")["trial_id"]) == planned
+@pytest.mark.parametrize(
+    "study",
+    [
+        STUDIES / "sources_reference_5m.yaml",
+        STUDIES / "sources_reference_17m.yaml",
+        STUDIES / "bits_reference_17m.yaml",
+        SHIPPED / "tasks_reference.yaml",
+    ],
+    ids=lambda path: path.stem,
+)
+def test_data_are_of_the_trials_of_their_study(study: Path) -> None:
+    planned = {trial.id for trial in plan.expand(load_study(str(study), []))}
+    assert set(pl.read_parquet(DATA / f"{study.stem}.parquet")["trial_id"]) == planned
 
 
 def test_documents_become_conversations_that_end_with_an_answer() -> None:
@@ -124,3 +135,28 @@ def test_the_dense_model_is_read_off_any_trial_and_its_flips() -> None:
     assert found[Way("GPTQ 3-bit g64", "attention")]["books"] == pytest.approx([-2.0])
     assert dense_accuracy(frame, MISLEADING) == pytest.approx(60.0)
     assert not changes(frame, FACTS)
+
+
+def test_a_tasks_own_examples_are_judged_without_the_text_that_the_other_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = own_task.CONTINUATION
+    above = {"_books": (2.0, 4.0), "_code": (0.0, 2.0), "_multilingual": (50.0, 52.0)}  # own minus other, of two sets
+    rows = [
+        ("m", source, number, "accuracy", f"{task.tasks}{text}", value * own)
+        for own, source in ((1.0, task.train), (0.0, "uniform"))
+        for text, values in above.items()
+        for number, value in enumerate(values)
+    ]
+    names = ["method_label", "source", "set", "measure", "task", "value"]
+    monkeypatch.setattr(own_task, "_data", lambda: pl.DataFrame(rows, names, orient="row"))
+    pair = own_task.Pair(task, "alone", "uniform")
+    assert own_task.gap(pair, "m", "accuracy").value == pytest.approx(2.0)
+    assert own_task.gap(pair, "m", "accuracy", apart=True).value == pytest.approx(51.0)
+    texts = own_task.over_texts(pair, "m", "accuracy")
+    assert texts.value == pytest.approx(2.0) and texts.high is not None
+    assert texts.high - texts.value == pytest.approx(12.706, rel=1e-4)  # t of one degree of freedom, SE of 1 and 3
+
+
+def test_more_right_answers_are_better() -> None:
+    higher, lower = Interval(1.0, 0.9, 1.1, p=0.001), Interval(-1.0, -1.1, -0.9, p=0.001)
+    assert own_task.better_worse(contrasts("m", {"a": higher})) == (1, 0)
+    assert own_task.better_worse(contrasts("m", {"a": lower})) == (0, 1)

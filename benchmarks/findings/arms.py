@@ -94,10 +94,6 @@ class Contrast:
     gap: Interval
     verdict: int
 
-    @property
-    def told(self) -> str:
-        return in_percent(self.gap) + ("" if self.verdict else " ·")
-
 
 def contrasts(method: str, gaps: Mapping[str, Interval]) -> list[Contrast]:
     """The arms of one family, corrected together."""
@@ -108,11 +104,13 @@ def contrasts(method: str, gaps: Mapping[str, Interval]) -> list[Contrast]:
     ]
 
 
-def table(found: Sequence[Contrast], what: str) -> tuple[list[str], list[list[str]]]:
+def table(
+    found: Sequence[Contrast], what: str, told_as: Callable[[Interval], str] = in_percent
+) -> tuple[list[str], list[list[str]]]:
     """A row an arm, a column a method; a dot marks what is not told apart from the reference."""
     methods = list(dict.fromkeys(c.method for c in found))
     rows = {arm: [arm] for arm in dict.fromkeys(c.arm for c in found)}
-    told = {(c.arm, c.method): c.told for c in found}
+    told = {(c.arm, c.method): told_as(c.gap) + ("" if c.verdict else " ·") for c in found}
     for arm, row in rows.items():
         row.extend(told.get((arm, method), "") for method in methods)
     return [what, *methods], list(rows.values())

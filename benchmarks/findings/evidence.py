@@ -21,7 +21,12 @@ from analysis.estimates.welch import Interval, contrast
 DATA = Path(__file__).parent / "data"
 UNIFORM = "uniform"
 FULL, SMALL = 32, 8  # windows of a set
-NAMES = {"smollm2": "SmolLM2-135M", "reference-5m": "reference-5m", "reference-17m": "reference-17m"}
+NAMES = {
+    "smollm2": "SmolLM2-135M",
+    "reference-2m": "reference-2m",
+    "reference-5m": "reference-5m",
+    "reference-17m": "reference-17m",
+}
 
 
 @lru_cache(maxsize=1)
@@ -119,6 +124,13 @@ def in_percent(interval: Interval, digits: int = 1) -> str:
     """`-5.3 % (-6.0 to -4.6)`, of a difference of log perplexities."""
     value, low, high = (signed(percent(part), digits) for part in (interval.value, interval.low, interval.high))
     return f"{value} % ({low} to {high})"
+
+
+def in_points(interval: Interval, digits: int = 1) -> str:
+    """`-5.3 (-6.0 to -4.6)`, in the unit of the values; the estimate alone where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return signed(interval.value, digits)
+    return f"{signed(interval.value, digits)} ({signed(interval.low, digits)} to {signed(interval.high, digits)})"
 
 
 def signed(value: float, digits: int = 1) -> str:

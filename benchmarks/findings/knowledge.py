@@ -11,7 +11,7 @@ import polars as pl
 from analysis.estimates.forgetting import THIRDS
 from analysis.estimates.welch import Interval, contrast
 from benchmarks.findings.arms import Contrast, chart, origin, smollm2
-from benchmarks.findings.evidence import DATA, listed, signed, sure
+from benchmarks.findings.evidence import DATA, in_points, listed, sure
 from benchmarks.findings.page import Page
 
 STUDY, TRIALS = "knowledge_smollm2", 146
@@ -218,7 +218,7 @@ def _limits(frame: pl.DataFrame, drawn: str) -> str:
 
 def _changed(lost: Mapping[Kind, Mapping[Way, Values]], dense: Mapping[Kind, float], ways: Sequence[Way]) -> Table:
     head = ["right answers minus dense, points", *(f"{kind.name} (dense {dense[kind]:.1f} %)" for kind in ASKED)]
-    return head, [[way.name, *(_told(over_sources(lost[kind][way])) for kind in ASKED)] for way in ways]
+    return head, [[way.name, *(in_points(over_sources(lost[kind][way])) for kind in ASKED)] for way in ways]
 
 
 def _levels(frame: pl.DataFrame, ways: Sequence[Way]) -> Table:
@@ -243,7 +243,7 @@ def _turned(ways: Sequence[Way]) -> Table:
 
 
 def _own(lost: Mapping[Kind, Mapping[Way, Values]], whole: Sequence[Way]) -> Table:
-    rows = [[kind.name, *(_told(_against_others(lost[kind][way])) for way in whole)] for kind in ASKED]
+    rows = [[kind.name, *(in_points(_against_others(lost[kind][way])) for way in whole)] for kind in ASKED]
     return [f"right answers, {OWN} minus the other sources, points", *(way.name for way in whole)], rows
 
 
@@ -275,12 +275,6 @@ def _way(label: str) -> Way:
 def _label(way: Way) -> str:
     patterns = {part: pattern for pattern, part in PARTS.items()}
     return way.method if way.part == ALL else f"{way.method} on {patterns[way.part]}"
-
-
-def _told(gap: Interval) -> str:
-    if gap.low is None or gap.high is None:
-        return signed(gap.value)
-    return f"{signed(gap.value)} ({signed(gap.low)} to {signed(gap.high)})"
 
 
 def _plain(gap: Interval, decimals: int) -> str:

@@ -50,7 +50,7 @@ def page() -> Page:
         ),
         limits=(
             "Perplexity of held-out text from the same collections as the calibration text (disjoint documents); the own "
-            "domain of a *task* is not measured here."
+            "text of a *task* is asked on [another page](own_task.md)."
         ),
     )
 
