@@ -53,9 +53,12 @@ class StoredWeight:
         """
         if tensor.shape != self.shape or tensor.dtype != self.dtype or not tensor.is_contiguous():
             tensor.data = torch.empty(self.shape, dtype=self.dtype)
-        flat = tensor.detach().view(-1)
-        for place, numbers in self._pieces():
-            flat[place : place + len(numbers)].copy_(numbers)
+        flat, source = tensor.detach().view(-1), self.source
+        if source.stored == source.dtype:
+            source.file.read(source.start, bytes_of(flat.view(torch.uint8)))
+        else:
+            for place, numbers in self._pieces():
+                flat[place : place + len(numbers)].copy_(numbers)
         if _changed(self.source.file) != self.changed:
             raise OSError(
                 f"{self.source.file.name} was changed after it had been loaded, so the dense weights cannot be given "
@@ -66,9 +69,10 @@ class StoredWeight:
         """Whether `tensor` is what the file holds, to the bit."""
         if tensor.shape != self.shape or tensor.dtype != self.dtype or not tensor.is_contiguous():
             return False
-        flat = tensor.detach().view(-1)
+        bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[self.dtype.itemsize]
+        flat = tensor.detach().view(-1).view(bits)
         return all(
-            torch.equal(flat[place : place + len(numbers)].view(torch.uint8), numbers.to(self.dtype).view(torch.uint8))
+            torch.equal(flat[place : place + len(numbers)], numbers.to(self.dtype).view(bits))
             for place, numbers in self._pieces()
         )
 
