@@ -82,7 +82,7 @@ def _rows(cases: Sequence[_Case], halves: Halves) -> list[dict[str, object]]:
             needed = found.needed(WANTED)
             note = ""
             if found.half is None:
-                note = "unknown: it needs three sources that differ and four examples of each task"
+                note = "unknown: it needs three sources and four examples of each task"
             elif needed is None:
                 note = "halves of the examples do not agree at all, so no number of examples can be named"
             row = {"task": case.rows[place][0], "sources": found.sources, "examples": found.examples}
