@@ -4,9 +4,9 @@ The examples are cut into two random halves, and each half orders the sources by
 correlation between the two orders, averaged over many cuts, is what half of the examples are good for; the
 Spearman-Brown formula carries it to all of them, r = 2 h / (1 + h), and to any other number (Spearman 1910; Brown 1910,
 British Journal of Psychology 3). A measure whose halves do not agree says nothing about sources, whatever its
-intervals. A half in which all sources are equal orders none, and agrees with no other: its correlation is 0 and counts.
-Left out, a measure that hardly ever sees a difference would be judged by the cuts in which it does. The hard case is the
-mean over tasks: every task is cut by itself and weighs alike, as in the mean.
+intervals. A half in which all sources are equal orders none, and agrees with no other: its correlation is 0. Left out,
+a measure that hardly ever sees a difference would be judged by the cuts in which it does. The hard case is the mean
+over tasks: every task is cut by itself and weighs alike, as in the mean.
 
 The sets are the same in both halves, so this is about the examples alone: the luck of a draw agrees with itself.
 """
