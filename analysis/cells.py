@@ -16,9 +16,11 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
+from analysis.checks import listed
 from analysis.estimates.spreads import far_words, typical
 from analysis.frames import Study
 from analysis.measures import HEADLINE, MEAN, MEASURES, TASK_MEASURES
+from analysis.page.marks import inside
 
 CELL = ["model", "parameters", "method", "method_label", "source"]
 
@@ -276,6 +278,25 @@ def measures_of(study: Study, wanted: Sequence[str] = HEADLINE) -> list[str]:
     rows = study.calibrated.filter((pl.col("task") == MEAN) & pl.col("value").is_not_null())
     present = [name for name in wanted if name in set(rows["measure"])]
     return [name for name in present if name != "perplexity" or "perplexity_increase" not in present]
+
+
+def tasks_without(study: Study, measure: str) -> list[str]:
+    """The tasks of calibrated trials that this measure of tasks has no value for and another one has: generated answers
+    have no log-likelihood. Empty for a measure of texts."""
+    plain = pl.col("measure").str.strip_suffix("_change")
+    rows = study.calibrated.filter(plain.is_in(TASK_MEASURES), pl.col("task") != MEAN).drop_nulls("value")
+    own = set(rows.filter(pl.col("measure") == measure)["task"])
+    return sorted(set(rows["task"]) - own) if own else []
+
+
+def everything(study: Study, measure: str) -> str:
+    """`all tasks`, `all tasks but gsm8k, which has none`, `all held-out texts`: what a mean of the measure is over."""
+    if measure.removesuffix("_change") not in TASK_MEASURES:
+        return "all layers" if measure == "layer_error" else "all held-out texts"
+    without = tasks_without(study, measure)
+    has = "has" if len(without) == 1 else "have"
+    title = inside(MEASURES[measure.removesuffix("_change")].title)
+    return f"all tasks but {listed(without)}, which {has} no {title}" if without else "all tasks"
 
 
 def trial_counts(study: Study) -> pl.DataFrame:

@@ -65,6 +65,12 @@ def _grid_notes(calibrated: pl.DataFrame) -> list[Limitation]:
         notes.append(Limitation("one set", text))
     elif single:
         notes.append(Limitation("one set", f"{single} of {per_cell.height} cells have one set and hence no spread."))
+    if copied := _copied_sets(calibrated):
+        text = (
+            f"Sets of {listed(copied)} are the same tokens under several numbers, as of a text that repeats itself: "
+            "their spread is not the luck of a draw, and such a source looks surer than it is."
+        )
+        notes.append(Limitation("equal sets", text))
     if calibrated["source"].n_unique() == 1:
         notes.append(Limitation("one source", "There is one source, so sources cannot be compared."))
     for (condition,), part in calibrated.group_by("condition", maintain_order=True):
@@ -74,6 +80,13 @@ def _grid_notes(calibrated: pl.DataFrame) -> list[Limitation]:
             text = f"{holes} of {full} cells of the grid ({condition}) have no result; n is stated everywhere."
             notes.append(Limitation("unfinished", text))
     return notes
+
+
+def _copied_sets(calibrated: pl.DataFrame) -> list[str]:
+    """Sources of which two sets of one size hold the same tokens."""
+    sets = calibrated.drop_nulls("calibration_hash").unique(["model", "source", "condition", "set"])
+    alike = sets.group_by("model", "source", "condition", "calibration_hash").len().filter(pl.col("len") > 1)
+    return alike["source"].unique().sort().to_list()
 
 
 def _machine_notes(trials: pl.DataFrame) -> list[Limitation]:

@@ -31,6 +31,7 @@ from analysis.trials import (
     with_conditions,
     with_distinct_labels,
     with_numbered_draws,
+    with_one_name_each,
     without_copies,
 )
 from calib.settings import SettingsError
@@ -140,6 +141,7 @@ def load(root: str) -> Study:
     attempted, version_notes = known_versions(everything, str(root))
     attempted, part_notes = of_whole_models(attempted, str(root))
     attempted, copy_notes = without_copies(attempted)
+    attempted, name_notes = with_one_name_each(attempted, _specs(results, attempted))
     failed = attempted.filter(pl.col("status") != "ok").sort("model", "method_label", "source", "set", "trial_id")
     trials = attempted.filter(pl.col("status") == "ok")
     if trials.is_empty():
@@ -157,6 +159,7 @@ def load(root: str) -> Study:
         *version_notes,
         *part_notes,
         *copy_notes,
+        *name_notes,
         *_failure_notes(failed),
         *factor_notes,
         *draw_notes,
@@ -205,17 +208,22 @@ def _with_stated_factors(results: CheckedResults, trials: pl.DataFrame) -> tuple
     silent = trials.filter(pl.col("source").is_not_null() & pl.col("separator").is_null())
     if silent.is_empty():
         return trials, ()
-    sets = results.scan("calibration").select("calibration_id", "spec").unique("calibration_id")
-    wanted = sets.join(silent.lazy().select("calibration_id"), on="calibration_id", how="semi")
     kept = [
         {"calibration_id": key, **{column: spec.get(name) for column, name in keys.items()}}
-        for key, spec in ((key, json.loads(text)) for key, text in wanted.collect(engine="in-memory").iter_rows())
+        for key, spec in ((key, json.loads(text)) for key, text in _specs(results, silent).iter_rows())
     ]
     stated = pl.DataFrame(kept, trials.select("calibration_id", *keys).schema)
     joined = trials.join(stated, on="calibration_id", how="left", suffix="_kept", maintain_order="left")
     filled = [pl.coalesce(column, f"{column}_kept").alias(column) for column in keys]
     trials = joined.with_columns(filled).drop([f"{column}_kept" for column in keys])
     return trials, unstated_notes(trials)
+
+
+def _specs(results: CheckedResults, trials: pl.DataFrame) -> pl.DataFrame:
+    """(calibration_id, spec) of the trials' calibration sets, as far as they are kept."""
+    sets = results.scan("calibration").select("calibration_id", "spec").unique("calibration_id")
+    wanted = trials.lazy().select("calibration_id").drop_nulls()
+    return sets.join(wanted, on="calibration_id", how="semi").collect(engine="in-memory")
 
 
 def _metrics(results: CheckedResults, trials: pl.DataFrame) -> tuple[pl.DataFrame, list[Limitation]]:

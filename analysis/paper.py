@@ -26,7 +26,7 @@ from analysis.page import vega
 from analysis.page.chart import Chart, Spec
 from analysis.page.html import Figure
 from analysis.page.paper import COLUMN, paper
-from analysis.report import build, slug
+from analysis.report import build, slugs
 from calib.settings import SettingsError, suggestion
 from sweep.results import ResultsError
 
@@ -39,11 +39,11 @@ def charts(evidence: Evidence, results: str, only: Sequence[str] = ()) -> Iterat
     Raises SettingsError for a beginning that no figure has.
     """
     found = [
-        (f"{item.id.removeprefix('figure-')}-{slug(label)}".rstrip("-"), chart)
+        (f"{item.id.removeprefix('figure-')}-{slug}".rstrip("-"), chart)
         for section in build(evidence, results)
         for item in section.items
         if isinstance(item, Figure)
-        for label, chart in item.variants
+        for slug, (_, chart) in zip(slugs([label for label, _ in item.variants]), item.variants, strict=True)
     ]
     for wanted in only:
         if not any(name.startswith(wanted) for name, _ in found):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from analysis.answers import MATTERS_HELP, Matters, asked_of, matters_of, no_answer, parse_matters
-from analysis.cells import over_sets
+from analysis.cells import everything, over_sets
 from analysis.checks import true_minus
 from analysis.estimates.component_rows import SCALE
 from analysis.estimates.components import COMPONENTS, SOURCE_EXAMPLE, components
@@ -214,17 +214,21 @@ def _chosen(
         pl.col("value").mean(), pl.len().alias("cells"), pl.col("trial_id").unique()
     )
     sets = sets.filter(pl.col("cells") == expected).sort("source", "set")
-    over = "all tasks" if not tasks else ", ".join(tasks)
+    over = ", ".join(tasks) if tasks else everything(study, measure)
     by = labels[0] if len(labels) == 1 else f"{len(labels)} methods ({', '.join(labels)})"
     tagged = sets.with_columns(pl.lit(list(tasks), dtype=pl.List(pl.String)).alias("tasks"))
     return tagged, measure, f"{model} with {by} on {over}", labels
 
 
 def _default_measure(study: Study, present: pl.DataFrame, tasks: Sequence[str]) -> str:
-    """The measure that the report leads with if the wanted tasks have it, then accuracy, then perplexity."""
-    for measure in (Evidence(study).lead, "accuracy", "perplexity_increase", "perplexity"):
-        known = set(present.filter(pl.col("measure") == measure)["task"])
-        if known and (not tasks or set(tasks) & known):
+    """The measure that the report leads with if all wanted tasks have it, then accuracy, then perplexity."""
+    order = (Evidence(study).lead, "accuracy", "perplexity_increase", "perplexity")
+    known = {measure: set(present.filter(pl.col("measure") == measure)["task"]) for measure in order}
+    for measure, names in known.items():
+        if names and names.issuperset(tasks):
+            return measure
+    for measure, names in known.items():  # no measure has them all: the first that has one says which it lacks
+        if names.intersection(tasks):
             return measure
     raise SettingsError(f"--tasks: no result for {', '.join(tasks) or 'any task'}")
 
@@ -351,15 +355,19 @@ def main(
     results: Annotated[str, typer.Argument(help="Results folder or URI of a study.")],
     model: Annotated[str, typer.Option(help="A model of the study.")],
     method: Annotated[str | None, typer.Option(help="A method's name or label; default: the mean over all.")] = None,
-    tasks: Annotated[str, typer.Option(help="Tasks or held-out texts that matter, separated by commas.")] = "",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(help="Tasks or held-out texts that matter, separated by commas; may be given again."),
+    ] = None,
     measure: Annotated[str | None, typer.Option(help="accuracy, perplexity_increase, js_divergence, ...")] = None,
     matters: Annotated[str, typer.Option(help=MATTERS_HELP)] = "",
 ) -> None:
     """Say which calibration data to use, how sure that is, and what would settle it."""
     console = Console()
     try:
-        wanted = [t for t in re.split(r"[,\s]+", tasks) if t]
-        said = recommend(load(results), model, method, wanted, measure, parse_matters(matters))
+        study = load(results)
+        wanted = _named(tasks or (), set(study.values["task"]))
+        said = recommend(study, model, method, wanted, measure, parse_matters(matters))
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
@@ -369,6 +377,13 @@ def main(
     needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
     console.width = max(console.width, needed)  # a number is never cut
     console.print(table)
+
+
+def _named(given: Sequence[str], known: Collection[str]) -> list[str]:
+    """The tasks and texts of `a,b` or `a b`; a label of the study may have commas and spaces itself."""
+    for separator in (r"\s*,\s*", r"\s+"):
+        given = [name for text in given for name in ([text] if text in known else re.split(separator, text.strip()))]
+    return list(dict.fromkeys(name for name in given if name))
 
 
 if __name__ == "__main__":

@@ -32,9 +32,7 @@ def lead_table(reliability: pl.DataFrame) -> pl.DataFrame:
     `needed` is the median of `examples_needed`; null where halves do not agree in half of the pairs of model and method
     or more.
     """
-    rows = reliability.filter(pl.col("measure").is_in(TASK_MEASURES)).drop_nulls("reliability")
-    alone = (pl.col("task").n_unique() == 1).over("model", "method_label", "measure")
-    rows = rows.filter((pl.col("task") == MEAN) | alone)
+    rows = reliability.filter(pl.col("measure").is_in(TASK_MEASURES), pl.col("task") == MEAN).drop_nulls("reliability")
     beyond = pl.col("examples_needed").cast(pl.Float64).fill_null(float("inf")).median()
     found = rows.group_by("measure").agg(
         pl.len().alias("pairs"),

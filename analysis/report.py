@@ -15,8 +15,10 @@ import html
 import os
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Annotated
+from unicodedata import combining, normalize
 
 import typer
 
@@ -148,14 +150,21 @@ def _draw(section: Section, folder: Path, drawing: Drawing) -> None:
     """Have the section's figures drawn."""
     for item in section.items:
         if isinstance(item, Figure):
-            for label, chart in item.variants:
-                name = item.id.removeprefix("figure-") + (f"-{slug(label)}" if len(item.variants) > 1 else "")
-                drawing.add(chart.spec, folder / name)
+            several = len(item.variants) > 1
+            for slug, (_, chart) in zip(slugs([label for label, _ in item.variants]), item.variants, strict=True):
+                name = item.id.removeprefix("figure-") + f"-{slug}" * several
+                drawing.add(chart.spec, folder / name.rstrip("-"))
 
 
-def slug(text: str) -> str:
-    """A text as a part of a file's name."""
-    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
+def slugs(labels: Sequence[str]) -> list[str]:
+    """The labels as parts of files' names, no two alike: letters of any script stay, without accents."""
+    found: list[str] = []
+    for label in labels:
+        letters = (c for c in normalize("NFKD", label.casefold()) if not combining(c))
+        plain = "-".join("".join(c if c.isalnum() else " " for c in letters).split())
+        candidates = (f"{plain}-{n}".strip("-") if n > 1 else plain for n in count(1))
+        found.append(next(name for name in candidates if name not in found))
+    return found
 
 
 def build(evidence: Evidence, results: str, ready: Callable[[Section], object] | None = None) -> list[Section]:

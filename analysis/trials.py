@@ -6,10 +6,14 @@ Every function gives the trials and what is to be said of those that it left out
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
 from analysis.checks import Limitation
+from calib.settings import SettingsError
+from calib.source import get_source
 from sweep.results import SCHEMA_VERSION, ResultsError
 
 # Factors of a calibration set that stand in a condition when a study varies them, and words for their levels.
@@ -83,6 +87,41 @@ def without_copies(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Limitation
         return distinct, ()
     text = f"{copies} rows of trials/ repeat the id of another; the latest row of each id is used."
     return distinct, (Limitation("copied trials", text),)
+
+
+def with_one_name_each(trials: pl.DataFrame, specs: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
+    """Sources by their text: one that was renamed while the study grew has its latest name in all rows.
+
+    The label is no part of a set's id, and by default it is the name of a file. `specs` are those of the calibration
+    sets, (calibration_id, spec); trials of other sets keep their names.
+    """
+    texts: dict[str, str | None] = {}
+    for spec in specs["spec"].unique().to_list():
+        stated = json.loads(spec)
+        whole = json.dumps([stated.get("source"), stated.get("revision")], sort_keys=True)
+        texts[spec] = texts[whole] if whole in texts else texts.setdefault(whole, _text_of(stated))
+    known = specs.with_columns(pl.col("spec").replace_strict(texts, return_dtype=pl.String).alias("text"))
+    named = trials.join(known.select("calibration_id", "text"), on="calibration_id", how="left", maintain_order="left")
+    latest = named.drop_nulls(["text", "source"]).sort("started", "trial_id", nulls_last=False)
+    names = latest.group_by("text").agg(pl.col("source").last().alias("name"), pl.col("source").unique().sort())
+    notes = [
+        Limitation("renamed sources", f"{' and '.join(labels)} are the same text, and are called {name} here.")
+        for _, name, labels in names.sort("name").iter_rows()
+        if len(labels) > 1
+    ]
+    if not notes:
+        return trials, ()
+    named = named.join(names.select("text", "name"), on="text", how="left", maintain_order="left")
+    return named.with_columns(pl.coalesce("name", "source").alias("source")).drop("text", "name"), tuple(notes)
+
+
+def _text_of(spec: Mapping[str, Any]) -> str | None:
+    """What a set's source reads, without what it is called and where it lies; None for a source that is not known."""
+    try:
+        source = get_source(spec["source"]).identity()
+    except (KeyError, SettingsError):
+        return None
+    return json.dumps([source, spec.get("revision")], sort_keys=True)
 
 
 def with_conditions(trials: pl.DataFrame) -> pl.DataFrame:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from analysis.answers import no_answer
-from analysis.cells import measures_of, size_table
+from analysis.cells import measures_of, size_table, tasks_without
+from analysis.checks import listed
 from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE
 from analysis.evidence import Evidence
 from analysis.frames import Study
@@ -174,10 +175,12 @@ def heading(evidence: Evidence, found: Sequence[Verdict]) -> list[str]:
     sizes = amount(differences[-1], measure)
     if number(differences[0], 2) != number(differences[-1], 2):
         sizes = f"{number(differences[0], 2)} to {sizes}"
+    without = tasks_without(study, measure)
+    less = f"; {listed(without)} {'has' if len(without) == 1 else 'have'} none" if without else ""
     why = "as asked" if evidence.asked(measure) is not None else "say yours with --matters"
     return [
         f"{rows['source'].n_unique()} sources, {sets} set{'' if sets == '1' else 's'} of each, {counted}.",
-        f"Measure: {inside(info.title)} ({info.better}). Differences that matter: {sizes} ({why}).",
+        f"Measure: {inside(info.title)} ({info.better}{less}). Differences that matter: {sizes} ({why}).",
     ]
 
 

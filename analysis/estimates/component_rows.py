@@ -25,7 +25,8 @@ class ComponentRows:
 
 
 def component_rows(outcomes: Outcomes, column: str, label: str, rng: np.random.Generator) -> ComponentRows:
-    """The components of one method of one model: a row per task and component, and the same for the mean over tasks.
+    """The components of one method of one model: a row per task and component, and the same for the mean over tasks,
+    which of one task are its own.
 
     A trial without samples of a task is left out of that task and of the mean, and named. The tasks are those of the
     tables: where one of them has no samples at all, the components of the mean are unknown.
@@ -63,6 +64,8 @@ def component_rows(outcomes: Outcomes, column: str, label: str, rng: np.random.G
         parameters = trials.item(0, "parameters")
         context = {"model": outcomes.model, "parameters": parameters, "method_label": label, "task": task}
         rows += [{**context, **row} for row in _rows(estimate, SCALE[column], gap, data_free=data_free)]
+    if len(tasks) == 1 and not bare:
+        rows += [{**row, "task": MEAN} for row in rows]
     return ComponentRows(rows, tuple(notes))
 
 

@@ -144,7 +144,7 @@ def method_tests(
             there = answered(gap)
             found[task] = example_variance(gap[there], sources[there]) if there.any() else None
         known = [value for value in found.values() if value is not None]
-        if len(tasks) > 1 and len(known) == len(outcomes.tasks["score"]):  # examples of different tasks are independent
+        if known and len(known) == len(outcomes.tasks["score"]):  # examples of different tasks are independent
             found[MEAN] = sum(known) / len(tasks) ** 2
         rows += [
             {"model": outcomes.model, "a": a, "b": b, "task": task, "variance": value} for task, value in found.items()

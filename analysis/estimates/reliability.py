@@ -4,7 +4,9 @@ The examples are cut into two random halves, and each half orders the sources by
 correlation between the two orders, averaged over many cuts, is what half of the examples are good for; the
 Spearman-Brown formula carries it to all of them, r = 2 h / (1 + h), and to any other number (Spearman 1910; Brown 1910,
 British Journal of Psychology 3). A measure whose halves do not agree says nothing about sources, whatever its
-intervals. The hard case is the mean over tasks: every task is cut by itself and weighs alike, as in the mean.
+intervals. A half in which all sources are equal orders none, and agrees with no other: its correlation is 0. Left out,
+a measure that hardly ever sees a difference would be judged by the cuts in which it does. The hard case is the mean
+over tasks: every task is cut by itself and weighs alike, as in the mean.
 
 The sets are the same in both halves, so this is about the examples alone: the luck of a draw agrees with itself.
 """
@@ -22,10 +24,10 @@ CUTS = 200  # the average then moves by less than .02 from one seed to the next
 
 @dataclass(frozen=True)
 class Reliability:
-    """Of one measure. None where it is not defined: fewer than three sources or four examples, or no differences.
+    """Of one measure. None where it is not defined: fewer than three sources, or four examples of a task.
 
-    half:        mean over cuts of Spearman's correlation between the orders of the halves; `low`, `high`: the middle
-                 95 % of the cuts.
+    half:        mean over cuts of Spearman's correlation between the orders of the halves, 0 where sources do not
+                 differ; `low`, `high`: the middle 95 % of the cuts.
     reliability: that of all examples, by Spearman-Brown.
     examples:    how many there are, in all tasks together.
     """
@@ -126,17 +128,15 @@ def split_halves(cases: Sequence[Sequence[np.ndarray]], halves: Halves) -> list[
 
 def _averaged(h: np.ndarray, unknown: Reliability) -> Reliability:
     """The reliability of correlations of halves [cuts]."""
-    if np.isnan(h).all():
-        return unknown
-    low, high = np.nanquantile(h, [0.025, 0.975])
-    return Reliability(unknown.sources, unknown.examples, float(np.nanmean(h)), float(low), float(high))
+    low, high = np.quantile(h, [0.025, 0.975])
+    return Reliability(unknown.sources, unknown.examples, float(h.mean()), float(low), float(high))
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each pair of rows [..., sources]; NaN where a row has no order."""
+    """Spearman's correlation of each pair of rows [..., sources]; 0 where a row has no order."""
     x, y = (_ranked(np.round(values, 12)) for values in (a, b))
     size = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
-    return np.divide((x * y).sum(axis=-1), size, out=np.full(size.shape, np.nan), where=size > 0)
+    return np.divide((x * y).sum(axis=-1), size, out=np.zeros(size.shape), where=size > 0)
 
 
 def _ranked(values: np.ndarray) -> np.ndarray:

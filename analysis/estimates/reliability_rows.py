@@ -30,10 +30,12 @@ RELIABILITY_SCHEMA = {
 
 @dataclass(frozen=True)
 class _Case:
-    """One measure of one method: `context` of its rows, and per row its task and the means of the sources."""
+    """One measure of one method: `context` of its rows, and per row its task and the means of the sources; `alone`:
+    whether its one task is all that there is, so that the mean over tasks is the same."""
 
     context: dict[str, object]
     rows: list[tuple[str, list[np.ndarray]]]
+    alone: bool = False
 
     @property
     def shape(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -71,7 +73,9 @@ def _case(outcomes: Outcomes, column: str, label: str) -> _Case:
             every = [own[t] if (there[t] == kept).all() else _means(m, owner, kept) for t, m in tasks.items()]
             chosen.append((MEAN, every))
     context = {"model": outcomes.model, "parameters": trials.item(0, "parameters"), "method_label": label}
-    return _Case({**context, "measure": MEASURE_OF[column]}, chosen)
+    return _Case(
+        {**context, "measure": MEASURE_OF[column]}, chosen, set(tasks) == outcomes.tasks[column] and len(own) == 1
+    )
 
 
 def _rows(cases: Sequence[_Case], halves: Halves) -> list[dict[str, object]]:
@@ -82,13 +86,13 @@ def _rows(cases: Sequence[_Case], halves: Halves) -> list[dict[str, object]]:
             needed = found.needed(WANTED)
             note = ""
             if found.half is None:
-                note = "unknown: it needs three sources that differ and four examples of each task"
+                note = "unknown: it needs three sources and four examples of each task"
             elif needed is None:
                 note = "halves of the examples do not agree at all, so no number of examples can be named"
             row = {"task": case.rows[place][0], "sources": found.sources, "examples": found.examples}
             row |= {"reliability": found.reliability, "half": found.half, "half_low": found.low}
             row |= {"half_high": found.high, "examples_needed": needed, "note": note}
-            rows.append({**case.context, **row})
+            rows += [{**case.context, **row, "task": task} for task in (row["task"], MEAN)[: 1 + case.alone]]
     return rows
 
 

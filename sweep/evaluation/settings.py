@@ -17,7 +17,7 @@ from calib.settings import INT32_MAX, SettingsError, settings
 from calib.source import get_source
 from calib.spec import CalibrationSpec
 from sweep.evaluation.questions.perturb import Perturbation
-from sweep.evaluation.tasks.check import check_tasks
+from sweep.evaluation.tasks.check import check_tasks, refuse_labels
 from sweep.evaluation.tasks.presets import expand_tasks
 
 
@@ -93,7 +93,8 @@ class EvaluationSettings:
         if self.task_path is not None and not Path(self.task_path).is_dir():
             raise SettingsError(f"{path}.task_path: no folder {self.task_path!r}; give the folder with the task YAML")
         self.parsed_perturbations(path)
-        check_tasks(self.tasks, self.task_path, f"{path}.tasks", allow_code=self.allow_code)
+        tasks = check_tasks(self.tasks, self.task_path, f"{path}.tasks", allow_code=self.allow_code)
+        refuse_labels([source.label for source in self.heldout_sources(path)], tasks, path)
         if self.heldout and max_length is not None and self.heldout_seqlen > max_length:
             raise SettingsError(
                 f"{path}.heldout_seqlen: {self.heldout_seqlen} tokens do not fit the model's context of "
@@ -134,8 +135,5 @@ class EvaluationSettings:
                 raise SettingsError(
                     f"{path}.heldout[{number}]: two texts are called '{label}'; give one of them another `label`"
                 )
-            if label in self.task_names:
-                raise SettingsError(
-                    f"{path}.heldout[{number}]: '{label}' is also the name of a task; give the text another `label`"
-                )
+        refuse_labels(labels, self.task_names, path)
         return sources

@@ -17,6 +17,8 @@ def grid(models: int = 1, sources: int = 2, sets: int = 3, *, dense: bool = True
         {"model": f"m{m}", "method": "wanda", "method_label": "Wanda", "source": f"s{s}", "set": k, "condition": "c"}
         for m, s, k in factors
     ]
+    for row in rows:
+        row["calibration_hash"] = f"{row['source']} {row['set']}"
     blank = {"method": "dense", "method_label": "dense", "source": None, "set": None, "condition": None}
     rows += [{"model": f"m{m}", **blank} for m in range(models * dense)]
     return pl.DataFrame([{**row, **common} for row in rows], infer_schema_length=None)
@@ -36,6 +38,15 @@ def test_what_is_missing_is_named() -> None:
     assert subjects(grid(sources=1)) == ["one source"]
     assert subjects(grid().slice(1)) == ["unfinished"]
     assert subjects(grid().filter(pl.col("method") == "dense")) == ["no calibration"]
+
+
+def test_sets_of_the_same_tokens_are_named() -> None:
+    second = (pl.col("source") == "s1") & (pl.col("set") == 2)
+    copied = grid().with_columns(
+        pl.when(second).then(pl.lit("s1 0")).otherwise("calibration_hash").alias("calibration_hash")
+    )
+    (note,) = design_notes(copied)
+    assert (note.subject, note.text[:18]) == ("equal sets", "Sets of s1 are the")
 
 
 def test_a_change_of_machine_and_fallbacks_are_named() -> None:

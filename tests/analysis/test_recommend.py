@@ -14,7 +14,7 @@ import pytest
 
 from analysis.frames import Study, load
 from analysis.page.render import percent_below
-from analysis.recommend import recommend
+from analysis.recommend import _named, recommend
 from calib.settings import SettingsError
 
 
@@ -42,6 +42,22 @@ def test_accuracy_is_the_default_and_the_table_is_best_first(study: Study) -> No
     best = answer.table.row(0, named=True)
     assert np.isclose(best["mean"], cells.filter(source=best["source"])["value"].mean())
     assert "new test questions" in answer.sentences[1]
+
+
+def test_wanted_tasks_choose_a_measure_that_all_of_them_have(study: Study) -> None:
+    lambada = pl.col("task") == "lambada"
+    some = replace(study, values=study.values.filter(~((pl.col("measure") == "accuracy") & lambada)))
+    kept = some.values.filter((pl.col("measure") == "perplexity") & (pl.col("task") == "books"))
+    both = pl.concat([some.values, kept.with_columns(task=pl.lit("piqa")), kept.with_columns(task=pl.lit("lambada"))])
+    answer = recommend(replace(some, values=both), "small", "wanda", ["piqa", "lambada"])
+    assert answer.measure == "perplexity"
+
+
+def test_labels_with_commas_and_spaces_can_be_named() -> None:
+    known = {"a note, old", "b", "c d"}
+    assert _named(["a note, old", "b,c d"], known) == ["a note, old", "b", "c d"]
+    assert _named(["b x, y"], known) == ["b", "x", "y"]
+    assert _named([], known) == []
 
 
 def test_without_a_method_it_averages_over_all_of_them(study: Study) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from analysis.cells import source_table, worth_table
+from analysis.cells import everything, source_table, tasks_without, worth_table
 from analysis.evidence import Evidence
 from analysis.findings import findings
 from analysis.frames import load
@@ -13,6 +14,7 @@ from analysis.measures import MEAN, MEASURES
 from analysis.reliability import lead_table, leading, reliability_table
 from analysis.simulate import Components, Design, simulate_study
 from analysis.variance import component_table
+from analysis.verdicts import heading, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,24 @@ def test_what_answers_are_worth_leads_where_right_or_wrong_cannot_tell(told: Pat
     whole = table.filter(task=MEAN, measure="loglikelihood")
     assert whole["examples"].unique().to_list() == [110]
     assert set(table.filter(measure="perplexity")["examples"]) == {8, 48}
+
+
+def test_a_mean_over_some_tasks_says_which_it_leaves_out(told: Path) -> None:
+    """As of a task whose answers are generated: it has an accuracy, and nothing else."""
+    study = load(str(told))
+    worth = pl.col("measure").str.starts_with("loglikelihood") | pl.col("measure").str.starts_with("brier")
+    part = replace(study, values=study.values.filter(~(worth & (pl.col("task") == "piqa"))))
+    assert tasks_without(part, "loglikelihood_change") == ["piqa"]
+    assert tasks_without(part, "accuracy") == tasks_without(study, "loglikelihood") == []
+    assert tasks_without(part, "perplexity") == []
+    assert everything(part, "brier_change") == "all tasks but piqa, which has no Brier score"
+    assert everything(part, "accuracy") == "all tasks"
+    assert everything(part, "perplexity_increase") == "all held-out texts"
+    evidence = Evidence(part)
+    found = verdicts(evidence)
+    asked = [replace(verdict, measure="loglikelihood_change") for verdict in found]
+    assert "(higher is better; piqa has none)" in heading(evidence, asked)[1]
+    assert "none" not in heading(Evidence(study), asked)[1]
 
 
 def test_changes_are_the_values_minus_dense(told: Path) -> None:

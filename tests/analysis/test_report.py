@@ -17,7 +17,7 @@ from analysis.cells import source_table
 from analysis.evidence import Evidence
 from analysis.frames import load
 from analysis.page.html import Figure, Section, unpacked
-from analysis.report import build, follow, main, save_figures, write_report
+from analysis.report import build, follow, main, save_figures, slugs, write_report
 from calib.settings import SettingsError
 from sweep.results import ResultsError
 
@@ -230,6 +230,11 @@ def test_figures_state_n_and_are_saved_as_png_and_svg(sections: list[Section], t
     for path in written:
         start = path.read_bytes()[:8]
         assert start == b"\x89PNG\r\n\x1a\n" if path.suffix == ".png" else start.startswith(b"<svg")
+
+
+def test_no_two_labels_share_a_file() -> None:
+    labels = ["Llama 2, GPTQ 3-bit", "llama-2 · GPTQ 3 bit", "Süß", "模型一", "模型二", "---", "+"]
+    assert slugs(labels) == ["llama-2-gptq-3-bit", "llama-2-gptq-3-bit-2", "suss", "模型一", "模型二", "", "2"]
 
 
 def test_limitations_stand_on_the_page(simulated: Path, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import json
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ from analysis.trials import (
     with_conditions,
     with_distinct_labels,
     with_numbered_draws,
+    with_one_name_each,
     without_copies,
 )
 from sweep.results import SCHEMA_VERSION, ResultsError
@@ -110,3 +112,40 @@ def test_two_trials_of_a_cell_are_repeats_only_on_the_same_calibration_set() -> 
     assert kept["trial_id"].to_list() == ["b"]
     assert repeats.is_empty()
     assert note.subject == "unlike trials of a cell"
+
+
+def spec(label: str, path: str, content: str, column: str = "text") -> str:
+    source = {"source": "file", "path": path, "column": column, "label": label}
+    return json.dumps({"source": source, "revision": content, "set": 0})
+
+
+def test_a_text_that_was_renamed_has_its_latest_name_everywhere() -> None:
+    trials = rows(
+        {"trial_id": "a", "source": "old", "calibration_id": "1", "started": START},
+        {"trial_id": "b", "source": "new", "calibration_id": "2", "started": START + timedelta(hours=1)},
+        {"trial_id": "c", "source": "other", "calibration_id": "3"},
+        {"trial_id": "d", "source": "old", "calibration_id": "4"},
+        {"trial_id": "e", "source": "kept", "calibration_id": "5"},
+        {"trial_id": "f", "source": None, "calibration_id": None},
+    )
+    specs = {
+        "1": spec("old", "/a/old.jsonl", "one"),
+        "2": spec("new", "/b/new.jsonl", "one"),
+        "3": spec("other", "/a/old.jsonl", "one", column="title"),
+        "4": spec("old", "/a/old.jsonl", "two"),
+    }
+    frame = pl.DataFrame({"calibration_id": list(specs), "spec": list(specs.values())})
+    named, (note,) = with_one_name_each(trials, frame)
+    assert named["source"].to_list() == ["new", "new", "other", "old", "kept", None]
+    assert named.drop("source").equals(trials.drop("source"))
+    assert note.text == "new and old are the same text, and are called new here."
+
+
+def test_sources_that_were_never_renamed_keep_their_rows_as_they_are() -> None:
+    trials = rows({"calibration_id": "1"}, {"trial_id": "b", "calibration_id": "2"})
+    unknown = json.dumps({"source": {"source": "of another version"}, "revision": "r"})
+    specs = pl.DataFrame({"calibration_id": ["1", "2"], "spec": [spec("books", "a", "one"), unknown]})
+    for known in (specs, specs.clear()):
+        named, notes = with_one_name_each(trials, known)
+        assert named.equals(trials)
+        assert notes == ()

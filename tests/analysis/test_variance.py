@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
+from analysis.answers import answer_table
 from analysis.compare import flip_table, mcnemar_table, method_pairs
 from analysis.estimates.components import COMPONENTS
 from analysis.estimates.examples import read_examples
 from analysis.frames import load
 from analysis.measures import MEAN
 from analysis.recommend import recommend
+from analysis.reliability import lead_table, reliability_table
+from analysis.simulate import Design, simulate_study
 from analysis.variance import component_table, repeat_table
 
 
@@ -121,3 +125,32 @@ def test_repeat_noise_comes_from_cells_that_ran_twice(simulated: Path, tmp_path:
     row = repeat_table(load(str(folder))).filter(pl.col("measure") == "accuracy").row(0, named=True)
     assert row["cells"] == 1
     assert np.isclose(row["sd"], 2 / np.sqrt(2))
+
+
+def test_of_one_task_the_mean_over_tasks_is_its_own(tmp_path: Path) -> None:
+    """So the luck of its examples is in the answers, as in a recommendation, and in comparisons."""
+    design = Design(
+        models={"small": 2_000_000},
+        sources=("books", "code", "legal"),
+        heldout=("books",),
+        sets=3,
+        tasks={"piqa": 60},
+        windows=8,
+        worth=True,
+    )
+    simulate_study(str(tmp_path), design)
+    study = load(str(tmp_path))
+    for measure, task in (("accuracy", "piqa"), ("loglikelihood", "piqa"), ("perplexity", "books")):
+        table = component_table(study, measure)
+        assert set(table["task"]) == {task, MEAN}
+        assert table.filter(task=task).drop("task").equals(table.filter(task=MEAN).drop("task"))
+        answers = answer_table(study, measure)
+        assert set(answers["about"]) == {"the task"}
+        assert answers.height == 4
+    told = recommend(study, "small", "wanda", measure="accuracy")
+    row = answer_table(study, "accuracy").filter(method_label="Wanda 50%").row(0, named=True)
+    assert row["leader_will_do"] == pytest.approx(told.probability, abs=0.02)
+    pairs = method_pairs(study, "accuracy").filter(task=MEAN)
+    assert pairs["low_new_test"].null_count() < pairs.height
+    lead = lead_table(reliability_table(study))
+    assert {"accuracy", "loglikelihood", "probability", "brier"} <= set(lead["measure"])

@@ -232,6 +232,17 @@ TYPED: dict[str, Case] = {
     "a label of a held-out text of two lines": Case(
         evaluation(heldout=[{"source": "books", "label": "a\nb"}]), rf"evaluation\.heldout\[0\]\.label: {LABEL}'a\\nb'"
     ),
+    "a held-out text called like the mean": Case(
+        evaluation(heldout=[{"source": "books", "label": "mean"}]),
+        r"evaluation\.heldout\[0\]: 'mean': tables call the mean over texts so; give the text another `label`",
+    ),
+    "a held-out text called like a task of a group": Case(
+        evaluation(
+            tasks=["reference_blimp"],
+            heldout=["books", {"source": "code", "label": "reference_blimp_adjunct_island"}],
+        ),
+        r"evaluation\.heldout\[1\]: 'reference_blimp_adjunct_island': this is also the name of a task; give",
+    ),
     "a model's name of two lines": Case(
         sections(models=[{"model": "reference-2m", "name": "a\nb"}]), rf"models\[0\]\.name: {LABEL}'a\\nb'"
     ),

@@ -79,6 +79,10 @@ CASES: dict[str, Case] = {
     "name with a newline": Case(
         files({"mine.yaml": f'task: "a\\nb"\n{CHOICE}'}, "mine"), r"unknown task 'mine': .* cannot be shown"
     ),
+    "name of the mean": Case(
+        files({"mean.yaml": f"task: mean\n{CHOICE}"}, "mean"),
+        r"task 'mean' \(.*mean\.yaml\): tables call the mean over tasks so; give it another name",
+    ),
     "defined twice": Case(
         files({"mine.yaml": f"task: mine\n{CHOICE}", "other.yaml": f"task: mine\n{WORDS}"}),
         r"'mine' is defined twice, in .*mine\.yaml and in .*other\.yaml; rename",

@@ -17,7 +17,7 @@ from calib.settings import SettingsError
 from sweep.evaluation.questions.asked import Asked
 from sweep.evaluation.questions.code import imported_from_folders
 from sweep.evaluation.questions.examine import bad_json, code_line, examine, explain, one_line
-from sweep.evaluation.tasks.check import check_tasks
+from sweep.evaluation.tasks.check import check_tasks, refuse_labels
 from sweep.evaluation.tasks.names import LOCAL_FORMATS, builtin_folders, local_folders, trusted
 from sweep.evaluation.tasks.presets import fewshot_of
 from sweep.evaluation.tasks.yamlfiles import Index
@@ -49,6 +49,7 @@ def load_tasks(settings: Asked, path: str = "evaluation") -> tuple[dict[str, Tas
                 tasks[task_name] = task
                 _set_fewshot(task, shots.get(name, settings.num_fewshot), settings.fewshot_seed)
             groups.update(found_groups)
+    refuse_labels([spec.source.label for spec in settings.heldout_specs(path)], tasks, path)
     return tasks, groups
 
 

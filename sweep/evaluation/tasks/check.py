@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,14 +23,16 @@ from sweep.evaluation.tasks.presets import PRESETS, expand_tasks
 from sweep.evaluation.tasks.yamlfiles import Function, Index, TaskFile, leaves_with_places, listed
 
 LIST_THEM = "; `lm_eval ls tasks` lists them, `task_path` adds your own"
+MEAN = "mean"  # the task of a mean over tasks or texts, in every table of the analysis
 MOST_GROUPS = 50  # that hold one another; lm-eval's own are three deep
 ALLOW = "`allow_code: true` in the study's `evaluation` lets it run; read it first"
 
 
-def check_tasks(names: Sequence[str], task_path: str | None, path: str, *, allow_code: bool | None) -> None:
-    """Raise SettingsError for the first thing that is wrong with the tasks `names`; reads file text only.
+def check_tasks(names: Sequence[str], task_path: str | None, path: str, *, allow_code: bool | None) -> set[str]:
+    """The tasks `names` and the members of those that are groups or tags, as far as files here tell.
 
-    `path` is where the names stand. Code of a task file that is not trusted is refused when `allow_code` is False;
+    Raises SettingsError for the first thing that is wrong with one of them; reads file text only. `path` is where the
+    names stand. Code of a task file that is not trusted is refused when `allow_code` is False;
     None is a caller of this package, who runs Python anyway.
     """
     index = Index.read(local_folders(task_path))
@@ -38,6 +40,16 @@ def check_tasks(names: Sequence[str], task_path: str | None, path: str, *, allow
     for number, name in enumerate(names):
         for task in expand_tasks([name]):
             check.follow(task, f"{path}[{number}]", ())
+    return check.done
+
+
+def refuse_labels(labels: Sequence[str], tasks: Collection[str], path: str) -> None:
+    """Raise SettingsError for a held-out text that is called like one of the tasks, whose rows would have its keys, or
+    like the mean."""
+    for number, label in enumerate(labels):
+        taken = "tables call the mean over texts so" if label == MEAN else "this is also the name of a task"
+        if label == MEAN or label in tasks:
+            raise SettingsError(f"{path}.heldout[{number}]: '{label}': {taken}; give the text another `label`")
 
 
 @dataclass
@@ -90,6 +102,8 @@ class _Check:
             return
         self._look_at_code(task)
         called = f"{self.path}: {'group' if task.is_group else 'task'} '{task.name}'"
+        if task.name == MEAN:
+            raise SettingsError(f"{called} ({task.file}): tables call the mean over tasks so; give it another name")
         (check_group if task.is_group else check_task)(task, called)
 
     def _look_at_code(self, task: TaskFile) -> None:

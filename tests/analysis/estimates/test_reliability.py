@@ -84,11 +84,23 @@ def test_what_cannot_be_known_is_none() -> None:
     rng = np.random.default_rng(5)
     two = halved([study(rng, 1, 1, 20, sources=2)], names=NAMES[:6])
     few = halved([study(rng, 1, 1, 3)])
-    flat = halved([np.ones((24, 20))])
-    assert {found.half for found in (two, few, flat)} == {None}
-    assert {found.reliability for found in (two, few, flat)} == {found.needed(0.8) for found in (two, few, flat)}
+    assert {found.half for found in (two, few)} == {None}
+    assert {found.reliability for found in (two, few)} == {found.needed(0.8) for found in (two, few)}
     opposed = np.repeat(np.arange(8.0)[:, None], 3, axis=0) * np.where(np.arange(20) < 10, 1, -1)
     found = halved([opposed])
     assert found.half is not None
     assert found.half < 0
     assert found.needed(0.8) is None
+
+
+def test_a_measure_that_sees_no_difference_orders_none() -> None:
+    flat = halved([np.ones((24, 20))])
+    assert (flat.half, flat.reliability, flat.needed(0.8)) == (0, 0, None)
+
+
+def test_cuts_in_which_a_half_sees_no_difference_count() -> None:
+    """Two examples of twenty tell one source from the rest: they fall into two halves, and agree, in 10 of 19 cuts."""
+    two = np.zeros((24, 20))
+    two[:3, :2] = 1
+    found = halved([two], cuts=20_000)
+    assert found.half == pytest.approx(10 / 19, abs=0.02)
