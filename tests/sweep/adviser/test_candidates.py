@@ -181,7 +181,9 @@ def test_conversations_and_random_tokens_are_candidates_and_conversations_target
     asked_of = replace(asked(tiny_model, [], sets=2, windows=2), candidates=[talks, "random_tokens", str(other)])
     assert [look.arm for look in looked(asked_of, tmp_path / "out")] == ["talks", "random_tokens", "1"]
     target = chats(tmp_path / "target.jsonl", texts, first=36)
-    with pytest.raises(SettingsError, match=r"'talks' holds 4 of the 4 documents of the target target: target\.jsonl:0"):
+    with pytest.raises(
+        SettingsError, match=r"'talks' holds 4 of the 4 documents of the target target: target\.jsonl:0"
+    ):
         looked(replace(asked_of, targets=[target]), tmp_path / "out")
 
 
