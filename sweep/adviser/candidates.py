@@ -89,7 +89,22 @@ def make_arms(question: Question) -> list[Arm]:
     names = [arm.name for arm in arms]
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f"--mixture: {shown(twice[0])} is there twice; leave the repeated one out")
+    _refuse_same_mixtures(arms)
     return arms
+
+
+def _refuse_same_mixtures(arms: Sequence[Arm]) -> None:
+    """Refuse mixtures of the same shares, in whatever order their parts are named."""
+    seen: dict[Any, str] = {}
+    for arm in arms:
+        parts = arm.source.components()
+        key = frozenset((identity({**one.identity(), "at": one.revision()}), round(share, 6)) for one, share in parts)
+        if len(parts) > 1 and key in seen:
+            way = ", or give --no-uniform" if UNIFORM in (seen[key], arm.name) else ""
+            raise SettingsError(
+                f"--mixture: {shown(arm.name)} and {shown(seen[key])} are the same mixture; leave one out{way}"
+            )
+        seen[key] = arm.name
 
 
 def mixture(shares: Mapping[str, float], candidates: Sequence[Arm], label: str = "") -> Arm:
