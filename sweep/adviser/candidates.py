@@ -127,6 +127,11 @@ def mixture(shares: Mapping[str, float], candidates: Sequence[Arm], label: str =
     return Arm(source.label, source, dict(shares))
 
 
+def renamed(arm: Arm, name: str) -> Arm:
+    """The same arm under another name."""
+    return replace(arm, name=name, source=get_source({**arm.source.to_dict(), "label": name}))
+
+
 def _sources(candidates: Sequence[Any]) -> list[tuple[Source, Selector | None]]:
     """The candidates' sources with their rules of selection; files of one name are called by their paths."""
     found: list[tuple[Any, Source, Selector | None]] = []
@@ -221,8 +226,8 @@ def look_at(
         if arm.shares is not None:  # it takes less of each part than its set; parts that no candidate is are to read
             for part in (part for part, _ in arm.source.components() if part.label not in read and not part.writes):
                 documents = list(as_text(part, tokenizer))
-                shared = _shared(Arm(part.label, part), documents, indexes, allow_overlap)
-                looks.append(Look(part.label, len(documents), None, "", {}, *shared))
+                found = _shared(Arm(part.label, part), documents, indexes, allow_overlap)
+                looks.append(Look(part.label, len(documents), None, "", {}, *found))
                 read.add(part.label)
             continue
         own = specs[arm.name]
