@@ -33,6 +33,7 @@ from sweep.runs.repair import read_trials
 from sweep.runs.runner import Runner, RunOptions
 from sweep.runs.session import find_results, usable
 from sweep.storage.lease import Lease
+from sweep.storage.store import inside
 
 FASTER = 2.0  # than the machines that estimates were measured on
 SCREENING = {SCREEN: "screening", BLOCKS: "first-blocks"}  # folders of screens, inside that of the results
@@ -176,8 +177,7 @@ def _planned(design: Design, fidelity: str) -> list[plan.Trial]:
 
 def _stores(store: Results) -> dict[str, Results]:
     """The results folder and those of screens inside it, by fidelity."""
-    root = store.root.rstrip("/")
-    return {FULL: store, **{kind: find_results(f"{root}/{folder}") for kind, folder in SCREENING.items()}}
+    return {FULL: store, **{kind: find_results(inside(store.root, folder)) for kind, folder in SCREENING.items()}}
 
 
 def _holds_another_mixture(design: Design, store: Results) -> bool:
