@@ -11,6 +11,8 @@ FROM python:3.12-slim
 
 # Where the build of torch comes from: that of PyPI needs a driver of CUDA 13.
 ARG TORCH=https://download.pytorch.org/whl/cpu
+# Images that are built on different days make one cluster, whose machines refuse another version of Ray.
+ARG RAY_VERSION=2.60.0
 # Any user may run the image, so what libraries keep at home goes where everybody may write.
 ENV PYTHONUNBUFFERED=1 HOME=/home/calibsweep
 ARG PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -23,7 +25,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev w
 RUN pip install "torch>=2.11,<2.14" --index-url "$TORCH"
 
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
-    pip install /wheels/*.whl "calibration-sweep[export,gguf]"
+    pip install /wheels/*.whl "calibration-sweep[export,gguf]" "ray[default]==$RAY_VERSION"
 
 WORKDIR /work
 ENTRYPOINT ["calibsweep"]

@@ -7,6 +7,7 @@ with an edit is said by `calibsweep plan`. The schema for editors is written nex
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -101,12 +102,13 @@ def main(
     except OSError as error:
         typer.echo(f"error: {file} cannot be written: {error.strerror}", err=True)
         raise typer.Exit(2) from None
+    name = shlex.quote(str(file))
     try:
         plan.check(study)
     except SettingsError as error:  # too little text for its windows, a task that is not there: it can be edited
         faults = "\n".join(f"  {line}" for line in error.lines)
-        typer.echo(f"{file} written, but it cannot run yet:\n{faults}\nEdit it, then: calibsweep plan {file}", err=True)
+        typer.echo(f"{file} written, but it cannot run yet:\n{faults}\nEdit it, then: calibsweep plan {name}", err=True)
         raise typer.Exit(1) from None
     if text and not heldout:
         typer.echo("Perplexity is of bundled books and code; --heldout FILE adds text of yours that is not in --text.")
-    typer.echo(f"{file} written. Next: calibsweep plan {file}; calibsweep run {file}")
+    typer.echo(f"{file} written. Next: calibsweep plan {name}; calibsweep run {name}")

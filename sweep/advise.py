@@ -31,7 +31,7 @@ from sweep.runs.interrupts import interruptible
 from sweep.runs.progress import Reporter
 from sweep.runs.runner import RunnerError, RunOptions
 from sweep.runs.session import find_results, hold
-from sweep.shipping.entries import typed_settings
+from sweep.shipping.entries import typed_method
 
 LISTS = ("--candidates", "--target", "--tasks", "--mixture", "--matters")
 
@@ -177,10 +177,9 @@ def answer(prepared: Prepared, reporter: Reporter, *, retry_failed: bool) -> Adv
 
 def typed_question(typed: Mapping[str, Any]) -> Question:
     """The question that the flags spell. Raises SettingsError."""
-    bits = {} if typed["bits"] is None else {"bits": typed["bits"]}
     alike = {field.name for field in fields(Question)} & set(typed)
     read = {
-        "method": {"method": typed["method"], **typed_settings(typed["set_"] or []), **bits},
+        "method": typed_method(typed["method"], typed["set_"] or [], typed["bits"]),
         "candidates": [typed_source(text) for text in typed["candidates"]],
         "targets": [typed_source(text) for text in typed["target"] or []],
         "tasks": typed["tasks"] or [],
@@ -201,6 +200,8 @@ def typed_mixture(text: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, equals, share = part.rpartition("=")
+        if name.strip() in shares:
+            raise SettingsError(f"--mixture {text!r}: names {name.strip()!r} twice; leave one out")
         try:
             shares[name.strip()] = float(share)
         except ValueError:

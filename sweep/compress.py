@@ -34,7 +34,7 @@ from sweep.plan import Trial, expand
 from sweep.runs.machine import device_name
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
-from sweep.shipping.entries import HELDOUT, LONGEST, data_note, source_entry, stored_dtype, typed_settings, with_scales
+from sweep.shipping.entries import HELDOUT, LONGEST, data_note, source_entry, stored_dtype, typed_method, with_scales
 from sweep.shipping.folder import Parcel, leftover_note, reader_note, ship, told
 from sweep.shipping.recompress import Recompressed, device_of, keeping
 from sweep.trial import describe
@@ -199,9 +199,7 @@ def command(
     Exit codes: 0 written, 2 it cannot be done as asked.
     """
     try:
-        entry: dict[str, Any] = {"method": method, **typed_settings(set_ or [])}
-        if bits is not None:
-            entry["bits"] = bits
+        entry = typed_method(method, set_ or [], bits)
         steps = ["rotation", entry] if rotate else entry
         written = compress(model, steps, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
     except (SettingsError, FormatError, CompressionError, OSError) as error:

@@ -11,7 +11,7 @@ import polars as pl
 
 from calib.settings import SettingsError
 from sweep import plan
-from sweep.adviser.candidates import Look, look_at, make_arms
+from sweep.adviser.candidates import UNIFORM, Look, look_at, make_arms, renamed
 from sweep.adviser.conduct import Conclusion, Conduct, Step
 from sweep.adviser.outcomes import BLOCKS, FULL, SCREEN, Costs, Trial
 from sweep.adviser.policy import least_budget
@@ -26,12 +26,14 @@ from sweep.adviser.words import answer_lines
 from sweep.models import context_length, load_tokenizer
 from sweep.results import Results
 from sweep.runs.estimate import estimate, expected
+from sweep.runs.folder import check_evaluation, check_stale, stale
 from sweep.runs.preview import machines
 from sweep.runs.progress import Reporter, duration
 from sweep.runs.repair import read_trials
 from sweep.runs.runner import Runner, RunOptions
 from sweep.runs.session import find_results, usable
 from sweep.storage.lease import Lease
+from sweep.storage.store import inside
 
 FASTER = 2.0  # than the machines that estimates were measured on
 SCREENING = {SCREEN: "screening", BLOCKS: "first-blocks"}  # folders of screens, inside that of the results
@@ -54,7 +56,7 @@ class Prepared:
         full, screen = design.studies[FULL], design.studies[SCREEN]
         sample = {fidelity: design.trials[Trial(design.names[0], 0, fidelity)] for fidelity in (FULL, SCREEN)}
         windows = {fidelity: trial.spec.nsamples if trial.spec else 0 for fidelity, trial in sample.items()}
-        trials = [*design.controls[FULL], *(run for trial, run in design.trials.items() if trial.fidelity == FULL)]
+        trials = _planned(design, FULL)
         asked = f"{SHARE if self.question.share is None else self.question.share:g} of the full study's time"
         if self.question.budget is not None:
             asked = f"{duration(self.question.budget)} on all workers"
@@ -106,8 +108,13 @@ def prepare(question: Question, results: str | None, options: RunOptions) -> Pre
     if question.search_mixture:
         check_search(arms, design.screened_windows, question.nsamples)
     root = f"results/{design.name}" if results is None else results
+    store = find_results(root)
+    if _holds_another_mixture(design, store):
+        arms = [renamed(arm, f"{UNIFORM} of {len(arm.shares or {})}") if arm.name == UNIFORM else arm for arm in arms]
+        design = make_design(question, arms, asked)
+    _check_folders(design, store)
     specs = design.specs()
-    _check_budget(question, design, options, find_results(root))
+    _check_budget(question, design, options, store)
     tokenizer = load_tokenizer(design.studies[FULL].models[0])
     full = design.trials[Trial(design.names[0], 0, FULL)]
     tasks = task_texts(full.evaluation, tokenizer, context_length(full.model))
@@ -126,9 +133,7 @@ def run(
 ) -> Advice:
     """Conduct the question in a folder that is held. Raises SettingsError, and RunnerError when trials cannot go on."""
     question = prepared.question
-    root = store.root.rstrip("/")
-    stores = {FULL: store, **{kind: find_results(f"{root}/{folder}") for kind, folder in SCREENING.items()}}
-    rounds = Rounds(stores, lease, make_runner, reporter, retry_failed=retry_failed)
+    rounds = Rounds(_stores(store), lease, make_runner, reporter, retry_failed=retry_failed)
     workers = prepared.options.workers or recorded_workers(store)
     conduct = Conduct(question, prepared.asked, prepared.design, rounds, workers=workers)
 
@@ -158,12 +163,42 @@ def shipped(ended: Conclusion, design: Design) -> str | None:
     return design.trials[Trial(ship.arm, ship.draw, FULL)].id
 
 
-def _known(design: Design, store: Results) -> pl.DataFrame:
+def _known(design: Design, store: Results, fidelity: str = FULL) -> pl.DataFrame:
     """The sound rows of `trials/`: a damaged one counts when its trial was made again. Raises SettingsError."""
-    planned = [*design.controls[FULL], *(run for trial, run in design.trials.items() if trial.fidelity == FULL)]
     with usable(store):
-        rows, _ = read_trials(store, {trial.id for trial in planned})
+        rows, _ = read_trials(store, {trial.id for trial in _planned(design, fidelity)})
     return rows
+
+
+def _planned(design: Design, fidelity: str) -> list[plan.Trial]:
+    """All trials that may be run at a fidelity."""
+    return [*design.controls[fidelity], *(run for one, run in design.trials.items() if one.fidelity == fidelity)]
+
+
+def _stores(store: Results) -> dict[str, Results]:
+    """The results folder and those of screens inside it, by fidelity."""
+    return {FULL: store, **{kind: find_results(inside(store.root, folder)) for kind, folder in SCREENING.items()}}
+
+
+def _holds_another_mixture(design: Design, store: Results) -> bool:
+    """Whether an earlier question in this folder had another even mixture, since it had other candidates: two texts
+    under one name would be one source in every table."""
+    found = (
+        row
+        for kind, there in _stores(store).items()
+        if kind in design.studies
+        for row in stale(_planned(design, kind), _known(design, there, kind))
+    )
+    return any(row["source"] == UNIFORM for row in found)
+
+
+def _check_folders(design: Design, store: Results) -> None:
+    """Raises SettingsError where earlier results cannot stand beside what may be run: said now, not rounds later."""
+    for kind, there in _stores(store).items():
+        if kind in design.studies:
+            planned, rows = _planned(design, kind), _known(design, there, kind)
+            check_evaluation(planned, rows, there)
+            check_stale(planned, rows, there.root)
 
 
 def _check_budget(question: Question, design: Design, options: RunOptions, store: Results) -> None:

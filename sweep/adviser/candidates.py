@@ -6,13 +6,15 @@ header nor the set phrases of dialogues and manuals, which disjoint documents sh
 text of which at least `HELD` of its runs of words stand in a candidate refuses the candidate; of documents that share
 only `COPIED` of them it takes `PARTLY` of all. A task's document, which is short, counts when at least `HELD` of its
 runs stand there, and it takes `LEAKED` of its documents: a large web text holds a few of any old benchmark. What does
-not refuse a candidate is counted, and said.
+not refuse a candidate is counted, and said. Two texts that hold the same documents in another order are one text, since
+either of them wins by luck; of one that stands in another for the most part it is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ HELD = 0.5  # likewise; disjoint documents of the bundled texts share up to .38
 PARTLY = 0.05  # of a target's documents; of the bundled ones up to .018 share `COPIED` with their own domain
 LEAKED = 0.01  # of a task's documents
 NAMED = 3  # documents that a message names
+TWIN = 0.5  # of the documents of a text that stand in another one too
+BATCH = 256  # documents decoded at a time
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,22 @@ def make_arms(question: Question) -> list[Arm]:
     names = [arm.name for arm in arms]
     if twice := [name for name in names if names.count(name) > 1]:
         raise SettingsError(f"--mixture: {shown(twice[0])} is there twice; leave the repeated one out")
+    _refuse_same_mixtures(arms)
     return arms
+
+
+def _refuse_same_mixtures(arms: Sequence[Arm]) -> None:
+    """Refuse mixtures of the same shares, in whatever order their parts are named."""
+    seen: dict[Any, str] = {}
+    for arm in arms:
+        parts = arm.source.components()
+        key = frozenset((identity({**one.identity(), "at": one.revision()}), round(share, 6)) for one, share in parts)
+        if len(parts) > 1 and key in seen:
+            way = ", or give --no-uniform" if UNIFORM in (seen[key], arm.name) else ""
+            raise SettingsError(
+                f"--mixture: {shown(arm.name)} and {shown(seen[key])} are the same mixture; leave one out{way}"
+            )
+        seen[key] = arm.name
 
 
 def mixture(shares: Mapping[str, float], candidates: Sequence[Arm], label: str = "") -> Arm:
@@ -106,6 +125,11 @@ def mixture(shares: Mapping[str, float], candidates: Sequence[Arm], label: str =
     entry = {"source": "mixture", "parts": parts, **({"label": label} if label else {})}
     source = get_source(entry, "--mixture")
     return Arm(source.label, source, dict(shares))
+
+
+def renamed(arm: Arm, name: str) -> Arm:
+    """The same arm under another name."""
+    return replace(arm, name=name, source=get_source({**arm.source.to_dict(), "label": name}))
 
 
 def _sources(candidates: Sequence[Any]) -> list[tuple[Source, Selector | None]]:
@@ -192,10 +216,19 @@ def look_at(
     stands in a candidate.
     """
     looks: list[Look] = []
-    indexes = [TargetIndex(name, list(source.documents())) for name, source in targets.items()]
+    indexes = [TargetIndex(name, list(as_text(source, tokenizer))) for name, source in targets.items()]
     indexes += [TaskIndex(name, _numbered(name, texts)) for name, texts in (tasks or {}).items()]
+    read = {arm.name for arm in arms if arm.shares is None}
+    held: dict[str, frozenset[int]] = {}  # by arm: what each of its documents hashes to
     for arm in arms:
-        if specs[arm.name][0].asks_model or arm.shares is not None:  # a mixture takes less of each part than its set
+        if specs[arm.name][0].asks_model:
+            continue
+        if arm.shares is not None:  # it takes less of each part than its set; parts that no candidate is are to read
+            for part in (part for part, _ in arm.source.components() if part.label not in read and not part.writes):
+                documents = list(as_text(part, tokenizer))
+                found = _shared(Arm(part.label, part), documents, indexes, allow_overlap)
+                looks.append(Look(part.label, len(documents), None, "", {}, *found))
+                read.add(part.label)
             continue
         own = specs[arm.name]
         try:
@@ -203,16 +236,68 @@ def look_at(
         except TooShort as error:
             raise too_short(arm, own[-1], error) from None
         _refuse_same_text(first, arm, looks)
-        copied, notes = 0, []
-        for index in indexes:
-            shares = index.shares(arm.source.documents())[0]
-            if index.refuses(shares) and not allow_overlap:
-                raise SettingsError(index.told(arm))
-            if count := index.count(shares):
-                copied += count
-                notes.append(index.noted(arm, shares))
-        looks.append(_look(arm, first, len(tokenizer), copied, notes))
+        documents = list(as_text(arm.source, tokenizer))
+        notes = _twins(arm, documents, held) if arm.plain else ()
+        copied, shared = _shared(arm, documents, indexes, allow_overlap)
+        looks.append(_look(arm, first, len(tokenizer), copied, (*notes, *shared)))
     return looks
+
+
+def as_text(source: Source, tokenizer: Any) -> Iterator[Document]:
+    """The documents of a source as text. What is token ids from its beginning, such as a conversation that the model's
+    template renders, is decoded."""
+    for part, share in source.components():
+        named = "" if share == 1 else f"{part.label}/"
+        if _is_text(part):
+            yield from (Document(f"{named}{document.id}", document.text) for document in part.documents())
+            continue
+        found = (document for document in part.read(tokenizer) if document is not None)
+        while batch := list(islice(found, BATCH)):
+            texts = tokenizer.batch_decode([document.tokens.tolist() for document in batch], skip_special_tokens=True)
+            yield from (Document(f"{named}{one.id}", text) for one, text in zip(batch, texts, strict=True))
+
+
+def _is_text(source: Source) -> bool:
+    """Whether its documents are text before a tokenizer is there."""
+    inside = source.wrapped()
+    own = type(source).token_documents is Source.token_documents
+    return own and (inside is None or _is_text(inside))
+
+
+def _shared(
+    arm: Arm, documents: Sequence[Document], indexes: Sequence[TargetIndex], allow_overlap: bool
+) -> tuple[int, tuple[str, ...]]:
+    """(documents of the targets that stand in these, sentences on them). Raises SettingsError where they refuse."""
+    copied, notes = 0, []
+    for index in indexes:
+        shares, hits = index.shares(documents)
+        if index.refuses(shares) and not allow_overlap:
+            raise SettingsError(index.told(arm, documents, shares, hits))
+        if count := index.count(shares):
+            copied += count
+            notes.append(index.noted(arm, shares))
+    return copied, tuple(notes)
+
+
+def _twins(arm: Arm, documents: Sequence[Document], held: dict[str, frozenset[int]]) -> list[str]:
+    """Sentences on earlier arms that share documents with this one; notes in `held` what it holds.
+
+    Raises SettingsError for a text that holds the very documents of another, in another order: whichever wins, luck
+    chose it.
+    """
+    own = frozenset(hash(document.text.strip()) for document in documents)
+    notes = []
+    for name, other in held.items():
+        if own == other:
+            raise SettingsError(
+                f"--candidates: {shown(name)} and {shown(arm.name)} hold the same {len(own)} documents; leave one out"
+            )
+        small, large = (arm.name, name) if len(own) <= len(other) else (name, arm.name)
+        fewer = min(len(own), len(other))
+        if (common := len(own & other)) >= TWIN * fewer:
+            notes.append(f"note: {common} of the {fewer} documents of {small} stand in {large} as well")
+    held[arm.name] = own
+    return notes
 
 
 def _look(arm: Arm, calibration: CalibrationSet, vocabulary: int, copied: int, notes: Sequence[str]) -> Look:
@@ -264,10 +349,8 @@ class TargetIndex:
             f"runs of {self.count(shares)} of the {len(shares)} documents of the target {self.name}"
         )
 
-    def told(self, arm: Arm) -> str:
-        """The sentence that refuses an arm."""
-        documents = list(arm.source.documents())
-        texts, hits = self.shares(documents)
+    def told(self, arm: Arm, documents: Sequence[Document], texts: np.ndarray, hits: np.ndarray) -> str:
+        """The sentence that refuses an arm, from what `shares` found in its documents."""
         worst = np.argsort(-texts, kind="stable")[:NAMED]
         named = ", ".join(f"{self.ids[i]} ({100 * texts[i]:.0f} %)" for i in worst if texts[i] >= self.copied)
         where = ", ".join(documents[i].id for i in np.argsort(-hits, kind="stable")[:NAMED] if hits[i])

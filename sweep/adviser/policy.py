@@ -56,7 +56,7 @@ def next_round(
     screens = _screens(outcomes, arms, rules, costs)
     if screens:
         draws = max(trial.draw for trial in screens) + 1
-        told = f"{len(screens)} screens: {draws} draws of each of {len(arms)} arms"
+        told = f"{_counted(len(screens), 'screen')}: {_counted(draws, 'draw')} of each of {len(arms)} arms"
         return Round(screens, f"{told}, at {_share(costs)} of a full trial's cost")
     if outcomes and {outcome.arm for outcome in outcomes} == set(arms) and all(outcome.lost for outcome in outcomes):
         return Stop("failed", f"all {len(outcomes)} trials failed")
@@ -153,7 +153,7 @@ def _first(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs
     planned = [
         Trial(arm, draw, FULL) for arm in order[:first] for draw in untried(outcomes, arm, rules)[: draws - done[arm]]
     ]
-    return Round(tuple(planned), f"{draws} full draws of each of {first} arms{told}")
+    return Round(tuple(planned), f"{_counted(draws, 'full draw')} of each of {first} arms{told}")
 
 
 def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: Costs, left: float) -> Round | Stop:
@@ -171,8 +171,12 @@ def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: C
     each = max(1, int(PORTION * trials / len(chosen)))
     planned = [Trial(belief.arms[k], draw, FULL) for k in chosen for draw in draws[k][:each]]
     least, most = (bound(len(draws[k][:each]) for k in chosen) for bound in (min, max))
-    several, arms = "s" * (most > 1), f"{len(chosen)} arm{'s' * (len(chosen) > 1)}"
-    return Round(tuple(planned), f"{'up to ' * (least < most)}{most} more full draw{several} of each of {arms}")
+    more = f"{'up to ' * (least < most)}{_counted(most, 'more full draw')}"
+    return Round(tuple(planned), f"{more} of each of {_counted(len(chosen), 'arm')}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def untried(outcomes: Sequence[Outcome], arm: str, rules: Rules) -> list[int]:

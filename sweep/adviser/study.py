@@ -108,7 +108,9 @@ def make_design(question: Question, arms: Sequence[Arm], asked: Asked, also: Seq
         try:
             plan.check(study)
         except TooShort as error:
-            raise SettingsError(f"--target: {error}; --windows {question.windows} are asked of it now") from None
+            least = f"fewer than {FEWEST} windows of {SHORTEST} tokens judge nothing, so give more of it"
+            now = least if question.windows is None else f"--windows {question.windows} are asked of it now"
+            raise SettingsError(f"--target: {error}; {now}") from None
         return study
 
     studies = {FULL: study_of(FULL, "", full), SCREEN: study_of(SCREEN, "-screening", screen)}

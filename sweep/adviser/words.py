@@ -1,4 +1,4 @@
-"""The answer for a terminal: at most 24 lines of 80 columns.
+"""The answer for a terminal: 24 lines of 80 columns.
 
 What to use comes first, then how sure that is and what it gains, then the arms, then what to type next. An answer names
 its target and its unit, since text and tasks can order sources in opposite ways.
@@ -10,6 +10,8 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 
+from rich.cells import cell_len, set_cell_size
+
 from sweep.adviser.conduct import Conclusion
 from sweep.adviser.outcomes import FULL
 from sweep.adviser.policy import least_budget
@@ -20,6 +22,7 @@ from sweep.runs.progress import duration
 
 WIDTH, LINES = 80, 24
 ARMS = 7  # rows of the table
+FEW = 4  # rows that other sentences make room for
 NAME = 30  # columns of an arm's name
 CONTINUED = " \\"
 KINDS = {"text": "window"}
@@ -34,35 +37,42 @@ STOPPED = {  # why, by the kind of the end
 
 
 def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None, full_study: float) -> list[str]:
-    """The answer. `trial` is the id of the draw to ship, `full_study` the seconds of a worker for all of it."""
+    """The answer. `trial` is the id of the draw to ship, `full_study` the seconds of a worker for all of it.
+
+    It has more than `LINES` lines where names and paths are so long: a command that is cut off is none.
+    """
     verdict = ended.verdict
     study = design.studies[FULL]
-    head = [f"{study.models[0].name} with {study.labels[-1]}, {_judged(ended, design)}:"]
+    unit = _unit(ended, design)
+    gains, more, examples = _gains(verdict, design), _more(verdict, unit), _examples(ended, design)
     said = [
+        f"{study.models[0].name} with {study.labels[-1]}, {_judged(ended, design)}:",
         _use(verdict, design),
         *([f"Guaranteed: {ended.stop.reason}."] if ended.stop.kind == "guaranteed" else []),
-        *_how_sure(verdict, _unit(ended, design)),
-        *_gains(verdict, design),
+        *_how_sure(verdict, unit),
+        *gains,
         *_disagree(verdict),
     ]
     seconds = ended.steps[-1].spent if ended.steps else ended.costs.spent
     count = sum(len(step.outcomes) for step in ended.steps)
     cost = (
-        f"{count} trials and the controls took {duration(seconds)} of one worker, {_percent(seconds / full_study)} of "
-        f"the full study's {duration(full_study)}; {STOPPED.get(ended.stop.kind, ended.stop.reason)}."
+        f"{_counted(count, 'trial')} and the controls took {duration(seconds)} of one worker, "
+        f"{_percent(seconds / full_study)} of the full study's {duration(full_study)}; "
+        f"{STOPPED.get(ended.stop.kind, ended.stop.reason)}."
     )
-    more = _more(verdict, _unit(ended, design)) or _needed(ended, design)
-    tail = [*more, cost, *_examples(ended, design), *_draw(verdict, design, trial)]
+    tail = [*(more or _needed(ended, design)), cost, *examples, *_draw(verdict, design, trial)]
     commands = _commands(root, trial)
-    text = [line for sentence in (*head, *said) for line in _wrap(sentence)]
-    after = [line for sentence in tail for line in _wrap(sentence)]
-    rows = max(0, min(ARMS, LINES - len(text) - len(after) - len(commands) - 2))
-    return [
-        *text,
-        *_table(verdict.standings, rows, "worst regret" if len(design.targets) > 1 else "loss over dense"),
-        *after,
-        *commands,
-    ][:LINES]
+    spare = [*examples, *gains[1:], *more]  # what makes room for the arms, the first one first
+    for gone in range(len(spare) + 1):
+        text, after = (
+            [line for sentence in part if sentence not in spare[:gone] for line in _wrap(sentence)]
+            for part in (said, tail)
+        )
+        rows = LINES - len(text) - len(after) - len(commands) - 2
+        if rows >= min(len(verdict.standings), FEW):
+            break
+    title = "worst regret" if len(design.targets) > 1 else "loss over dense"
+    return [*text, *_table(verdict.standings, min(max(rows, 0), ARMS), title), *after, *commands]
 
 
 def _examples(ended: Conclusion, design: Design) -> list[str]:
@@ -80,7 +90,11 @@ def _examples(ended: Conclusion, design: Design) -> list[str]:
 
 def _count(number: int, target: Target) -> str:
     """`32 windows`, `1 example`."""
-    return f"{number} {KINDS.get(target.measure, 'example')}{'' if number == 1 else 's'}"
+    return _counted(number, KINDS.get(target.measure, "example"))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _judged(ended: Conclusion, design: Design) -> str:
@@ -159,8 +173,8 @@ def _more(verdict: Verdict, unit: str) -> list[str]:
     if more.trials < 1:
         return ["One more hour buys no trial that could change the answer."]
     return [
-        f"One more hour buys {more.trials} trials; expected regret {_size(more.now)} would be {_size(more.then)} "
-        f"{unit}."
+        f"One more hour buys {_counted(more.trials, 'trial')}; expected regret {_size(more.now)} would be "
+        f"{_size(more.then)} {unit}."
     ]
 
 
@@ -192,17 +206,15 @@ def _table(standings: Sequence[Standing], rows: int, title: str) -> list[str]:
     if not standings or rows < 2:
         return []
     shown = standings[: rows if len(standings) <= rows else rows - 1]
-    width = min(NAME, max(len(title), *(len(one.arm) for one in shown)))
+    width = min(NAME, max(len(title), *(cell_len(one.arm) for one in shown)))
     lines = [f"{title:<{width}}  {'mean':>8}  {'80 % interval':>17}  {'P best':>6}  draws"]
     for one in shown:
         between = f"{_size(one.low)} to {_size(one.high)}"
         lost = f", {one.failures} failed" if one.failures else ""
         draws = f"{one.fulls} (+{one.screens}){lost}"
-        lines.append(
-            f"{_cut(one.arm, width):<{width}}  {_size(one.loss):>8}  {between:>17}  {_percent(one.p_best):>6}  {draws}"[
-                :WIDTH
-            ]
-        )
+        name = set_cell_size(_cut(one.arm, width), width)
+        line = f"{name}  {_size(one.loss):>8}  {between:>17}  {_percent(one.p_best):>6}  {draws}"
+        lines.append(line[:WIDTH])
     if len(shown) < len(standings):
         lines.append(f"and {len(standings) - len(shown)} more")
     return lines
@@ -266,4 +278,5 @@ def _percent(share: float) -> str:
 
 
 def _cut(name: str, width: int) -> str:
-    return name if len(name) <= width else f"{name[: width - 3]}..."
+    """A name in so many columns, of which some letters take two."""
+    return name if cell_len(name) <= width else f"{set_cell_size(name, width - 3).rstrip()}..."

@@ -78,25 +78,29 @@ def check_evaluation(trials: Sequence[Trial], before: pl.DataFrame, store: Resul
 
 
 def check_stale(trials: Sequence[Trial], before: pl.DataFrame, root: str) -> None:
-    """Refuse to put new numbers beside old ones of the same cell: the tables would mix them.
+    """Refuse to put new numbers beside old ones of the same cell: the tables would mix them. Raises SettingsError."""
+    if found := stale(trials, before):
+        row = found[0]
+        data = f", {row['source']} set {row['set']}" if row["source"] is not None else ""
+        raise SettingsError(
+            f"--results {root}: {len(found)} trials there are trials of this study made with another evaluation, other "
+            f"files or other code (such as {row['model']}, {row['method_label']}{data}); "
+            "choose another folder, or delete this one"
+        )
 
-    A cell is a trial by its factors. The same cell under another id was made with other tasks, model files, or code.
-    """
+
+def stale(trials: Sequence[Trial], before: pl.DataFrame) -> list[Mapping[str, Any]]:
+    """The rows that stand where one of these trials would, under another id: made with other tasks, model files, text
+    or code. A place in the tables (a cell) is a trial by its factors."""
     if before.is_empty():
-        return
+        return []
     planned = {trial.id for trial in trials}
     cells = {_cell(describe(trial), names) for trial in trials for names in (FIRST_CELL, CELL)}
-    stale = [
+    return [
         row
         for row in before.iter_rows(named=True)
         if row["trial_id"] not in planned and _cell(row, _cell_names(row)) in cells
     ]
-    if stale:
-        raise SettingsError(
-            f"--results {root}: {len(stale)} trials there are trials of this study made with another evaluation, other "
-            f"files or other code (such as {stale[0]['model']}, {stale[0]['method_label']}); "
-            "choose another folder, or delete this one"
-        )
 
 
 def check_dtypes(jobs: Sequence[Job], before: pl.DataFrame, device: str) -> None:

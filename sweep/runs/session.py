@@ -7,6 +7,7 @@ hard case is an end in the middle (a signal, a cluster that is gone, a disk that
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -280,7 +281,7 @@ def finish(session: Session, reporter: Reporter, account: Account, workers: int,
     if workers and account.price:
         reporter.say(account.price.said(gpus, account.phases.get("trials", 0.0)))
     if ran:
-        reporter.say(f"`calibsweep report {session.store.root}` writes the report")
+        reporter.say(f"`calibsweep report {shlex.quote(session.store.root)}` writes the report")
     not_retried = len(trials) - ran - old["ok"]
     if account.failed or not_retried:
         reporter.say("failed trials are rows with their error; --retry-failed runs them again")

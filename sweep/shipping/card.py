@@ -90,9 +90,11 @@ def _data(chosen: Chosen) -> str:
     row = chosen.row
     if chosen.trial.spec is None:
         return "No calibration data was used.\n"
+    parts = chosen.trial.spec.source.components()
+    mixed = f" ({', '.join(f'{share:.1%} {part.label}' for part, share in parts)})" if len(parts) > 1 else ""
     return (
-        f"Calibrated on **{row['source']}**, set {row['set']}: {row['nsamples']} windows of {row['seqlen']} tokens "
-        f"from {row['calibration_documents']} documents (`{row['calibration_id']}`, sha256 of the tokens "
+        f"Calibrated on **{row['source']}**{mixed}, set {row['set']}: {row['nsamples']} windows of {row['seqlen']} "
+        f"tokens from {row['calibration_documents']} documents (`{row['calibration_id']}`, sha256 of the tokens "
         f"`{row['calibration_hash']}`).\n"
     )
 

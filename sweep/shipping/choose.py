@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from calib.settings import SettingsError, suggestion
+from calib.settings import SettingsError, shown, suggestion
 from sweep.config import Study, parse_study
 from sweep.plan import Trial, expand
 from sweep.results import Results
@@ -23,6 +23,7 @@ from sweep.trial import describe
 SHOWN = 6  # candidates that are named
 LONG_ID = 8  # digits of an id that are enough
 NAMING = ("model", "method_label", "source", "set")
+AS_THEN = "not those of then; put them back, or measure anew"
 WHAT_CHANGES = {
     "model_id": "the files of its model",
     "calibration_id": "the files of its calibration text or tokenizer",
@@ -71,7 +72,7 @@ def choose(store: Results, wanted: Wanted) -> Chosen:
     if trial is None:
         raise SettingsError(
             f"--results {store.root}: trial {row['trial_id']} ({_name(row)}) can no longer be made: "
-            f"{_changed(row, trials_now)} not those of then; put them back, or measure anew"
+            f"{_changed(row, trials_now)}"
         )
     dense = trials.filter(
         (pl.col("method") == "dense") & (pl.col("status") == "ok"),
@@ -97,13 +98,19 @@ def readable(store: Results, what: str, remedy: str) -> Iterator[None]:
 
 
 def _changed(row: Mapping[str, Any], trials: Sequence[Trial]) -> str:
-    """What of the row's trial is not as it was, with its verb, told from the trial that has its name now."""
-    now = next((found for found in map(describe, trials) if all(found[name] == row[name] for name in NAMING)), None)
-    if now is not None:
-        for column, what in WHAT_CHANGES.items():
-            if now[column] != row[column]:
-                return f"{what} ({column} is {now[column]}, was {row[column]}) are"
-    return "the files of its model or its data, or the version of its method, are"
+    """What of the row's trial is not as it was, and what to do, told from the trials that the study has now."""
+    now = [describe(trial) for trial in trials]
+    for column in NAMING:
+        if row[column] not in {found[column] for found in now}:
+            return (
+                f"study.yaml there has no {column.removesuffix('_label')} {shown(row[column])} any more, since a later "
+                "command named others; give the command of then again, which repeats no trial"
+            )
+    same = next((found for found in now if all(found[name] == row[name] for name in NAMING)), {})
+    for column, what in WHAT_CHANGES.items():
+        if same and same[column] != row[column]:
+            return f"{what} ({column} is {same[column]}, was {row[column]}) are {AS_THEN}"
+    return f"the files of its model or its data, or the version of its method, are {AS_THEN}"
 
 
 def _one(trials: pl.DataFrame, wanted: Wanted, root: str) -> Mapping[str, Any]:

@@ -61,12 +61,25 @@ def with_scales(entry: Any, method: Method, dtype: str) -> Any:
     return {"scale_dtype": dtype, **entry} if grid_of(method) is not None else entry
 
 
+def typed_method(name: str, pairs: Sequence[str], bits: int | None) -> dict[str, Any]:
+    """`--method gptq --bits 4 --set group_size=128` as the entry of a study. Raises SettingsError, also for a setting
+    that is given twice, of which only one could be what is meant."""
+    found = typed_settings(pairs)
+    if "method" in found:
+        raise SettingsError("--set method: the method is named by --method; leave it out")
+    if bits is not None and "bits" in found:
+        raise SettingsError(f"--bits {bits} and --set bits={found['bits']}: both say the bits; give one of them")
+    return {"method": name, **found, **({} if bits is None else {"bits": bits})}
+
+
 def typed_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`bits=4` as a setting, its value read as a study file reads it."""
+    """`bits=4` as a setting, its value read as a study file reads it. Raises SettingsError."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise SettingsError(f"--set {shown(pair)}: expected key=value, such as bits=4")
+        if key in found:
+            raise SettingsError(f"--set {key}: is given twice; leave one out")
         found[key] = read_yaml(value)
     return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def ship(made: Recompressed, chosen: Chosen, out: Path, parcel: Parcel) -> Writt
     grids = grids_by_linear(model, method, made.report)
 
     def complete(folder: Path, written: Written) -> None:
-        text = card(chosen, made.report, written, why=parcel.why, pattern=pattern)
+        named = replace(written, folder=out)  # where it will be
+        text = card(chosen, made.report, named, why=parcel.why, pattern=pattern)
         (folder / "README.md").write_text(text, encoding="utf-8")
         (folder / "recipe.yaml").write_text(recipe(chosen, out), encoding="utf-8")
         _write_layers(made.report, chosen.trial.id, folder / "layers.parquet")

@@ -1,8 +1,8 @@
 """Under which licence a shipped model and its calibration text stand, as far as their files say so.
 
-A model's licence is the line `license` at the head of its README.md, as on the hub; the models that ship with the
-project are under its own. Sources say the licence of their text where they know it; other text is
-the user's to look up.
+A model's licence is the line `license` at the head of its README.md, as on the hub, or what a GGUF file says of itself;
+the models that ship with the project are under its own. Sources say the licence of their text where they know it; other
+text is the user's to look up.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from pathlib import Path
 from calib.settings import SettingsError
 from calib.source import Source, SourceSettings
 from calib.yamltext import read_yaml
+from sweep.checkpoints.gguf_file import read_gguf
 from sweep.models import MODELS, ModelRef, cached_snapshot
 
 BUNDLED = "apache-2.0"  # of the models in sweep/reference/models
 FENCE = "---"
+GGUF_LICENCE = "general.license"  # of the metadata
 
 
 def model_licence(ref: ModelRef) -> str | None:
     """The identifier of the model's licence, such as `apache-2.0`; None when its files do not say."""
+    if ref.gguf:
+        found = read_gguf(Path(ref.path), f"models: {ref.name}").fields.get(GGUF_LICENCE)
+        return found if isinstance(found, str) and found else None
     folder = cached_snapshot(ref.path, ref.revision or "main") if ref.on_hub else Path(ref.path)
     if folder is None:
         return None

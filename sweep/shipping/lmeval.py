@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.evaluation.tasks.names import REFERENCE_TASKS, names_of, text_of
 from sweep.evaluation.tasks.presets import fewshot_of
+from sweep.evaluation.tasks.yamlfiles import Index, leaves, mappings
 from sweep.models import ModelRef
 
 BATCH = 8  # requests of a model call
@@ -29,17 +32,18 @@ def lm_eval_commands(model: ModelRef, dtype: str, evaluation: EvaluationSettings
     dtype: in which the trial was measured. Perturbed variants of tasks are this project's own and not among them.
     """
     fixed = fewshot_of(evaluation.tasks)
-    together: dict[tuple[str, int | None], list[str]] = {}
-    for name in evaluation.task_names:
-        key = _include(name, evaluation.task_path, folder), fixed.get(name, evaluation.num_fewshot)
-        together.setdefault(key, []).append(name)
-    start = f"lm_eval --model hf --model_args {shlex.quote(_arguments(model, dtype))}"
-    return [
-        " ".join(
-            [start, f"--tasks {shlex.quote(','.join(names))}", *_flags(evaluation, shots), *([place] if place else [])]
-        )
-        for (place, shots), names in together.items()
-    ]
+    together: dict[tuple[str, Path | None, int | None], list[str]] = {}
+    for task in evaluation.task_names:
+        for name, start in _asked(task, evaluation.task_path):
+            place = _include(name, evaluation.task_path, start or folder)
+            together.setdefault((place, start, fixed.get(task, evaluation.num_fewshot)), []).append(name)
+    commands = []
+    for (place, start, shots), names in together.items():
+        arguments = _arguments(model, dtype, _path(folder, start or folder))
+        words = [f"lm_eval --model hf --model_args {shlex.quote(arguments)}", f"--tasks {shlex.quote(','.join(names))}"]
+        command = " ".join([*words, *_flags(evaluation, shots), *([place] if place else [])])
+        commands.append(f"(cd {shlex.quote(_path(start, folder))} && {command})" if start else command)
+    return commands
 
 
 def lm_eval_note(dtype: str) -> str:
@@ -54,8 +58,38 @@ def lm_eval_note(dtype: str) -> str:
     )
 
 
-def _arguments(model: ModelRef, dtype: str) -> str:
-    parts = ["pretrained=.", f"dtype={dtype}"]
+def _asked(task: str, task_path: str | None) -> list[tuple[str, Path | None]]:
+    """What lm_eval is asked for in the place of a task, and the folder to ask in where the shipped one does not do.
+
+    A trial reads `data_files` beside the task's own file, lm_eval where it is started. A group whose tasks have theirs
+    in several folders is asked task by task.
+    """
+    if task_path is None or not _defines(Path(task_path), task):
+        return [(task, None)]
+    index = Index.read([Path(task_path)])
+    found: dict[str, Path | None] = {}
+    todo = [task]
+    for name in todo:
+        file = index.get(name)
+        inside = [*index.tags.get(name, ()), *(index.members(file.config) if file else ())]
+        if file is not None and any(map(_reads_beside, mappings(file.config))):
+            found[name] = file.file.parent
+        elif not inside:
+            found[name] = None
+        else:
+            todo += [other for other in inside if other not in todo]
+    folders = set(found.values())
+    return [(task, folders.pop())] if len(folders) == 1 else list(found.items())
+
+
+def _reads_beside(config: Mapping[str, Any]) -> bool:
+    """Whether a task's `data_files` are named relative to a folder."""
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    return any("://" not in name and not os.path.isabs(name) for name in leaves(files) if isinstance(name, str))
+
+
+def _arguments(model: ModelRef, dtype: str, place: str) -> str:
+    parts = [f"pretrained={place}", f"dtype={dtype}"]
     if dtype in HALVES:
         parts.append("softmax_dtype=float32")
     if model.length_given:
@@ -78,12 +112,17 @@ def _flags(evaluation: EvaluationSettings, shots: int | None) -> list[str]:
     return flags
 
 
-def _include(name: str, task_path: str | None, folder: Path) -> str:
-    """The flag that says where a task lies which does not come with lm_eval; empty for one that does."""
+def _include(name: str, task_path: str | None, start: Path) -> str:
+    """The flag that says where a task lies which does not come with lm_eval, typed in `start`; empty for one that
+    does."""
     if task_path is not None and _defines(Path(task_path), name):
-        relative = os.path.relpath(os.path.realpath(task_path), os.path.realpath(folder))
-        return f"--include_path {shlex.quote(relative)}"
+        return f"--include_path {shlex.quote(_path(Path(task_path), start))}"
     return f"--include_path {BUNDLED}" if _defines(REFERENCE_TASKS, name) else ""
+
+
+def _path(place: Path, start: Path) -> str:
+    """How `place` is called in the folder `start`."""
+    return os.path.relpath(os.path.realpath(place), os.path.realpath(start))
 
 
 def _defines(folder: Path, name: str) -> bool:

@@ -8,6 +8,7 @@ a launch that was killed: its logs end in the middle of a trial, and its lease i
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Status:
             lines.append(f"  {busy.worker}: {busy.trial}, {busy.phase} for {busy.seconds:.0f} s{memory}")
         lines += [f"{hours:,.2f} hours of trials on {device}" for device, hours in self.device_hours.items()]
         lines += [f"failed {count} times: {error}" for error, count in self.errors[:SHOWN]]
-        lines.append(f"results in {self.root}; `calibsweep report {self.root}` writes the report")
+        lines.append(f"results in {self.root}; `calibsweep report {shlex.quote(self.root)}` writes the report")
         return lines
 
 

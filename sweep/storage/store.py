@@ -31,6 +31,12 @@ class ResultsError(RuntimeError):
     """The results folder cannot be used as asked. The message names the folder and the remedy."""
 
 
+def inside(root: str, folder: str) -> str:
+    """A folder inside another one. The options of a URI (`s3://bucket/path?region=eu-west-1`) stay at its end."""
+    path, mark, options = root.partition("?") if "://" in root else (root, "", "")
+    return f"{path.rstrip('/')}/{folder}{mark}{options}"
+
+
 @dataclass(frozen=True)
 class Entry:
     """A file as a listing tells it."""

@@ -59,6 +59,11 @@ def too_little_target(folder: Path) -> list[str]:
     return [*ask("--windows", "60", "--target", write(folder, "few.jsonl", 7, documents=1))(folder)]
 
 
+def a_few_words(folder: Path) -> list[str]:
+    (folder / "few.txt").write_text(TEXT)
+    return [*ask("--target", "few.txt")(folder)]
+
+
 def another_record(folder: Path) -> list[str]:
     (folder / "out").mkdir()
     (folder / "out" / "adviser.json").write_text('{"workers": "many"}')
@@ -85,6 +90,10 @@ CASES: dict[str, Case] = {
             too_little_target,
             r"--target: .*source 'few': at most .* tokens, .*; --windows 60 are asked of it now",
         ),
+        "a target of a few words": Case(
+            a_few_words,
+            r"--target: .*source 'few': at most .* tokens, .*; fewer than 4 windows of 32 tokens judge nothing, so",
+        ),
         "an unknown source": Case(
             ask("--candidates", "boks"), r"--candidates.*unknown source 'boks', did you mean 'books'"
         ),
@@ -92,6 +101,16 @@ CASES: dict[str, Case] = {
         "an unknown method": Case(ask(method="gtpq"), r"--method\.method: unknown method 'gtpq', did you mean 'gptq'"),
         "an unknown setting": Case(ask("--set", "bit=4"), r"--method\.bit"),
         "a setting without a value": Case(ask("--set", "bits"), r"--set 'bits': expected key=value"),
+        "a setting given twice": Case(ask("--set", "bits=3", "--set", "bits=4"), r"--set bits: is given twice; leave"),
+        "bits given twice": Case(
+            ask("--bits", "3", "--set", "bits=4"), r"--bits 3 and --set bits=4: both say the bits"
+        ),
+        "a method given twice": Case(ask("--set", "method=awq"), r"--set method: the method is named by --method"),
+        "a part given twice": Case(ask("--mixture", "0=.5,0=.3,1=.2"), r"--mixture .*: names '0' twice; leave one out"),
+        "the even mixture by hand": Case(
+            ask("--mixture", "1=.5,0=.5"),
+            r"--mixture: '1\+0' and 'uniform mixture' are the same mixture; leave one out, or give --no-uniform",
+        ),
         "a method without data": Case(ask(method="rtn"), r"--method: RTN 4-bit looks at no calibration text, so any"),
         "an unknown model": Case(lambda folder: ["reference-3m", *ask()(folder)[1:]], r"reference-3m.*did you mean"),
         "a budget and a share": Case(ask("--budget", "1h", "--share", "0.5"), r"--budget and --share both say"),

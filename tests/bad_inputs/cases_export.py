@@ -107,6 +107,9 @@ CASES: dict[str, Case] = {
     "a target inside the results": export(
         taken(out="results/model"), r"--out results/model: lies in results, which is read; give a folder elsewhere"
     ),
+    "bits given twice": compress(
+        "reference-2m", *ONE, "--bits", "4", "--set", "bits=3", message=r"--bits 4 and --set bits=3: both say the bits"
+    ),
     "a target inside the model": Case(
         lambda folder: [*compressing(folder), "--out", "mine/4bit"],
         r"--out mine/4bit: lies in .*mine, which is read; give a folder elsewhere",

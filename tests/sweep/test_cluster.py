@@ -50,7 +50,7 @@ def test_all_machines_have_one_version_of_ray_which_the_project_takes() -> None:
         name: set(
             re.findall(r"(?:ray\[default\]==|RAY_VERSION=|rayVersion: \")(\d+\.\d+\.\d+)", (ROOT / name).read_text())
         )
-        for name in (*RAYS, "cluster/node.sh", "cluster/kuberay.yaml")
+        for name in (*RAYS, "cluster/node.sh", "cluster/kuberay.yaml", "Dockerfile")
     }
     assert all(len(found) == 1 for found in pins.values()), pins
     (version,) = set.union(*pins.values())

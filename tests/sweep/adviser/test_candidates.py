@@ -152,3 +152,63 @@ def test_a_wrong_selection_is_told_from_a_wrong_mixture() -> None:
         arms(chosen, {**chosen, "label": "again"})
     with pytest.raises(SettingsError, match="the windows of 'chosen' are selected"):
         arms("code", chosen, mixtures=[{"chosen": 0.5, "code": 0.5}])
+
+
+def looked(question: Question, folder: Path) -> list[Any]:
+    """The looks at a question's texts, with its targets."""
+    ready = prepared(question, folder)
+    tokenizer = load_tokenizer(ready.design.studies["full"].models[0])
+    return look_at(
+        ready.design.arms, ready.design.specs(), tokenizer, make_targets(question).sources, allow_overlap=False
+    )
+
+
+def chats(path: Path, texts: Path, first: int = 0) -> dict[str, Any]:
+    """The documents of a file as conversations, from that of number `first` on, as a source."""
+    lines = texts.read_text().splitlines()[first:]
+    talks = [{"messages": [{"role": "user", "content": json.loads(line)["text"]}]} for line in lines]
+    path.write_text("\n".join(map(json.dumps, talks)))
+    of = {"source": "file", "path": str(path)}
+    return {"source": "chat", "of": of, "template": "chatml", "label": path.stem}
+
+
+def test_conversations_and_random_tokens_are_candidates_and_conversations_targets(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Their documents are no text before a tokenizer is there."""
+    texts, other = (write_documents(tmp_path / f"{seed}.jsonl", seed=seed) for seed in range(2))
+    talks = chats(tmp_path / "talks.jsonl", texts)
+    asked_of = replace(asked(tiny_model, [], sets=2, windows=2), candidates=[talks, "random_tokens", str(other)])
+    assert [look.arm for look in looked(asked_of, tmp_path / "out")] == ["talks", "random_tokens", "1"]
+    target = chats(tmp_path / "target.jsonl", texts, first=36)
+    with pytest.raises(
+        SettingsError, match=r"'talks' holds 4 of the 4 documents of the target target: target\.jsonl:0"
+    ):
+        looked(replace(asked_of, targets=[target]), tmp_path / "out")
+
+
+def test_a_part_of_a_mixture_that_no_candidate_is_must_not_hold_the_target_either(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    one, two, third = (write_documents(tmp_path / f"{name}.jsonl", seed=seed) for seed, name in enumerate("abc"))
+    mixed = asked(tiny_model, [one, two], sets=2, windows=2, mixtures=[{"a": 0.5, str(third): 0.5}])
+    assert [(look.arm, look.documents) for look in looked(mixed, tmp_path / "out")] == [("a", 40), ("b", 40), ("c", 40)]
+    target = tmp_path / "target.jsonl"
+    target.write_text("\n".join(third.read_text().splitlines()[:4]))
+    with pytest.raises(SettingsError, match="'c' holds 4 of the 4 documents of the target target"):
+        looked(replace(mixed, targets=[str(target)]), tmp_path / "out")
+
+
+def test_the_same_documents_in_another_order_are_no_choice_and_nested_texts_are_noted(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    whole = write_documents(tmp_path / "whole.jsonl", seed=0)
+    lines = whole.read_text().splitlines()
+    turned, half = tmp_path / "turned.jsonl", tmp_path / "half.jsonl"
+    turned.write_text("\n".join(reversed(lines)))
+    half.write_text("\n".join(lines[:30]))
+    small = {"sets": 2, "nsamples": 8, "windows": 2}
+    with pytest.raises(SettingsError, match="'whole' and 'turned' hold the same 40 documents; leave one out"):
+        looked(asked(tiny_model, [whole, turned], **small), tmp_path / "out")
+    looks = looked(asked(tiny_model, [whole, half], **small), tmp_path / "out")
+    assert looks[1].notes == ("note: 30 of the 30 documents of half stand in whole as well",)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from sweep.adviser.advice import Prepared
 from sweep.adviser.conduct import Conclusion
 from sweep.adviser.outcomes import Controls, Costs, Rules, Stop
 from sweep.adviser.verdict import Disagreement, Gain, More, Ship, Standing, Verdict
-from sweep.adviser.words import answer_lines
+from sweep.adviser.words import LINES, answer_lines
 from tests.sweep.adviser.paper import asked, prepared
 from tests.sweep.conftest import write_documents
 
@@ -52,7 +53,7 @@ def said(
 ) -> list[str]:
     ended = Conclusion((), stop, found, Rules(100.0), Costs(1.0, 2.0, 5.0), Controls(), (32,), (None,), 1, 0.1)
     lines = answer_lines(ended, ready.design, root, trial, 100.0)
-    assert len(lines) <= 24
+    assert len(lines) <= LINES
     assert all(len(line) <= 80 for line in lines), lines
     return lines
 
@@ -114,3 +115,54 @@ def test_a_race_states_its_error(ready: Prepared) -> None:
 def test_targets_that_disagree_are_named(ready: Prepared) -> None:
     found = verdict(disagreements=(Disagreement("books", "tasks", "a", "b", 0.93, -0.5),))
     assert "Targets disagree (93 %): books wants a, tasks wants b" in " ".join(said(ready, found))
+
+
+def several(ready: Prepared, *names: str) -> Prepared:
+    """The same question with other targets."""
+    targets = tuple(replace(ready.design.targets[0], name=name, labels=(name,)) for name in names)
+    return replace(ready, design=replace(ready.design, targets=targets))
+
+
+def of_several(ready: Prepared, *names: str, root: str = "out") -> list[str]:
+    """An answer that has something to say of everything."""
+    found = verdict(
+        "cannot tell",
+        NAMES,
+        gain_random=tuple(Gain(name, 2.0, 1.0, 3.0) for name in names),
+        gain_control=tuple(Gain(name, 2.0, 1.0, 3.0) for name in names),
+        disagreements=(Disagreement(names[0], names[1], NAMES[5], "b", 0.93, -0.5),),
+        regret=0.755,
+    )
+    many = (32,) * len(names)
+    ended = Conclusion((), SETTLED, found, Rules(100.0), Costs(1.0, 2.0, 5.0), Controls(), many, (2,) * 3, 1, 0.1)
+    return answer_lines(ended, several(ready, *names).design, root, "0123456789abcdef", 100.0)
+
+
+def test_the_arms_come_before_what_would_tell_more_next_time(ready: Prepared) -> None:
+    lines = of_several(ready, "books", "code", "legal")
+    assert len(lines) <= LINES
+    first = next(number for number, line in enumerate(lines) if line.startswith("worst regret"))
+    assert [line.split()[0] for line in lines[first + 1 : first + 5]] == ["a", "b", "c", "and"]
+    assert not any(line.startswith("Next time") for line in lines)
+
+
+def test_no_command_is_cut_off_however_much_there_is_to_say(ready: Prepared) -> None:
+    long = [
+        f"{name} of the customers of the whole of the last year and the one before" for name in ("mail", "talk", "chat")
+    ]
+    root = f"results/{'deep/' * 30}out"
+    text = "\n".join(of_several(ready, *long, root=root)).replace("\\\n", "")
+    assert text.endswith(f"python -m analysis.report {root}")
+    assert f"python -m sweep.export 0123456789abcdef --results {root} --out exported" in text
+
+
+def test_one_trial_is_one(ready: Prepared) -> None:
+    assert "One more hour buys 1 trial; " in " ".join(said(ready, verdict(more=More(3600.0, 1, 0.05, 0.02))))
+
+
+def test_names_of_wide_letters_stand_in_line(ready: Prepared) -> None:
+    standing = verdict().standings[0]
+    found = verdict(standings=(replace(standing, arm="日本語の文書"), replace(standing, arm="plain")))
+    lines = [line for line in said(ready, found) if line.startswith(("日本", "plain"))]
+    columns = [cell_len(line[: line.index("10")]) for line in lines]
+    assert len(columns) == 2 and columns[0] == columns[1]

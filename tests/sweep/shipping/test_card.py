@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from calib.source import get_source
 from methods.blockwise import CompressionReport
 from sweep.formats.format import GridSpec
 from sweep.formats.writer import Written
@@ -42,9 +43,20 @@ def test_every_number_is_that_of_the_rows_with_its_error_and_the_dense_one(chose
     assert EVALUATED in text
 
 
+def test_a_mixture_is_told_by_its_parts_whatever_it_is_called(chosen: Chosen) -> None:
+    parts = [{"source": "books", "share": 0.75}, {"source": "code", "share": 0.25}]
+    source = get_source({"source": "mixture", "label": "the best", "parts": parts})
+    assert chosen.trial.spec is not None
+    trial = replace(chosen.trial, spec=replace(chosen.trial.spec, source=source))
+    text = card(replace(chosen, trial=trial), CompressionReport(), written())
+    assert " (75.0% books, 25.0% code), set 0: " in text
+    assert "Calibrated on **rivers**, set 0: " in card(chosen, CompressionReport(), written())
+
+
 def test_the_card_says_how_lm_eval_measures_the_tasks(chosen: Chosen) -> None:
     text = card(chosen, CompressionReport(), written())
-    assert "\nlm_eval --model hf --model_args pretrained=.,dtype=bfloat16,softmax_dtype=float32 --tasks tiny " in text
+    assert " && lm_eval --model hf --model_args pretrained=" in text
+    assert ",dtype=bfloat16,softmax_dtype=float32 --tasks tiny " in text
     assert "`recipe.yaml` gives the very numbers" in text
     own = card(chosen, CompressionReport(), written("spqr"))
     assert "`lm_eval --model hf` does not open this format" in own and "--model_args" not in own

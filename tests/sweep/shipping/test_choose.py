@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from calib.settings import SettingsError
 from sweep.results import Results
@@ -87,6 +88,16 @@ def test_what_changed_since_is_said(results: Path, tiny_model: Path, tmp_path: P
     file.write_text(document.replace(str(texts / "rivers.jsonl"), str(tmp_path / "rivers.jsonl")))
     with pytest.raises(SettingsError, match=r"the files of its calibration text or tokenizer \(calibration_id is"):
         choose(Results(results), wanted)
+
+
+def test_a_study_that_a_later_command_replaced_is_said(results: Path) -> None:
+    file = results / "study.yaml"
+    document = yaml.safe_load(file.read_text())
+    sources = document["calibration"]["source"]
+    document["calibration"]["source"] = [source for source in sources if "rivers" not in source["path"]]
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(SettingsError, match=r"made: study\.yaml there has no source 'rivers' any more, since a later"):
+        choose(Results(results), Wanted(method="gptq", source="rivers"))
 
 
 @pytest.mark.parametrize("table", ["trials", "metrics"])

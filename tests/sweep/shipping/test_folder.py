@@ -57,6 +57,9 @@ def test_card_recipe_telemetry_and_tokens_go_along(finished: Path, tmp_path: Pat
     text = (tmp_path / "with" / "README.md").read_text()
     assert "keeps to the pattern 2:4" in text
     assert "> the smallest loss" in text
+    (typed,) = [line for line in text.splitlines() if "lm_eval --model hf" in line]
+    place = typed.split("pretrained=")[1].split(",")[0]  # the tasks have their data beside them, and are asked there
+    assert (Path(chosen.study.evaluation.task_path) / place).resolve() == tmp_path / "with"
     ship(made, chosen, tmp_path / "without", Parcel("dense", data=False))
     assert not (tmp_path / "without" / "calibration.parquet").exists()
     assert chosen.row["calibration_hash"] in (tmp_path / "without" / "README.md").read_text()

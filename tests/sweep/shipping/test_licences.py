@@ -10,6 +10,7 @@ import pytest
 from calib.source import get_source
 from sweep.models import resolve_model
 from sweep.shipping.licences import model_licence, text_licences
+from tests.sweep.checkpoints.gguf_files import write_gguf
 
 
 def test_bundled_models_and_texts_know_theirs(tiny_model: Path) -> None:
@@ -47,3 +48,9 @@ def test_a_card_says_it_at_its_head(tiny_model: Path, tmp_path: Path, card: str,
     (tmp_path / "README.md").write_text(card)
     ref = replace(resolve_model(str(tiny_model), "m"), path=str(tmp_path))
     assert model_licence(ref) == expected
+
+
+@pytest.mark.parametrize("licence", ["apache-2.0", None])
+def test_a_gguf_file_says_its_own(tmp_path: Path, licence: str | None) -> None:
+    file = write_gguf(tmp_path / "m.gguf", fields={"general.license": licence})
+    assert model_licence(resolve_model(str(file), "m")) == licence

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.models import ModelRef, resolve_model
@@ -50,9 +51,42 @@ def test_tasks_of_another_place_or_number_of_examples_have_a_command_of_their_ow
 ) -> None:
     asked = EvaluationSettings(tasks=["tiny", "reference_piqa", "beware"], task_path=str(tiny_tasks))
     own, bundled, zero_shot, five_shot = lm_eval_commands(model, "float32", asked, tiny_tasks.parent / "shipped")
-    assert flags(own)["--include_path"] == f"../{tiny_tasks.name}"
-    assert flags(own)["--tasks"] == "tiny"
+    start, command = own.strip("()").split(" && ")
+    assert start == f"cd ../{tiny_tasks.name}"
+    assert (flags(command)["--include_path"], flags(command)["--tasks"]) == (".", "tiny")
     assert "REFERENCE_TASKS" in bundled
     assert "--include_path" not in zero_shot
     assert flags(five_shot)["--tasks"] == "mmlu"
     assert flags(five_shot)["--num_fewshot"] == "5"
+
+
+def write_task(folder: Path, name: str, data: str | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    kwargs = {} if data is None else {"dataset_kwargs": {"data_files": {"test": data}}}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({"task": name, "dataset_path": "json", **kwargs}))
+
+
+def test_tasks_with_data_beside_their_file_are_asked_where_it_lies(model: ModelRef, tmp_path: Path) -> None:
+    """lm_eval looks for relative `data_files` where it is started."""
+    mine, out = tmp_path / "my tasks", tmp_path / "out" / "my model"
+    write_task(mine, "one", "one.jsonl")
+    write_task(mine, "two", "two.jsonl")
+    write_task(mine, "elsewhere", "/data/elsewhere.jsonl")
+    write_task(mine / "deep", "three", "three.jsonl")
+    (mine / "group.yaml").write_text(yaml.safe_dump({"group": "desk", "task": ["one", "two"]}))
+    (mine / "mixed.yaml").write_text(yaml.safe_dump({"group": "mixed", "task": ["desk", "three", "elsewhere"]}))
+
+    def typed(*tasks: str) -> list[str]:
+        return lm_eval_commands(model, "float32", EvaluationSettings(tasks=[*tasks], task_path=str(mine)), out)
+
+    (desk,) = typed("desk")
+    start, command = desk.strip("()").split(" && ")
+    assert start == "cd '../../my tasks'"
+    given = flags(command)
+    assert given["--model_args"] == "pretrained=../out/my model,dtype=float32"
+    assert (given["--tasks"], given["--include_path"]) == ("desk", ".")
+    deep, here, beside = typed("mixed")
+    assert beside.replace("one,two", "desk") == desk
+    start, command = deep.strip("()").split(" && ")
+    assert (start, flags(command)["--include_path"]) == ("cd '../../my tasks/deep'", "..")
+    assert (flags(here)["--tasks"], flags(here)["--model_args"]) == ("elsewhere", "pretrained=.,dtype=float32")

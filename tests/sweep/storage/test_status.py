@@ -64,6 +64,11 @@ def test_study_that_has_ended_runs_nowhere_although_logs_end_in_the_middle(
     assert [busy.worker for busy in running(results)] == ["host-1", "host-3"]
 
 
+def test_the_command_that_is_told_holds_for_a_folder_with_spaces(results: Results) -> None:
+    spaced = Path(results.root).rename(Path(results.root).parent / "our results")
+    assert f"`calibsweep report '{spaced}'` writes the report" in "\n".join(status(str(spaced)).lines())
+
+
 def test_folder_without_results_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert "there are no results; give the folder" in capsys.readouterr().err

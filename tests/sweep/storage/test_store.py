@@ -11,6 +11,7 @@ import pytest
 
 from sweep.results import Results
 from sweep.runs.repair import read_trials
+from sweep.storage.store import inside
 
 WRITE = """
 import os, resource, signal, sys
@@ -101,3 +102,16 @@ def test_launch_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     assert again.returncode == 0, again.stdout + again.stderr
     assert "2 done, 0 failed" in again.stdout
     assert not list((tmp_path / "r").rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("root", "found"),
+    [
+        ("results/a", "results/a/screening"),
+        ("what?/a/", "what?/a/screening"),
+        ("s3://bucket/a/", "s3://bucket/a/screening"),
+        ("s3://bucket/a?scheme=http&region=eu-west-1", "s3://bucket/a/screening?scheme=http&region=eu-west-1"),
+    ],
+)
+def test_a_folder_inside_keeps_the_options_of_a_uri_at_its_end(root: str, found: str) -> None:
+    assert inside(root, "screening") == found
