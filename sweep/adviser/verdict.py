@@ -73,7 +73,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class More:
-    """What more time buys: `trials` further full trials would bring the expected regret from `now` to `then`."""
+    """What more time buys: `trials` further full trials would bring the expected regret from `now` to `then`.
+
+    `seconds` of all workers: an hour, or less where these trials are all that are left of the arms that may be best.
+    """
 
     seconds: float
     trials: int
@@ -298,11 +301,13 @@ def _gains(rules: Rules, gain: np.ndarray) -> tuple[Gain, ...]:
 
 def _more(belief: Belief, outcomes: Sequence[Outcome], rules: Rules, costs: Costs, workers: int) -> More:
     """One more hour of all workers, spent on full draws of the arms that may be best."""
-    trials = int(HOUR * workers / measured(outcomes, costs).full)
+    each = measured(outcomes, costs).full / workers
+    trials = int(HOUR / each)
     draws = left_for(outcomes, belief, rules)
     plan = shared_plan(belief, draws, trials) if trials and any(draws) else np.zeros(len(belief.arms))
     now = regret_now(belief)
-    return More(HOUR, int(plan.sum()), now, min(now, regret_after(belief, plan)))
+    bought = int(plan.sum())
+    return More(HOUR if bought == trials else bought * each, bought, now, min(now, regret_after(belief, plan)))
 
 
 def _ship(belief: Belief, lead: int, noise: np.ndarray) -> Ship | None:

@@ -17,7 +17,7 @@ from sweep.adviser.outcomes import FULL
 from sweep.adviser.policy import least_budget
 from sweep.adviser.study import Design
 from sweep.adviser.targets import Target
-from sweep.adviser.verdict import NO_MATTER, TIE, WINNER, Gain, Standing, Verdict
+from sweep.adviser.verdict import HOUR, NO_MATTER, TIE, WINNER, Gain, Standing, Verdict
 from sweep.runs.progress import duration
 
 WIDTH, LINES = 80, 24
@@ -172,10 +172,12 @@ def _more(verdict: Verdict, unit: str) -> list[str]:
         return []
     if more.trials < 1:
         return ["One more hour buys no trial that could change the answer."]
-    return [
-        f"One more hour buys {_counted(more.trials, 'trial')}; expected regret {_size(more.now)} would be "
-        f"{_size(more.then)} {unit}."
-    ]
+    trials = _counted(more.trials, "trial")
+    if more.seconds < HOUR:
+        bought = f"All that is left of what may be best, {trials}, takes {duration(more.seconds)}"
+    else:
+        bought = f"One more hour buys {trials}"
+    return [f"{bought}; expected regret {_size(more.now)} would be {_size(more.then)} {unit}."]
 
 
 def _needed(ended: Conclusion, design: Design) -> list[str]:

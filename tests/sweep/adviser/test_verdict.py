@@ -80,6 +80,21 @@ def test_equal_sources_cannot_be_told_apart_by_less_than_matters() -> None:
     assert found.more.then < found.more.now == pytest.approx(found.regret) and found.more.trials > 0
 
 
+def test_an_hour_buys_no_more_trials_than_are_left() -> None:
+    outcomes, _, _ = run(losses_of(np.zeros(4)), arms_of(4), Rules(budget=24), COSTS)
+    short, long = (
+        judge(
+            [dataclasses.replace(one, seconds=factor * one.seconds) for one in outcomes],
+            arms_of(4),
+            Rules(budget=24),
+            Costs(0.125 * factor, factor),
+        ).more
+        for factor in (1.0, 600.0)
+    )
+    assert 6 < short.trials < 100 and short.seconds == short.trials
+    assert (long.trials, long.seconds) == (6, 3600)
+
+
 def test_the_control_decides_whether_data_can_matter() -> None:
     outcomes, _, _ = run(losses_of(np.zeros(4)), arms_of(4), Rules(budget=12), COSTS)
     found = judge(outcomes, arms_of(4), Rules(budget=12), COSTS, Controls(dense=(0.0,), data_free=(0.001,)))

@@ -160,6 +160,11 @@ def test_one_trial_is_one(ready: Prepared) -> None:
     assert "One more hour buys 1 trial; " in " ".join(said(ready, verdict(more=More(3600.0, 1, 0.05, 0.02))))
 
 
+def test_trials_that_take_less_than_an_hour_are_all_that_is_left(ready: Prepared) -> None:
+    text = " ".join(said(ready, verdict(more=More(41.0, 9, 0.05, 0.02))))
+    assert "All that is left of what may be best, 9 trials, takes 41 s; expected regret 0.05 would be 0.02 %" in text
+
+
 def test_names_of_wide_letters_stand_in_line(ready: Prepared) -> None:
     standing = verdict().standings[0]
     found = verdict(standings=(replace(standing, arm="日本語の文書"), replace(standing, arm="plain")))
