@@ -53,6 +53,8 @@ class DenseModel:
         model, found = loaded
         refuse_differences(ref.name, type(model).__name__, found)
         refuse_untied(ref.name, set(model.get_expanded_tied_weights_keys(True)) - set(model.all_tied_weights_keys))
+        if device == "cpu":
+            _own(model)
         # the page cache holds what is in files, once for all workers: views of them, if the checkpoint has this dtype
         views = {name: weight.data for name, weight in model.named_parameters()} if device != "cpu" else {}
         loaded = stored_weights(ref, model) if device == "cpu" else views
@@ -151,6 +153,14 @@ def _copy(tensor: torch.Tensor, place: str, loaded: torch.Tensor | StoredWeight 
         return loaded
     host = tensor.detach().to("cpu", copy=True)
     return host.pin_memory() if place == "pinned" else host
+
+
+def _own(model: torch.nn.Module) -> None:
+    """Copy what is a view of a mapped file, which the first `restore` would do: were the file cut off, the process that
+    meets it would be killed."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not tensor.is_meta and not tensor.untyped_storage().resizable():  # torch did not allocate it
+            tensor.data = tensor.data.clone()
 
 
 def _attributes(state: Mapping[str, Any]) -> dict[str, Any]:

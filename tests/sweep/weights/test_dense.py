@@ -57,6 +57,10 @@ def test_restored_model_computes_what_the_dense_one_did(dense: DenseModel) -> No
         assert torch.equal(dense.model(tokens).logits, before)
 
 
+def test_weights_on_a_processor_are_no_views_of_their_file(dense: DenseModel) -> None:
+    assert all(weight.untyped_storage().resizable() for weight in dense.model.parameters())
+
+
 def test_the_dense_copy_lies_where_there_is_room() -> None:
     assert place_of_copy(10, free=22, host=0) == "beside"
     assert place_of_copy(10, free=21, host=80) == "pinned"
