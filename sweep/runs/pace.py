@@ -8,9 +8,9 @@ those from when a worker is given a trial until that has left its device; `held`
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 LEAST_LOAD = 1.0  # seconds that a model takes to be loaded and evaluated, where no worker was seen to do it: the fewest
-LATE = 3.0  # times the usual seconds, after which nobody waits for a worker any more
 
 
 class Paces:
@@ -24,20 +24,22 @@ class Paces:
         """A trial has left its device."""
         (self._loaded if loaded else self._held)[held].add(seconds)
 
-    def late(self, held: object, seconds: float) -> bool:
-        """Whether a trial that has taken so long should have ended by now; nothing is late as long as none has."""
-        usual = max(self._loaded[held].value, self._held[held].value)
-        return 0 < LATE * usual < seconds
+    def left(self, held: object, seconds: float, *, loads: bool) -> float:
+        """Seconds that a trial will probably still take which has taken so many, with loading or without. One that
+        takes longer than usual is expected to take as much longer again, so nobody waits long for one that hangs."""
+        return abs((self._with_loading(held) if loads else self._held[held].value) - seconds)
 
-    def worth_loading(self, held: object, waiting: int, holders: int) -> bool:
-        """Whether one worker more ends so many trials sooner, that else wait for so many which hold it already.
-
-        These begin the last one when the others are shared out, and end it a trial later.
-        """
+    def worth_loading(self, held: object, waiting: int, left: Sequence[float]) -> bool:
+        """Whether one worker more ends so many trials sooner, that else wait for those which hold it already; these
+        have so many seconds `left` of the trials that they run."""
         each = self._held[held].value
-        if not holders or not each:
+        if not left or not each:
             return True
-        return (self._loaded[held].value or each + LEAST_LOAD) <= (waiting / holders + 1) * each
+        rounds, place = divmod(waiting - 1, len(left))
+        return self._with_loading(held) < sorted(left)[place] + (rounds + 1) * each
+
+    def _with_loading(self, held: object) -> float:
+        return self._loaded[held].value or self._held[held].value + LEAST_LOAD
 
 
 class _Mean:
