@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from sweep.runs.connection import LOGS
@@ -125,7 +126,9 @@ class Crew:
         strangers = {self.kinds[worker]: worker for worker in reversed(able)} if at_home is None else {}
         left = self._left() if strangers else {}
 
-        def worth(held: object, waiting: int) -> bool:
+        @cache
+        def worth(held: object) -> bool:
+            waiting = (job.seconds for job in self.queue.waiting(held))
             return self._paces.worth_loading(held, waiting, left.get(held, ()))
 
         for worker in strangers.values() if at_home is None else [at_home]:
@@ -146,7 +149,8 @@ class Crew:
         left: defaultdict[object, list[float]] = defaultdict(list)
         for worker, run in self.running.items():
             held = self._held[worker]
-            left[held].append(self._paces.left(held, now - run.since, loads=run.loads is not False))
+            seconds, expected = now - run.since, run.job.seconds
+            left[held].append(self._paces.left(held, seconds, expected, loads=run.loads is not False))
         return left
 
     def was_there(self, worker: Handle) -> None:
@@ -163,7 +167,8 @@ class Crew:
         """A worker's trial has left the device: it is recorded, and the worker is free. Returns the job."""
         run = self.running.pop(worker)
         if run.loads is not None:
-            self._paces.ended(held_by(run.job.trial), self._now() - run.since, loaded=run.loads)
+            seconds, expected = self._now() - run.since, run.job.seconds
+            self._paces.ended(held_by(run.job.trial), seconds, expected, loaded=run.loads)
         self.recorded[run.job.trial.id] = worker, run.job
         self.free.append(worker)
         return run.job
