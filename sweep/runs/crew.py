@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from sweep.runs.connection import LOGS
@@ -121,15 +122,16 @@ class Crew:
             return None
         suspects = [worker for worker, job in self.recorded.values() if job.deaths]
         able = [worker for worker in reversed(self.free) if worker not in suspects]
-        at_home = [worker for worker in able if self.queue.has(self._held.get(worker))]
-        holders: dict[object, int] = {}
+        at_home = next((worker for worker in able if self.queue.has(self._held.get(worker))), None)
+        strangers = {self.kinds[worker]: worker for worker in reversed(able)} if at_home is None else {}
+        left = self._left() if strangers else {}
 
-        def worth(held: object, waiting: int) -> bool:
-            if held not in holders:
-                holders[held] = self._soon_free(held)
-            return self._paces.worth_loading(held, waiting, holders[held])
+        @cache
+        def worth(held: object) -> bool:
+            waiting = (job.seconds for job in self.queue.waiting(held))
+            return self._paces.worth_loading(held, waiting, left.get(held, ()))
 
-        for worker in at_home[:1] or able:
+        for worker in strangers.values() if at_home is None else [at_home]:
             held = self._held.get(worker)
             if self.queue.offers(held, self.kinds[worker], worth):
                 job = self.queue.take(held, self.kinds[worker], worth)
@@ -141,13 +143,15 @@ class Crew:
                 return worker, job
         return None
 
-    def _soon_free(self, held: object) -> int:
-        """Workers that hold this and run a trial, unless that should have ended long ago."""
+    def _left(self) -> Mapping[object, list[float]]:
+        """Seconds until those that run a trial will probably have ended it, by what they hold."""
         now = self._now()
-        return sum(
-            self._held[worker] == held and not self._paces.late(held, now - run.since)
-            for worker, run in self.running.items()
-        )
+        left: defaultdict[object, list[float]] = defaultdict(list)
+        for worker, run in self.running.items():
+            held = self._held[worker]
+            seconds, expected = now - run.since, run.job.seconds
+            left[held].append(self._paces.left(held, seconds, expected, loads=run.loads is not False))
+        return left
 
     def was_there(self, worker: Handle) -> None:
         """The job that the worker was given needs no run; nothing is known of its model by that."""
@@ -163,7 +167,8 @@ class Crew:
         """A worker's trial has left the device: it is recorded, and the worker is free. Returns the job."""
         run = self.running.pop(worker)
         if run.loads is not None:
-            self._paces.ended(held_by(run.job.trial), self._now() - run.since, loaded=run.loads)
+            seconds, expected = self._now() - run.since, run.job.seconds
+            self._paces.ended(held_by(run.job.trial), seconds, expected, loaded=run.loads)
         self.recorded[run.job.trial.id] = worker, run.job
         self.free.append(worker)
         return run.job

@@ -21,7 +21,7 @@ from sweep.plan import Trial, evaluation_key
 
 Held = TypeVar("Held")
 Kind = float  # of a worker: its GPUs, where that matters
-Worth = Callable[[object, int], bool]
+Worth = Callable[[object], bool]
 ONE_KIND: Kind = 1.0
 
 
@@ -72,6 +72,10 @@ class Queue:
         """Whether there is a job for a worker that holds this."""
         return bool(self._waiting.get(held)) and held not in self._suspended
 
+    def waiting(self, held: object) -> Iterable[Job]:
+        """The jobs for workers that hold this, the first one first."""
+        return self._waiting.get(held, ())
+
     def count(self, kind: Kind) -> int:
         """Jobs that workers of a kind may take."""
         return sum(len(self._waiting[key]) for key in self._open(kind))
@@ -96,18 +100,15 @@ class Queue:
 
     def offers(self, held: object, kind: Kind, worth: Worth) -> bool:
         """Whether `take` has a job."""
-        return self.has(held) or any(worth(key, len(self._waiting[key])) for key in self._open(kind))
+        return self.has(held) or any(worth(key) for key in self._open(kind))
 
-    def take(self, held: object, kind: Kind = ONE_KIND, worth: Worth = lambda _held, _waiting: True) -> Job:
+    def take(self, held: object, kind: Kind = ONE_KIND, worth: Worth = lambda _held: True) -> Job:
         """The next job for a worker of a kind that holds `held` (None: nothing yet). There must be one. `worth` tells
-        of a model, and how many of its jobs wait, whether the worker should load it."""
+        of a model whether the worker should load it."""
         wanted = held
         if not self.has(held):
             self.release(held)
-            wanted = max(
-                (key for key in self._open(kind) if worth(key, len(self._waiting[key]))),
-                key=self._lasts,
-            )
+            wanted = max((key for key in self._open(kind) if worth(key)), key=self._lasts)
             self._holders[wanted] += 1
         job = self._waiting[wanted].popleft()
         self._seconds[wanted] -= job.seconds

@@ -148,6 +148,26 @@ def test_last_trials_are_left_to_workers_that_hold_their_model_unless_these_are_
     assert crew.assign() == ("few", Job(more[4]))
 
 
+@pytest.mark.parametrize(("later", "loads"), [(0.0, True), (3.5, True), (4.5, False)])
+def test_whether_another_worker_loads_a_model_depends_on_when_its_holders_will_be_free(
+    later: float, loads: bool, many_trials: list[Trial]
+) -> None:
+    clock = Clock()
+    crew = Crew(clock)
+    crew.begin(jobs([trial for trial in many_trials if held_by(trial) == held_by(many_trials[0])][:7]))
+    for worker in ("one", "two"):
+        crew.joined(worker)
+    for seconds in (16.0, 10.0):  # with loading, and without
+        assert {(crew.assign() or ("", None))[0] for _ in range(2)} == {"one", "two"}
+        clock.seconds += seconds
+        for worker in ("one", "two"):
+            crew.record_over(crew.computed(worker), lost=False)
+    assert {(crew.assign() or ("", None))[0] for _ in range(2)} == {"one", "two"}
+    clock.seconds += later
+    crew.joined("three")
+    assert (crew.assign() is not None) is loads
+
+
 def test_worker_is_free_while_its_trial_is_recorded(many_trials: list[Trial]) -> None:
     crew = Crew()
     crew.begin(jobs(many_trials[:2]))

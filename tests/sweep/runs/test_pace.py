@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from sweep.runs.pace import Paces
@@ -9,31 +11,54 @@ from sweep.runs.pace import Paces
 
 @pytest.fixture
 def paces() -> Paces:
-    """Trials of a model take 10 s, and 24 s where it is loaded for them."""
+    """Trials of a model take ten times as long as expected, and 14 s more where it is loaded for them."""
     found = Paces()
-    for seconds in (9, 11):
-        found.ended("model", seconds, loaded=False)
-    found.ended("model", 24, loaded=True)
+    for seconds, expected in ((9, 0.5), (11, 1.5)):
+        found.ended("model", seconds, expected, loaded=False)
+    for seconds, expected in ((24, 1), (34, 2)):
+        found.ended("model", seconds, expected, loaded=True)
     return found
 
 
 @pytest.mark.parametrize(
-    ("waiting", "holders", "worth"),
-    [(1, 1, False), (2, 1, True), (1, 2, False), (2, 2, False), (3, 2, True), (1, 0, True)],
+    ("waiting", "left", "worth"),
+    [
+        ([1], [9], False),
+        ([1], [14], False),
+        ([1], [15], True),
+        ([1, 1], [3], False),
+        ([1, 1], [5], True),
+        ([1], [15, 2], False),
+        ([1, 1], [15, 2], False),
+        ([1, 1], [15, 5], True),
+        ([1, 1, 1], [3, 2], False),
+        ([1, 1, 1], [3, 5], False),
+        ([1, 1, 1], [9, 5], True),
+        ([1, 1, 1, 1], [9, 9, 3], False),
+        ([1], [], True),
+        ([0.1], [13], False),
+        ([0.1], [15], True),
+        ([3, 0.1], [3], False),
+        ([3, 3], [3, 2], False),
+        ([3, 0.1, 3], [3, 2], False),
+        ([3, 3, 3], [3, 2], True),
+    ],
 )
 def test_a_model_is_loaded_for_trials_that_would_end_later_otherwise(
-    waiting: int, holders: int, worth: bool, paces: Paces
+    waiting: Sequence[float], left: Sequence[float], worth: bool, paces: Paces
 ) -> None:
-    assert paces.worth_loading("model", waiting, holders) is worth
+    assert paces.worth_loading("model", waiting, left) is worth
 
 
 def test_loading_takes_a_second_at_least_where_it_was_never_seen(paces: Paces) -> None:
-    for seconds, worth in ((0.5, False), (2.0, True)):
-        paces.ended(seconds, seconds, loaded=False)
-        assert paces.worth_loading(seconds, waiting=1, holders=1) is worth
-    assert paces.worth_loading("of which nothing is known", waiting=1, holders=1)
+    for left, worth in ((0.9, False), (1.1, True)):
+        paces.ended(left, 5.0, 1.0, loaded=False)
+        assert paces.worth_loading(left, [1.0], [left]) is worth
+    assert paces.worth_loading("of which nothing is known", [1.0], [1.0])
 
 
-def test_a_trial_is_late_after_three_times_what_is_usual(paces: Paces) -> None:
-    assert (paces.late("model", 71), paces.late("model", 73)) == (False, True)
-    assert not paces.late("of which nothing is known", 1e6)
+@pytest.mark.parametrize(("seconds", "loads", "left"), [(4, False, 16), (20, False, 0), (70, False, 50), (4, True, 30)])
+def test_a_trial_that_takes_longer_than_usual_is_expected_to_take_as_much_longer_again(
+    seconds: float, loads: bool, left: float, paces: Paces
+) -> None:
+    assert paces.left("model", seconds, 2.0, loads=loads) == left
