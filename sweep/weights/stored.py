@@ -89,13 +89,14 @@ def stored_weights(ref: ModelRef, model: PreTrainedModel) -> dict[str, StoredWei
     if sum(weight.nbytes for weight in model.parameters()) < LEAST:
         return {}
     folder = cached_snapshot(ref.path, ref.revision or "main") if ref.on_hub else Path(ref.path)
+    loaded = dict(model.named_parameters())
     try:
         sources = find_sources(model, checkpoint_tensors(folder)) if folder else {}
-    except SettingsError:  # which is no reason not to compute with it
+        exact = {name: source for name, source in sources.items() if name in loaded and _is_exact(source)}
+        found = {name: StoredWeight(source, _changed(source.file)) for name, source in exact.items()}
+        return {name: weight for name, weight in found.items() if weight.equals(loaded[name])}
+    except (SettingsError, OSError):  # which is no reason not to compute with what was loaded
         return {}
-    loaded = dict(model.named_parameters())
-    found = {name: StoredWeight(source, _changed(source.file)) for name, source in sources.items() if _is_exact(source)}
-    return {name: weight for name, weight in found.items() if name in loaded and weight.equals(loaded[name])}
 
 
 def _is_exact(source: Source) -> bool:

@@ -17,6 +17,7 @@ from sweep.weights import stored
 from sweep.weights.dense import DenseModel
 from sweep.weights.hashes import weights_hash
 from sweep.weights.stored import StoredWeight, stored_weights
+from sweep.weights.tensors import DataFile
 from tests.sweep.weights.conftest import Save, rewrite
 
 
@@ -103,6 +104,21 @@ def test_a_weight_that_is_not_what_its_file_holds_is_left_out(edited: Path) -> N
     rewrite(edited, lambda content: content.update({"lm_head.weight": zero}))
     dense.model.lm_head.weight.data = -zero  # equal numbers, other bits
     assert set(dict(dense.model.named_parameters())) - set(stored_weights(dense.ref, dense.model)) == {"lm_head.weight"}
+
+
+def test_weights_of_files_that_cannot_be_read_again_keep_their_copy(
+    edited: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(DataFile, "of", fail)
+    dense = load(edited)
+    before = weights_hash(dense.model)
+    assert not in_files(dense)
+    spoil(dense)
+    dense.restore()
+    assert weights_hash(dense.model) == before
 
 
 def test_small_models_keep_their_copy(edited: Path, monkeypatch: pytest.MonkeyPatch) -> None:
