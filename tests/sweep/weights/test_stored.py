@@ -17,7 +17,6 @@ from sweep.weights import stored
 from sweep.weights.dense import DenseModel
 from sweep.weights.hashes import weights_hash
 from sweep.weights.stored import StoredWeight, stored_weights
-from sweep.weights.tensors import DataFile
 from tests.sweep.weights.conftest import Save, rewrite
 
 
@@ -106,13 +105,14 @@ def test_a_weight_that_is_not_what_its_file_holds_is_left_out(edited: Path) -> N
     assert set(dict(dense.model.named_parameters())) - set(stored_weights(dense.ref, dense.model)) == {"lm_head.weight"}
 
 
-def test_weights_of_files_that_cannot_be_read_again_keep_their_copy(
-    edited: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), TypeError("rename() takes 5 arguments")])
+def test_weights_that_cannot_be_looked_for_in_files_keep_their_copy(
+    error: Exception, edited: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    def fail(*_: Any) -> None:
+        raise error
 
-    monkeypatch.setattr(DataFile, "of", fail)
+    monkeypatch.setattr(stored, "find_sources", fail)
     dense = load(edited)
     before = weights_hash(dense.model)
     assert not in_files(dense)
