@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from sweep.runs.connection import LOGS
-from sweep.runs.pace import Paces
+from sweep.runs.pace import Pace
 from sweep.runs.runner import RunnerError
 from sweep.runs.schedule import ONE_KIND, Awaiting, Job, Kind, Queue, held_by, one_kind
 
@@ -59,7 +59,8 @@ class Crew:
         self._held: dict[Handle, object] = {}
         self._ahead: set[Handle] = set()  # workers that load a model, and were given no trial yet
         self._deaths = Deaths()
-        self._paces = Paces()
+        self._busy: defaultdict[object, dict[Handle, Running]] = defaultdict(dict)  # `running`, by what is held
+        self._paces: defaultdict[object, Pace] = defaultdict(Pace)
 
     @property
     def size(self) -> int:
@@ -97,7 +98,7 @@ class Crew:
         self.kinds.pop(worker, None)
         self._ahead.discard(worker)
         if worker in self.running:
-            job = self.running.pop(worker).job
+            job = self._stopped(worker).job
             self.queue.put_back(replace(job, attempts=job.attempts + 1))
         else:
             self.free.remove(worker)
@@ -108,6 +109,7 @@ class Crew:
         everyone = [*self.free, *self.running]
         self.free, self.running, self.recorded, self._held, self._ahead = [], {}, {}, {}, set()
         self.kinds.clear()
+        self._busy.clear()
         return everyone
 
     # trials
@@ -124,51 +126,52 @@ class Crew:
         able = [worker for worker in reversed(self.free) if worker not in suspects]
         at_home = next((worker for worker in able if self.queue.has(self._held.get(worker))), None)
         strangers = {self.kinds[worker]: worker for worker in reversed(able)} if at_home is None else {}
-        left = self._left() if strangers else {}
-
-        @cache
-        def worth(held: object) -> bool:
-            waiting = (job.seconds for job in self.queue.waiting(held))
-            return self._paces.worth_loading(held, waiting, left.get(held, ()))
-
+        worth = cache(self._worth_loading)
         for worker in strangers.values() if at_home is None else [at_home]:
-            held = self._held.get(worker)
-            if self.queue.offers(held, self.kinds[worker], worth):
-                job = self.queue.take(held, self.kinds[worker], worth)
+            before = self._held.get(worker)
+            if self.queue.offers(before, self.kinds[worker], worth):
+                job = self.queue.take(before, self.kinds[worker], worth)
                 self.free.remove(worker)
-                self._held[worker] = held_by(job.trial)
-                loads = None if worker in self._ahead and self._held[worker] == held else self._held[worker] != held
+                self._held[worker] = held = held_by(job.trial)
+                loads = None if worker in self._ahead and held == before else held != before
                 self._ahead.discard(worker)
-                self.running[worker] = Running(job, self._now(), loads)
+                self.running[worker] = self._busy[held][worker] = Running(job, self._now(), loads)
                 return worker, job
         return None
 
-    def _left(self) -> Mapping[object, list[float]]:
-        """Seconds until those that run a trial will probably have ended it, by what they hold."""
+    def _worth_loading(self, held: object) -> bool:
+        """Whether a worker that holds something else should take the trials that wait for this."""
+        if not (pace := self._paces[held]).known:
+            return True
         now = self._now()
-        left: defaultdict[object, list[float]] = defaultdict(list)
-        for worker, run in self.running.items():
-            held = self._held[worker]
-            seconds, expected = now - run.since, run.job.seconds
-            left[held].append(self._paces.left(held, seconds, expected, loads=run.loads is not False))
-        return left
+        left = [
+            pace.left(now - run.since, run.job.seconds, loads=run.loads is not False)
+            for run in self._busy[held].values()
+        ]
+        return pace.worth_loading((job.seconds for job in self.queue.waiting(held)), left)
+
+    def _stopped(self, worker: Handle) -> Running:
+        """What a worker has run, and runs no more."""
+        run = self.running.pop(worker)
+        del self._busy[held_by(run.job.trial)][worker]
+        return run
 
     def was_there(self, worker: Handle) -> None:
         """The job that the worker was given needs no run; nothing is known of its model by that."""
-        del self.running[worker]
+        self._stopped(worker)
         self.free.append(worker)
 
     def finished(self, worker: Handle) -> None:
         """A trial ended with a row of its worker's, so its model works."""
-        self._works(self.running.pop(worker).job)
+        self._works(self._stopped(worker).job)
         self.free.append(worker)
 
     def computed(self, worker: Handle) -> Job:
         """A worker's trial has left the device: it is recorded, and the worker is free. Returns the job."""
-        run = self.running.pop(worker)
+        run = self._stopped(worker)
         if run.loads is not None:
-            seconds, expected = self._now() - run.since, run.job.seconds
-            self._paces.ended(held_by(run.job.trial), seconds, expected, loaded=run.loads)
+            pace = self._paces[held_by(run.job.trial)]
+            pace.ended(self._now() - run.since, run.job.seconds, loaded=run.loads)
         self.recorded[run.job.trial.id] = worker, run.job
         self.free.append(worker)
         return run.job
@@ -195,7 +198,7 @@ class Crew:
 
     def lost(self, worker: Handle) -> str | None:
         """The worker is gone, or cannot run another trial. Returns what to say when its model is suspended for it."""
-        run = self.running.pop(worker)
+        run = self._stopped(worker)
         self.kinds.pop(worker, None)
         self.queue.release(self._held.pop(worker, None))
         model, held = run.job.trial.model.name, held_by(run.job.trial)

@@ -77,13 +77,13 @@ def gpu_models_here() -> list[str]:
 
 
 def process_began(process: Path = Path("/proc/self/stat"), uptime: Path = Path("/proc/uptime")) -> datetime | None:
-    """When this process began; None on a system that does not say."""
+    """When this process began; None on a system that does not say, as in containers that count from their own begin."""
     try:
         ticks = int(process.read_text().rpartition(")")[2].split()[19])  # since the machine began; see proc(5)
         age = float(uptime.read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
-    except OSError:
+    except (OSError, ValueError, IndexError):
         return None
-    return datetime.now(timezone.utc) - timedelta(seconds=age)
+    return datetime.now(timezone.utc) - timedelta(seconds=age) if age >= 0 else None
 
 
 def reset_peak_memory(device: str) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LEAST = 1 << 28  # bytes of a model's weights: a worker takes as much without a model, so less is not worth the files
+# not to look for weights in files, which is no reason not to compute with them: a tensor that is stored in parts, files
+# that cannot be read again, names that a version of transformers finds in another way
+REASONS = (SettingsError, OSError, ImportError, AttributeError, TypeError)
 PIECE = 2 << 20  # bytes that are read and converted at a time: they stay in the cache of a core
 
 
@@ -93,13 +96,14 @@ def stored_weights(ref: ModelRef, model: PreTrainedModel) -> dict[str, StoredWei
     if sum(weight.nbytes for weight in model.parameters()) < LEAST:
         return {}
     folder = cached_snapshot(ref.path, ref.revision or "main") if ref.on_hub else Path(ref.path)
+    loaded = dict(model.named_parameters())
     try:
         sources = find_sources(model, checkpoint_tensors(folder)) if folder else {}
-    except SettingsError:  # which is no reason not to compute with it
+        exact = {name: source for name, source in sources.items() if name in loaded and _is_exact(source)}
+        found = {name: StoredWeight(source, _changed(source.file)) for name, source in exact.items()}
+        return {name: weight for name, weight in found.items() if weight.equals(loaded[name])}
+    except REASONS:
         return {}
-    loaded = dict(model.named_parameters())
-    found = {name: StoredWeight(source, _changed(source.file)) for name, source in sources.items() if _is_exact(source)}
-    return {name: weight for name, weight in found.items() if name in loaded and weight.equals(loaded[name])}
 
 
 def _is_exact(source: Source) -> bool:

@@ -69,3 +69,10 @@ def test_a_process_began_where_the_system_counted_it(tmp_path: Path) -> None:
     assert began is not None
     assert timedelta(0) <= datetime.now(timezone.utc) - began - timedelta(seconds=70.25) < timedelta(seconds=60)
     assert process_began(tmp_path / "nowhere", tmp_path / "uptime") is None
+
+
+@pytest.mark.parametrize("stat", ["", "7 (a) S 1", f"7 (a) S {'x ' * 20}", f"7 (a) S {'1 ' * 18}{10**9}"])
+def test_a_system_that_counts_in_another_way_does_not_say_when_a_process_began(stat: str, tmp_path: Path) -> None:
+    (tmp_path / "stat").write_text(stat)
+    (tmp_path / "uptime").write_text("100.25 3.00\n")
+    assert process_began(tmp_path / "stat", tmp_path / "uptime") is None

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from sweep.runs.pace import Paces
+from sweep.runs.pace import Pace
 
 
 @pytest.fixture
-def paces() -> Paces:
+def pace() -> Pace:
     """Trials of a model take ten times as long as expected, and 14 s more where it is loaded for them."""
-    found = Paces()
+    found = Pace()
     for seconds, expected in ((9, 0.5), (11, 1.5)):
-        found.ended("model", seconds, expected, loaded=False)
+        found.ended(seconds, expected, loaded=False)
     for seconds, expected in ((24, 1), (34, 2)):
-        found.ended("model", seconds, expected, loaded=True)
+        found.ended(seconds, expected, loaded=True)
     return found
 
 
@@ -45,20 +45,21 @@ def paces() -> Paces:
     ],
 )
 def test_a_model_is_loaded_for_trials_that_would_end_later_otherwise(
-    waiting: Sequence[float], left: Sequence[float], worth: bool, paces: Paces
+    waiting: Sequence[float], left: Sequence[float], worth: bool, pace: Pace
 ) -> None:
-    assert paces.worth_loading("model", waiting, left) is worth
+    assert pace.worth_loading(waiting, left) is worth
 
 
-def test_loading_takes_a_second_at_least_where_it_was_never_seen(paces: Paces) -> None:
-    for left, worth in ((0.9, False), (1.1, True)):
-        paces.ended(left, 5.0, 1.0, loaded=False)
-        assert paces.worth_loading(left, [1.0], [left]) is worth
-    assert paces.worth_loading("of which nothing is known", [1.0], [1.0])
+@pytest.mark.parametrize(("left", "worth"), [(0.9, False), (1.1, True)])
+def test_loading_takes_a_second_at_least_where_it_was_never_seen(left: float, worth: bool) -> None:
+    pace = Pace()
+    assert pace.worth_loading([1.0], [left])
+    pace.ended(5.0, 1.0, loaded=False)
+    assert pace.worth_loading([1.0], [left]) is worth
 
 
 @pytest.mark.parametrize(("seconds", "loads", "left"), [(4, False, 16), (20, False, 0), (70, False, 50), (4, True, 30)])
 def test_a_trial_that_takes_longer_than_usual_is_expected_to_take_as_much_longer_again(
-    seconds: float, loads: bool, left: float, paces: Paces
+    seconds: float, loads: bool, left: float, pace: Pace
 ) -> None:
-    assert paces.left("model", seconds, 2.0, loads=loads) == left
+    assert pace.left(seconds, 2.0, loads=loads) == left

@@ -105,6 +105,22 @@ def test_a_weight_that_is_not_what_its_file_holds_is_left_out(edited: Path) -> N
     assert set(dict(dense.model.named_parameters())) - set(stored_weights(dense.ref, dense.model)) == {"lm_head.weight"}
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), TypeError("rename() takes 5 arguments")])
+def test_weights_that_cannot_be_looked_for_in_files_keep_their_copy(
+    error: Exception, edited: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(stored, "find_sources", fail)
+    dense = load(edited)
+    before = weights_hash(dense.model)
+    assert not in_files(dense)
+    spoil(dense)
+    dense.restore()
+    assert weights_hash(dense.model) == before
+
+
 def test_small_models_keep_their_copy(edited: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "LEAST", 1 << 20)
     assert not in_files(load(edited))
