@@ -28,6 +28,7 @@ from analysis.trials import (
     of_whole_models,
     one_trial_per_cell,
     unstated_notes,
+    usual_settings,
     with_conditions,
     with_distinct_labels,
     with_numbered_draws,
@@ -111,10 +112,18 @@ class Study:
 
     @cached_property
     def condition(self) -> str | None:
-        """The size, length, sampling and policy that most trials share: what tables use when a study varies them."""
-        counts = self.trials.drop_nulls("condition").group_by("condition").agg(pl.len(), pl.col("nsamples").max())
-        order = counts.sort("len", "nsamples", "condition", descending=[True, True, False])
-        return None if counts.is_empty() else order.item(0, "condition")
+        """The size, length, sampling and policy that most trials share: what tables use when a study varies them.
+
+        Of several with as many trials the largest, the longest, and the one with most settings as they are by default.
+        """
+        rows = self.trials.drop_nulls("condition").with_columns(usual_settings(self.trials).alias("usual"))
+        largest = pl.col("nsamples", "seqlen", "usual").max()
+        order = (
+            rows.group_by("condition")
+            .agg(pl.len(), largest)
+            .sort("len", "nsamples", "seqlen", "usual", "condition", descending=[True, True, True, True, False])
+        )
+        return None if order.is_empty() else order.item(0, "condition")
 
     def in_main(self) -> pl.Expr:
         """True for rows of the main condition, of the dense models and of the data-free methods."""

@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[str, str]] = {
     "part": ("every part", "{} alone"),
     "length_weights": ("one length", "lengths {}"),
 }
+USUAL = {"sampling": "windows", "separator": "eos", "add_bos": False}  # the defaults of `calib.spec`
 
 
 def known_versions(trials: pl.DataFrame, root: str) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
@@ -170,6 +171,17 @@ def choice_level(column: str) -> pl.Expr:
         return level.fill_null("false")
     usual = pl.when(pl.col("add_bos")).then(pl.lit("bos"))
     return level.fill_null(usual).alias(column) if column == "first_token" else level
+
+
+def usual_settings(trials: pl.DataFrame) -> pl.Expr:
+    """How many of a calibration set's settings are what a study has that says nothing of them."""
+    usual = [pl.col(name).is_null() | (pl.col(name) == value) for name, value in USUAL.items()]
+    usual += [choice_level(name).is_in(["false"]) | choice_level(name).is_null() for name in _present(trials)]
+    return pl.sum_horizontal(usual)
+
+
+def _present(trials: pl.DataFrame) -> list[str]:
+    return [name for name in CHOICES if name in trials.columns and name != "first_token"]
 
 
 def unstated_notes(trials: pl.DataFrame) -> tuple[Limitation, ...]:
