@@ -24,7 +24,9 @@ from analysis.domains import Domains, domains_in
 from analysis.measures import CONTEXT, LARGEST, build_values
 from analysis.trials import (
     POLICIES,
+    elsewhere_notes,
     known_versions,
+    main_condition,
     of_whole_models,
     one_trial_per_cell,
     unstated_notes,
@@ -111,10 +113,8 @@ class Study:
 
     @cached_property
     def condition(self) -> str | None:
-        """The size, length, sampling and policy that most trials share: what tables use when a study varies them."""
-        counts = self.trials.drop_nulls("condition").group_by("condition").agg(pl.len(), pl.col("nsamples").max())
-        order = counts.sort("len", "nsamples", "condition", descending=[True, True, False])
-        return None if counts.is_empty() else order.item(0, "condition")
+        """The size, length, sampling and policy that tables use when a study varies them; see `main_condition`."""
+        return main_condition(self.trials)
 
     def in_main(self) -> pl.Expr:
         """True for rows of the main condition, of the dense models and of the data-free methods."""
@@ -170,6 +170,7 @@ def load(root: str) -> Study:
         *unlike_notes(trials, metrics),
         *mean_notes,
         *design_notes(trials),
+        *elsewhere_notes(trials),
         *_folder_notes(results, names),
         *study_file_notes,
     )

@@ -177,11 +177,20 @@ def main(
         evidence.check_matters()
         if everything:
             show(evidence, console)
-        path = write_report(results, evidence=evidence)[0] if report else None
-        show_answer(evidence, console, results, None if path is None else str(path))
+        show_answer(evidence, console, results, _written(evidence, results) if report else None)
     except (ResultsError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+
+
+def _written(evidence: Evidence, results: str) -> str | None:
+    """The path of the report; None where it cannot be written, as in somebody else's folder, which is said."""
+    try:
+        return str(write_report(results, evidence=evidence)[0])
+    except (SettingsError, OSError) as error:
+        why = str(error).removeprefix("--output: ").partition(";")[0]
+        typer.echo(f"no report: {why}; `calibsweep report {results} --output FILE` writes it elsewhere", err=True)
+        return None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.checks import Limitation
+from analysis.checks import Limitation, listed
 from calib.settings import SettingsError
 from calib.source import get_source
 from sweep.results import SCHEMA_VERSION, ResultsError
@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[str, str]] = {
     "part": ("every part", "{} alone"),
     "length_weights": ("one length", "lengths {}"),
 }
+USUAL = {"sampling": "windows", "separator": "eos", "add_bos": False}  # the defaults of `calib.spec`
 
 
 def known_versions(trials: pl.DataFrame, root: str) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
@@ -170,6 +171,36 @@ def choice_level(column: str) -> pl.Expr:
         return level.fill_null("false")
     usual = pl.when(pl.col("add_bos")).then(pl.lit("bos"))
     return level.fill_null(usual).alias(column) if column == "first_token" else level
+
+
+def main_condition(trials: pl.DataFrame) -> str | None:
+    """The condition that most trials share; None where no trial has one.
+
+    Of several with as many trials the largest, the longest, and the one with most settings as they are by default.
+    """
+    usual = [pl.col(name).is_null() | (pl.col(name) == value) for name, value in USUAL.items()]
+    choices = [name for name in CHOICES if name in trials.columns and name != "first_token"]
+    usual += [choice_level(name).is_null() | (choice_level(name) == "false") for name in choices]
+    rows = trials.drop_nulls("condition").with_columns(pl.sum_horizontal(usual).alias("usual"))
+    found = rows.group_by("condition").agg(pl.len(), pl.col("nsamples", "seqlen", "usual").max())
+    order = found.sort("len", "nsamples", "seqlen", "usual", "condition", descending=[True, True, True, True, False])
+    return None if order.is_empty() else str(order.item(0, "condition"))
+
+
+def elsewhere_notes(trials: pl.DataFrame) -> tuple[Limitation, ...]:
+    """Sources that have no trial under the main condition, and so are in no comparison."""
+    main = main_condition(trials)
+    named = trials.drop_nulls("source")
+    inside = named.filter(pl.col("condition") == pl.lit(main, pl.String))["source"]
+    outside = sorted({*named["source"].to_list()} - {*inside.to_list()})
+    if not outside:
+        return ()
+    are = "are" if len(outside) > 1 else "is"
+    text = (
+        f"{listed(outside)} {are} compared with no other source: there are no trials under {main}, which answers and "
+        "comparisons are about. Give sources that shall be compared the same size, sampling and separator."
+    )
+    return (Limitation("other conditions", text),)
 
 
 def unstated_notes(trials: pl.DataFrame) -> tuple[Limitation, ...]:

@@ -17,6 +17,7 @@ from analysis.frames import Study, load
 from analysis.measures import MEAN
 from analysis.report import build
 from analysis.simulate import Design, SimulatedMethod, simulate_study
+from analysis.trials import with_conditions
 from analysis.variance import repeat_table
 from sweep.results import SCHEMA_VERSION, Results, ResultsError
 
@@ -186,7 +187,7 @@ def test_trials_that_differ_in_the_separator_are_conditions_and_not_repeats(tmp_
         "16×256 windows, separator eos",
         "16×256 windows, no separator",
     }
-    assert study.condition == "16×256 windows, no separator"  # as many trials of both: the first by name
+    assert study.condition == "16×256 windows, separator eos"  # as many trials of both: the usual one
     assert study.calibrated["trial_id"].n_unique() == 2 * 3
     assert size_table(study)["n"].to_list() == [3, 3, 3, 3]
     (section,) = (section for section in build(Evidence(study), str(tmp_path)) if section.id == "sizes")
@@ -353,3 +354,25 @@ def test_metrics_of_a_task_may_have_examples_of_their_own(folder: Path) -> None:
     both = change(folder, "metrics", lambda f: True, lambda f: pl.concat([f, f.with_columns(*other)]))
     assert both > 0
     assert "several test sizes" not in subjects(load(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"separator": "none"}, "16×256 windows, separator eos"),
+        ({"sampling": "document_start"}, "16×256 windows"),
+        ({"add_bos": True}, "16×256 windows, without BOS"),
+        ({"distinct": 4}, "16×256 windows, all different"),
+        ({"exclude_overlap": 8}, "16×256 windows, overlap kept"),
+        ({"seqlen": 1024}, "16×1024 windows"),
+        ({"nsamples": 128, "separator": "none"}, "128×256 windows, no separator"),
+    ],
+)
+def test_of_conditions_with_as_many_trials_the_usual_one_is_the_main_one(
+    simulated: Path, changes: dict[str, object], expected: str
+) -> None:
+    study = load(str(simulated))
+    plain = study.trials.filter(nsamples=16).drop("condition")
+    casts = [pl.lit(value).cast(plain.schema[name]).alias(name) for name, value in changes.items()]
+    both = with_conditions(pl.concat([plain, plain.with_columns(casts)]))
+    assert replace(study, trials=both).condition == expected

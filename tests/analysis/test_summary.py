@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.text import Text
 
 from analysis.estimates.equivalence import ANY, UNCLEAR
 from analysis.evidence import Evidence
 from analysis.frames import load
-from analysis.summary import SCREEN, _box, _print, show, show_answer
+from analysis.summary import SCREEN, _box, _print, main, show, show_answer
 from analysis.verdicts import Verdict, verdicts
 
 
@@ -92,3 +93,14 @@ def test_the_names_of_four_sources_take_two_lines_of_eighty_columns() -> None:
     told = stream.getvalue().partition("\nm ")[2].splitlines()[1:]
     assert [line[17:46].strip() for line in told[:2]] == ["any of legal, news_blogs,", "encyclopedia, dialogue_qa"]
     assert "SparseGPT" in told[2]
+
+
+def test_a_folder_that_cannot_be_written_to_gets_its_answer_and_no_report(
+    simulated: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    main(str(simulated))
+    out, err = capsys.readouterr()
+    assert "Which calibration data?" in out
+    assert "Report:" not in out
+    assert err.startswith(f"no report: cannot write to {simulated}; `calibsweep report {simulated} --output FILE`")

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from analysis.trials import (
+    elsewhere_notes,
     known_versions,
     one_trial_per_cell,
     with_conditions,
@@ -149,3 +150,12 @@ def test_sources_that_were_never_renamed_keep_their_rows_as_they_are() -> None:
         named, notes = with_one_name_each(trials, known)
         assert named.equals(trials)
         assert notes == ()
+
+
+def test_sources_without_a_trial_under_the_main_condition_are_named() -> None:
+    chat = {"source": "chat", "separator": "none"}
+    trials = rows({}, {"trial_id": "b", "set": 1}, {"trial_id": "c", "source": "code"}, {"trial_id": "d", **chat})
+    (note,) = elsewhere_notes(with_conditions(trials))
+    assert note.text.startswith("chat is compared with no other source: there are no trials under 16×256 windows, sepa")
+    assert elsewhere_notes(with_conditions(trials.filter(pl.col("source") != "chat"))) == ()
+    assert elsewhere_notes(with_conditions(rows({"source": None}))) == ()
