@@ -20,7 +20,6 @@ from typing import Any
 import typer
 
 from calib.settings import SettingsError, one_line
-from calib.yamltext import read_yaml
 from sweep.adviser import flags
 from sweep.adviser.advice import Advice, Prepared, prepare, run
 from sweep.adviser.question import NSAMPLES, SETS, Question, seconds_of
@@ -31,7 +30,7 @@ from sweep.runs.interrupts import interruptible
 from sweep.runs.progress import Reporter
 from sweep.runs.runner import RunnerError, RunOptions
 from sweep.runs.session import find_results, hold
-from sweep.shipping.entries import typed_method
+from sweep.shipping.entries import typed_method, typed_source
 
 LISTS = ("--candidates", "--target", "--tasks", "--mixture", "--matters")
 
@@ -188,11 +187,6 @@ def typed_question(typed: Mapping[str, Any]) -> Question:
         "mixtures": [typed_mixture(text) for text in typed["mixture"] or []],
     }
     return Question(**{**{name: typed[name] for name in alike}, **read})
-
-
-def typed_source(text: str) -> Any:
-    """A name or a path as it is; `{source: file, path: my.jsonl, column: body}` as the entry that it spells."""
-    return read_yaml(text) if text.lstrip().startswith("{") else text
 
 
 def typed_mixture(text: str) -> dict[str, float]:

@@ -30,11 +30,20 @@ from sweep.formats.grids import grids_by_linear
 from sweep.formats.kept import Kept
 from sweep.formats.writer import Written, check_apart, check_target, write_model
 from sweep.models import context_length, load_tokenizer, resolve_model
-from sweep.plan import Trial, expand
+from sweep.plan import Trial, check, expand
 from sweep.runs.machine import device_name
 from sweep.runs.provenance import provenance
 from sweep.shipping.choose import Chosen
-from sweep.shipping.entries import HELDOUT, LONGEST, data_note, source_entry, stored_dtype, typed_method, with_scales
+from sweep.shipping.entries import (
+    HELDOUT,
+    LONGEST,
+    data_note,
+    source_entry,
+    stored_dtype,
+    typed_method,
+    typed_source,
+    with_scales,
+)
 from sweep.shipping.folder import Parcel, leftover_note, reader_note, ship, told
 from sweep.shipping.recompress import Recompressed, device_of, keeping
 from sweep.trial import describe
@@ -157,7 +166,7 @@ def _plan(
         "study": "compressed",
         "models": [{**model_entry, "dtype": dtype}],
         "methods": [with_scales(method, asked, dtype)],
-        "evaluation": {"heldout": HELDOUT, "heldout_windows": 8, "heldout_seqlen": 128},
+        "evaluation": {"heldout": HELDOUT, "heldout_windows": 8, "heldout_seqlen": min(128, context_length(ref))},
     }
     if not asked.data_free:
         length = seqlen or min(LONGEST, context_length(ref))
@@ -172,6 +181,7 @@ def _plan(
     trial = next(trial for trial in expand(study) if trial.method is not None)
     if trial.spec is not None:
         preflight([trial.spec])
+    check(study)  # the recipe, which says how it was made, must be one that runs
     return trial, study
 
 
@@ -185,7 +195,9 @@ def command(
     ] = None,
     bits: Annotated[int | None, typer.Option(help="Short for --set bits=.")] = None,
     rotate: Annotated[bool, typer.Option("--rotate", help="Turn the model by a Hadamard rotation before.")] = False,
-    data: Annotated[str | None, typer.Option(help="A text or JSONL file, or a source such as c4.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A text or JSONL file, a source such as c4, or its entry in braces.")
+    ] = None,
     nsamples: Annotated[int, typer.Option(help="Calibration windows.")] = 128,
     seqlen: Annotated[int | None, typer.Option(help="Tokens of a window [default: 2048, or the context].")] = None,
     format_: Annotated[
@@ -201,12 +213,14 @@ def command(
     try:
         entry = typed_method(method, set_ or [], bits)
         steps = ["rotation", entry] if rotate else entry
-        written = compress(model, steps, data, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
+        source = None if data is None else typed_source(data)
+        written = compress(model, steps, source, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
     except (SettingsError, FormatError, CompressionError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         raise typer.Exit(2) from None
+    used = not parse_method(steps, "--method").data_free
     print(f"{told(written)}; cd {shlex.quote(str(out))} && python -m sweep.launch ./recipe.yaml measures it")
-    print(reader_note(written) + leftover_note(out) + data_note(data), end="", file=sys.stderr)
+    print(reader_note(written) + leftover_note(out) + data_note(data, used=used), end="", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,9 +38,12 @@ def is_path(data: str) -> bool:
     return os.sep in data or bool(Path(data).suffix) or (data not in SOURCES.names() and os.path.exists(data))
 
 
-def data_note(data: str | None) -> str:
-    """A line that tells a source from a file of the same name here; empty when there is no such file."""
-    if data is None or is_path(data) or not os.path.exists(data):
+def data_note(data: str | None, *, used: bool) -> str:
+    """A line that tells a source from a file of the same name here, or that the method looked at no text; empty where
+    there is nothing to tell."""
+    if data is not None and not used:
+        return f"note: the method looks at no text, so --data {data} was not used\n"
+    if data is None or data.lstrip().startswith("{") or is_path(data) or not os.path.exists(data):
         return ""
     return f"note: --data {data} is the source of that name; write ./{data} for the file or folder here\n"
 
@@ -70,6 +73,11 @@ def typed_method(name: str, pairs: Sequence[str], bits: int | None) -> dict[str,
     if bits is not None and "bits" in found:
         raise SettingsError(f"--bits {bits} and --set bits={found['bits']}: both say the bits; give one of them")
     return {"method": name, **found, **({} if bits is None else {"bits": bits})}
+
+
+def typed_source(text: str) -> Any:
+    """A name or a path as it is; `{source: file, path: my.jsonl, column: body}` as the entry that it spells."""
+    return read_yaml(text) if text.lstrip().startswith("{") else text
 
 
 def typed_settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -110,6 +110,10 @@ CASES: dict[str, Case] = {
     "bits given twice": compress(
         "reference-2m", *ONE, "--bits", "4", "--set", "bits=3", message=r"--bits 4 and --set bits=3: both say the bits"
     ),
+    "windows longer than the context": compress(
+        *("reference-2m", *ONE, "--data", "books", "--seqlen", "600"),
+        message=r"calibration\.seqlen: 600 is longer than the context of reference-2m \(512 tokens\); choose",
+    ),
     "a target inside the model": Case(
         lambda folder: [*compressing(folder), "--out", "mine/4bit"],
         r"--out mine/4bit: lies in .*mine, which is read; give a folder elsewhere",

@@ -249,3 +249,22 @@ def test_a_target_that_is_there_is_refused_first(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(SettingsError, match="is there already and not empty"):
         compress("no such model", "rtn", None, tmp_path)
+
+
+def test_text_may_be_an_entry_and_is_told_where_no_method_looks_at_it(
+    tiny_model: Path,
+    tiny_texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tiny_texts)
+    entry = "{source: noisy, of: {source: file, path: rivers.jsonl}, kind: casing}"
+    common = ["--nsamples", "2", "--seqlen", "32", "--data", entry]
+    assert main([str(tiny_model), "--method", "wanda", *common, "--out", str(tmp_path / "used")]) == 0
+    assert capsys.readouterr().err == ""
+    (calibration,) = yaml.safe_load((tmp_path / "used" / "recipe.yaml").read_text())["calibration"]
+    assert calibration["source"]["source"] == "noisy"
+    assert (tmp_path / "used" / calibration["source"]["of"]["path"]).resolve() == tiny_texts / "rivers.jsonl"
+    assert main([str(tiny_model), "--method", "rtn", *common, "--out", str(tmp_path / "unused")]) == 0
+    assert capsys.readouterr().err == f"note: the method looks at no text, so --data {entry} was not used\n"
