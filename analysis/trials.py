@@ -93,22 +93,23 @@ def without_copies(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Limitation
 def with_one_name_each(trials: pl.DataFrame, specs: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Limitation, ...]]:
     """Sources by their text: one that was renamed while the study grew has its latest name in all rows.
 
-    The label is no part of a set's id, and by default it is the name of a file. `specs` are those of the calibration
-    sets, (calibration_id, spec); trials of other sets keep their names.
+    The label is no part of a set's id, and by default it is the name of a file. Sets that differ in more than their
+    number keep names of their own: a study may give one text two, to compare seeds, say. `specs` are those of the
+    calibration sets, (calibration_id, spec); trials of other sets keep their names.
     """
     texts: dict[str, str | None] = {}
     for spec in specs["spec"].unique().to_list():
-        stated = json.loads(spec)
-        whole = json.dumps([stated.get("source"), stated.get("revision")], sort_keys=True)
+        stated = {key: value for key, value in json.loads(spec).items() if key != "set"}
+        whole = json.dumps(stated, sort_keys=True)
         texts[spec] = texts[whole] if whole in texts else texts.setdefault(whole, _text_of(stated))
     known = specs.with_columns(pl.col("spec").replace_strict(texts, return_dtype=pl.String).alias("text"))
     named = trials.join(known.select("calibration_id", "text"), on="calibration_id", how="left", maintain_order="left")
     latest = named.drop_nulls(["text", "source"]).sort("started", "trial_id", nulls_last=False)
     names = latest.group_by("text").agg(pl.col("source").last().alias("name"), pl.col("source").unique().sort())
+    renamed = sorted({(name, tuple(labels)) for _, name, labels in names.iter_rows() if len(labels) > 1})
     notes = [
         Limitation("renamed sources", f"{' and '.join(labels)} are the same text, and are called {name} here.")
-        for _, name, labels in names.sort("name").iter_rows()
-        if len(labels) > 1
+        for name, labels in renamed
     ]
     if not notes:
         return trials, ()
@@ -117,12 +118,12 @@ def with_one_name_each(trials: pl.DataFrame, specs: pl.DataFrame) -> tuple[pl.Da
 
 
 def _text_of(spec: Mapping[str, Any]) -> str | None:
-    """What a set's source reads, without what it is called and where it lies; None for a source that is not known."""
+    """A spec without what its source is called and where that lies; None for a source that is not known."""
     try:
         source = get_source(spec["source"]).identity()
     except (KeyError, SettingsError):
         return None
-    return json.dumps([source, spec.get("revision")], sort_keys=True)
+    return json.dumps({**spec, "source": source}, sort_keys=True)
 
 
 def with_conditions(trials: pl.DataFrame) -> pl.DataFrame:

@@ -115,9 +115,9 @@ def test_two_trials_of_a_cell_are_repeats_only_on_the_same_calibration_set() -> 
     assert note.subject == "unlike trials of a cell"
 
 
-def spec(label: str, path: str, content: str, column: str = "text") -> str:
+def spec(label: str, path: str, content: str, column: str = "text", number: int = 0, seed: int = 0) -> str:
     source = {"source": "file", "path": path, "column": column, "label": label}
-    return json.dumps({"source": source, "revision": content, "set": 0})
+    return json.dumps({"source": source, "revision": content, "set": number, "seed": seed})
 
 
 def test_a_text_that_was_renamed_has_its_latest_name_everywhere() -> None:
@@ -128,16 +128,18 @@ def test_a_text_that_was_renamed_has_its_latest_name_everywhere() -> None:
         {"trial_id": "d", "source": "old", "calibration_id": "4"},
         {"trial_id": "e", "source": "kept", "calibration_id": "5"},
         {"trial_id": "f", "source": None, "calibration_id": None},
+        {"trial_id": "g", "source": "same text, other seed", "calibration_id": "7"},
     )
     specs = {
+        "7": spec("same text, other seed", "/a/old.jsonl", "one", seed=1),
         "1": spec("old", "/a/old.jsonl", "one"),
-        "2": spec("new", "/b/new.jsonl", "one"),
+        "2": spec("new", "/b/new.jsonl", "one", number=1),
         "3": spec("other", "/a/old.jsonl", "one", column="title"),
         "4": spec("old", "/a/old.jsonl", "two"),
     }
     frame = pl.DataFrame({"calibration_id": list(specs), "spec": list(specs.values())})
     named, (note,) = with_one_name_each(trials, frame)
-    assert named["source"].to_list() == ["new", "new", "other", "old", "kept", None]
+    assert named["source"].to_list() == ["new", "new", "other", "old", "kept", None, "same text, other seed"]
     assert named.drop("source").equals(trials.drop("source"))
     assert note.text == "new and old are the same text, and are called new here."
 
