@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from sweep.adviser.candidates import Arm
+from sweep.adviser.guarantee import race
 from sweep.adviser.luck import noise, spread, worth_asking
 from sweep.adviser.outcomes import BLOCKS, FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
 from sweep.adviser.policy import SCREEN_COST, TIMED, measured, next_round, spent
@@ -115,7 +116,7 @@ class Conduct:
             self.rounds.reporter.say(f"round {len(self.state.steps) + 1}: {found.reason}")
             self._run_round(found, seconds)
             self.on_step(self.state.steps)
-        verdict = self._judge()
+        verdict = self._judge(self._survivor(found))
         return Conclusion(
             tuple(self.state.steps),
             found,
@@ -191,12 +192,18 @@ class Conduct:
         self.deciding += seconds
         return found, seconds
 
-    def _judge(self) -> Verdict:
+    def _survivor(self, stop: Stop) -> str | None:
+        """The arm that the race has left, where one was run to its end."""
+        if stop.kind != "guaranteed":
+            return None
+        return race(self.state.outcomes, self.design.names, self.rules()).survivors[0]
+
+    def _judge(self, survivor: str | None = None) -> Verdict:
         started = time.perf_counter()
         names, state = self.design.names, self.state
         samples, arms = self._samples_of_draws()
         luck = [noise(samples, arms, target) or 0.0 for target in self.design.targets]
-        found = judge(state.outcomes, names, self.rules(), self.costs(), state.controls, luck, self.workers)
+        found = judge(state.outcomes, names, self.rules(), self.costs(), state.controls, luck, self.workers, survivor)
         self.deciding += time.perf_counter() - started
         return found
 

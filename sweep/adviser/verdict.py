@@ -147,9 +147,11 @@ def judge(
     controls: Controls | None = None,
     noise: Sequence[float] | None = None,
     workers: int = 1,
+    survivor: str | None = None,
 ) -> Verdict:
     """The answer from all outcomes.
 
+    survivor: the arm that a race with a stated error left, which is the answer then, whoever leads by a little.
     noise:   per target the variance of one draw's full loss that the choice of test examples causes.
     workers: how many work side by side, for what one more hour buys.
     Raises ValueError for fewer than two arms.
@@ -163,7 +165,9 @@ def judge(
     belief = believe(outcomes, arms, rules, DRAWS)
     idle = cannot_matter(controls, tuple((belief.matters * belief.unit).tolist()), rules)
     kind, named, words = said(belief, slight(belief, controls, rules))
-    lead = belief.leader
+    lead = belief.leader if survivor is None else belief.arms.index(survivor)
+    if survivor is not None:
+        kind, named, words = _after_race(lead, kind, named, words)
     regret = belief.regret[:, lead]
     return Verdict(
         NO_MATTER if idle else kind,
@@ -230,6 +234,13 @@ def said(belief: Belief, slight: np.ndarray | None = None) -> tuple[str, list[in
         return WINNER, will_do, words
     words = f"the expected regret of {len(will_do)} arms is at most what matters, {belief.matters:.3g}"
     return TIE, will_do, words
+
+
+def _after_race(survivor: int, kind: str, named: list[int], words: str) -> tuple[str, list[int], str]:
+    """What is said where a race has left one arm: that it is to be used, and those that will do as well."""
+    if kind == UNCLEAR or survivor not in named:
+        return WINNER, [survivor], "the race has left no other"
+    return kind, [survivor, *(k for k in named if k != survivor)], words
 
 
 def _random_costs(shares: np.ndarray, by_luck: np.ndarray) -> str:

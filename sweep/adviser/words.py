@@ -33,6 +33,7 @@ STOPPED = {  # why, by the kind of the end
     "budget": "the budget is spent",
     "draws": "every set was tried",
     "guaranteed": "the race is decided",
+    "cannot matter": "no text was tried",
 }
 
 

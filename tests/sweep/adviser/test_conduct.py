@@ -256,3 +256,14 @@ def test_a_study_that_is_continued_counts_no_trial_of_first_blocks(
     first = set(Results(f"{ready.results}/first-blocks").read("trials")["trial_id"])
     assert first and not first & planned
     assert not set(Results(ready.results).read("trials")["first_blocks"].drop_nulls())
+
+
+def test_the_race_that_was_asked_for_decides(tiny_model: Path, texts: list[Path], tmp_path: Path) -> None:
+    """Between two texts that are nearly alike a belief cannot tell, and a race ends all the same."""
+    ready = prepared(asked(tiny_model, texts, share=1.0, guarantee=True, uniform=False), tmp_path / "out")
+    levels = {"a": 15.2, "b": 14.0, "c": 50.0, "d": 55.0}
+    text = " ".join(conduct(ready, PaperRunner(ready.results, losses(levels))).lines)
+    assert "Guaranteed: " in text
+    survivor = text.split("Guaranteed: ")[1].split(" is left after ")[0]
+    assert f"Use {survivor}." in text
+    assert "cannot be told" not in text

@@ -145,3 +145,15 @@ def test_targets_that_order_the_sources_in_opposite_ways_are_named() -> None:
 def test_the_answer_is_plain_data() -> None:
     found = asked(np.array([0.0, 1, 2, 3]))
     assert json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False))["arm"] == found.arm
+
+
+def test_what_a_race_has_left_is_the_answer_although_another_leads_by_a_little() -> None:
+    drawn = ((9.0, 10.5, 9.9), (9.8, 10.2, 10.1), (19.0, 20.5, 20.0))
+    full = [Outcome(f"arm{k}", draw, FULL, (value,), 1.0) for k in range(3) for draw, value in enumerate(drawn[k])]
+    given = Rules(budget=24, guarantee=True)
+    free = judge(full, arms_of(3), given, COSTS)
+    assert (free.kind, free.arm) == ("cannot tell", "arm0")
+    found = judge(full, arms_of(3), given, COSTS, survivor="arm1")
+    assert (found.kind, found.arm, found.named) == ("winner", "arm1", ("arm1",))
+    assert found.ship is not None and found.ship.arm == "arm1"
+    assert found.regret > free.regret  # that of the arm that is named

@@ -171,3 +171,9 @@ def test_names_of_wide_letters_stand_in_line(ready: Prepared) -> None:
     lines = [line for line in said(ready, found) if line.startswith(("日本", "plain"))]
     columns = [cell_len(line[: line.index("10")]) for line in lines]
     assert len(columns) == 2 and columns[0] == columns[1]
+
+
+def test_why_data_cannot_matter_is_said_once(ready: Prepared) -> None:
+    text = " ".join(said(ready, verdict("cannot matter", ("a",)), stop=Stop("cannot matter", "the reason")))
+    assert text.count("the reason") == 1
+    assert "no text was tried." in text
