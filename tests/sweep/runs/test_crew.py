@@ -141,10 +141,12 @@ def test_last_trials_are_left_to_workers_that_hold_their_model_unless_these_are_
             crew.record_over(crew.computed(worker), lost=False)
     assert {crew.queue.count(1.0), len(crew.running)} == {2, 0}
     assert crew.assign() == ("more", Job(more[3]))  # it holds the model, though the other was free before
+    assert crew.queue.ahead(held_by(few[0])) is None
     assert crew.assign() is None
     clock.seconds += 1.4
     assert crew.assign() is None
     clock.seconds += 0.2
+    assert crew.queue.ahead(held_by(few[0])) == Job(more[4])
     assert crew.assign() == ("few", Job(more[4]))
 
 
