@@ -83,6 +83,7 @@ class Crew:
         self.queue = Queue(ready, self.kind_of, self._worth_loading)
         for held in self._held.values():
             self.queue.hold(held)
+        self._paces.clear()  # what is expected of trials may come from those of the last run now
 
     def will_hold(self, worker: Handle, held: object) -> None:
         """A worker loads a model before there are jobs, and is given jobs of this model first."""
