@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 from sweep.runs.connection import LOGS
@@ -80,9 +79,11 @@ class Crew:
     def begin(self, jobs: Sequence[Job], missing: Collection[str] = ()) -> None:
         """The jobs to do; those of calibration sets that are `missing` wait. Workers may have joined before."""
         self.awaiting = Awaiting(job for job in jobs if job.trial.calibration_id in missing)
-        self.queue = Queue((job for job in jobs if job.trial.calibration_id not in missing), self.kind_of)
+        ready = (job for job in jobs if job.trial.calibration_id not in missing)
+        self.queue = Queue(ready, self.kind_of, self._worth_loading)
         for held in self._held.values():
             self.queue.hold(held)
+        self._paces.clear()  # what is expected of trials may come from those of the last run now
 
     def will_hold(self, worker: Handle, held: object) -> None:
         """A worker loads a model before there are jobs, and is given jobs of this model first."""
@@ -126,11 +127,10 @@ class Crew:
         able = [worker for worker in reversed(self.free) if worker not in suspects]
         at_home = next((worker for worker in able if self.queue.has(self._held.get(worker))), None)
         strangers = {self.kinds[worker]: worker for worker in reversed(able)} if at_home is None else {}
-        worth = cache(self._worth_loading)
         for worker in strangers.values() if at_home is None else [at_home]:
             before = self._held.get(worker)
-            if self.queue.offers(before, self.kinds[worker], worth):
-                job = self.queue.take(before, self.kinds[worker], worth)
+            if self.queue.offers(before, self.kinds[worker]):
+                job = self.queue.take(before, self.kinds[worker])
                 self.free.remove(worker)
                 self._held[worker] = held = held_by(job.trial)
                 loads = None if worker in self._ahead and held == before else held != before

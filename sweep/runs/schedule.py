@@ -21,7 +21,6 @@ from sweep.plan import Trial, evaluation_key
 
 Held = TypeVar("Held")
 Kind = float  # of a worker: its GPUs, where that matters
-Worth = Callable[[object], bool]
 ONE_KIND: Kind = 1.0
 
 
@@ -41,10 +40,16 @@ class Job:
 
 
 class Queue:
-    """The jobs that wait, by the model that a worker must hold for them."""
+    """The jobs that wait, by the model that a worker must hold for them. `worth` tells of a model whether a worker that
+    does not hold it should load it now."""
 
-    def __init__(self, jobs: Iterable[Job] = (), kind_of: Callable[[object], Kind] = one_kind) -> None:
-        self._kind_of = kind_of
+    def __init__(
+        self,
+        jobs: Iterable[Job] = (),
+        kind_of: Callable[[object], Kind] = one_kind,
+        worth: Callable[[object], bool] = lambda _held: True,
+    ) -> None:
+        self._kind_of, self._worth = kind_of, worth
         self._waiting: dict[object, deque[Job]] = {}
         self._seconds: defaultdict[object, float] = defaultdict(float)  # of what waits
         self._holders: Counter[object] = Counter()
@@ -98,17 +103,16 @@ class Queue:
             if jobs and key not in self._suspended and self._kind_of(key) == kind
         ]
 
-    def offers(self, held: object, kind: Kind, worth: Worth) -> bool:
+    def offers(self, held: object, kind: Kind) -> bool:
         """Whether `take` has a job."""
-        return self.has(held) or any(worth(key) for key in self._open(kind))
+        return self.has(held) or any(map(self._worth, self._open(kind)))
 
-    def take(self, held: object, kind: Kind = ONE_KIND, worth: Worth = lambda _held: True) -> Job:
-        """The next job for a worker of a kind that holds `held` (None: nothing yet). There must be one. `worth` tells
-        of a model whether the worker should load it."""
+    def take(self, held: object, kind: Kind = ONE_KIND) -> Job:
+        """The next job for a worker of a kind that holds `held` (None: nothing yet). There must be one."""
         wanted = held
         if not self.has(held):
             self.release(held)
-            wanted = max((key for key in self._open(kind) if worth(key)), key=self._lasts)
+            wanted = max(filter(self._worth, self._open(kind)), key=self._lasts)
             self._holders[wanted] += 1
         job = self._waiting[wanted].popleft()
         self._seconds[wanted] -= job.seconds
@@ -119,7 +123,7 @@ class Queue:
         will be free before it. None: there will be none."""
         if (same := self._waiting.get(held)) and held not in self._suspended:
             return same[min(max(self._holders[held], 1), len(same)) - 1]
-        others = self._open(kind)
+        others = list(filter(self._worth, self._open(kind)))
         return self._waiting[max(others, key=self._lasts)][0] if others else None
 
     def _lasts(self, held: object) -> float:

@@ -106,13 +106,15 @@ def _send(waiting: Iterator[tuple[torch.Tensor, torch.Tensor]], device: torch.de
     on_gpu = device.type == "cuda"
     stream = torch.cuda.Stream(device) if on_gpu else None
     buffers = cycle([Buffer(pinned=on_gpu), Buffer(pinned=on_gpu)])
-    with nullcontext() if stream is None else torch.cuda.stream(stream):
-        for source, target in waiting:
-            buffer = next(buffers)
-            held = buffer.of(size)[: source.numel()]
-            np.copyto(held.numpy(), source.numpy())  # without Python's lock, and in this thread alone
-            target.copy_(held, non_blocking=True)
-            if stream is not None:
-                buffer.busy = stream.record_event()
-    if stream is not None:
-        stream.synchronize()
+    try:
+        with nullcontext() if stream is None else torch.cuda.stream(stream):
+            for source, target in waiting:
+                buffer = next(buffers)
+                held = buffer.of(size)[: source.numel()]
+                np.copyto(held.numpy(), source.numpy())  # without Python's lock, and in this thread alone
+                target.copy_(held, non_blocking=True)
+                if stream is not None:
+                    buffer.busy = stream.record_event()
+    finally:
+        if stream is not None:
+            stream.synchronize()  # also after an error, when others are given the memory that is being written to

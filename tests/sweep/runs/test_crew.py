@@ -141,10 +141,12 @@ def test_last_trials_are_left_to_workers_that_hold_their_model_unless_these_are_
             crew.record_over(crew.computed(worker), lost=False)
     assert {crew.queue.count(1.0), len(crew.running)} == {2, 0}
     assert crew.assign() == ("more", Job(more[3]))  # it holds the model, though the other was free before
+    assert crew.queue.ahead(held_by(few[0])) is None
     assert crew.assign() is None
     clock.seconds += 1.4
     assert crew.assign() is None
     clock.seconds += 0.2
+    assert crew.queue.ahead(held_by(few[0])) == Job(more[4])
     assert crew.assign() == ("few", Job(more[4]))
 
 
@@ -166,6 +168,23 @@ def test_whether_another_worker_loads_a_model_depends_on_when_its_holders_will_b
     clock.seconds += later
     crew.joined("three")
     assert (crew.assign() is not None) is loads
+
+
+def test_what_trials_took_says_nothing_of_a_later_run_in_which_something_else_is_expected(
+    many_trials: list[Trial],
+) -> None:
+    clock = Clock()
+    crew = Crew(clock)
+    trials = [trial for trial in many_trials if held_by(trial) == held_by(many_trials[0])]
+    crew.begin([Job(trial, seconds=100.0) for trial in trials[:2]])
+    crew.joined("holder")
+    for _ in range(2):
+        assert crew.assign() is not None
+        clock.seconds += 10.0
+        crew.record_over(crew.computed("holder"), lost=False)
+    crew.begin([Job(trial, seconds=10.0) for trial in trials[2:4]])
+    crew.joined("other")
+    assert {(crew.assign() or ("", None))[0] for _ in range(2)} == {"holder", "other"}
 
 
 def test_worker_is_free_while_its_trial_is_recorded(many_trials: list[Trial]) -> None:

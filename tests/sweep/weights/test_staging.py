@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -67,6 +69,27 @@ def test_an_error_of_one_piece_is_raised_and_changes_no_parameter(tied: Any, mon
     with pytest.raises(torch.OutOfMemoryError, match="no pinned memory"):
         carry(list(tied.parameters()), torch.device("cpu"))
     assert [parameter.data_ptr() for parameter in tied.parameters()] == places
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_copies_that_were_begun_have_ended_when_a_thread_ends(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, sizes = Mock(), list[int]()
+
+    def of(self: Buffer, size: int) -> torch.Tensor:
+        sizes.append(size)
+        if fails and len(sizes) == 2:
+            raise torch.OutOfMemoryError("no pinned memory")
+        assert not stream.synchronize.called
+        return torch.empty(size, dtype=torch.uint8)
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(Buffer, "of", of)
+    pieces = [(torch.full((8,), number, dtype=torch.uint8), torch.zeros(8, dtype=torch.uint8)) for number in (1, 2, 3)]
+    with pytest.raises(torch.OutOfMemoryError) if fails else nullcontext():
+        staging._send(iter(pieces), torch.device("cuda"), 8)
+    assert [int(target[0]) for _, target in pieces] == ([1, 0, 0] if fails else [1, 2, 3])
+    stream.synchronize.assert_called_once_with()
 
 
 @pytest.mark.gpu
