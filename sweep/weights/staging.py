@@ -1,7 +1,7 @@
 """Weights from the host's memory to a GPU: in pieces, by several threads, through pinned buffers that are used again.
 
 `Module.to` copies pageable memory: one thread meets every page of a mapped file, copies it where the GPU can read, and
-waits for it, some 3 GB a second. Here each thread fills one of its two buffers while the other is on its way. Small
+waits for it, some 7 GB a second. Here each thread fills one of its two buffers while the other is on its way. Small
 models are not worth the buffers, and whatever is no plain tensor is left to `Module.to`. The hard case is memory that
 one stream frees and another fills: all copies are made on streams of their own, between two waits for the device.
 """
