@@ -179,10 +179,12 @@ def main_condition(trials: pl.DataFrame) -> str | None:
 
     Of several with as many trials the largest, the longest, and the one with most settings as they are by default.
     """
-    usual = [pl.col(name).is_null() | (pl.col(name) == value) for name, value in USUAL.items()]
+    usual = [
+        pl.col(name).is_null() | (pl.col(name) == value) for name, value in USUAL.items() if name in trials.columns
+    ]
     choices = [name for name in CHOICES if name in trials.columns and name != "first_token"]
     usual += [choice_level(name).is_null() | (choice_level(name) == "false") for name in choices]
-    rows = trials.drop_nulls("condition").with_columns(pl.sum_horizontal(usual).alias("usual"))
+    rows = trials.drop_nulls("condition").with_columns(pl.sum_horizontal(pl.lit(0), *usual).alias("usual"))
     found = rows.group_by("condition").agg(pl.len(), pl.col("nsamples", "seqlen", "usual").max())
     order = found.sort("len", "nsamples", "seqlen", "usual", "condition", descending=[True, True, True, True, False])
     return None if order.is_empty() else str(order.item(0, "condition"))
