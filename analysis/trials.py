@@ -185,8 +185,9 @@ def main_condition(trials: pl.DataFrame) -> str | None:
     choices = [name for name in CHOICES if name in trials.columns and name != "first_token"]
     usual += [choice_level(name).is_null() | (choice_level(name) == "false") for name in choices]
     rows = trials.drop_nulls("condition").with_columns(pl.sum_horizontal(pl.lit(0), *usual).alias("usual"))
-    found = rows.group_by("condition").agg(pl.len(), pl.col("nsamples", "seqlen", "usual").max())
-    order = found.sort("len", "nsamples", "seqlen", "usual", "condition", descending=[True, True, True, True, False])
+    largest = [name for name in ("nsamples", "seqlen", "usual") if name in rows.columns]
+    found = rows.group_by("condition").agg(pl.len(), pl.col(largest).max())
+    order = found.sort("len", *largest, "condition", descending=[True, *[True] * len(largest), False])
     return None if order.is_empty() else str(order.item(0, "condition"))
 
 
