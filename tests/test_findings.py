@@ -16,7 +16,7 @@ from benchmarks.findings.arms import contrasts
 from benchmarks.findings.claims import Case, Claim
 from benchmarks.findings.conversations import conversations
 from benchmarks.findings.evidence import DATA
-from benchmarks.findings.extract import _turned
+from benchmarks.findings.extract import _over_sets, _turned
 from benchmarks.findings.knowledge import FACTS, MISLEADING, Way, changes, dense_accuracy
 from benchmarks.findings.sensitivity import share_of_sources, told_apart
 from sweep import plan
@@ -149,11 +149,45 @@ def test_a_tasks_own_examples_are_judged_without_the_text_that_the_other_lacks(m
     names = ["method_label", "source", "set", "measure", "task", "value"]
     monkeypatch.setattr(own_task, "_data", lambda: pl.DataFrame(rows, names, orient="row"))
     pair = own_task.Pair(task, "alone", "uniform")
+    monkeypatch.setattr(own_task, "question_variance", lambda *args, **kwargs: 0.0)
     assert own_task.gap(pair, "m", "accuracy").value == pytest.approx(2.0)
     assert own_task.gap(pair, "m", "accuracy", apart=True).value == pytest.approx(51.0)
     texts = own_task.over_texts(pair, "m", "accuracy")
     assert texts.value == pytest.approx(2.0) and texts.high is not None
     assert texts.high - texts.value == pytest.approx(12.706, rel=1e-4)  # t of one degree of freedom, SE of 1 and 3
+
+
+def test_other_questions_widen_the_interval_of_a_tasks_own_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = own_task.TASKS[1]
+    own = np.array([[100.0, 100.0, 0.0, 0.0], [100.0, 0.0, 0.0, 0.0]])  # [sets, questions]
+    other = np.array([[0.0, 0.0, 0.0, 100.0], [0.0, 0.0, 0.0, 0.0]])
+    context = {"method_label": "m", "measure": "accuracy", "task": task.tasks}
+    frames = [_over_sets({**context, "source": source}, v) for source, v in ((task.train, own), ("books", other))]
+    rows = [
+        ("m", source, number, "accuracy", task.tasks, float(value))
+        for source, v in ((task.train, own), ("books", other))
+        for number, value in enumerate(v.mean(axis=1))
+    ]
+    names = ["method_label", "source", "set", "measure", "task", "value"]
+    monkeypatch.setattr(own_task, "_data", lambda: pl.DataFrame(rows, names, orient="row"))
+    monkeypatch.setattr(own_task, "_asked", lambda: pl.concat(frames))
+    pair = own_task.Pair(task, "alone", "books")
+    # Differences 100, 50, 0, -50: variance 12500/3. The sets give 2500 to two of the four means: 1250.
+    assert own_task.question_variance(pair, "m", "accuracy") == pytest.approx((12500 / 3 - 1250) / 4)
+    found = own_task.gap(pair, "m", "accuracy")
+    over_sets = 2 * 312.5 / 2  # variances of (50, 25) and of (25, 0), each halved
+    assert found.value == pytest.approx(25.0)
+    assert found.error == pytest.approx((over_sets + (12500 / 3 - 1250) / 4) ** 0.5)
+
+
+def test_what_became_of_questions_is_that_of_the_trials() -> None:
+    keys = ["method_label", "source", "measure", "task"]
+    trials = pl.read_parquet(DATA / f"{own_task.STUDY}.parquet").drop_nulls("source")
+    means = trials.group_by(keys).agg(pl.col("value").cast(pl.Float64).mean().alias("of_trials"))
+    questions = pl.read_parquet(DATA / f"{own_task.STUDY}_questions.parquet")
+    found = questions.group_by(keys).agg(pl.col("value").cast(pl.Float64).mean()).join(means, on=keys, how="left")
+    assert found.height and found["of_trials"].null_count() == 0
+    assert found["value"].to_numpy() == pytest.approx(found["of_trials"].to_numpy(), abs=1e-4)
 
 
 def test_more_right_answers_are_better() -> None:

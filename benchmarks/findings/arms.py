@@ -179,9 +179,16 @@ def chart(
     )
 
 
-def origin(study: str, about: str, folder: str = "benchmarks/studies", *, corrected: bool = True) -> str:
+def origin(
+    study: str,
+    about: str,
+    folder: str = "benchmarks/studies",
+    *,
+    corrected: bool = True,
+    over: str = "calibration sets",
+) -> str:
     """Where a page's numbers come from. `about`: models, sets and device in a sentence; `folder`: of the study;
-    `corrected`: dots mark what is not told apart."""
+    `corrected`: dots mark what is not told apart; `over`: what intervals count the luck of."""
     frame = pl.read_parquet(DATA / f"{study}.parquet")
     dots = (
         " A dot behind an interval: not told apart at p below .05, Holm's correction over the arms of a method."
@@ -191,7 +198,7 @@ def origin(study: str, about: str, folder: str = "benchmarks/studies", *, correc
     return (
         f"{about} {frame['trial_id'].n_unique():,} trials. The study: `{folder}/{study}.yaml`; its values, one "
         f"row per trial and task with trial ids: `benchmarks/findings/data/{study}.parquet`. Intervals are of 95 %, over "
-        f"calibration sets, each arm with a variance of its own; held-out windows are these.{dots} The page is made anew by"
+        f"{over}, each arm with a variance of its own; held-out windows are these.{dots} The page is made anew by"
     )
 
 

@@ -3,7 +3,7 @@
 A results folder keeps every example and every token; the pages need the mean of each task and text in each trial. The
 file says of which trials these are, so that a number on a page leads back to a trial id, its calibration set and its
 seed. `--descriptors FILE` writes what the sets are like, where the study describes them; `--flips FILE` how many answers
-of each task turned, by how sure the dense model was of them.
+of each task turned, by how sure the dense model was of them; `--questions FILE` what became of every question.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polars as pl
 import typer
 
 from analysis.estimates.forgetting import THIRDS, thirds
-from analysis.estimates.outcomes import outcomes_by_model
+from analysis.estimates.outcomes import Outcomes, outcomes_by_model
 from analysis.frames import Study, load
 
 MEASURES = ("perplexity", "js_divergence", "accuracy", "loglikelihood_change", "layer_error", "ece")
@@ -73,12 +73,7 @@ def flips(study: Study) -> pl.DataFrame:
     """
     frames = []
     for outcomes in outcomes_by_model(study, ("score", "margin")):
-        methods = outcomes.trials["method"].to_list()
-        if "dense" not in methods:
-            raise ValueError(
-                f"{study.name}: the dense {outcomes.model} has no trial, so nothing says which answers turned"
-            )
-        dense = methods.index("dense")
+        dense = _dense_row(study, outcomes)
         for task, margins in sorted(outcomes.matrices["margin"].items()):
             scores = outcomes.matrices["score"][task]
             if not np.isin(scores, (0, 1)).all():
@@ -95,6 +90,49 @@ def flips(study: Study) -> pl.DataFrame:
         .select("trial_id", "task", "third", "margin", "examples", "lost", "gained")
         .sort("trial_id", "task", "third")
     )
+
+
+def questions(study: Study) -> pl.DataFrame:
+    """One row per model, calibrated method, source, measure, task and question.
+
+    `value`: the mean over the source's `sets`, right answers in % or the log-likelihood of the right answer minus that of
+    the dense model in nats; `between_sets`: the variance of one set's.
+    """
+    frames = []
+    for outcomes in outcomes_by_model(study, ("score", "loglikelihood")):
+        dense = _dense_row(study, outcomes)
+        calibrated = outcomes.trials.with_row_index("row").drop_nulls("source")
+        for (label, source), part in calibrated.group_by("method_label", "source", maintain_order=True):
+            rows = part["row"].to_numpy()
+            context = {"model": outcomes.model, "method_label": str(label), "source": str(source)}
+            for task, scores in outcomes.matrices["score"].items():
+                frames.append(_over_sets({**context, "measure": "accuracy", "task": task}, 100.0 * scores[rows]))
+            for task, nats in outcomes.matrices["loglikelihood"].items():
+                change = {**context, "measure": "loglikelihood_change", "task": task}
+                frames.append(_over_sets(change, nats[rows] - nats[dense]))
+    return pl.concat(frames).sort("model", "method_label", "source", "measure", "task", "question")
+
+
+def _over_sets(context: dict[str, str], values: np.ndarray) -> pl.DataFrame:
+    """A row a question of values [sets, questions]."""
+    exact = values.astype(np.float64)
+    frame = pl.DataFrame(
+        {
+            "question": np.arange(exact.shape[1], dtype=np.int16),
+            "sets": np.full(exact.shape[1], len(exact), np.int16),
+            "value": exact.mean(axis=0).astype(np.float32),
+            "between_sets": exact.var(axis=0, ddof=1).astype(np.float32),
+        }
+    )
+    return frame.select(*(pl.lit(value).alias(name) for name, value in context.items()), pl.all())
+
+
+def _dense_row(study: Study, outcomes: Outcomes) -> int:
+    """The row of the dense model's outcomes. Raises ValueError where it has no trial."""
+    methods = outcomes.trials["method"].to_list()
+    if "dense" not in methods:
+        raise ValueError(f"{study.name}: the dense {outcomes.model} has no trial to compare answers with")
+    return methods.index("dense")
 
 
 def _turned(scores: np.ndarray, dense: int, sizes: np.ndarray) -> pl.DataFrame:
@@ -121,6 +159,7 @@ def main(
     output: Annotated[Path, typer.Option()],
     descriptors: Annotated[Path | None, typer.Option()] = None,
     turned: Annotated[Path | None, typer.Option("--flips")] = None,
+    asked: Annotated[Path | None, typer.Option("--questions")] = None,
 ) -> None:
     study = load(results)
     frames = {output: extract(study)}
@@ -128,6 +167,8 @@ def main(
         frames[descriptors] = describe(study)
     if turned is not None:
         frames[turned] = flips(study)
+    if asked is not None:
+        frames[asked] = questions(study)
     for path, frame in frames.items():
         frame.write_parquet(path, compression="zstd", compression_level=19)
         print(f"{frame.height:,} rows, {path.stat().st_size:,} bytes -> {path}")

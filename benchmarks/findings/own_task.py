@@ -22,11 +22,14 @@ STUDY, MODEL = "tasks_reference", "reference-2m"
 WEB = "web_docs"
 ACCURACY, LIKELIHOOD, RANK = "accuracy", "loglikelihood_change", "reciprocal_rank"
 SCALES = {ACCURACY: 1.0, LIKELIHOOD: 1.0, RANK: 100.0}  # accuracy is in per cent already
+OVER_SETS = (RANK,)  # measures of which the results keep no value of single questions
 FORMS = {"alone": "", "in context": "-in_context"}
 ABOUT = (
     "reference-2m (a LLaMA shape of 2 million parameters), GPTQ to 3 bits in groups of 32 and SparseGPT 2:4, five sets of 16 "
     "windows of 128 tokens of each source, held-out texts of 8 windows, on one H200, 2026-11-29."
 )
+
+LUCK = f"calibration sets and, but for perplexities and reciprocal ranks, questions (what became of each: `benchmarks/findings/data/{STUDY}_questions.parquet`)"
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,12 @@ def page() -> Page:
     return Page(
         name="own_task",
         question="Does a task's own training text help on that task?",
-        title=_title(accuracy, context),
-        answer=_answer(accuracy, graded),
+        title=_title(accuracy),
+        answer=_answer(accuracy, graded, context),
         chart=chart(
             accuracy,
             "Right answers after calibration on a task's own examples, minus other text, points",
-            "Mean of five sets, 95 % intervals. Right of zero the own examples are better.",
+            "Mean of five sets, 95 % intervals over sets and questions. Right of zero the own examples are better.",
             "points",
             lambda value: float("nan") if value is None else value,
             shared=True,
@@ -96,11 +99,11 @@ def page() -> Page:
             "In context against alone": table(context, "right answers, points", in_points),
             "How likely right answers are": table(
                 graded,
-                "log-likelihood of the right answer, nats; of names the reciprocal rank, hundredths",
+                "log-likelihood of the right answer, nats; of names the reciprocal rank, hundredths, over sets alone",
                 lambda gap: in_points(gap, 2),
             ),
-            "Continuation with its eight texts as a sample of texts, and on the ninth (multilingual) over sets": _by_text(),
-            "Perplexity on the text that the examples are cut from": table(
+            "Continuation with its eight texts as a sample of texts, and on the ninth (multilingual) over sets and questions": _by_text(),
+            "Perplexity on the text that the examples are cut from, over sets alone": table(
                 _heldout(), "held-out text: own examples − other text"
             ),
             "Right answers, %": _levels(),
@@ -115,20 +118,25 @@ def page() -> Page:
         limits=(
             "One model of 2 million parameters, which hardly knows two of the three tasks: of names chance is 10 %, of last words "
             "SparseGPT leaves next to none. Continuation has 800 questions in eight texts, last word 400, names 240. "
-            "Intervals are over calibration sets alone and would be wider for other questions, so a comparison with a dot stays "
-            "undecided there and one without need not hold: in a repeat on a CPU with the same sets, where answers were kept, neither of the "
-            "two losses of SparseGPT against the mixture is clear when questions count ([log](../log.md)). Sets are small (2,048 tokens). A window of 128 tokens holds parts of "
-            "one or two examples of continuation and last words, of a few names: what several whole examples in a window do is not asked. "
+            "Intervals count the luck of the sets and that of the questions; of reciprocal ranks, which are not kept by question, and of "
+            "perplexities they count the sets alone. A comparison with a dot stays undecided. Sets are small (2,048 tokens). A "
+            "window of 128 tokens holds parts of one or two examples of continuation and last words, of a few names: what several "
+            "whole examples in a window do is not asked. "
             "Examples are cut by rule from running text, so no task here has a form that its text lacks (a question with its "
             "choices, a sum). The examples of names are of names alone; years are not judged."
         ),
-        origin=origin(STUDY, ABOUT, "sweep/studies"),
+        origin=origin(STUDY, ABOUT, "sweep/studies", over=LUCK),
     )
 
 
 @lru_cache(maxsize=1)
 def _data() -> pl.DataFrame:
     return pl.read_parquet(DATA / f"{STUDY}.parquet")
+
+
+@lru_cache(maxsize=1)
+def _asked() -> pl.DataFrame:
+    return pl.read_parquet(DATA / f"{STUDY}_questions.parquet")
 
 
 def methods() -> list[str]:
@@ -151,11 +159,49 @@ def scores(task: Task, method: str, source: str | None, measure: str, *, apart: 
 
 
 def gap(pair: Pair, method: str, measure: str, *, apart: bool = False) -> Interval:
-    """Own examples minus the reference, the mean over texts; higher is better. The interval is over sets."""
+    """Own examples minus the reference, the mean over texts; higher is better.
+
+    The interval is over sets and questions, over sets alone of a measure of `OVER_SETS`.
+    """
     own, other = (
         scores(pair.task, method, source, measure, apart=apart).mean(axis=1) for source in (pair.source, pair.reference)
     )
-    return contrast([own, other], [1, -1])
+    luck = 0.0 if measure in OVER_SETS else question_variance(pair, method, measure, apart=apart)
+    return contrast([own, other], [1, -1], luck)
+
+
+def question_variance(pair: Pair, method: str, measure: str, *, apart: bool = False) -> float:
+    """Variance that the choice of questions gives to the mean over texts of the difference, in the squared unit.
+
+    The spread over a text's questions of the difference of means over sets, less what other sets would change of it,
+    which the spread over sets holds already: `analysis.estimates.flips.example_variance`, of two sources with sets of
+    their own. Questions of different texts are independent.
+    """
+    own, other = (_answers(pair.task, method, source, measure, apart=apart) for source in (pair.source, pair.reference))
+    found = []
+    for text, (mean, noise) in own.items():
+        mean_other, noise_other = other[text]
+        spread = float((mean - mean_other).var(ddof=1)) - float((noise + noise_other).mean())
+        found.append(max(spread, 0.0) / len(mean))
+    return sum(found) / len(found) ** 2
+
+
+def _answers(
+    task: Task, method: str, source: str, measure: str, *, apart: bool = False
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Text -> (mean over sets of each question, variance of that mean by the sets), each float64 [questions]."""
+    rows = _asked().filter(
+        pl.col("method_label") == method,
+        pl.col("source") == source,
+        pl.col("measure") == measure,
+        pl.col("task").str.starts_with(task.tasks),
+        (pl.col("task") == task.apart) == apart,
+    )
+    ordered = rows.sort("task", "question").with_columns(pl.col("value", "between_sets").cast(pl.Float64))
+    return {
+        str(text): (part["value"].to_numpy(), (part["between_sets"] / part["sets"]).to_numpy())
+        for (text,), part in ordered.group_by("task", maintain_order=True)
+    }
 
 
 def over_texts(pair: Pair, method: str, measure: str) -> Interval:
@@ -204,30 +250,33 @@ def better_worse(found: Sequence[Contrast]) -> tuple[int, int]:
     return higher, lower
 
 
-def _title(accuracy: Sequence[Contrast], context: Sequence[Contrast]) -> str:
+def _title(accuracy: Sequence[Contrast]) -> str:
     better, worse = better_worse(accuracy)
-    return (
-        f"On {NAMES[MODEL]}, a task's own training examples are better for its right answers than other calibration text in "
-        f"{better}, worse in {worse}, not told apart in {len(accuracy) - better - worse} of {len(accuracy)} comparisons; examples in "
-        f"context are told apart from single ones in {sum(better_worse(context))} of {len(context)}"
-    )
+    if not better and not worse:
+        found = f"neither clearly more nor clearly fewer right answers than other text in any of {len(accuracy)} comparisons"
+    else:
+        found = f"clearly more right answers than other text in {better} and clearly fewer in {worse} of {len(accuracy)} comparisons"
+    return f"On {NAMES[MODEL]}, calibrating on a task's own training examples gives {found}"
 
 
-def _answer(accuracy: Sequence[Contrast], graded: Sequence[Contrast]) -> str:
+def _answer(accuracy: Sequence[Contrast], graded: Sequence[Contrast], context: Sequence[Contrast]) -> str:
     alike = [pair.name for pair in pairs() if pair.reference == pair.task.cut_from]
     web = [pair.name for pair in pairs() if pair.reference == WEB]
     most = max(c.gap.value if c.gap.high is None else c.gap.high for c in of(accuracy, *alike))
     pair = Pair(CONTINUATION, "alone", UNIFORM)
     ninth = [f"{gap(pair, m, LIKELIHOOD, apart=True).value:.0f} nats under {m}" for m in methods()]
     return (
-        "Own examples are a prompt and its right answer, alone or five in a context: how a passage goes on (continuation), the "
-        "last word of a passage (as LAMBADA has it), a name in a sentence of an encyclopedia. They are cut by the rules of the "
-        "tasks from the bundled calibration text and share no eight words in a row with a question: last words from books, names "
-        "from the encyclopedia, continuation from all domains, so that the uniform mixture is its like. Against the text that "
-        f"they are cut from, intervals leave room for a gain of at most {most:.1f} points of right answers to these questions."
-        f"{_told('differences of right answers are', accuracy, ACCURACY)} By finer measures own examples are "
-        f"{_counts(of(graded, *web))} comparisons with web text, and {_counts(of(graded, *alike))} with the text that they are cut "
-        f"from.{_told('of these are', of(graded, *web, *alike), LIKELIHOOD)} Looked at afterwards: a ninth text of continuation, in other "
+        "Three tasks were asked: how a passage goes on (continuation), its last word (as LAMBADA has it), and a name in a sentence "
+        "of an encyclopedia. Calibration sets were the task's own training examples, the text that these are cut from, web text "
+        f"or a uniform mixture. In right answers the own examples are {_counts(accuracy)} comparisons with other text, counting "
+        "the luck of the calibration sets and of the questions. That is no proof that they are alike: against the text that they "
+        f"are cut from, intervals reach up to a gain of {most:.1f} points. It is one model of 2 million parameters.\n\n"
+        "An own example is a prompt and its right answer, alone or five in a context; the two forms are told apart in "
+        f"{sum(better_worse(context))} of {len(context)} comparisons of right answers. By finer measures, in the third table, own "
+        f"examples are {_counts(of(graded, *web))} comparisons with web text, and {_counts(of(graded, *alike))} with the text that "
+        f"they are cut from.{_told(of(graded, *web, *alike))} Examples are cut by the rules of the tasks from the bundled calibration "
+        "text and share no eight words in a row with a question: last words from books, names from the encyclopedia, continuation "
+        "from all domains, so that the uniform mixture is its like. Looked at afterwards: a ninth text of continuation, in other "
         "languages, is among its examples and not in the mixture, and there right answers after own examples are likelier by "
         f"{listed(ninth)}."
     )
@@ -235,21 +284,20 @@ def _answer(accuracy: Sequence[Contrast], graded: Sequence[Contrast]) -> str:
 
 def _counts(found: Sequence[Contrast]) -> str:
     better, worse = better_worse(found)
-    return f"better in {better} and worse in {worse} of {len(found)}"
+    return f"clearly better in {better} and clearly worse in {worse} of {len(found)}"
 
 
-def _told(what: str, found: Sequence[Contrast], measure: str) -> str:
-    """How many differences are clear over sets, and of those of continuation over its texts too."""
-    clear = [c for c in found if c.verdict]
-    if not clear:
-        return ""
+def _told(graded: Sequence[Contrast]) -> str:
+    """How many differences of the finer measures are clear, and of those of continuation over its texts too."""
+    clear = [c for c in graded if c.verdict]
     by_name = {pair.name: pair for pair in pairs()}
     several = [c for c in clear if by_name[c.arm].task is CONTINUATION]
-    held = sum(sure(over_texts(by_name[c.arm], c.method, measure)) == c.verdict for c in several)
-    share = "all" if len(several) == len(clear) else f"{len(several)} of them"
+    if not several:
+        return ""
+    held = sum(sure(over_texts(by_name[c.arm], c.method, LIKELIHOOD)) == c.verdict for c in several)
     return (
-        f" {len(clear)} {what} clear over sets, {share} of continuation; with its eight texts as a sample of texts, which counts "
-        f"the luck of the texts and of their questions and not that of the sets, {held} of {len(several)} intervals leave zero out."
+        f" Of the {len(clear)} that are clear, {len(several)} are of continuation; with its eight texts as a sample of texts, "
+        f"{held} of {len(several)} intervals leave zero out."
     )
 
 
