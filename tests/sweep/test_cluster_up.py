@@ -131,12 +131,13 @@ def _start(folder: Path, keys: Path, host: int, run: Callable[..., None]) -> sub
     shutil.copy(keys / "authorized_keys", home / ".ssh")
     (home / ".bashrc").write_text("export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test\n")
     (home / "venv").symlink_to(sys.prefix)
-    binds = [f"mount --bind {own_tmp} /tmp"]
-    base = Path(os.path.realpath(sys.base_prefix))
-    if base.is_relative_to("/root"):  # a Python that lives at home stays to be seen
-        place = home / base.relative_to("/root")
-        place.mkdir(parents=True)
-        binds.insert(0, f"mount --bind {base} {place}")
+    binds = [f"mount --rbind {own_tmp} /tmp"]
+    for prefix in {Path(os.path.realpath(found)) for found in (sys.base_prefix, sys.prefix)}:
+        for hidden, own in (("/root", home), ("/tmp", own_tmp)):  # a Python that lives there stays to be seen
+            if prefix.is_relative_to(hidden):
+                place = own / prefix.relative_to(hidden)
+                place.mkdir(parents=True)
+                binds.insert(0, f"mount --bind {prefix} {place}")
     binds.insert(-1, f"mount --rbind {home} /root")
     options = f"-h {keys}/host -o PermitRootLogin=yes -o StrictModes=no -o UsePAM=no -o ListenAddress={NET}.{host}"
     script = "; ".join([*binds, f"exec {shutil.which('sshd')} -D -e {options}"])
