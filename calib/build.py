@@ -32,7 +32,7 @@ from calib.select import Candidates, Measure, Selector, choose
 from calib.settings import INT32_MAX, SettingsError, one_line
 from calib.source import Source
 from calib.spec import NO_WRITER, CalibrationSet, CalibrationSpec
-from calib.specials import check_bos, separator_ids, special_id
+from calib.specials import check_bos, refuse_second_bos, separator_ids, special_id
 from calib.writer import Writer
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
         for part in _parts(spec):
             if spec.part != "both" and not part.source.tells_responses:
                 raise SettingsError(_no_responses(spec, part.source, place.partition(".")[0]))
+            refuse_second_bos(spec, part.source)
             draw = _draw_of(spec, part)
             needed = draw.needed * spec.text_length
             if needed > most.get(_key(part.source), (0,))[0]:

@@ -175,6 +175,11 @@ class SourceSettings:
         return any(part.writes for part in self.parts())
 
     @property
+    def begins_with_bos(self) -> bool:
+        """Whether each of its documents surely begins with BOS, as is known before any is read."""
+        return False
+
+    @property
     def tells_responses(self) -> bool:
         """Whether its documents say which of their tokens an assistant writes."""
         return False
