@@ -175,11 +175,6 @@ class SourceSettings:
         return any(part.writes for part in self.parts())
 
     @property
-    def begins_with_bos(self) -> bool:
-        """Whether each of its documents surely begins with BOS, as is known before any is read."""
-        return False
-
-    @property
     def tells_responses(self) -> bool:
         """Whether its documents say which of their tokens an assistant writes."""
         return False
@@ -216,6 +211,11 @@ class SourceSettings:
 @settings
 class Source(SourceSettings):
     """Base of all sources: what it is, and its documents."""
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether each of its documents surely begins with BOS, as is known before any is read."""
+        return False
 
     def documents(self) -> Iterator[Document]:
         """All documents, always in the same order. Documents without text are left out."""
