@@ -32,7 +32,7 @@ from calib.select import Candidates, Measure, Selector, choose
 from calib.settings import INT32_MAX, SettingsError, one_line
 from calib.source import Source
 from calib.spec import NO_WRITER, CalibrationSet, CalibrationSpec
-from calib.specials import check_bos, separator_ids, special_id
+from calib.specials import check_bos, refuse_second_bos, separator_ids, special_id
 from calib.writer import Writer
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def preflight(specs: Iterable[CalibrationSpec], place: str = "") -> None:
         for part in _parts(spec):
             if spec.part != "both" and not part.source.tells_responses:
                 raise SettingsError(_no_responses(spec, part.source, place.partition(".")[0]))
+            refuse_second_bos(spec, part.source)
             draw = _draw_of(spec, part)
             needed = draw.needed * spec.text_length
             if needed > most.get(_key(part.source), (0,))[0]:
@@ -165,18 +166,22 @@ def _too_little(source: Source, bound: int, spec: CalibrationSpec, draw: Draw) -
     makes = f"{sets:,} sets of {size}" if sets else f"{windows:,} windows of {spec.seqlen:,} tokens"
     return (
         f"source '{source.label}': at most {bound:,} tokens, which make at most {makes}, but {_sets(spec)} of {size} "
-        f"need {draw.needed * spec.text_length:,}{_room(draw)}; {_remedy(sets)}"
+        f"need {draw.needed * spec.text_length:,}{_room(spec, draw)}; {_remedy(spec, sets)}"
     )
 
 
-def _room(draw: Draw) -> str:
+def _room(spec: CalibrationSpec, draw: Draw) -> str:
+    """Why more windows are needed than the sets hold; empty where they are not."""
+    if spec.select is not None and spec.select.pool > 1:
+        return f" (select chooses them out of a pool of {spec.select.pool} windows for each that it keeps)"
     kept = draw.set and draw.reserve is not None and draw.nsamples is not None and draw.reserve > draw.nsamples
     return f" (each set before it has room for {draw.reserve:,} windows)" if kept else ""
 
 
-def _remedy(sets: int) -> str:
+def _remedy(spec: CalibrationSpec, sets: int) -> str:
     most = f" (at most {sets:,})" if sets else ""
-    return f"ask for fewer sets{most}, fewer or shorter windows, or give more text"
+    pool = ", a smaller select.pool" if spec.select is not None and spec.select.pool > 1 else ""
+    return f"ask for fewer sets{most}, fewer or shorter windows{pool}, or give more text"
 
 
 @dataclass(frozen=True)
@@ -317,8 +322,8 @@ def _draw(spec: CalibrationSpec, part: _Part, pool: Pool, tools: _Tools, parts: 
         raise TooShort(
             f"source '{part.source.label}': {few.available:,} windows of {spec.seqlen:,} tokens with sampling "
             f"'{spec.sampling}' ({len(pool.ids):,} documents, {len(pool.tokens):,} tokens, the longest document has "
-            f"{longest:,}), but {_sets(spec)} of {draw.nsamples or 1} windows need {few.needed:,}{_room(draw)}"
-            f"{f', which is enough for {few.sets} sets' if few.sets else ''}; {_remedy(few.sets)}"
+            f"{longest:,}), but {_sets(spec)} of {draw.nsamples or 1} windows need {few.needed:,}{_room(spec, draw)}"
+            f"{f', which is enough for {few.sets} sets' if few.sets else ''}; {_remedy(spec, few.sets)}"
         ) from None
     seconds = 0.0
     if spec.select is not None and part.windows is not None:

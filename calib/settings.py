@@ -53,6 +53,11 @@ class SettingsError(ValueError):
         return [one_line(fault) for fault in self.faults]
 
 
+def error_lines(error: Exception) -> list[str]:
+    """What is wrong, one printable line for each thing."""
+    return error.lines if isinstance(error, SettingsError) else [one_line(str(error))]
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def settings(cls: type[T]) -> type[T]:
     """Turn a class into a frozen, keyword-only dataclass that refuses unknown keys and wrong types."""

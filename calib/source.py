@@ -212,6 +212,11 @@ class SourceSettings:
 class Source(SourceSettings):
     """Base of all sources: what it is, and its documents."""
 
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether each of its documents surely begins with BOS, as is known before any is read."""
+        return False
+
     def documents(self) -> Iterator[Document]:
         """All documents, always in the same order. Documents without text are left out."""
         raise NotImplementedError(f"{type(self).__name__} must yield its documents")

@@ -23,18 +23,31 @@ def separator_ids(spec: CalibrationSpec, tokenizer: PreTrainedTokenizerBase) -> 
     return list(tokenizer([spec.separator], add_special_tokens=False)["input_ids"][0])
 
 
+def refuse_second_bos(spec: CalibrationSpec, source: Source) -> None:
+    """Refuse a BOS id beside that of documents which are known to begin with one before any of them is there."""
+    if source.begins_with_bos and (setting := _bos_setting(spec)):
+        raise SettingsError(_twice(setting, source))
+
+
 def check_bos(spec: CalibrationSpec, source: Source, pool: Pool, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a second BOS id beside that of a chat template."""
+    setting = _bos_setting(spec)
+    if setting and (pool.tokens[pool.offsets[:-1]] == special_id(tokenizer, "bos", setting)).any():
+        raise SettingsError(_twice(setting, source))
+
+
+def _bos_setting(spec: CalibrationSpec) -> str:
+    """The setting that puts BOS before documents; empty without one."""
     given = {
         "add_bos": spec.add_bos and spec.first_token == "bos",
         "document_bos": spec.document_bos,
         "separator": spec.separator == "bos" and spec.sampling != "long_documents",  # whose windows have no separator
     }
-    setting = next((name for name, twice in given.items() if twice), "")
-    if setting and (pool.tokens[pool.offsets[:-1]] == special_id(tokenizer, "bos", setting)).any():
-        raise SettingsError(
-            f"{setting}: the documents of source '{source.label}' begin with the BOS id already; leave {setting} out"
-        )
+    return next((name for name, puts in given.items() if puts), "")
+
+
+def _twice(setting: str, source: Source) -> str:
+    return f"{setting}: the documents of source '{source.label}' begin with the BOS id already; leave {setting} out"
 
 
 def special_id(tokenizer: PreTrainedTokenizerBase, name: str, setting: str) -> int:

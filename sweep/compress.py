@@ -20,7 +20,7 @@ import polars as pl
 import typer
 
 from calib.build import build, preflight
-from calib.settings import SettingsError, one_line
+from calib.settings import SettingsError, error_lines, one_line
 from methods.base import CompressionError, Method, parse_method
 from methods.blockwise import CompressionReport, compress_model
 from sweep.config import Study, parse_study
@@ -216,7 +216,7 @@ def command(
         source = None if data is None else typed_source(data)
         written = compress(model, steps, source, out, nsamples=nsamples, seqlen=seqlen, format=format_, device=device)
     except (SettingsError, FormatError, CompressionError, OSError) as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(*(f"error: {line}" for line in error_lines(error)), sep="\n", file=sys.stderr)
         raise typer.Exit(2) from None
     used = not parse_method(steps, "--method").data_free
     print(f"{told(written)}; cd {shlex.quote(str(out))} && python -m sweep.launch ./recipe.yaml measures it")

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from calib import export as calibration_sets
-from calib.settings import SettingsError, one_line
+from calib.settings import SettingsError, error_lines, one_line
 from methods.base import CompressionError
 from sweep.formats.catalog import NAMES, check_method, check_name, usual_format
 from sweep.formats.format import FormatError
@@ -81,7 +81,7 @@ def export(
         with keeping(method_of(chosen), parcel.format, out) as kept:
             written = ship(recompress(store, chosen, device, kept), chosen, out, parcel)
     except (SettingsError, ResultsError, FormatError, CompressionError, OSError) as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(*(f"error: {line}" for line in error_lines(error)), sep="\n", file=sys.stderr)
         raise typer.Exit(2) from None
     print(told(written))
     print(reader_note(written) + leftover_note(out), end="", file=sys.stderr)

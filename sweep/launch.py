@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from calib.settings import SettingsError, one_line, shown
+from calib.settings import SettingsError, error_lines, shown
 from sweep import plan
 from sweep.config import Study, load_study
 from sweep.remote import RayRunner
@@ -152,7 +152,7 @@ def make_runner(root: str, options: RunOptions, reporter: Reporter) -> Runner:
 
 def report(error: Exception) -> None:
     """Print what is wrong, one printable line for each thing."""
-    for line in error.lines if isinstance(error, SettingsError) else [one_line(str(error))]:
+    for line in error_lines(error):
         print(f"error: {line}", file=sys.stderr)
 
 

@@ -67,6 +67,10 @@ class ExcludeOverlap(Source):
         return self.n
 
     @property
+    def begins_with_bos(self) -> bool:
+        return self.of.begins_with_bos
+
+    @property
     def tells_responses(self) -> bool:
         return self.of.tells_responses
 

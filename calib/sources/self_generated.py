@@ -56,6 +56,10 @@ class SelfGenerated(Source):
     def writes(self) -> bool:
         return True
 
+    @property
+    def begins_with_bos(self) -> bool:
+        return self.prompts is None
+
     def wrapped(self) -> Source | None:
         return None
 

@@ -140,7 +140,8 @@ def _sources(candidates: Sequence[Any]) -> list[tuple[Source, Selector | None]]:
         try:
             source, select = _read(given, place)
         except SettingsError as error:
-            raise SettingsError(f"--candidates: {error}" if place not in str(error) else str(error)) from None
+            faults = [fault if place in fault else f"--candidates: {fault}" for fault in error.faults]
+            raise SettingsError(*faults) from None
         found.append((given, source, select))
     _refuse_same_entries(found)
     labels = [source.label for _, source, _ in found]

@@ -75,7 +75,8 @@ def make_targets(question: Question) -> Asked:
             try:
                 source = get_source(source_entry(given), "--target")
             except SettingsError as error:
-                raise SettingsError(f"{error}; or a bundled held-out text: {', '.join(DOMAINS)}") from None
+                *before, last = error.faults
+                raise SettingsError(*before, f"{last}; or a bundled held-out text: {', '.join(DOMAINS)}") from None
             entry = source.to_dict()
         if source.label in sources:
             raise SettingsError(f"--target: two targets are called '{source.label}'; leave one out")

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep.config import Study
+from sweep.evaluation.settings import EvaluationSettings
 from sweep.models import ModelRef
 from sweep.plan import Trial
 from sweep.runs.budget import examples_worth
@@ -38,16 +39,11 @@ def show_plan(
 ) -> None:
     """Print what a run would do: trials by model and method, calibration sets, and a rough estimate of the time."""
     say = partial(console.print, soft_wrap=not console.is_terminal)  # a terminal breaks lines between words
-    say(f"{escape(study.name)}: {escape(' '.join(study.description.split()))}")
+    description = " ".join(study.description.split())
+    say(escape(f"{study.name}: {description}" if description else study.name))
     console.print(_trials_table(trials, jobs))
-    sources = {spec.source.label: None for spec in study.calibration}
-    sets = {trial.calibration_id for trial in trials if trial.calibration_id}
-    say(f"calibration: {len(sets)} sets from {len(sources)} sources ({escape(', '.join(sources))})")
-    evaluation = study.evaluation
-    say(
-        f"evaluation: tasks {escape(', '.join(evaluation.tasks) or 'none')}; "
-        f"{len(evaluation.heldout)} held-out texts of {evaluation.heldout_windows or 'all'} windows"
-    )
+    for line in (_calibration_line(study, trials), _evaluation_line(study.evaluation)):
+        say(escape(line))
     if worth := examples_worth(trials):
         say(escape(worth))
     say(f"{len(trials)} trials, {len(trials) - len(jobs)} already there, {len(jobs)} to run")
@@ -61,6 +57,28 @@ def show_plan(
         for line in cautions(todo):
             say(f"before you run: {escape(line)}")
         say(escape(estimate(todo, before, machines(chosen, kinds.values()))))
+
+
+def _calibration_line(study: Study, trials: Sequence[Trial]) -> str:
+    """`calibration: 2 sets from 1 source (books)`."""
+    sets = {trial.calibration_id for trial in trials if trial.calibration_id}
+    sources = {spec.source.label: None for spec in study.calibration}
+    if not sets:
+        return "calibration: none"
+    return f"calibration: {_counted(len(sets), 'set')} from {_counted(len(sources), 'source')} ({', '.join(sources)})"
+
+
+def _evaluation_line(evaluation: EvaluationSettings) -> str:
+    """`evaluation: tasks arc_easy; 2 held-out texts of 8 windows`."""
+    size = _counted(evaluation.heldout_windows, "window") if evaluation.heldout_windows else "all windows"
+    texts = (
+        f"{_counted(len(evaluation.heldout), 'held-out text')} of {size}" if evaluation.heldout else "no held-out text"
+    )
+    return f"evaluation: tasks {', '.join(evaluation.tasks) or 'none'}; {texts}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _trials_table(trials: Sequence[Trial], jobs: Sequence[Job]) -> Table:

@@ -174,6 +174,17 @@ def test_more_texts_than_prompts_are_refused(prompts: dict[str, Any], tokenizer:
         texts(source, tokenizer, FakeWriter())
 
 
+@pytest.mark.parametrize("setting", [{"add_bos": True}, {"document_bos": True}, {"separator": "bos"}])
+def test_a_second_bos_is_refused_before_the_model_writes(setting: dict[str, Any], prompts: dict[str, Any]) -> None:
+    alone = {"source": "self_generated", "documents": 40}
+    filtered = {"source": "exclude_overlap", "of": alone, "against": [prompts]}
+    mixed = {"source": "mixture", "parts": [{**prompts, "share": 0.5}, {**alone, "share": 0.5}]}
+    for entry in (alone, filtered, mixed):
+        with pytest.raises(SettingsError, match=f"^{next(iter(setting))}: .* begin with the BOS id already; leave"):
+            preflight([spec_of(get_source(entry), **setting)])
+    preflight([spec_of(get_source({**alone, "prompts": prompts}), **setting)])
+
+
 def test_loops_are_seen(tokenizer: Any) -> None:
     spec = spec_of(get_source({"source": "random_tokens", "documents": 8, "length": 64}), seqlen=64, nsamples=2)
     built = build(spec, tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,18 @@ def test_pool_that_the_text_cannot_fill_is_refused(source: Source, tokenizer: An
         preflight([spec])
     with pytest.raises(SettingsError, match="set 0 of 5400 windows need 5,400"):
         build(spec, tokenizer)
+
+
+def test_too_little_text_for_a_pool_names_the_selection_and_its_pool(source: Source, tokenizer: Any) -> None:
+    [spec, *_] = specs_of(source, {"by": "random", "pool": 900})
+    why = r"\(select chooses them out of a pool of 900 windows for each that it keeps\); .*, a smaller select\.pool, or"
+    with pytest.raises(SettingsError, match=why):
+        preflight([spec])
+    with pytest.raises(SettingsError, match=why):
+        build(spec, tokenizer)
+    with pytest.raises(SettingsError) as caught:
+        build(replace(spec, select=None, set=900), tokenizer)
+    assert "select" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

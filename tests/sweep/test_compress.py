@@ -245,6 +245,16 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_everything_wrong_with_the_text_has_a_line_of_its_own(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = "{source: noisy, of: boks, kind: casin}"
+    assert main([str(tiny_model), "--method", "gptq", "--data", data, "--out", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: ") and "\\n" not in line for line in lines)
+
+
 def test_a_target_that_is_there_is_refused_first(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(SettingsError, match="is there already and not empty"):

@@ -38,6 +38,7 @@ def load_tasks(settings: Asked, path: str = "evaluation") -> tuple[dict[str, Tas
     check_tasks(settings.tasks, settings.task_path, f"{path}.tasks", allow_code=settings.allow_code)
     tasks: dict[str, Task] = {}
     groups: dict[str, Group] = {}
+    asked_by: dict[str, str] = {}  # by task: the name that was asked for and holds it
     shots = fewshot_of(settings.tasks)
     with imported_from_folders(local_folders(settings.task_path)):
         manager = _manager(names, settings.task_path)
@@ -45,8 +46,12 @@ def load_tasks(settings: Asked, path: str = "evaluation") -> tuple[dict[str, Tas
             found_tasks, found_groups = _load_one(manager, name, f"{path}.tasks", settings)
             for task_name, task in found_tasks.items():
                 if task_name in tasks:
-                    raise SettingsError(f"{path}.tasks: '{task_name}' is asked for twice, the second time by '{name}'")
-                tasks[task_name] = task
+                    first = asked_by[task_name]
+                    raise SettingsError(
+                        f"{path}.tasks: '{task_name}' is asked for twice, the first time by '{first}', the second time "
+                        f"by '{name}'; leave one out"
+                    )
+                tasks[task_name], asked_by[task_name] = task, name
                 _set_fewshot(task, shots.get(name, settings.num_fewshot), settings.fewshot_seed)
             groups.update(found_groups)
     refuse_labels([spec.source.label for spec in settings.heldout_specs(path)], tasks, path)

@@ -154,6 +154,13 @@ def test_a_wrong_selection_is_told_from_a_wrong_mixture() -> None:
         arms("code", chosen, mixtures=[{"chosen": 0.5, "code": 0.5}])
 
 
+def test_everything_wrong_with_a_candidate_has_a_line_of_its_own_with_its_place() -> None:
+    with pytest.raises(SettingsError) as caught:
+        arms("code", {"source": "noisy", "of": "boks", "kind": "casin"})
+    assert len(caught.value.faults) == 2
+    assert all(line.startswith("--candidates[1].") for line in caught.value.lines)
+
+
 def looked(question: Question, folder: Path) -> list[Any]:
     """The looks at a question's texts, with its targets."""
     ready = prepared(question, folder)

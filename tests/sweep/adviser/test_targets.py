@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from calib.settings import SettingsError
 from sweep.adviser.question import Question
 from sweep.adviser.targets import GENERAL, Target, examples, losses, make_targets
 
@@ -35,6 +36,15 @@ def rows(perplexities: dict[str, float | None], accuracy: dict[str, float], wort
 
 DENSE = rows({"one": 10.0, "two": 20.0, "other": 5.0}, {"a": 0.6, "b": 0.8}, {"a": -1.0, "b": -2.0})
 TRIED = rows({"one": 11.0, "two": 24.0, "other": 9.0}, {"a": 0.5, "b": 0.74}, {"a": -1.5, "b": -2.1})
+
+
+def test_everything_wrong_with_a_target_has_a_line_of_its_own() -> None:
+    wrong = {"source": "noisy", "of": "boks", "kind": "casin"}
+    with pytest.raises(SettingsError) as caught:
+        make_targets(Question("reference-2m", "gptq", ["books", "code"], targets=[wrong]))
+    first, last = caught.value.lines
+    assert first.startswith("--target.") and last.startswith("--target.")
+    assert "or a bundled held-out text: books" in last and "bundled" not in first
 
 
 def test_of_texts_it_is_the_mean_rise_of_the_logarithm_in_per_cent() -> None:
