@@ -43,7 +43,7 @@ ANSWER_SCHEMA = {
     "parameters": pl.Int64,
     "method_label": pl.String,
     "task": pl.String,
-    **dict.fromkeys(["answer", "sources"], pl.String),
+    **dict.fromkeys(["answer", "sources", "ruled_out"], pl.String),
     **dict.fromkeys(["matters", "probability", "leader_will_do", "all_will_do"], pl.Float64),
     "settled_by": pl.Int64,
     **dict.fromkeys(["settled_chance", "never_settled"], pl.Float64),
@@ -164,6 +164,7 @@ def answer_table(
     """Which source to use per (model, method), for a difference that matters (in the measure's unit).
 
     `answer`: use, any or cannot tell yet; `probability`: that all of `sources` are within `matters` of the best one.
+    `ruled_out`: those that are further away with 90 %; of the sources in neither list these sets cannot tell.
     `leader_will_do`, `all_will_do`: the same of the leader alone and of every source. `settled_by`: further sets of
     each source after which an answer can be given with probability `settled_chance` or more; `never_settled`: the
     probability that a hundred do not suffice. `about`: whether it speaks of the task or of these test examples.
@@ -200,6 +201,7 @@ def _answered(
     row: dict[str, object] = {
         "answer": said.kind,
         "sources": ", ".join(names[index] for index in said.sources),
+        "ruled_out": ", ".join(names[index] for index in said.ruled_out),
         "probability": said.probability,
         "leader_will_do": said.one,
         "all_will_do": said.every,

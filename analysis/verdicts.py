@@ -4,7 +4,7 @@ A study ends with this question, so the summary and the report begin with it. Th
 `analysis.answers` for the measure that can tell best; added here is what a person weighs them with: what a wrong choice
 costs (the expected regret of the source that would cost most), the smallest number of windows that does as well as the
 largest, and the time that further sets would take, from the study's own seconds per trial. The hard case is a long list
-of sources that will do: it is told by those that will not.
+of sources that will do: it is told by the others, those that are ruled out apart from those that may do as well.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Verdict:
     kind:        use, any or cannot tell yet (`analysis.estimates.equivalence`).
     named:       the sources that it names, best first; the leader where it cannot be told; empty where nothing leads.
     others:      the other sources of the study.
+    ruled_out:   those of them that will not do, with 90 %; of the rest these sets cannot tell.
     probability: that all named ones are within `matters` of the best; None where no two sets of a source differ.
     wrong:       the source that would cost most and its expected regret, in the measure's unit; None where unknown.
     windows:     the smallest size that does as well as the largest; None where one size was tried.
@@ -49,6 +50,7 @@ class Verdict:
     kind: str
     named: tuple[str, ...]
     others: tuple[str, ...]
+    ruled_out: tuple[str, ...]
     probability: float | None
     matters: float
     wrong: tuple[str, float] | None
@@ -61,14 +63,26 @@ class Verdict:
     @property
     def use(self) -> str:
         """What to do, in a few words."""
-        if self.kind == USE:
-            return f"use {self.named[0]}"
-        if self.kind == ANY:
-            if not self.others:
-                return "any source"
-            many = len(self.named) > len(self.others)
-            return f"any but {', '.join(self.others)}" if many else f"any of {', '.join(self.named)}"
-        return f"cannot tell; perhaps {self.named[0]}" if self.named else "cannot tell"
+        if self.kind == UNCLEAR:
+            return f"cannot tell; perhaps {self.named[0]}" if self.named else "cannot tell"
+        if not self.others:
+            return "any source"
+        if len(self.named) > len(self.others) and self.kind == ANY:
+            return self._any_but
+        told = f"use {self.named[0]}" if self.kind == USE else f"any of {', '.join(self.named)}"
+        return f"{told}; perhaps any" if self._cheap else told
+
+    @property
+    def _any_but(self) -> str:
+        """Most sources, by the others: what is ruled out is not said of one that these sets cannot tell of."""
+        unsure = [name for name in self.others if name not in self.ruled_out]
+        but = f" but {', '.join(self.ruled_out)}" if self.ruled_out else ""
+        return f"any{but}" + (f", perhaps not {', '.join(unsure)}" if unsure else "")
+
+    @property
+    def _cheap(self) -> bool:
+        """Whether even the worst choice is expected to cost no more than what matters."""
+        return self.wrong is not None and self.wrong[1] <= self.matters
 
     @property
     def sure(self) -> str:
@@ -120,6 +134,7 @@ def verdicts(evidence: Evidence, measure: str | None = None) -> list[Verdict]:
                 kind=row["answer"],
                 named=named,
                 others=tuple(name for name in sources if name not in named),
+                ruled_out=tuple(_names_in(row["ruled_out"] or "", sources)),
                 probability=row["probability"],
                 matters=row["matters"],
                 wrong=None if worst.is_empty() else (worst.item(0, "source"), worst.item(0, "regret")),

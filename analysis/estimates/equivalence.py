@@ -2,7 +2,8 @@
 
 A source will do when it is within `matters` of the best one. The answer names as many sources as will all do together
 with the wanted probability; it is "cannot tell yet" when not even one does. The probabilities are those of the joint
-posterior, so that naming the leader because it leads costs nothing.
+posterior, so that naming the leader because it leads costs nothing. The hard case is a source that is not named: most
+often these sets cannot tell of it, and only one that will do with little probability is ruled out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Answer:
     probability: that all named sources are within `matters` of the best.
     one:         that the first of them is.
     every:       that all sources of the study are: nothing to choose.
+    ruled_out:   sources that will do with a probability of at most 1 - level; the others that are not named may.
     """
 
     kind: str
@@ -32,6 +34,7 @@ class Answer:
     one: float
     every: float
     matters: float
+    ruled_out: tuple[int, ...]
 
 
 def answer(known: Posterior, matters: float, level: float = LEVEL) -> Answer:
@@ -46,4 +49,6 @@ def answer(known: Posterior, matters: float, level: float = LEVEL) -> Answer:
     named = max(int((together >= level).sum()), 1)
     kind = UNCLEAR if together[0] < level else (USE if named == 1 else ANY)
     sources = tuple(int(index) for index in order[:named])
-    return Answer(kind, sources, float(together[named - 1]), float(together[0]), float(together[-1]), matters)
+    ruled_out = tuple(int(index) for index in np.flatnonzero(chance <= 1 - level))
+    probability, one, every = (float(together[index]) for index in (named - 1, 0, -1))
+    return Answer(kind, sources, probability, one, every, matters, ruled_out)

@@ -74,7 +74,7 @@ def test_a_command_to_copy_is_broken_by_the_terminal_alone() -> None:
 def test_a_long_name_of_a_method_stands_under_itself() -> None:
     stream = io.StringIO()
     name = "GPTQ 2-bit g32 true-sequential on *attn* alone"
-    verdict = Verdict("m", name, "accuracy", UNCLEAR, ("a",), ("b",), 0.9, 1.0, ("b", 1.0), None, 3, 60.0, False, "")
+    verdict = Verdict("m", name, "accuracy", UNCLEAR, ("a",), ("b",), (), 0.9, 1.0, ("b", 1.0), None, 3, 6.0, False, "")
     Console(file=stream, width=70).print(_box([verdict]))
     below = stream.getvalue().partition("\nm ")[2]  # the line of the model
     rows = below.splitlines()[1:]
@@ -85,9 +85,9 @@ def test_the_names_of_four_sources_take_two_lines_of_eighty_columns() -> None:
     named = ("legal", "news_blogs", "encyclopedia", "dialogue_qa")
     others = ("books", "code", "tech_proposals", "web_docs")
     most = (0.9, 1.0, ("code", 1.5), None, None, None, False, "")
-    several = Verdict("m", "GPTQ 3-bit g32", "loglikelihood_change", ANY, named, others, *most)
+    several = Verdict("m", "GPTQ 3-bit g32", "loglikelihood_change", ANY, named, others, (), *most)
     least = (0.9, 1.0, ("b", 1.0), None, 3, 60.0, False, "")
-    open_ = Verdict("m", "SparseGPT 2:4", "loglikelihood_change", UNCLEAR, ("a",), ("b",), *least)
+    open_ = Verdict("m", "SparseGPT 2:4", "loglikelihood_change", UNCLEAR, ("a",), ("b",), (), *least)
     stream = io.StringIO()
     Console(file=stream, width=80).print(_box([several, open_]))
     told = stream.getvalue().partition("\nm ")[2].splitlines()[1:]

@@ -20,6 +20,7 @@ SETTLED = Verdict(
     kind=USE,
     named=("books",),
     others=("code", "legal"),
+    ruled_out=("code",),
     probability=0.93,
     matters=0.5,
     wrong=("code", 1.25),
@@ -31,13 +32,23 @@ SETTLED = Verdict(
 )
 
 
-def test_a_long_list_of_sources_that_will_do_is_told_by_those_that_will_not() -> None:
+def test_a_long_list_of_sources_that_will_do_is_told_by_the_others() -> None:
     assert SETTLED.use == "use books"
     assert replace(SETTLED, kind=ANY, named=("a", "b"), others=("c", "d")).use == "any of a, b"
-    assert replace(SETTLED, kind=ANY, named=("a", "b", "c"), others=("d",)).use == "any but d"
+    many = replace(SETTLED, kind=ANY, named=("a", "b", "c", "d"), others=("e", "f"))
+    assert replace(many, ruled_out=("e", "f")).use == "any but e, f"
+    assert replace(many, ruled_out=("f",)).use == "any but f, perhaps not e"
+    assert replace(many, ruled_out=()).use == "any, perhaps not e, f"
     assert replace(SETTLED, kind=ANY, named=("a", "b"), others=()).use == "any source"
     assert replace(SETTLED, kind=UNCLEAR).use == "cannot tell; perhaps books"
     assert replace(SETTLED, kind=UNCLEAR, named=(), probability=None).use == "cannot tell"
+
+
+def test_a_worst_choice_that_costs_less_than_matters_is_no_reason_against_it() -> None:
+    cheap = replace(SETTLED, ruled_out=(), wrong=("code", 0.4))
+    assert cheap.use == "use books; perhaps any"
+    assert replace(cheap, kind=ANY, named=("a", "b"), others=("c", "d")).use == "any of a, b; perhaps any"
+    assert replace(cheap, wrong=("code", 0.6)).use == "use books"
 
 
 def test_what_settles_it_has_its_price_and_is_silent_where_it_is_settled() -> None:
@@ -88,3 +99,11 @@ def test_verdicts_repeat_the_table_of_answers_and_the_costs_of_the_ranking(simul
         regrets = evidence.ranks("accuracy").filter(model=verdict.model, method_label=verdict.method)
         assert verdict.wrong[1] == regrets["regret"].max()
         assert sorted(verdict.named + verdict.others) == ["books", "code", "legal"]
+
+
+def test_verdicts_know_which_sources_are_ruled_out(simulated: Path) -> None:
+    evidence = Evidence(load(str(simulated)), {"perplexity_increase": 0.01})
+    table = evidence.answers("perplexity_increase")
+    found = verdicts(evidence, "perplexity_increase")
+    assert [", ".join(verdict.ruled_out) for verdict in found] == table["ruled_out"].to_list()
+    assert any(verdict.ruled_out for verdict in found)

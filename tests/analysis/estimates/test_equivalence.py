@@ -29,6 +29,13 @@ def test_the_three_answers() -> None:
     assert open_.probability == open_.one < 0.9
 
 
+def test_a_source_that_is_not_named_is_ruled_out_only_where_it_is_likely_to_be_further_away() -> None:
+    alike = answer(posterior(sources((0, 0, 0, -9), 10)), 0.8)
+    assert alike.kind == ANY
+    assert len(alike.sources) == 2, "all three alike are within that with less than 90 %"
+    assert alike.ruled_out == (3,)
+
+
 def test_a_difference_of_no_size_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         answer(posterior(sources((0, 1), 3)), 0.0)
