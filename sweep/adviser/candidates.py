@@ -298,9 +298,8 @@ def _twins(arm: Arm, documents: Sequence[Document], held: dict[str, Counter[int]
     notes = []
     for name, other in held.items():
         if own == other:
-            raise SettingsError(
-                f"--candidates: {shown(name)} and {shown(arm.name)} hold the same {own.total()} documents; leave one out"
-            )
+            both = f"{shown(name)} and {shown(arm.name)}"
+            raise SettingsError(f"--candidates: {both} hold the same {own.total()} documents; leave one out")
         small, large = (arm.name, name) if len(own) <= len(other) else (name, arm.name)
         fewer = min(len(own), len(other))
         if (common := len(own.keys() & other.keys())) >= TWIN * fewer:
