@@ -103,6 +103,7 @@ def recommend(
     `matters` may be one for each measure, as `answers.parse_matters` gives them. Raises SettingsError for an unknown
     model, method, task or measure, too few sources, a difference of no size or of another measure.
     """
+    tasks = () if list(tasks) == [MEAN] else tasks  # what tables call all of them
     rows, measure, what, labels = _chosen(study, model, method, tasks, measure)
     wanted = _asked(matters, measure)
     sign = 1.0 if MEASURES[measure].higher_is_better else -1.0
@@ -202,7 +203,7 @@ def _chosen(
     measure = measure or _default_measure(study, present, tasks)
     if measure not in set(present["measure"]):
         raise SettingsError(f"--measure: no '{measure}' on {model}{suggestion(measure, set(present['measure']))}")
-    known = present.filter(pl.col("measure") == measure)["task"].to_list()
+    known = present.filter(pl.col("measure") == measure, pl.col("task") != MEAN)["task"].to_list()
     for task in tasks:
         if task not in known:
             raise SettingsError(f"--tasks: no '{task}' with {measure} on {model}{suggestion(task, known)}")

@@ -189,7 +189,8 @@ def _written(evidence: Evidence, results: str) -> str | None:
         return str(write_report(results, evidence=evidence)[0])
     except (SettingsError, OSError) as error:
         why = str(error).removeprefix("--output: ").partition(";")[0]
-        typer.echo(f"no report: {why}; `calibsweep report {results} --output FILE` writes it elsewhere", err=True)
+        command = f"calibsweep report {shlex.quote(results)} --output FILE"
+        typer.echo(f"no report: {why}; `{command}` writes it elsewhere", err=True)
         return None
 
 

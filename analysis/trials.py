@@ -98,11 +98,15 @@ def with_one_name_each(trials: pl.DataFrame, specs: pl.DataFrame) -> tuple[pl.Da
     calibration sets, (calibration_id, spec); trials of other sets keep their names.
     """
     texts: dict[str, str | None] = {}
-    for spec in specs["spec"].unique().to_list():
-        stated = {key: value for key, value in json.loads(spec).items() if key != "set"}
+    for spec in specs["spec"].drop_nulls().unique().to_list():
+        try:
+            stated = {key: value for key, value in json.loads(spec).items() if key != "set"}
+        except (ValueError, AttributeError):  # damaged, or another program's
+            texts[spec] = None
+            continue
         whole = json.dumps(stated, sort_keys=True)
         texts[spec] = texts[whole] if whole in texts else texts.setdefault(whole, _text_of(stated))
-    known = specs.with_columns(pl.col("spec").replace_strict(texts, return_dtype=pl.String).alias("text"))
+    known = specs.with_columns(pl.col("spec").replace_strict(texts, default=None, return_dtype=pl.String).alias("text"))
     named = trials.join(known.select("calibration_id", "text"), on="calibration_id", how="left", maintain_order="left")
     latest = named.drop_nulls(["text", "source"]).sort("started", "trial_id", nulls_last=False)
     names = latest.group_by("text").agg(pl.col("source").last().alias("name"), pl.col("source").unique().sort())

@@ -12,6 +12,7 @@ either of them wins by luck; of one that stands in another for the most part it 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -220,7 +221,7 @@ def look_at(
     indexes = [TargetIndex(name, list(as_text(source, tokenizer))) for name, source in targets.items()]
     indexes += [TaskIndex(name, _numbered(name, texts)) for name, texts in (tasks or {}).items()]
     read = {arm.name for arm in arms if arm.shares is None}
-    held: dict[str, frozenset[int]] = {}  # by arm: what each of its documents hashes to
+    held: dict[str, Counter[int]] = {}  # by arm: what each of its documents hashes to
     for arm in arms:
         if specs[arm.name][0].asks_model:
             continue
@@ -238,15 +239,15 @@ def look_at(
             raise too_short(arm, own[-1], error) from None
         _refuse_same_text(first, arm, looks)
         documents = list(as_text(arm.source, tokenizer))
-        notes = _twins(arm, documents, held) if arm.plain else ()
+        notes = _twins(arm, _whole(arm.source, tokenizer, documents), held) if arm.plain else ()
         copied, shared = _shared(arm, documents, indexes, allow_overlap)
         looks.append(_look(arm, first, len(tokenizer), copied, (*notes, *shared)))
     return looks
 
 
-def as_text(source: Source, tokenizer: Any) -> Iterator[Document]:
+def as_text(source: Source, tokenizer: Any, *, special: bool = False) -> Iterator[Document]:
     """The documents of a source as text. What is token ids from its beginning, such as a conversation that the model's
-    template renders, is decoded."""
+    template renders, is decoded, with its `special` tokens or without."""
     for part, share in source.components():
         named = "" if share == 1 else f"{part.label}/"
         if _is_text(part):
@@ -254,8 +255,16 @@ def as_text(source: Source, tokenizer: Any) -> Iterator[Document]:
             continue
         found = (document for document in part.read(tokenizer) if document is not None)
         while batch := list(islice(found, BATCH)):
-            texts = tokenizer.batch_decode([document.tokens.tolist() for document in batch], skip_special_tokens=True)
+            ids = [document.tokens.tolist() for document in batch]
+            texts = tokenizer.batch_decode(ids, skip_special_tokens=not special)
             yield from (Document(f"{named}{one.id}", text) for one, text in zip(batch, texts, strict=True))
+
+
+def _whole(source: Source, tokenizer: Any, documents: Sequence[Document]) -> Sequence[Document]:
+    """The documents, of which `documents` is the text, with special tokens: templates may differ in these alone."""
+    if all(_is_text(part) for part, _ in source.components()):
+        return documents
+    return list(as_text(source, tokenizer, special=True))
 
 
 def _is_text(source: Source) -> bool:
@@ -280,22 +289,21 @@ def _shared(
     return copied, tuple(notes)
 
 
-def _twins(arm: Arm, documents: Sequence[Document], held: dict[str, frozenset[int]]) -> list[str]:
+def _twins(arm: Arm, documents: Sequence[Document], held: dict[str, Counter[int]]) -> list[str]:
     """Sentences on earlier arms that share documents with this one; notes in `held` what it holds.
 
-    Raises SettingsError for a text that holds the very documents of another, in another order: whichever wins, luck
-    chose it.
+    Raises SettingsError for a text that holds the very documents of another, as often each, in another order: whichever
+    wins, luck chose it.
     """
-    own = frozenset(hash(document.text.strip()) for document in documents)
+    own = Counter(hash(document.text.strip()) for document in documents)
     notes = []
     for name, other in held.items():
         if own == other:
-            raise SettingsError(
-                f"--candidates: {shown(name)} and {shown(arm.name)} hold the same {len(own)} documents; leave one out"
-            )
+            both = f"{shown(name)} and {shown(arm.name)}"
+            raise SettingsError(f"--candidates: {both} hold the same {own.total()} documents; leave one out")
         small, large = (arm.name, name) if len(own) <= len(other) else (name, arm.name)
         fewer = min(len(own), len(other))
-        if (common := len(own & other)) >= TWIN * fewer:
+        if (common := len(own.keys() & other.keys())) >= TWIN * fewer:
             notes.append(f"note: {common} of the {fewer} documents of {small} stand in {large} as well")
     held[arm.name] = own
     return notes

@@ -53,6 +53,12 @@ def test_wanted_tasks_choose_a_measure_that_all_of_them_have(study: Study) -> No
     assert answer.measure == "perplexity"
 
 
+def test_the_mean_is_all_tasks_and_stands_beside_none(study: Study) -> None:
+    assert recommend(study, "small", "wanda", ["mean"]).sentences == recommend(study, "small", "wanda").sentences
+    with pytest.raises(SettingsError, match="--tasks: no 'mean' with"):
+        recommend(study, "small", "wanda", ["piqa", "mean"])
+
+
 def test_labels_with_commas_and_spaces_can_be_named() -> None:
     known = {"a note, old", "b", "c d"}
     assert _named(["a note, old", "b,c d"], known) == ["a note, old", "b", "c d"]

@@ -148,7 +148,8 @@ def test_sources_that_were_never_renamed_keep_their_rows_as_they_are() -> None:
     trials = rows({"calibration_id": "1"}, {"trial_id": "b", "calibration_id": "2"})
     unknown = json.dumps({"source": {"source": "of another version"}, "revision": "r"})
     specs = pl.DataFrame({"calibration_id": ["1", "2"], "spec": [spec("books", "a", "one"), unknown]})
-    for known in (specs, specs.clear()):
+    damaged = specs.with_columns(spec=pl.Series(['{"source": ', None]))
+    for known in (specs, damaged, specs.clear()):
         named, notes = with_one_name_each(trials, known)
         assert named.equals(trials)
         assert notes == ()

@@ -219,3 +219,24 @@ def test_the_same_documents_in_another_order_are_no_choice_and_nested_texts_are_
         looked(asked(tiny_model, [whole, turned], **small), tmp_path / "out")
     looks = looked(asked(tiny_model, [whole, half], **small), tmp_path / "out")
     assert looks[1].notes == ("note: 30 of the 30 documents of half stand in whole as well",)
+
+
+def test_templates_that_differ_in_special_tokens_alone_and_repeated_documents_are_choices(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    texts = write_documents(tmp_path / "texts.jsonl", seed=0)
+    rendered = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    ways = {"bare": rendered, "ended": rendered + "{{ eos_token }}"}
+    candidates = []
+    for name, template in ways.items():
+        (tmp_path / f"{name}.txt").write_text(template)
+        way = {"template": "own", "template_file": str(tmp_path / f"{name}.txt"), "label": name}
+        candidates.append({**chats(tmp_path / "talks.jsonl", texts), **way})
+    small = {"sets": 2, "nsamples": 8, "windows": 2}
+    asked_of = replace(asked(tiny_model, [], **small), candidates=candidates)
+    assert [look.arm for look in looked(asked_of, tmp_path / "out")] == ["bare", "ended"]
+    lines = texts.read_text().splitlines()
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text("\n".join(lines + lines[:10]))
+    looks = looked(asked(tiny_model, [texts, twice], **small), tmp_path / "out")
+    assert looks[1].notes == ("note: 40 of the 40 documents of twice stand in texts as well",)
