@@ -18,7 +18,7 @@ import polars as pl
 from analysis.answers import no_answer
 from analysis.cells import measures_of, size_table, tasks_without
 from analysis.checks import listed
-from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR, USE
+from analysis.estimates.equivalence import ANY, LEVEL, UNCLEAR
 from analysis.evidence import Evidence
 from analysis.frames import Study
 from analysis.measures import MEAN, MEASURES
@@ -69,8 +69,9 @@ class Verdict:
             return "any source"
         if len(self.named) > len(self.others) and self.kind == ANY:
             return self._any_but
-        told = f"use {self.named[0]}" if self.kind == USE else f"any of {', '.join(self.named)}"
-        return f"{told}; perhaps any" if self._cheap else told
+        if self.kind == ANY:
+            return f"any of {', '.join(self.named)}"
+        return f"use {self.named[0]}" + ("; perhaps any" if self._cheap else "")
 
     @property
     def _any_but(self) -> str:
