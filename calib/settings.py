@@ -126,6 +126,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 20]}... ({len(text):,} characters)"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 set`, `2 sets`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def one_line(text: str) -> str:
     """The text with everything escaped that cannot be printed, or would begin a new line."""
     return UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from calib.settings import counted
 from sweep.adviser.guarantee import race
 from sweep.adviser.outcomes import FULL, SCREEN, Controls, Costs, Outcome, Round, Rules, Stop, Trial
 from sweep.adviser.posterior import Belief, believe
@@ -56,7 +57,7 @@ def next_round(
     screens = _screens(outcomes, arms, rules, costs)
     if screens:
         draws = max(trial.draw for trial in screens) + 1
-        told = f"{_counted(len(screens), 'screen')}: {_counted(draws, 'draw')} of each of {len(arms)} arms"
+        told = f"{counted(len(screens), 'screen')}: {counted(draws, 'draw')} of each of {len(arms)} arms"
         return Round(screens, f"{told}, at {_share(costs)} of a full trial's cost")
     if outcomes and {outcome.arm for outcome in outcomes} == set(arms) and all(outcome.lost for outcome in outcomes):
         return Stop("failed", f"all {len(outcomes)} trials failed")
@@ -153,7 +154,7 @@ def _first(outcomes: Sequence[Outcome], arms: Sequence[str], rules: Rules, costs
     planned = [
         Trial(arm, draw, FULL) for arm in order[:first] for draw in untried(outcomes, arm, rules)[: draws - done[arm]]
     ]
-    return Round(tuple(planned), f"{_counted(draws, 'full draw')} of each of {first} arms{told}")
+    return Round(tuple(planned), f"{counted(draws, 'full draw')} of each of {first} arms{told}")
 
 
 def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: Costs, left: float) -> Round | Stop:
@@ -171,12 +172,8 @@ def _further(outcomes: Sequence[Outcome], belief: Belief, rules: Rules, costs: C
     each = max(1, int(PORTION * trials / len(chosen)))
     planned = [Trial(belief.arms[k], draw, FULL) for k in chosen for draw in draws[k][:each]]
     least, most = (bound(len(draws[k][:each]) for k in chosen) for bound in (min, max))
-    more = f"{'up to ' * (least < most)}{_counted(most, 'more full draw')}"
-    return Round(tuple(planned), f"{more} of each of {_counted(len(chosen), 'arm')}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+    more = f"{'up to ' * (least < most)}{counted(most, 'more full draw')}"
+    return Round(tuple(planned), f"{more} of each of {counted(len(chosen), 'arm')}")
 
 
 def untried(outcomes: Sequence[Outcome], arm: str, rules: Rules) -> list[int]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 
+from calib.settings import counted
 from sweep.adviser.conduct import Conclusion
 from sweep.adviser.outcomes import FULL
 from sweep.adviser.policy import least_budget
@@ -57,7 +58,7 @@ def answer_lines(ended: Conclusion, design: Design, root: str, trial: str | None
     seconds = ended.steps[-1].spent if ended.steps else ended.costs.spent
     count = sum(len(step.outcomes) for step in ended.steps)
     cost = (
-        f"{_counted(count, 'trial')} and the controls took {duration(seconds)} of one worker, "
+        f"{counted(count, 'trial')} and the controls took {duration(seconds)} of one worker, "
         f"{_percent(seconds / full_study)} of the full study's {duration(full_study)}; "
         f"{STOPPED.get(ended.stop.kind, ended.stop.reason)}."
     )
@@ -91,11 +92,7 @@ def _examples(ended: Conclusion, design: Design) -> list[str]:
 
 def _count(number: int, target: Target) -> str:
     """`32 windows`, `1 example`."""
-    return _counted(number, KINDS.get(target.measure, "example"))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return counted(number, KINDS.get(target.measure, "example"))
 
 
 def _judged(ended: Conclusion, design: Design) -> str:
@@ -173,7 +170,7 @@ def _more(verdict: Verdict, unit: str) -> list[str]:
         return []
     if more.trials < 1:
         return ["One more hour buys no trial that could change the answer."]
-    trials = _counted(more.trials, "trial")
+    trials = counted(more.trials, "trial")
     if more.seconds < HOUR:
         bought = f"All that is left of what may be best, {trials}, takes {duration(more.seconds)}"
     else:

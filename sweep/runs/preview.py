@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from calib.settings import counted
 from sweep.config import Study
 from sweep.evaluation.settings import EvaluationSettings
 from sweep.models import ModelRef
@@ -65,20 +66,16 @@ def _calibration_line(study: Study, trials: Sequence[Trial]) -> str:
     sources = {spec.source.label: None for spec in study.calibration}
     if not sets:
         return "calibration: none"
-    return f"calibration: {_counted(len(sets), 'set')} from {_counted(len(sources), 'source')} ({', '.join(sources)})"
+    return f"calibration: {counted(len(sets), 'set')} from {counted(len(sources), 'source')} ({', '.join(sources)})"
 
 
 def _evaluation_line(evaluation: EvaluationSettings) -> str:
     """`evaluation: tasks arc_easy; 2 held-out texts of 8 windows`."""
-    size = _counted(evaluation.heldout_windows, "window") if evaluation.heldout_windows else "all windows"
+    size = counted(evaluation.heldout_windows, "window") if evaluation.heldout_windows else "all windows"
     texts = (
-        f"{_counted(len(evaluation.heldout), 'held-out text')} of {size}" if evaluation.heldout else "no held-out text"
+        f"{counted(len(evaluation.heldout), 'held-out text')} of {size}" if evaluation.heldout else "no held-out text"
     )
     return f"evaluation: tasks {', '.join(evaluation.tasks) or 'none'}; {texts}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _trials_table(trials: Sequence[Trial], jobs: Sequence[Job]) -> Table:

@@ -162,7 +162,7 @@ class Worker:
         return peak_memory(self.device) if self.device == "cuda" else None
 
     def warm(self, model: ModelRef) -> None:
-        """Load a model before there is a trial of it, and what a first evaluation and the first metrics load.
+        """Load a model before there is a trial of it, and what a first evaluation loads.
 
         What goes wrong is met again, and told, by the first trial. The log says when each of it was, in lines that are
         marked as no trial's.
@@ -180,8 +180,6 @@ class Worker:
             dense = load_dense(ref, self.device)
             self._warm = ref, dense
             log.say("loaded", name=model.name, seconds=dense.seconds)
-        with suppress(Exception), clock("load", "libraries"):
-            import lm_eval.api.task  # noqa: F401  # for metrics
         with suppress(Exception), clock("load", "first use"):
             self._use_once()
 

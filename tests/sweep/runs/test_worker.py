@@ -274,8 +274,6 @@ def test_a_worker_says_what_it_did_before_its_first_trial_in_lines_that_are_no_t
         ("begin", "model"),
         ("loaded", None),
         ("end", "model"),
-        ("begin", "libraries"),
-        ("end", "libraries"),
         ("begin", "first use"),
         ("end", "first use"),
     ]
